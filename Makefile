@@ -1,0 +1,44 @@
+# make bench   measure what is missing, then tables and report
+# make test    the tests
+# Each sets itself up once, in .venv, from the exact versions in envs/requirements.lock.
+
+PYTHON ?= python3
+VENV := .venv
+# One stamp per lock: an edited lock is installed, an unchanged one never again.
+STAMP := $(VENV)/installed-$(shell cksum < envs/requirements.lock | cut -d' ' -f1)
+RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+
+.PHONY: help setup bench test lint lock
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1 || echo absent); Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh envs/install-venv.sh $(PYTHON)
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.lock
+	touch $@
+
+bench: setup
+	$(RUN) snakemake --cores 1 --resources gpu=1
+
+test: setup
+	$(RUN) pytest
+
+lint: setup
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) snakefmt --check Snakefile rules
+	$(RUN) snakemake --lint
+
+# Takes the newest versions that the ranges allow.
+lock:
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 '.[dev]'
+	@{ sed -n '/^#/p' envs/requirements.lock; $(VENV)/bin/pip freeze --exclude inference-benchmark | \
+	  sed -e 's/+cpu$$//' -e '/^nvidia-[a-z]*-cu/d' -e '/^nvidia-\(cu\|nccl\|nvshmem\)/d' -e '/^triton/d' -e '/^cuda-/d'; } > envs/requirements.new
+	mv envs/requirements.new envs/requirements.lock
+	touch $(VENV)/installed-$$(cksum < envs/requirements.lock | cut -d' ' -f1)

@@ -1,0 +1,55 @@
+# The only Python among the rules: the configuration becomes the cells that the rules are about.
+
+import os
+import re
+import sys
+from pathlib import Path
+
+import yaml
+from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+
+# Jobs run with the Python that runs Snakemake, in an activated environment or not.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
+
+from inference_benchmark.cells import record_path
+from inference_benchmark.config import ConfigError, load
+from inference_benchmark.freshness import settle
+from inference_benchmark.progress import attach
+
+try:
+    EXPERIMENT = load(
+        config,
+        yaml.safe_load(Path(workflow.basedir, "config.schema.yaml").read_text()),
+        files=[Path(path) for path in workflow.configfiles],
+    )
+except ConfigError as error:
+    raise WorkflowError("the configuration cannot be used:", *error.problems) from None
+
+CELLS = {cell.path: cell for cell in EXPERIMENT.cells()}
+RECORDS = list(CELLS)
+ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
+
+if workflow.is_main_process:
+    settle(EXPERIMENT)
+    attach(logger, CELLS)
+
+
+wildcard_constraints:
+    machine=re.escape(EXPERIMENT.machine),
+    model=r"[^/]+",
+    workload=r"prompt\d+-new\d+",
+    engine=r"[^/]+",
+    precision=r"[^/]+",
+    batch_size=r"\d+",
+
+
+def cell_json(wildcards):
+    """The whole cell as one text: a change of any setting is a changed parameter."""
+    return CELLS[record_path(**wildcards)].to_json()
+
+
+def cell_priority(wildcards):
+    """Higher for cells that come earlier in the configuration."""
+    return ORDER[record_path(**wildcards)]

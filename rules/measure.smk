@@ -1,0 +1,23 @@
+rule measure:
+    """Measure one cell in a process of its own.
+
+    output: its record: the samples, or the evidence that it did not fit or cannot be done. An earlier
+    record is not removed first (update) but kept beside the new one.
+    """
+    output:
+        update("results/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.json"),
+    params:
+        cell=cell_json,
+    log:
+        "logs/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.log",
+    conda:
+        "../envs/benchmark.yaml"
+    priority: cell_priority
+    resources:
+        # The slot to measure in, on a machine without a GPU too: cells side by side would slow each other.
+        gpu=1,
+    shell:
+        "python scripts/measure.py"
+        " --cell {params.cell:q}"
+        " --output {output:q}"
+        " 2> {log:q}"

@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+"""Collect the records of an experiment into summary.csv, refusing by name what is not a record of it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from inference_benchmark.cells import Experiment
+from inference_benchmark.collect import CollectError, facts, load_records, summarise
+from inference_benchmark.freshness import inputs_digest
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--experiment", required=True, metavar="JSON", help="the experiment, as Snakemake prints it")
+    parser.add_argument("--summary", required=True, type=Path, help="where the CSV goes")
+    parser.add_argument("--provenance", required=True, type=Path, help="where the facts of the records go, as JSON")
+    arguments = parser.parse_args()
+    experiment = Experiment.from_json(arguments.experiment)
+    try:
+        records = load_records(experiment)
+    except CollectError as error:
+        for problem in error.problems:
+            print(f"collect.py: {problem}", file=sys.stderr)
+        return 1
+    summarise(records).to_csv(arguments.summary, index=False)
+    provenance = {
+        "inputs_sha256": inputs_digest(experiment),
+        "machine": experiment.machine,
+        "device": experiment.device,
+        "measured_from": min(record["started_at"] for record in records),
+        "measured_to": max(record["ended_at"] for record in records),
+        "measurement": experiment.measurement,
+        "memory_limit_bytes": experiment.memory_limit_bytes,
+        "models": experiment.models,
+        "facts": facts(records),
+    }
+    arguments.provenance.write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,251 @@
+"""config.yaml -> Experiment, with every problem found at once, each in one line for a person."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from inference_benchmark import architecture, machine
+from inference_benchmark.cells import Experiment
+from inference_benchmark.checkpoint import CheckpointError, fingerprint, read_config
+from inference_benchmark.units import parse_bytes
+
+# JSON Schema counts 1.0 as an integer; in a path it would be another batch size.
+_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+)
+_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; ``problems`` holds one line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = ()) -> Experiment:
+    """The experiment that a configuration describes, on this machine.
+
+    config: the merged mapping; files: the YAML files it came from, searched for keys given twice.
+    Raises ConfigError with all problems found.
+    """
+    errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: [str(part) for part in e.absolute_path])
+    broken = {tuple(error.absolute_path)[:2] for error in errors}
+    problems = [line for path in files for line in _repeated_keys(path)]
+    problems += [line for error in errors for line in _explain(error, schema)]
+    problems += _contradictions(config, lambda *where: not any(b == where[: len(b)] for b in broken))
+    if problems:
+        raise ConfigError(dict.fromkeys(problems))
+    return _resolve(config)
+
+
+def _resolve(config: Mapping[str, Any]) -> Experiment:
+    device = machine.detect_device() if config["device"] == "auto" else config["device"]
+    grid = config["grid"][device]
+    problems, models, label = [], [], config["machine"]
+    if label == "auto":
+        try:
+            label = machine.label(device)
+        except LookupError as error:
+            problems.append(f"machine: {_show('auto')} cannot be resolved: {error}; name the machine")
+    for name in grid["models"]:
+        model = dict(config["models"][name])
+        if "architecture" in model:
+            model.setdefault("seed", 0)
+        try:
+            config_json = model.get("architecture")
+            if "checkpoint" in model:
+                config_json = read_config(Path(model["checkpoint"]))
+                model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
+            if config_json:
+                problems += _too_long(device, grid, name, config_json)
+        except CheckpointError as error:
+            problems.append(f"models.{name}.checkpoint: {error}")
+        models.append({"name": name, **model})
+    if problems:
+        raise ConfigError(problems)
+    return Experiment(
+        machine=label,
+        device=device,
+        models=tuple(models),
+        workloads=tuple(grid["workloads"]),
+        engines=tuple(grid["engines"]),
+        precisions=tuple(grid["precisions"]),
+        batch_sizes=tuple(grid["batch_sizes"]),
+        memory_limit_bytes=parse_bytes(grid["memory_limit"]),
+        measurement=dict(config["measurement"]),
+    )
+
+
+# -- what a schema cannot say ------------------------------------------------------------------
+
+
+def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
+    models = config["models"] if is_sound("models") and isinstance(config.get("models"), Mapping) else {}
+    for name, model in models.items():
+        if is_sound("models", name):
+            yield from _model_problems(f"models.{name}", model)
+    grids = config.get("grid") if isinstance(config.get("grid"), Mapping) else {}
+    for device, grid in grids.items():
+        if not is_sound("grid", device):
+            continue
+        for index, name in enumerate(grid["models"]):
+            if models and name not in models:
+                where = f"grid.{device}.models[{index}]"
+                yield f"{where}: {_show(name)} is not under models; allowed: {_list(models)}{_guess(name, models)}"
+        try:
+            parse_bytes(grid["memory_limit"])
+        except ValueError as error:
+            yield f"grid.{device}.memory_limit: {error}"
+
+
+def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
+    sources = [key for key in ("architecture", "checkpoint", "hub") if key in model]
+    if len(sources) != 1:
+        found = " and ".join(sources) or "none of them"
+        yield f"{where}: has {found}; allowed: exactly one of architecture, checkpoint, hub"
+    if "seed" in model and "architecture" not in model:
+        yield f"{where}.seed: {_show(model['seed'])} has no use without architecture; remove it"
+    if "revision" in model and "hub" not in model:
+        yield f"{where}.revision: {_show(model['revision'])} has no use without hub; remove it"
+    if "hub" in model and "revision" not in model:
+        yield f"{where}.revision: missing; allowed: a commit, tag or branch of {model['hub']}"
+    if "architecture" in model:
+        yield from _architecture_problems(f"{where}.architecture", model["architecture"])
+
+
+def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
+    families = architecture.families()
+    family = sizes["model_type"]
+    if families is None:
+        return
+    if family not in families:
+        yield f"{where}.model_type: transformers has no {_show(family)}{_guess(family, families)}"
+        return
+    known = architecture.sizes(family) or {}
+    for key, value in sizes.items():
+        if key == "model_type" or not known:
+            continue
+        if key not in known:
+            guess = _guess(key, known)
+            yield f"{where}.{key}: unknown key; {family} has no such size{guess}"
+        elif type(known[key]) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
+            yield f"{where}.{key}: {_show(value)} is not allowed; allowed: an integer >= 1"
+    width, heads = architecture.size(sizes, architecture.WIDTH), architecture.size(sizes, architecture.HEADS)
+    if width and heads and "head_dim" not in sizes and width % heads:
+        yield f"{where}: a width of {width} cannot be split into {heads} attention heads; allowed: a divisor of {width}"
+
+
+def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
+    room = architecture.size(config_json, architecture.POSITIONS) if "model_type" in config_json else None
+    for index, workload in enumerate(grid["workloads"] if room else ()):
+        length = workload["prompt_tokens"] + workload["new_tokens"]
+        if length > room:
+            where = f"grid.{device}.workloads[{index}]"
+            yield f"{where}: prompt and new tokens make {length} positions; model {name} has {room}"
+
+
+# -- words -------------------------------------------------------------------------------------
+
+
+def _explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Iterator[str]:
+    where = _where(error.absolute_path)
+    sub, value = error.schema, error.instance
+    if error.validator == "additionalProperties":
+        known = list(sub["properties"])
+        for key in value:
+            if key not in known:
+                at = _where([*error.absolute_path, key])
+                yield f"{at}: unknown key; allowed: {_list(known)}{_guess(key, known)}"
+    elif error.validator == "required":
+        for key in sub["required"]:
+            if key not in value:
+                at = _where([*error.absolute_path, key])
+                yield f"{at}: missing; allowed: {_allowed(sub['properties'][key], schema)}"
+    elif error.validator == "uniqueItems":
+        counts = Counter(json.dumps(item, sort_keys=True) for item in value)
+        for item in (item for item, n in counts.items() if n > 1):
+            yield f"{where}: {item} stands there {counts[item]} times; once is enough"
+    elif "propertyNames" in error.schema_path:
+        at = _where([*error.absolute_path, value])
+        yield f"{at}: {_show(value)} is not allowed as a name; allowed: {_allowed(sub, schema)}"
+    else:
+        guess = _guess(value, sub["enum"]) if error.validator == "enum" else ""
+        yield f"{where}: {_show(value)} is not allowed; allowed: {_allowed(sub, schema)}{guess}"
+
+
+def _allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in sub:
+        sub = schema["$defs"][sub["$ref"].rsplit("/", 1)[1]]
+    if "enum" in sub:
+        return _list(sub["enum"])
+    if "pattern" in sub:
+        return f"text like {sub['pattern']}"
+    kinds = sub.get("type", "anything")
+    words = {"integer": "an integer", "string": "a text", "object": "a mapping", "array": "a list", "null": "null"}
+    text = " or ".join(words.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    if "minimum" in sub:
+        text = text.replace("an integer", f"an integer >= {sub['minimum']}")
+    if sub.get("minItems") or sub.get("minProperties") or sub.get("minLength"):
+        text += ", not empty"
+    if "required" in sub or "properties" in sub:
+        text += f" with {_list(sub.get('required') or sub['properties'])}"
+    if "items" in sub:
+        text += f"; each {_allowed(sub['items'], schema)}"
+    return text
+
+
+def _where(path: Iterable[Any]) -> str:
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            part = str(part) if str(part).replace("-", "").replace("_", "").replace(".", "").isalnum() else _show(part)
+            text += f".{part}" if text else part
+    return text or "config"
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _list(names: Iterable[Any]) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def _guess(name: Any, known: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _repeated_keys(path: Path) -> Iterator[str]:
+    """Keys that a YAML file gives twice: the loader would silently keep the last."""
+
+    def walk(node: yaml.Node, where: list[Any]) -> Iterator[str]:
+        if isinstance(node, yaml.MappingNode):
+            counts = Counter(key.value for key, _ in node.value)
+            for key in (key for key, n in counts.items() if n > 1):
+                lines = [k.start_mark.line + 1 for k, _ in node.value if k.value == key]
+                at = _where([*where, key])
+                yield f"{at}: given {counts[key]} times ({path} lines {_list(lines)}); keep one"
+            for key, value in node.value:
+                yield from walk(value, [*where, key.value])
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                yield from walk(item, [*where, index])
+
+    root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    if root is not None:
+        yield from walk(root, [])

@@ -1,0 +1,63 @@
+"""What the kernel knows about memory: the limits that hold for this process, and whether it killed for them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def memory_cgroups(membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> Iterator[Path]:
+    """The memory cgroup of this process and its ancestors that can be seen from here, nearest first."""
+    if not membership.exists():
+        return
+    for line in membership.read_text().splitlines():
+        _, controllers, name = line.split(":", 2)
+        if controllers == "":
+            base = root / "unified" if (root / "unified").is_dir() else root
+        elif "memory" in controllers.split(","):
+            base = root / "memory"
+        else:
+            continue
+        # Inside a container the path is the host's and does not exist here; the root then is our own group.
+        folder = base / name.lstrip("/")
+        folder = folder if folder.is_dir() else base
+        while folder.is_dir():
+            yield folder
+            if folder == base:
+                break
+            folder = folder.parent
+
+
+def oom_kills(groups: Iterator[Path] | None = None) -> dict[str, int]:
+    """How often the kernel has killed for memory in each of our cgroups: {cgroup: count}."""
+    counts = {}
+    for group in memory_cgroups() if groups is None else groups:
+        for name in ("memory.events", "memory.oom_control"):  # cgroup v2, v1
+            match = re.search(r"^oom_kill (\d+)$", _read(group / name), re.MULTILINE)
+            if match:
+                counts[str(group)] = int(match[1])
+    return counts
+
+
+def memory_limit(groups: Iterator[Path] | None = None) -> dict[str, int | str] | None:
+    """The smallest cgroup memory limit that holds here, as {name, bytes}; None where there is none."""
+    found = []
+    for group in memory_cgroups() if groups is None else groups:
+        for name in ("memory.max", "memory.limit_in_bytes"):  # cgroup v2, v1
+            text = _read(group / name).strip()
+            if text.isdigit() and int(text) < 2**60:  # v1 writes "no limit" as a number near 2**63
+                found.append((int(text), str(group / name)))
+    if not found:
+        return None
+    n_bytes, name = min(found)
+    return {"name": name, "bytes": n_bytes}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

@@ -1,0 +1,52 @@
+"""Whether derived files are made from the records and the configuration of now.
+
+Snakemake judges by modification times and by what it remembers in .snakemake. A clone, a copy or an
+unpacked archive has neither: its times are in no order, and a changed setting would go unnoticed. So
+collect notes a digest of what it read, and when Snakemake starts the times are made to tell the truth.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from inference_benchmark.cells import Experiment
+
+DERIVED = ("summary.csv", "provenance.json", "tables.md", "report.html")
+
+
+def inputs_digest(experiment: Experiment) -> str:
+    """A digest of the experiment and of every record of it that exists, by content."""
+    digest = hashlib.sha256(experiment.to_json().encode())
+    for cell in experiment.cells():
+        try:
+            content = Path(cell.path).read_bytes()
+        except OSError:
+            continue
+        digest.update(f"\0{cell.path}\0{len(content)}\0".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
+def settle(experiment: Experiment, memory: Path = Path(".snakemake/metadata")) -> None:
+    """Date derived files so that Snakemake makes them again if, and only if, their content is out of date.
+
+    Where Snakemake has a memory of its own (it has run here before), files that are up to date by
+    content are left alone, so that changed code and templates are noticed.
+    """
+    folder = Path("results", experiment.machine)
+    derived = [folder / name for name in DERIVED if (folder / name).exists()]
+    if not derived:
+        return
+    try:
+        noted = json.loads((folder / "provenance.json").read_bytes())["inputs_sha256"]
+    except (OSError, ValueError, KeyError, TypeError):
+        noted = None
+    if noted != inputs_digest(experiment):
+        for path in derived:
+            os.utime(path, (1, 1))
+    elif not (memory.is_dir() and any(memory.iterdir())):
+        for path in derived:
+            os.utime(path)

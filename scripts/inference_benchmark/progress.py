@@ -1,0 +1,97 @@
+"""One line per finished cell, from Snakemake's own log events, wherever the job ran."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark.cells import Cell, record_path
+from inference_benchmark.metrics import throughput_tok_per_s
+from inference_benchmark.units import format_duration
+
+RULE = "measure"
+
+
+def outcome_text(record: Mapping[str, Any]) -> str:
+    """How a cell ended, in a few words: ``1,234.5 tok/s`` or ``oom during warm-up``."""
+    if record["outcome"] == "oom":
+        return f"oom during {record['reason']['phase']}"
+    if record["outcome"] == "unsupported":
+        return f"unsupported: {record['reason']['message']}"
+    cell = record["cell"]
+    figure = throughput_tok_per_s(cell["batch_size"], cell["workload"]["new_tokens"], record["samples_s"])
+    return f"{figure:,.1f} tok/s"
+
+
+class CellLines(logging.Handler):
+    """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 2 min 10 s left`` as measure jobs end."""
+
+    def __init__(
+        self,
+        cells: Mapping[str, Cell],
+        write: Callable[[str], Any] = sys.stderr.write,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """cells: the planned cells by the paths of their records."""
+        super().__init__(logging.INFO)
+        self.cells, self.write_line, self.clock = cells, write, clock
+        self.total = self.done = 0
+        self.began = clock()
+        self.jobs: dict[int, tuple[Cell, str]] = {}
+
+    def emit(self, event: logging.LogRecord) -> None:
+        try:
+            self._hear(_kind(event), event)
+        except Exception as error:  # a line that cannot be printed is no reason to stop measuring
+            self.write_line(f"(no line for this cell: {error})\n")
+
+    def _hear(self, kind: str, event: logging.LogRecord) -> None:
+        if kind == "run_info":
+            self.total, self.began = event.stats.get(RULE, 0), self.clock()
+        elif kind == "job_info" and event.rule_name == RULE:
+            cell = self.cells[record_path(**event.wildcards)]
+            self.jobs[event.jobid] = cell, " ".join(map(str, event.log))
+        elif kind == "job_finished" and event.job_id in self.jobs:
+            cell, _ = self.jobs.pop(event.job_id)
+            self._line(cell, outcome_text(json.loads(Path(cell.path).read_bytes())))
+        elif kind == "job_error" and event.jobid in self.jobs:
+            cell, log = self.jobs.pop(event.jobid)
+            self._line(cell, f"failed, see {log}")
+
+    def _line(self, cell: Cell, ending: str) -> None:
+        self.done += 1
+        left = self.total - self.done
+        line = f"[{self.done}/{self.total}] {cell.label}: {ending}"
+        if left > 0:
+            seconds_left = (self.clock() - self.began) / self.done * left
+            line += f", {left} left, about {format_duration(seconds_left)}"
+        self.write_line(line + "\n")
+
+
+class SchedulerChatter(logging.Filter):
+    """Drops what Snakemake says around every single job; the line of the cell says it all.
+
+    ``quiet: progress`` would keep the events from our handler too.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        said = _kind(record) in ("job_started", "job_finished", "progress")
+        return not said and record.msg != "Select jobs to execute..."
+
+
+def attach(logger: logging.Logger, cells: Mapping[str, Cell]) -> None:
+    """Let Snakemake's logger print a line per cell, and no more than that."""
+    for handler in logger.handlers:
+        handler.addFilter(SchedulerChatter())
+    logger.addHandler(CellLines(cells))
+
+
+def _kind(record: logging.LogRecord) -> str:
+    """The name of a Snakemake log event, or ""."""
+    event = getattr(record, "event", None)
+    return getattr(event, "value", "")

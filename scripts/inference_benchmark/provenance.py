@@ -1,0 +1,90 @@
+"""Where a figure comes from: software, device, host and the state of this checkout. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark import evidence, machine
+
+#: Packages whose version can change a figure.
+PACKAGES = ("torch", "transformers", "accelerate", "bitsandbytes", "tokenizers", "safetensors", "numpy", "snakemake")
+
+
+def software() -> dict[str, Any]:
+    """Versions of Python and of the packages above that are installed."""
+    versions: dict[str, Any] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def device(kind: str) -> dict[str, Any]:
+    """Name, driver and memory of the device that a worker started from this process gets as its first."""
+    if kind == "cpu":
+        return {"kind": kind, "name": machine.cpu_name()}
+    gpu = machine.visible(machine.gpus(), os.environ)[0]
+    return {
+        "kind": kind,
+        "name": gpu.name,
+        "uuid": gpu.uuid,
+        "memory_bytes": gpu.memory_bytes,
+        "driver": machine.driver_version(),
+    }
+
+
+def host() -> dict[str, Any]:
+    """Facts of the machine around the device."""
+    return {
+        "name": socket.gethostname(),
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpu": machine.cpu_name(),
+        "usable_cpus": machine.usable_cpus(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_limit": evidence.memory_limit(),
+    }
+
+
+def git(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit of the code that measures and whether it was changed since; None outside a checkout.
+
+    What a run itself writes, results and README, does not count as a change.
+    """
+    folder = folder or Path(__file__).resolve().parents[2]
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    paths = ("--", ".", ":(exclude)results", ":(exclude)README.md")
+    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", *paths))}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except OSError:  # no git here
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def sentence(provenance: dict[str, Any]) -> str:
+    """provenance.json as one sentence under a table."""
+    facts = provenance["facts"]
+
+    def named(name: str) -> str:
+        return " and ".join(map(str, facts.get(name, ["unknown"])))
+
+    where = named("device") + (f", driver {named('driver')}, CUDA {named('CUDA')}" if "driver" in facts else "")
+    libraries = ", ".join(f"{n} {named(n)}" for n in ("torch", "transformers", "accelerate", "bitsandbytes") if n in facts)
+    days = " to ".join(dict.fromkeys(provenance[key][:10] for key in ("measured_from", "measured_to")))
+    commits = " and ".join(c[:10] for c in facts.get("commit", [])) or "outside a checkout"
+    changed = ", with uncommitted changes" if True in facts.get("uncommitted changes", []) else ""
+    return f"Measured on {where}, {days}, with {libraries}; commit {commits}{changed}."

@@ -1,0 +1,125 @@
+"""The record of one cell: raw samples, evidence and provenance. Never a derived figure."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark.cells import Cell, difference
+
+SCHEMA_VERSION = 1
+
+
+class RecordError(ValueError):
+    """A file that is no usable record of the cell asked for; the message says why, without the path."""
+
+
+@cache
+def _validator():
+    import fastjsonschema
+    import yaml
+
+    schema = yaml.load(Path(__file__).with_name("record.schema.yaml").read_text(), yaml.CSafeLoader)
+    return fastjsonschema.compile(schema)
+
+
+def check(record: Any) -> None:
+    """Raises RecordError where a record breaks the schema or contradicts itself."""
+    import fastjsonschema
+
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA_VERSION:
+        raise RecordError(f"schema_version is {version!r}; this program reads version {SCHEMA_VERSION}")
+    try:
+        _validator()(record)
+    except fastjsonschema.JsonSchemaException as error:
+        raise RecordError(error.message.removeprefix("data.")) from None
+    if not all(map(math.isfinite, record["samples_s"])):
+        raise RecordError("samples_s holds a value that is no finite number of seconds")
+    if (record["outcome"] == "ok") != (record["reason"] is None):
+        raise RecordError(f"outcome {record['outcome']} contradicts reason {record['reason']!r}")
+    if record["outcome"] == "ok" and len(record["samples_s"]) != record["cell"]["measurement"]["cycles"]:
+        raise RecordError(f"outcome ok with {len(record['samples_s'])} samples, not one per cycle")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A checked record. Raises RecordError, and OSError where the file cannot be read."""
+    try:
+        record = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RecordError(f"not JSON ({error})") from None
+    check(record)
+    return record
+
+
+def load_for(cell: Cell, path: Path) -> dict[str, Any]:
+    """The record at path if it is one of exactly this cell. Raises RecordError, OSError."""
+    record = load(path)
+    wanted = json.loads(cell.to_json())
+    if record["cell"] != wanted:
+        raise RecordError(f"measured under another configuration: {difference(wanted, record['cell'])}")
+    return record
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError where a record could not be written: better now than after an hour of measuring."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent) as probe:
+        probe.write(b"\0" * 65536)
+        probe.flush()
+
+
+def write(record: Mapping[str, Any], path: Path) -> None:
+    """Write a checked record whole or not at all; an earlier record there is kept beside it.
+
+    Raises RecordError, and OSError with nothing left behind but what was there.
+    """
+    check(record)
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    unfinished = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.chmod(0o666 & ~_umask())
+        if path.exists():
+            set_aside(path)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def set_aside(path: Path) -> Path:
+    """Move what stands at path out of the way, to a name that tells when it was written."""
+    stamp = int(path.stat().st_mtime)
+    for attempt in range(1000):
+        kept = path.with_name(f"{path.stem}.superseded-{stamp}{f'-{attempt}' if attempt else ''}{path.suffix}")
+        if not kept.exists():
+            path.rename(kept)
+            return kept
+    raise FileExistsError(f"{path.parent} holds a thousand superseded records of {path.name}")
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,60 @@
+"""One HTML page from the summary and its provenance: no network, no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas
+
+from inference_benchmark import charts, tables
+from inference_benchmark.provenance import sentence
+from inference_benchmark.units import format_bytes
+
+
+def render(summary: pandas.DataFrame, provenance: Mapping[str, Any], template: Path) -> str:
+    """The page as text. Names from configuration and records are escaped, whatever they hold."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent), autoescape=True, undefined=jinja2.StrictUndefined
+    )
+    environment.filters["bytes"] = format_bytes
+    return environment.get_template(template.name).render(
+        provenance=provenance, origin=sentence(provenance), sections=[_section(*group) for group in tables.groups(summary)]
+    )
+
+
+def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any]:
+    first = rows.iloc[0]
+    where = f"{model}, {workload}, on {first['machine']}"
+    measured = rows[rows["outcome"] == "ok"]
+    return {
+        "model": model,
+        "workload": workload,
+        "first": first,
+        "parameters": None if pandas.isna(first["parameters"]) else int(first["parameters"]),
+        "engines": list(dict.fromkeys(rows["engine"])),
+        "counts": rows["outcome"].value_counts().to_dict(),
+        "best": [] if measured.empty else [_best(group) for _, group in measured.groupby(["engine", "precision"], sort=False)],
+        "charts": [
+            charts.svg(charts.over_batch(rows, charts.THROUGHPUT, f"Throughput over batch size: {where}")),
+            charts.svg(charts.over_batch(rows, charts.LATENCY, f"Latency over batch size: {where}")),
+        ],
+        "tables": [
+            ("Throughput (tokens/sec | msec/token)", *_html_table(rows, tables.THROUGHPUT)),
+            ("Latency (sec)", *_html_table(rows, tables.LATENCY)),
+        ],
+        "endings": rows[rows["outcome"] != "ok"].fillna("").to_dict("records"),
+    }
+
+
+def _best(rows: pandas.DataFrame) -> dict[str, Any]:
+    """The row of the highest throughput in one column of the tables."""
+    return rows.loc[rows["throughput_tok_per_s"].idxmax()].to_dict()
+
+
+def _html_table(rows: pandas.DataFrame, show) -> tuple[list[list[str]], list[list[str]]]:
+    """Headings as lists of lines, and cells, without Markdown's escapes."""
+    headings, cells = tables.table(rows, show)
+    return [text.split("<br>") for text in headings], [[cell.replace("\\|", "|") for cell in row] for row in cells]

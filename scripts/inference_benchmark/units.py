@@ -1,0 +1,44 @@
+"""Sizes in bytes, as people write and read them."""
+
+from __future__ import annotations
+
+import re
+
+_FACTORS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_FACTORS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_SIZE = re.compile(rf"^\s*([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(_FACTORS)})\s*$")
+
+
+def parse_bytes(text: str | int | None) -> int | None:
+    """Bytes from an integer or a text such as ``80 GB`` or ``1.5 GiB``; None stays None.
+
+    Raises ValueError where the text is no size or the size is below one byte.
+    """
+    if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
+        return text
+    match = _SIZE.match(text) if isinstance(text, str) else None
+    n_bytes = round(float(match[1]) * _FACTORS[match[2]]) if match else 0
+    if n_bytes < 1:
+        raise ValueError(f"{text!r} is not a size such as '80 GB' or '1.5 GiB' ({', '.join(_FACTORS)})")
+    return n_bytes
+
+
+def format_bytes(n_bytes: float) -> str:
+    """Bytes for a person, in powers of 1000: ``1.31 GB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if abs(n_bytes) < 1000:
+            break
+        n_bytes /= 1000
+    else:
+        unit = "TB"
+    return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.3g} {unit}"
+
+
+def format_duration(seconds: float) -> str:
+    """A duration for a person: ``8 s``, ``2 min 05 s``, ``3 h 12 min``."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
