@@ -39,10 +39,10 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     Raises ConfigError with all problems found.
     """
     errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: [str(part) for part in e.absolute_path])
-    broken = {tuple(error.absolute_path)[:2] for error in errors}
+    broken = {tuple(error.absolute_path)[:2] for error in errors}  # sections that cannot be looked into further
     problems = [line for path in files for line in _repeated_keys(path)]
     problems += [line for error in errors for line in _explain(error, schema)]
-    problems += _contradictions(config, lambda *where: not any(b == where[: len(b)] for b in broken))
+    problems += _contradictions(config, lambda *where: not any(b and b == where[: len(b)] for b in broken))
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return _resolve(config)
@@ -90,12 +90,11 @@ def _resolve(config: Mapping[str, Any]) -> Experiment:
 
 
 def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
-    models = config["models"] if is_sound("models") and isinstance(config.get("models"), Mapping) else {}
+    models = config.get("models", {}) if is_sound("models") else {}
     for name, model in models.items():
         if is_sound("models", name):
             yield from _model_problems(f"models.{name}", model)
-    grids = config.get("grid") if isinstance(config.get("grid"), Mapping) else {}
-    for device, grid in grids.items():
+    for device, grid in config.get("grid", {}).items() if is_sound("grid") else ():
         if not is_sound("grid", device):
             continue
         for index, name in enumerate(grid["models"]):
@@ -170,20 +169,20 @@ def _explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> It
         for key in sub["required"]:
             if key not in value:
                 at = _where([*error.absolute_path, key])
-                yield f"{at}: missing; allowed: {_allowed(sub['properties'][key], schema)}"
+                yield f"{at}: missing; allowed: {allowed(sub['properties'][key], schema)}"
     elif error.validator == "uniqueItems":
         counts = Counter(json.dumps(item, sort_keys=True) for item in value)
         for item in (item for item, n in counts.items() if n > 1):
             yield f"{where}: {item} stands there {counts[item]} times; once is enough"
     elif "propertyNames" in error.schema_path:
         at = _where([*error.absolute_path, value])
-        yield f"{at}: {_show(value)} is not allowed as a name; allowed: {_allowed(sub, schema)}"
+        yield f"{at}: {_show(value)} is not allowed as a name; allowed: {allowed(sub, schema)}"
     else:
         guess = _guess(value, sub["enum"]) if error.validator == "enum" else ""
-        yield f"{where}: {_show(value)} is not allowed; allowed: {_allowed(sub, schema)}{guess}"
+        yield f"{where}: {_show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess}"
 
 
-def _allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """A schema in a few words."""
     if "$ref" in sub:
         sub = schema["$defs"][sub["$ref"].rsplit("/", 1)[1]]
@@ -201,7 +200,7 @@ def _allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "required" in sub or "properties" in sub:
         text += f" with {_list(sub.get('required') or sub['properties'])}"
     if "items" in sub:
-        text += f"; each {_allowed(sub['items'], schema)}"
+        text += f"; each {allowed(sub['items'], schema)}"
     return text
 
 

@@ -45,7 +45,7 @@ def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any
             ("Throughput (tokens/sec | msec/token)", *_html_table(rows, tables.THROUGHPUT)),
             ("Latency (sec)", *_html_table(rows, tables.LATENCY)),
         ],
-        "endings": rows[rows["outcome"] != "ok"].fillna("").to_dict("records"),
+        "endings": rows[rows["outcome"] != "ok"].astype(object).fillna("").to_dict("records"),
     }
 
 

@@ -58,7 +58,7 @@ def measure(cell: Cell) -> dict[str, Any]:
     Raises MeasurementError and checkpoint.CheckpointError where there is nothing to record.
     """
     if cell.device == "cuda" and not machine.visible(machine.gpus(), os.environ):
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set")
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
         raise MeasurementError(f"the cell asks for cuda and no GPU is visible here (CUDA_VISIBLE_DEVICES is {shown})")
     weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
     started_at, kills_before = _now(), evidence.oom_kills()

@@ -9,10 +9,13 @@ enter the residual stream small, so that the blocks decide what comes next.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from inference_benchmark.architecture import sizes as known_sizes
 
 #: Standard deviation of a linear map's outputs for inputs of unit scale. Above 1 attention is sharp
 #: enough to depend on the prompt; far above, half precision would drown in its own rounding.
@@ -34,6 +37,10 @@ def synthesize(architecture: Mapping[str, Any], seed: int):
     from transformers.pytorch_utils import Conv1D
 
     sizes = {key: value for key, value in architecture.items() if key != "model_type"}
+    defaults = known_sizes(architecture["model_type"]) or {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # a family's own may lie outside a smaller vocabulary
+        if name not in sizes and (defaults.get(name) or 0) >= sizes.get("vocab_size", math.inf):
+            sizes[name] = None
     config = AutoConfig.for_model(architecture["model_type"], **sizes)
     unknown = [key for key in sizes if key not in type(config)().to_dict() and key not in config.attribute_map]
     if unknown:

@@ -44,7 +44,7 @@ def run(cell: Cell, checkpoint: Path | None, tell: Tell) -> None:
     try:
         enter("start")
         engine = engines.create(cell.engine)
-        engine.start(cell.device, cell.measurement["threads"] or usable_cpus())
+        engine.start(cell.device, cell.measurement["threads"] or usable_cpus(), checkpoint)
         if reason := engine.unsupported(cell.precision):
             tell("end", outcome="unsupported", message=reason)
             return

@@ -23,8 +23,12 @@ class Engine(ABC):
     clock = staticmethod(time.perf_counter)
 
     @abstractmethod
-    def start(self, device: str, threads: int) -> None:
-        """Import the library and wake the device (``cpu`` or ``cuda``), so that loading pays for neither."""
+    def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
+        """Import all that this checkpoint needs and wake the device (``cpu`` or ``cuda``).
+
+        Neither belongs to the time or the memory of loading. checkpoint is None where the engine
+        needs no weights (see ENGINES).
+        """
 
     @abstractmethod
     def unsupported(self, precision: str) -> str | None:
@@ -35,7 +39,7 @@ class Engine(ABC):
         """Make allocations beyond so many bytes fail, as on a smaller device. Raises OSError where impossible."""
 
     @abstractmethod
-    def load(self, checkpoint: Path, precision: str) -> None:
+    def load(self, checkpoint: Path | None, precision: str) -> None:
         """Bring the checkpoint's weights onto the device in this precision."""
 
     @property

@@ -3,7 +3,7 @@
 Nothing it reports is a measurement; every record, path and table names it.
 
 FAKE_ENGINE in the environment, JSON, makes it misbehave:
-``sleep_s``: real seconds per call; ``fault``: error, nan-clock, short or kill, in generate;
+``sleep_s``: real seconds per call; ``fault``: error, nan-clock, short, padded, kill or hog, in generate;
 ``after``: calls that go well before the fault.
 """
 
@@ -38,7 +38,7 @@ class FakeEngine(Engine):
         self.behaviour: dict[str, Any] = json.loads(os.environ.get("FAKE_ENGINE", "{}"))
         self.clock = lambda: self.now
 
-    def start(self, device: str, threads: int) -> None:
+    def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
         self.threads = threads
 
     def unsupported(self, precision: str) -> str | None:
@@ -47,7 +47,7 @@ class FakeEngine(Engine):
     def limit_memory(self, n_bytes: int) -> None:
         self.limit = n_bytes
 
-    def load(self, checkpoint: Path, precision: str) -> None:
+    def load(self, checkpoint: Path | None, precision: str) -> None:
         self.precision = precision
         self._allocate(0)
 
@@ -68,8 +68,15 @@ class FakeEngine(Engine):
             raise ValueError("made-up error")
         if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "hog":
+            hoard = []
+            while True:
+                hoard.append(b"1" * 10**7)
         self.now += float("nan") if fault == "nan-clock" else SECONDS[self.precision] * new_tokens * (1 + batch / 64)
-        return numpy.zeros((batch, new_tokens - (fault == "short")), dtype=numpy.int64)
+        output = numpy.zeros((batch, new_tokens - (fault == "short")), dtype=numpy.int64)
+        if fault == "padded":
+            output[0, -1] = self.vocab_size
+        return output
 
     def synchronize(self) -> None:
         pass

@@ -8,7 +8,8 @@ from typing import Any
 import accelerate  # noqa: F401  transformers would import it while the load is timed
 import numpy
 import torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, GenerationConfig, GenerationMixin  # noqa: F401
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import GenerationConfig
 from transformers.utils import logging
 
 from inference_benchmark.engines import Engine, cpu_memory
@@ -33,8 +34,10 @@ class HfEngine(Engine):
     growth_limit: cpu_memory.GrowthLimit | None = None
     loaded_bytes: int | None = None
 
-    def start(self, device: str, threads: int) -> None:
+    def start(self, device: str, threads: int, checkpoint: Path) -> None:
         torch.set_num_threads(threads)
+        # The family's code, and with it half of scipy, is imported by looking its class up.
+        self.model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(AutoConfig.from_pretrained(checkpoint))]
         self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
         # A product large enough to start the thread pool or the CUDA context and its libraries.
         operand = torch.ones(256, 256, device=self.device)

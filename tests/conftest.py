@@ -1,0 +1,136 @@
+"""Fixtures: a copy of the project to run Snakemake in, and cells to measure."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from inference_benchmark.cells import Cell
+
+REPO = Path(__file__).resolve().parents[1]
+CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "envs", "profiles")
+
+TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
+FAKE_GRID = {
+    "models": ["tiny"],
+    "workloads": [{"prompt_tokens": 4, "new_tokens": 8}],
+    "engines": ["fake"],
+    "precisions": ["fp32", "bf16"],
+    "batch_sizes": [1, 2, 512],
+    "memory_limit": "300 MB",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _weights_cache(tmp_path_factory):
+    """Weights drawn by tests go to a cache of their own."""
+    os.environ["INFERENCE_BENCHMARK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+def make_cell(**changes) -> Cell:
+    """A cell of the fake engine, quick to measure; changes replace fields."""
+    fields = {
+        "machine": "box",
+        "device": "cpu",
+        "model": {"name": "tiny", "architecture": TINY_BLOOM, "seed": 0},
+        "workload": {"prompt_tokens": 4, "new_tokens": 8},
+        "engine": "fake",
+        "precision": "fp32",
+        "batch_size": 2,
+        "memory_limit_bytes": None,
+        "measurement": {"warmup_calls": 1, "cycles": 3, "seed": 0, "threads": None},
+    }
+    return Cell(**{**fields, **changes})
+
+
+def measure_cli(cell: Cell, output: Path, prefix: tuple[str, ...] = (), **environ: str) -> subprocess.CompletedProcess:
+    """scripts/measure.py as the rule runs it."""
+    command = [*prefix, sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json()]
+    return subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
+    )
+
+
+class Workspace:
+    """A folder with the project's code and a configuration of its own."""
+
+    def __init__(self, folder: Path, grid: dict, models: dict | None = None) -> None:
+        self.folder = folder
+        for name in CODE:
+            if (REPO / name).is_dir():
+                shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(REPO / name, folder / name)
+        self.config = yaml.safe_load((folder / "config.yaml").read_text())
+        self.config |= {"machine": "box", "device": "cpu"}
+        self.config["models"] = models or {"tiny": {"architecture": dict(TINY_BLOOM)}}
+        self.config["grid"] = {"cuda": grid, "cpu": grid}
+        self.save()
+
+    @property
+    def grid(self) -> dict:
+        return self.config["grid"]["cpu"]
+
+    def save(self) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).parent / "snakemake"), "--cores", "1", "--resources", "gpu=1", *arguments]
+
+    def snakemake(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environ},
+            timeout=600,
+        )
+
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
+        """snakemake, expected to succeed."""
+        done = self.snakemake(*arguments, **environ)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def plan(self, *arguments: str) -> dict[str, int]:
+        """How many jobs of each rule a dry run plans."""
+        done = self.run("-n", *arguments)
+        return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)}
+
+    def record_path(self, precision: str, batch_size: int, engine: str = "fake", workload: str = "prompt4-new8") -> Path:
+        return self.folder / f"results/box/tiny/{workload}/{engine}/{precision}/batch-{batch_size}.json"
+
+    def record(self, *where, **more) -> dict:
+        return json.loads(self.record_path(*where, **more).read_text())
+
+
+@pytest.fixture
+def workspace(tmp_path) -> Workspace:
+    """A project with a fake grid of six cells, nothing measured yet."""
+    return Workspace(tmp_path, json.loads(json.dumps(FAKE_GRID)))
+
+
+@pytest.fixture(scope="session")
+def _measured_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("measured")
+    Workspace(folder, json.loads(json.dumps(FAKE_GRID))).run()
+    return folder
+
+
+@pytest.fixture
+def measured(_measured_once, tmp_path) -> Workspace:
+    """The same, everything measured, with Snakemake's memory of it."""
+    shutil.copytree(_measured_once, tmp_path, dirs_exist_ok=True)
+    workspace = Workspace.__new__(Workspace)
+    workspace.folder = tmp_path
+    workspace.config = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    return workspace

@@ -1,0 +1,211 @@
+"""Every wrong key, value, duplicate and contradiction is named before any job starts, all at once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import REPO
+
+from inference_benchmark import architecture, machine
+from inference_benchmark.config import ConfigError, load
+
+SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
+CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
+
+
+def problems(change, files=()) -> list[str]:
+    """What is said of the default configuration after a change."""
+    config = copy.deepcopy(CONFIG)
+    change(config)
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA, files)
+    return caught.value.problems
+
+
+def put(*path_and_value):
+    *path, key, value = path_and_value
+
+    def change(config):
+        for part in path:
+            config = config[part]
+        config[key] = value
+
+    return change
+
+
+def drop(*path):
+    def change(config):
+        for part in path[:-1]:
+            config = config[part]
+        del config[path[-1]]
+
+    return change
+
+
+def test_the_default_is_valid_for_both_devices():
+    config = copy.deepcopy(CONFIG)
+    cuda = load(config | {"device": "cuda", "machine": "h200"}, SCHEMA, [REPO / "config.yaml"])
+    assert [m["name"] for m in cuda.models] == ["bloom-1b3"]
+    assert cuda.precisions == ("fp32", "bf16", "int8")
+    assert cuda.batch_sizes == (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
+    assert dict(cuda.workloads[0]) == {"prompt_tokens": 9, "new_tokens": 100}
+    assert len(list(cuda.cells())) == 66
+    assert load(config | {"device": "cpu"}, SCHEMA).memory_limit_bytes == 300_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, device, models, grid, measurement; did you mean machine?"),
+        (drop("device"), "device: missing; allowed: auto, cuda, cpu"),
+        (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
+        (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+        (put("measurement", "cycles", 0), "measurement.cycles: 0 is not allowed; allowed: an integer >= 1"),
+        (put("measurement", "cycles", True), "measurement.cycles: true is not allowed; allowed: an integer >= 1"),
+        (put("measurement", "cycles", "3"), 'measurement.cycles: "3" is not allowed; allowed: an integer >= 1'),
+        (put("measurement", "threads", 0), "measurement.threads: 0 is not allowed; allowed: an integer >= 1 or null"),
+        (drop("measurement", "seed"), "measurement.seed: missing; allowed: an integer >= 0"),
+        (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 stands there 2 times; once is enough"),
+        (put("grid", "cpu", "batch_sizes", [1.0]), "grid.cpu.batch_sizes[0]: 1.0 is not allowed; allowed: an integer >= 1"),
+        (put("grid", "cpu", "batch_sizes", []), "grid.cpu.batch_sizes: [] is not allowed; allowed: a list, not empty; each an integer >= 1"),
+        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each fp32, bf16, fp16, int8'),
+        (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: fp32, bf16, fp16, int8; did you mean fp32?'),
+        (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: hf, fake'),
+        (put("grid", "cpu", "models", ["bloom-52m"]), 'grid.cpu.models[0]: "bloom-52m" is not under models; allowed: bloom-1b3, bloom-51m; did you mean bloom-51m?'),
+        (put("grid", "cpu", "memory_limit", "420"), "grid.cpu.memory_limit: '420' is not a size such as '80 GB' or '1.5 GiB' (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9}]), "grid.cpu.workloads[0].new_tokens: missing; allowed: an integer >= 1"),
+        (put("models", "a/b", {"hub": "x", "revision": "y"}), 'models."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+        (put("models", "m", {}), "models.m: has none of them; allowed: exactly one of architecture, checkpoint, hub"),
+        (put("models", "m", {"hub": "a/b", "checkpoint": "c", "revision": "d"}), "models.m: has checkpoint and hub; allowed: exactly one of architecture, checkpoint, hub"),
+        (put("models", "m", {"hub": "a/b"}), "models.m.revision: missing; allowed: a commit, tag or branch of a/b"),
+        (put("models", "m", {"hub": "a/b", "revision": "x", "seed": 1}), "models.m.seed: 1 has no use without architecture; remove it"),
+        (put("models", "bloom-51m", "architecture", "n_heads", 8), "models.bloom-51m.architecture.n_heads: unknown key; bloom has no such size; did you mean n_head?"),
+        (put("models", "bloom-51m", "architecture", "n_layer", "8"), 'models.bloom-51m.architecture.n_layer: "8" is not allowed; allowed: an integer >= 1'),
+        (put("models", "bloom-51m", "architecture", "model_type", "blom"), 'models.bloom-51m.architecture.model_type: transformers has no "blom"; did you mean bloom?'),
+        (put("models", "bloom-51m", "architecture", "n_head", 7), "models.bloom-51m.architecture: a width of 512 cannot be split into 7 attention heads; allowed: a divisor of 512"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit"),
+    ],
+)  # fmt: skip
+def test_one_wrong_thing_is_one_line(change, line):
+    assert problems(change) == [line]
+
+
+def test_all_problems_are_told_at_once():
+    def change(config):
+        put("machnie", "x")(config)
+        put("measurement", "cycles", 0)(config)
+        put("grid", "cpu", "batch_sizes", [4, 4, -1])(config)
+        put("grid", "cuda", "models", ["nope"])(config)
+        put("models", "m", {"hub": "a"})(config)
+        put("models", "bloom-51m", "architecture", "n_head", 7)(config)
+
+    found = problems(change)
+    assert len(found) == 7
+    for start in ("machnie:", "measurement.cycles:", "grid.cpu.batch_sizes:", "grid.cpu.batch_sizes[2]:", "grid.cuda.models[0]:", "models.m.revision:", "models.bloom-51m.architecture:"):  # fmt: skip
+        assert any(line.startswith(start) for line in found), start
+
+
+def test_a_key_given_twice_is_found_where_yaml_would_keep_the_last(tmp_path):
+    text = (REPO / "config.yaml").read_text() + "\nmachine: other\n"
+    (tmp_path / "twice.yaml").write_text(text)
+    config = yaml.safe_load(text)
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA, [tmp_path / "twice.yaml"])
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith("machine: given 2 times")
+
+
+def test_a_workload_longer_than_the_model_is_a_contradiction():
+    gpt2 = {"architecture": {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 100, "n_positions": 16}}
+
+    def change(config):
+        put("models", "small", gpt2)(config)
+        put("grid", "cpu", "models", ["small"])(config)
+        put("device", "cpu")(config)
+
+    assert problems(change) == ["grid.cpu.workloads[0]: prompt and new tokens make 19 positions; model small has 16"]
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    def change(config):
+        put("models", "mine", {"checkpoint": str(tmp_path / "nope")})(config)
+        put("grid", "cpu", "models", ["mine"])(config)
+        put("device", "cpu")(config)
+
+    (line,) = problems(change)
+    assert line.startswith("models.mine.checkpoint:")
+    assert "holds no config.json" in line
+
+
+def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", list)
+    (line,) = problems(put("device", "cuda"))
+    assert line.startswith('machine: "auto" cannot be resolved')
+    config = copy.deepcopy(CONFIG) | {"device": "cuda", "machine": "a100"}
+    assert load(config, SCHEMA).machine == "a100"
+
+
+def test_sizes_of_families_are_read_without_importing_transformers():
+    assert architecture.sizes("bloom")["n_layer"] == 2
+    assert {"hidden_size", "num_key_value_heads", "tie_word_embeddings"} <= set(architecture.sizes("llama"))
+    assert architecture.sizes("no_such_family") is None
+    assert architecture.sizes("../bloom") is None
+    assert "gpt2" in architecture.families()
+
+
+GPUS = [machine.Gpu(i, f"GPU-{i}abc", f"NVIDIA Test {i}", 80 * 10**9) for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("value", "indices"),
+    [(None, [0, 1, 2]), ("", []), ("-1", []), ("2,0", [2, 0]), ("GPU-1", [1]), ("0,9,1", [0]), ("GPU-", []), ("1,1", [1]), ("NoDevFiles", [])],
+)  # fmt: skip
+def test_visible_gpus_are_those_cuda_would_show(value, indices):
+    environ = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
+    assert [gpu.index for gpu in machine.visible(GPUS, environ)] == indices
+
+
+def test_device_and_label_follow_what_is_visible(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", lambda: GPUS)
+    assert machine.detect_device({}) == "cuda"
+    assert machine.label("cuda", {"CUDA_VISIBLE_DEVICES": "1"}) == "nvidia-test-1"
+    assert machine.detect_device({"CUDA_VISIBLE_DEVICES": ""}) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("NVIDIA H200", "nvidia-h200"),
+        ("NVIDIA A100-SXM4-80GB", "nvidia-a100-sxm4-80gb"),
+        ("Intel(R) Xeon(R) CPU E5-2670 v3 @ 2.30GHz", "intel-xeon-e5-2670-v3"),
+        ("AMD EPYC 7B13 64-Core Processor", "amd-epyc-7b13"),
+        ("../<script>", "script"),
+        ("@", "unknown"),
+    ],
+)
+def test_labels_are_slugs(name, slug):
+    assert machine.slug(name) == slug
+
+
+def test_cpu_name_is_the_kernels(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU 3000\nmodel name\t: other\n")
+    assert machine.cpu_name(tmp_path / "cpuinfo") == "Some CPU 3000"
+    (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 50\n")
+    assert machine.cpu_name(tmp_path / "arm") != ""
+
+
+def test_docs_hold_the_table_made_from_the_schema():
+    import subprocess
+    import sys
+
+    done = subprocess.run([sys.executable, REPO / "scripts/config_docs.py", "--check"], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
+
+
+def test_config_and_schema_are_plain_data():
+    assert json.loads(json.dumps(CONFIG)) == CONFIG
+    assert Path(REPO / "config.schema.yaml").read_text().count("additionalProperties: false") >= 5

@@ -1,0 +1,132 @@
+"""Units, formulas, cells, paths and the lines of progress."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+from conftest import make_cell
+
+from inference_benchmark import metrics, progress
+from inference_benchmark.cells import Cell, CellError, Experiment, difference
+from inference_benchmark.readme import BEGIN, END, MarkerError, insert
+from inference_benchmark.units import format_bytes, format_duration, parse_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "n_bytes"),
+    [("80 GB", 80 * 10**9), ("1.5 GiB", 1610612736), ("300MB", 3 * 10**8), (1024, 1024), (None, None), ("1 B", 1)],
+)
+def test_sizes_are_read(text, n_bytes):
+    assert parse_bytes(text) == n_bytes
+
+
+@pytest.mark.parametrize("text", ["", "80", "80 gb", "-1 GB", "0 GB", "1e3 MB", "GB", "0.1 B", 0, -5, True, [], "1 GB\n2"])
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(ValueError, match="is not a size"):
+        parse_bytes(text)
+
+
+def test_sizes_and_durations_for_a_person():
+    assert [format_bytes(n) for n in (0, 999, 1000, 5246140416, 3 * 10**15)] == ["0 B", "999 B", "1 kB", "5.25 GB", "3e+03 TB"]
+    assert [format_duration(s) for s in (0.4, 59.4, 59.6, 125, 11520)] == ["0 s", "59 s", "1 min 00 s", "2 min 05 s", "3 h 12 min"]
+
+
+def test_formulas_on_a_case_worked_by_hand():
+    samples = [2.0, 3.0, 5.0]  # three calls of 4 rows x 10 tokens in 10 s: 120 tokens
+    assert metrics.throughput_tok_per_s(4, 10, samples) == 12.0
+    assert metrics.ms_per_token(12.0) == pytest.approx(83.3333, abs=1e-4)
+    assert metrics.latency_s(samples) == pytest.approx(10 / 3)
+
+
+def test_a_cell_survives_json_and_names_its_place():
+    cell = make_cell()
+    assert Cell.from_json(cell.to_json()) == cell
+    assert cell.path == "results/box/tiny/prompt4-new8/fake/fp32/batch-2.json"
+    assert "\n" not in cell.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("device"), "exactly the keys"),
+        (lambda values: values.update(extra=1), "exactly the keys"),
+        (lambda values: values.update(measure_version=0), "measure_version is 0"),
+    ],
+)
+def test_a_text_that_is_no_cell_is_refused(change, message):
+    values = json.loads(make_cell().to_json())
+    change(values)
+    with pytest.raises(CellError, match=message):
+        Cell.from_json(json.dumps(values))
+
+
+def test_an_experiment_spans_its_axes_in_the_order_of_the_configuration():
+    cell = make_cell()
+    experiment = Experiment(
+        machine="box",
+        device="cpu",
+        models=(cell.model,),
+        workloads=(cell.workload,),
+        engines=("fake", "hf"),
+        precisions=("int8", "fp32"),
+        batch_sizes=(8, 1),
+        memory_limit_bytes=None,
+        measurement=cell.measurement,
+    )
+    order = [(c.engine, c.precision, c.batch_size) for c in experiment.cells()]
+    assert order == [(e, p, b) for e in ("fake", "hf") for p in ("int8", "fp32") for b in (8, 1)]
+    assert Experiment.from_json(experiment.to_json()) == experiment
+
+
+def test_a_difference_is_told_leaf_by_leaf():
+    old, new = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4}
+    assert difference(new, old) == "a.c was 2, is now 5; d was 3, is now 'absent'; e was 'absent', is now 4"
+
+
+def test_readme_block_replaces_only_what_is_between_the_markers():
+    readme = f"# Title\n{BEGIN}\nold\n{END}\nafter\n"
+    assert insert(readme, "new\n") == f"# Title\n{BEGIN}\nnew\n{END}\nafter\n"
+    assert insert(insert(readme, "new"), "new") == insert(readme, "new")
+
+
+@pytest.mark.parametrize("readme", ["", BEGIN, f"{END}{BEGIN}", f"{BEGIN}{BEGIN}{END}"])
+def test_readme_without_one_place_for_the_results_is_refused(readme):
+    with pytest.raises(MarkerError):
+        insert(readme, "new")
+
+
+def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = [make_cell(batch_size=1), make_cell(batch_size=2), make_cell(batch_size=4)]
+    (tmp_path / cells[0].path).parent.mkdir(parents=True)
+    ok = {"outcome": "ok", "cell": json.loads(cells[0].to_json()), "samples_s": [0.5, 0.5], "reason": None}
+    oom = {"outcome": "oom", "reason": {"phase": "warm-up"}}
+    (tmp_path / cells[0].path).write_text(json.dumps(ok))
+    (tmp_path / cells[1].path).write_text(json.dumps(oom))
+    lines, now = [], [100.0]
+    handler = progress.CellLines({cell.path: cell for cell in cells}, lines.append, lambda: now[0])
+
+    def tell(kind, **facts):
+        record = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
+        record.__dict__ |= {"event": SimpleNamespace(value=kind), **facts}
+        handler.emit(record)
+
+    tell("run_info", stats={"measure": 3, "total": 7})
+    for jobid, cell in enumerate(cells):
+        wildcards = dict(zip(("machine", "model", "workload", "engine", "precision"), cell.path.split("/")[1:-1], strict=True))
+        tell("job_info", jobid=jobid, rule_name="measure", log=["x.log"], wildcards={**wildcards, "batch_size": str(cell.batch_size)})
+    tell("job_info", jobid=9, rule_name="collect", log=[], wildcards={})
+    now[0] += 10
+    tell("job_finished", job_id=0)
+    tell("job_finished", job_id=9)
+    now[0] += 10
+    tell("job_finished", job_id=1)
+    tell("job_error", jobid=2)
+    assert lines == [
+        "[1/3] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s, 2 left, about 20 s\n",
+        "[2/3] tiny prompt4-new8 fake fp32 batch 2: oom during warm-up, 1 left, about 10 s\n",
+        "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed, see x.log\n",
+    ]

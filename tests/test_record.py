@@ -1,0 +1,194 @@
+"""Records are written whole or not at all, kept when superseded, and refused when they are not what was asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+
+import pytest
+from conftest import make_cell
+
+from inference_benchmark import collect, evidence, record
+from inference_benchmark.cells import Experiment
+
+
+def make_record(cell=None, **changes) -> dict:
+    cell = cell or make_cell()
+    fields = {
+        "schema_version": record.SCHEMA_VERSION,
+        "cell": json.loads(cell.to_json()),
+        "outcome": "ok",
+        "reason": None,
+        "load_s": 1.0,
+        "first_call_s": 0.5,
+        "warmup_s": [],
+        "samples_s": [0.4, 0.5, 0.6],
+        "memory": {"peak_rss_bytes": 10**9},
+        "model": {"parameters": 1, "weights_bytes": 4},
+        "software": {"python": "3.11", "torch": "2.13.0"},
+        "device": {"kind": "cpu", "name": "Some CPU"},
+        "host": {"name": "h"},
+        "git": {"commit": "c" * 40, "dirty": False},
+        "started_at": "2026-01-01T00:00:00.000+00:00",
+        "ended_at": "2026-01-01T00:00:09.000+00:00",
+    }
+    return {**fields, **changes}
+
+
+OOM = {"phase": "load", "exception_type": "X", "message": "m", "limit": None, "evidence": {}}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_record_comes_back_as_it_went(tmp_path):
+    path = tmp_path / "a/b/batch-2.json"
+    record.write(make_record(), path)
+    assert record.load_for(make_cell(), path) == make_record()
+    assert [p.name for p in path.parent.iterdir()] == ["batch-2.json"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~record._umask()
+
+
+def test_an_earlier_record_is_kept_beside_the_new_one(tmp_path):
+    path = tmp_path / "batch-2.json"
+    for load_s in (1.0, 2.0, 3.0):
+        record.write(make_record(load_s=load_s), path)
+    kept = sorted(json.loads(p.read_text())["load_s"] for p in tmp_path.glob("batch-2.superseded-*.json"))
+    assert kept == [1.0, 2.0]
+    assert record.load(path)["load_s"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 0}, "schema_version is 0; this program reads version 1"),
+        ({"schema_version": 2}, "schema_version is 2"),
+        ({"outcome": "fine"}, "outcome must be one of"),
+        ({"samples_s": [1.0, 2.0]}, "2 samples, not one per cycle"),
+        ({"samples_s": [1.0, 2.0, "x"]}, r"samples_s\[2\] must be number"),
+        ({"samples_s": [1.0, 2.0, 0.0]}, r"samples_s\[2\] must be bigger than 0"),
+        ({"samples_s": [1.0, 2.0, float("nan")]}, "no finite number"),
+        ({"reason": OOM}, "contradicts reason"),
+        ({"outcome": "oom"}, "contradicts reason"),
+        ({"extra": 1}, "must not contain .* properties"),
+    ],
+)
+def test_what_breaks_the_format_is_neither_read_nor_written(tmp_path, change, message):
+    path = tmp_path / "batch-2.json"
+    with pytest.raises(record.RecordError, match=message):
+        record.write(make_record(**change), path)
+    assert not list(tmp_path.iterdir())
+    path.write_text(json.dumps(make_record(**change)))
+    with pytest.raises(record.RecordError, match=message):
+        record.load(path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 1}', "\0"])
+def test_what_is_no_record_is_refused(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(record.RecordError):
+        record.load(tmp_path / "r.json")
+
+
+def test_a_record_of_other_settings_is_refused_naming_them(tmp_path):
+    record.write(make_record(), tmp_path / "r.json")
+    wanted = make_cell(measurement={"warmup_calls": 1, "cycles": 5, "seed": 0, "threads": None})
+    with pytest.raises(record.RecordError, match="another configuration: measurement.cycles was 3, is now 5"):
+        record.load_for(wanted, tmp_path / "r.json")
+
+
+def test_a_full_disk_leaves_what_was_there(small_disk):
+    path = small_disk / "batch-2.json"
+    record.write(make_record(), path)
+    (small_disk / "filler").write_bytes(b"\0" * (small_disk.stat().st_blksize * 0 + 200_000))
+    with pytest.raises(OSError, match="No space left"):
+        record.write(make_record(host={"name": "x" * 100_000}), path)
+    assert record.load(path) == make_record()
+    assert sorted(p.name for p in small_disk.iterdir()) == ["batch-2.json", "filler"]
+    with pytest.raises(OSError, match="No space left"):
+        record.check_writable(small_disk / "x.json")
+
+
+def experiment(*batch_sizes: int) -> Experiment:
+    cell = make_cell()
+    return Experiment(
+        "box", "cpu", (cell.model,), (cell.workload,), ("fake",), ("fp32",), batch_sizes, None, dict(cell.measurement)
+    )
+
+
+def test_collecting_names_every_record_that_cannot_be_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = list(experiment(1, 2, 3, 4).cells())
+    record.write(make_record(cells[0]), tmp_path / cells[0].path)
+    (tmp_path / cells[1].path).write_text("{")
+    (tmp_path / cells[2].path).write_text(json.dumps(make_record(cells[0])))
+    with pytest.raises(collect.CollectError) as caught:
+        collect.load_records(experiment(1, 2, 3, 4))
+    found = caught.value.problems
+    assert len(found) == 3
+    assert f"{cells[1].path}: not JSON" in found[0]
+    assert f"{cells[2].path}: measured under another configuration: batch_size was 1, is now 3" in found[1]
+    assert f"snakemake --forcerun {cells[2].path}" in found[1]
+    assert f"{cells[3].path}: No such file" in found[2]
+
+
+def test_a_summary_row_holds_the_figures_of_its_samples(tmp_path):
+    row = collect.row(make_record(samples_s=[0.4, 0.5, 0.7]))
+    assert row["throughput_tok_per_s"] == pytest.approx(2 * 8 * 3 / 1.6)
+    assert row["ms_per_token"] == pytest.approx(1000 * 1.6 / 48)
+    assert row["latency_s"] == pytest.approx(1.6 / 3)
+    assert (row["latency_min_s"], row["latency_max_s"], row["cycles"]) == (0.4, 0.7, 3)
+    oom = collect.row(make_record(outcome="oom", samples_s=[0.4], reason=OOM))
+    assert oom["outcome"] == "oom"
+    assert "throughput_tok_per_s" not in oom
+    assert (oom["reason_phase"], oom["reason"]) == ("load", "m")
+
+
+def test_names_in_a_summary_stay_text(tmp_path):
+    cell = make_cell(model={"name": "nan", "hub": "x", "revision": "1e5"}, machine="007")
+    collect.summarise([make_record(cell)]).to_csv(tmp_path / "s.csv", index=False)
+    back = collect.read_summary(tmp_path / "s.csv").iloc[0]
+    assert (back["model"], back["machine"], back["batch_size"]) == ("nan", "007", 2)
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "limit", "kills"),
+    [
+        ("0::/a/b\n", {"a/b/memory.max": "500", "a/memory.max": "900", "a/b/memory.events": "oom 1\noom_kill 2\n"}, 500, 2),
+        ("0::/a/b\n", {"a/b/memory.max": "max", "a/memory.max": "900", "a/memory.events": "oom_kill 3\n"}, 900, 3),
+        ("0::/gone\n", {"memory.max": "max"}, None, None),
+        ("4:memory:/x\n0::/\n", {"memory/x/memory.limit_in_bytes": "700", "memory/x/memory.oom_control": "under_oom 0\noom_kill 1\n"}, 700, 1),
+        ("4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "9223372036854771712"}, None, None),
+    ],
+)  # fmt: skip
+def test_memory_cgroups_of_both_versions_are_understood(tmp_path, membership, files, limit, kills):
+    (tmp_path / "membership").write_text(membership)
+    root = tmp_path / "cgroup"
+    root.mkdir()
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+    def groups():
+        return evidence.memory_cgroups(tmp_path / "membership", root)
+
+    found = evidence.memory_limit(groups())
+    assert (found and found["bytes"]) == limit
+    assert next(iter(evidence.oom_kills(groups()).values()), None) == kills
+
+
+def test_this_process_can_be_asked_about_its_own_limits():
+    limit = evidence.memory_limit()
+    assert limit is None or limit["bytes"] > 0
+    assert all(count >= 0 for count in evidence.oom_kills().values())
+    assert os.getpid() > 0

@@ -1,0 +1,123 @@
+"""Golden tables from the published figures, and a page that is safe and needs no network."""
+
+from __future__ import annotations
+
+import html.parser
+import re
+from pathlib import Path
+
+import pandas
+import pytest
+from conftest import REPO, make_cell
+from test_record import OOM, make_record
+
+from inference_benchmark import collect, metrics, report, tables
+
+DATA = Path(__file__).parent / "data"
+
+
+def published_summary() -> pandas.DataFrame:
+    """The A100 80GB figures as a summary. They obey seconds = batch x 100 / throughput; int8 was never filled."""
+    figures = pandas.read_csv(DATA / "bloom_a100_80gb.csv")
+    rows = []
+    for _, row in figures.iterrows():
+        values = {"model": "bloom-1b3", "workload": "prompt9-new100", "engine": "hf", "precision": row["precision"]}
+        values |= {"batch_size": row["batch_size"], "outcome": row["status"]}
+        if row["status"] == "ok":
+            seconds = row["batch_size"] * 100 / row["throughput_tok_per_s"]
+            throughput = metrics.throughput_tok_per_s(row["batch_size"], 100, [seconds])
+            values |= {"throughput_tok_per_s": throughput, "ms_per_token": metrics.ms_per_token(throughput)}
+            values |= {"latency_s": metrics.latency_s([seconds])}
+        rows.append(values)
+    int8 = [{**r, "precision": "int8", "outcome": "missing"} for r in rows if r["precision"] == "fp32"]
+    return pandas.DataFrame(rows + int8, columns=collect.COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("show", "expected"),
+    [(tables.THROUGHPUT, "expected_throughput_table.md"), (tables.LATENCY, "expected_latency_table.md")],
+)
+def test_the_published_tables_come_out_byte_for_byte(show, expected):
+    assert tables.markdown(*tables.table(published_summary(), show)) == (DATA / expected).read_text()
+
+
+def sample_records(**model):
+    cell = {"model": {"name": "m", "architecture": {}, "seed": 0, **model}}
+    return [
+        make_record(make_cell(batch_size=1, engine="hf", **cell)),
+        make_record(make_cell(batch_size=2, engine="hf", **cell), outcome="oom", samples_s=[], reason=OOM),
+        make_record(make_cell(batch_size=1, engine="fake", precision="int8", **cell)),
+        make_record(
+            make_cell(batch_size=2, engine="fake", precision="int8", **cell), outcome="unsupported", samples_s=[], reason=OOM
+        ),
+    ]
+
+
+def test_engines_are_named_where_there_are_several():
+    rows = collect.summarise(sample_records())
+    headings, cells = tables.table(rows, tables.LATENCY)
+    assert headings == ["batch_size", "hf<br>fp32", "fake<br>int8<br>LLM.int8()"]
+    assert cells == [["1", "0.50", "0.50"], ["2", "oom", "n/a"]]
+    assert "no measurement" in tables.document(rows)
+    assert "`oom`: out of memory." in tables.document(rows)
+
+
+def page(records, **provenance) -> str:
+    summary = collect.summarise(records)
+    facts = {
+        "machine": "box",
+        "device": "cpu",
+        "measured_from": "2026-01-01T00:00:00",
+        "measured_to": "2026-01-02T00:00:00",
+        "measurement": {"warmup_calls": 1, "cycles": 3},
+        "memory_limit_bytes": 420_000_000,
+        "models": [records[0]["cell"]["model"]],
+        "facts": collect.facts(records),
+    }
+    return report.render(summary, facts | provenance, REPO / "report/report.html.j2")
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+
+def test_the_page_needs_no_network_and_no_script():
+    text = page(sample_records())
+    tags = Tags(text).found
+    names = {tag for tag, _ in tags}
+    assert not names & {"script", "link", "img", "iframe", "object"}
+    assert not [value for _, attrs in tags for key, value in attrs.items() if key in ("src", "href", "action")]
+    assert not re.search(r"url\(\s*['\"]?(https?:)?//", text)
+    assert sum(tag == "svg" for tag, _ in tags) == 2
+    assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
+
+
+def test_the_page_shows_figures_endings_and_origin():
+    text = page(sample_records())
+    for wanted in ("16.00 | 62.50", ">oom<", ">n/a<", "limited to 420 MB", "torch 2.13.0", "Some CPU", "c" * 10, "no measurement"):
+        assert wanted in text, wanted
+
+
+def test_hostile_names_stay_text():
+    hostile = "<script>alert(1)</script>\"'&"
+    records = sample_records(name=hostile)
+    for item in records:
+        item["device"] = {"kind": "cpu", "name": hostile}
+        if item["reason"]:
+            item["reason"] = {**item["reason"], "message": hostile}
+    text = page(records, machine=hostile)
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert not {"script"} & {tag for tag, _ in Tags(text).found}
+
+
+def test_a_machine_where_nothing_was_measured_still_gets_tables_and_page():
+    records = [make_record(make_cell(batch_size=b), outcome="oom", samples_s=[], reason=OOM) for b in (1, 2)]
+    assert "| 1          | oom  |" in tables.document(collect.summarise(records))
+    assert "<svg" in page(records)
