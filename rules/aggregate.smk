@@ -16,12 +16,12 @@ rule collect:
     output:
         summary="results/{machine}/summary.csv",
         provenance="results/{machine}/provenance.json",
-    params:
-        experiment=EXPERIMENT.to_json(),
     log:
         "logs/{machine}/collect.log",
     conda:
         "../envs/benchmark.yaml"
+    params:
+        experiment=experiment_json,
     shell:
         "python scripts/collect.py"
         " --experiment {params.experiment:q}"
@@ -42,10 +42,7 @@ rule tables:
     conda:
         "../envs/benchmark.yaml"
     shell:
-        "python scripts/tables.py"
-        " --summary {input.summary:q}"
-        " --output {output:q}"
-        " 2> {log:q}"
+        "python scripts/tables.py" " --summary {input.summary:q}" " --output {output:q}" " 2> {log:q}"
 
 
 rule readme:

@@ -10,7 +10,7 @@ from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
 
 # Jobs run with the Python that runs Snakemake, in an activated environment or not.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
 from inference_benchmark.cells import record_path
@@ -21,7 +21,7 @@ from inference_benchmark.progress import attach
 try:
     EXPERIMENT = load(
         config,
-        yaml.safe_load(Path(workflow.basedir, "config.schema.yaml").read_text()),
+        yaml.load(Path(workflow.basedir, "config.schema.yaml").read_text(), yaml.CSafeLoader),
         files=[Path(path) for path in workflow.configfiles],
     )
 except ConfigError as error:
@@ -33,7 +33,7 @@ ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
 
 if workflow.is_main_process:
     settle(EXPERIMENT)
-    attach(logger, CELLS)
+    attach(logger, CELLS, terse=not workflow.dryrun)
 
 
 wildcard_constraints:
@@ -53,3 +53,8 @@ def cell_json(wildcards):
 def cell_priority(wildcards):
     """Higher for cells that come earlier in the configuration."""
     return ORDER[record_path(**wildcards)]
+
+
+def experiment_json(wildcards):
+    """The whole experiment as one text, from which its cells follow."""
+    return EXPERIMENT.to_json()

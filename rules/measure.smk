@@ -6,18 +6,15 @@ rule measure:
     """
     output:
         update("results/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.json"),
-    params:
-        cell=cell_json,
     log:
         "logs/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.log",
+    priority: cell_priority
     conda:
         "../envs/benchmark.yaml"
-    priority: cell_priority
     resources:
         # The slot to measure in, on a machine without a GPU too: cells side by side would slow each other.
         gpu=1,
+    params:
+        cell=cell_json,
     shell:
-        "python scripts/measure.py"
-        " --cell {params.cell:q}"
-        " --output {output:q}"
-        " 2> {log:q}"
+        "python scripts/measure.py" " --cell {params.cell:q}" " --output {output:q}" " 2> {log:q}"

@@ -38,7 +38,7 @@ def main() -> int:
         "models": experiment.models,
         "facts": facts(records),
     }
-    arguments.provenance.write_text(json.dumps(provenance, indent=1, sort_keys=True) + "\n")
+    arguments.provenance.write_text(json.dumps(provenance, indent=1) + "\n")
     return 0
 
 

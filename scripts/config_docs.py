@@ -50,7 +50,9 @@ def main() -> int:
     after = f"{head}{BEGIN}\n{table(yaml.safe_load(arguments.schema.read_text()))}\n{END}{rest.partition(END)[2]}"
     if arguments.check:
         if after != before:
-            print(f"config_docs.py: {arguments.docs} is out of date; run: python scripts/config_docs.py", file=sys.stderr)
+            print(
+                f"config_docs.py: {arguments.docs} is out of date; run: python scripts/config_docs.py", file=sys.stderr
+            )
         return int(after != before)
     arguments.docs.write_text(after)
     return 0

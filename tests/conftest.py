@@ -83,7 +83,7 @@ class Workspace:
         (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
 
     def command(self, *arguments: str) -> list[str]:
-        return [str(Path(sys.executable).parent / "snakemake"), "--cores", "1", "--resources", "gpu=1", *arguments]
+        return [str(Path(sys.executable).parent / "snakemake"), *arguments, "--cores", "1", "--resources", "gpu=1"]
 
     def snakemake(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -106,7 +106,9 @@ class Workspace:
         done = self.run("-n", *arguments)
         return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)}
 
-    def record_path(self, precision: str, batch_size: int, engine: str = "fake", workload: str = "prompt4-new8") -> Path:
+    def record_path(
+        self, precision: str, batch_size: int, engine: str = "fake", workload: str = "prompt4-new8"
+    ) -> Path:
         return self.folder / f"results/box/tiny/{workload}/{engine}/{precision}/batch-{batch_size}.json"
 
     def record(self, *where, **more) -> dict:

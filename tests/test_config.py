@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPO
 
+from conftest import REPO
 from inference_benchmark import architecture, machine
 from inference_benchmark.config import ConfigError, load
 
@@ -120,7 +120,16 @@ def test_a_key_given_twice_is_found_where_yaml_would_keep_the_last(tmp_path):
 
 
 def test_a_workload_longer_than_the_model_is_a_contradiction():
-    gpt2 = {"architecture": {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 100, "n_positions": 16}}
+    gpt2 = {
+        "architecture": {
+            "model_type": "gpt2",
+            "n_embd": 64,
+            "n_head": 2,
+            "n_layer": 2,
+            "vocab_size": 100,
+            "n_positions": 16,
+        }
+    }
 
     def change(config):
         put("models", "small", gpt2)(config)
@@ -152,6 +161,7 @@ def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
 def test_sizes_of_families_are_read_without_importing_transformers():
     assert architecture.sizes("bloom")["n_layer"] == 2
     assert {"hidden_size", "num_key_value_heads", "tie_word_embeddings"} <= set(architecture.sizes("llama"))
+    assert {"output_hidden_states", "tie_word_embeddings"} <= set(architecture.common_sizes())
     assert architecture.sizes("no_such_family") is None
     assert architecture.sizes("../bloom") is None
     assert "gpt2" in architecture.families()
@@ -202,7 +212,9 @@ def test_docs_hold_the_table_made_from_the_schema():
     import subprocess
     import sys
 
-    done = subprocess.run([sys.executable, REPO / "scripts/config_docs.py", "--check"], capture_output=True, text=True, cwd=REPO)
+    done = subprocess.run(
+        [sys.executable, REPO / "scripts/config_docs.py", "--check"], capture_output=True, text=True, cwd=REPO
+    )
     assert done.returncode == 0, done.stderr
 
 

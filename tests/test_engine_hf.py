@@ -16,9 +16,9 @@ import numpy
 import pytest
 import torch
 import yaml
-from conftest import REPO, TINY_BLOOM, make_cell, measure_cli
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from conftest import REPO, TINY_BLOOM, make_cell, measure_cli
 from inference_benchmark import checkpoint, engines, record
 from inference_benchmark.synthesize import synthesize
 
@@ -80,7 +80,9 @@ def test_synthesized_weights_answer_like_a_model(family):
 def test_weights_depend_on_the_seed_and_on_nothing_else():
     first, again, other = (synthesize(TINY_BLOOM, seed).state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(first[name], again[name]) for name in first)
-    assert not torch.equal(first["transformer.h.0.mlp.dense_h_to_4h.weight"], other["transformer.h.0.mlp.dense_h_to_4h.weight"])
+    assert not torch.equal(
+        first["transformer.h.0.mlp.dense_h_to_4h.weight"], other["transformer.h.0.mlp.dense_h_to_4h.weight"]
+    )
 
 
 def test_an_unknown_size_is_refused_by_the_library_too():
@@ -140,7 +142,8 @@ def test_a_model_eager_to_stop_is_made_to_go_on(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("precision", "batch_size", "limit", "phase"), [("fp32", 8192, 100_000_000, "warm-up"), ("bf16", 1, 1_000_000, "load")]
+    ("precision", "batch_size", "limit", "phase"),
+    [("fp32", 8192, 100_000_000, "warm-up"), ("bf16", 1, 1_000_000, "load")],
 )
 def test_a_real_allocator_runs_out_under_a_real_limit(tmp_path, precision, batch_size, limit, phase):
     wide = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 1, "vocab_size": 20_000}
@@ -229,7 +232,10 @@ def test_weights_killed_half_way_are_drawn_again():
     folder = checkpoint.cache_folder(big, 0)
     code = f"from inference_benchmark import checkpoint; checkpoint.ensure({{'architecture': {big!r}, 'seed': 0}})"
     drawing = subprocess.Popen(
-        [sys.executable, "-c", code], env=checkpoint.child_environment(), start_new_session=True, stderr=subprocess.DEVNULL
+        [sys.executable, "-c", code],
+        env=checkpoint.child_environment(),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
     )
     unfinished = folder.with_suffix(".unfinished")
     for _ in range(2400):

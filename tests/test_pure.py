@@ -7,8 +7,8 @@ import logging
 from types import SimpleNamespace
 
 import pytest
-from conftest import make_cell
 
+from conftest import make_cell
 from inference_benchmark import metrics, progress
 from inference_benchmark.cells import Cell, CellError, Experiment, difference
 from inference_benchmark.readme import BEGIN, END, MarkerError, insert
@@ -23,15 +23,29 @@ def test_sizes_are_read(text, n_bytes):
     assert parse_bytes(text) == n_bytes
 
 
-@pytest.mark.parametrize("text", ["", "80", "80 gb", "-1 GB", "0 GB", "1e3 MB", "GB", "0.1 B", 0, -5, True, [], "1 GB\n2"])
+@pytest.mark.parametrize(
+    "text", ["", "80", "80 gb", "-1 GB", "0 GB", "1e3 MB", "GB", "0.1 B", 0, -5, True, [], "1 GB\n2"]
+)
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(ValueError, match="is not a size"):
         parse_bytes(text)
 
 
 def test_sizes_and_durations_for_a_person():
-    assert [format_bytes(n) for n in (0, 999, 1000, 5246140416, 3 * 10**15)] == ["0 B", "999 B", "1 kB", "5.25 GB", "3e+03 TB"]
-    assert [format_duration(s) for s in (0.4, 59.4, 59.6, 125, 11520)] == ["0 s", "59 s", "1 min 00 s", "2 min 05 s", "3 h 12 min"]
+    assert [format_bytes(n) for n in (0, 999, 1000, 5246140416, 3 * 10**15)] == [
+        "0 B",
+        "999 B",
+        "1 kB",
+        "5.25 GB",
+        "3e+03 TB",
+    ]
+    assert [format_duration(s) for s in (0.4, 59.4, 59.6, 125, 11520)] == [
+        "0 s",
+        "59 s",
+        "1 min 00 s",
+        "2 min 05 s",
+        "3 h 12 min",
+    ]
 
 
 def test_formulas_on_a_case_worked_by_hand():
@@ -116,8 +130,16 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
 
     tell("run_info", stats={"measure": 3, "total": 7})
     for jobid, cell in enumerate(cells):
-        wildcards = dict(zip(("machine", "model", "workload", "engine", "precision"), cell.path.split("/")[1:-1], strict=True))
-        tell("job_info", jobid=jobid, rule_name="measure", log=["x.log"], wildcards={**wildcards, "batch_size": str(cell.batch_size)})
+        wildcards = dict(
+            zip(("machine", "model", "workload", "engine", "precision"), cell.path.split("/")[1:-1], strict=True)
+        )
+        tell(
+            "job_info",
+            jobid=jobid,
+            rule_name="measure",
+            log=["x.log"],
+            wildcards={**wildcards, "batch_size": str(cell.batch_size)},
+        )
     tell("job_info", jobid=9, rule_name="collect", log=[], wildcards={})
     now[0] += 10
     tell("job_finished", job_id=0)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 
 import pytest
-from conftest import make_cell
 
+from conftest import make_cell
 from inference_benchmark import collect, evidence, record
 from inference_benchmark.cells import Experiment
 
@@ -44,7 +43,9 @@ def small_disk(tmp_path):
     """A file system of 256 kB of its own."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
+    )
     if mounted.returncode:
         pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
     yield folder
@@ -103,14 +104,14 @@ def test_what_is_no_record_is_refused(tmp_path, text):
 def test_a_record_of_other_settings_is_refused_naming_them(tmp_path):
     record.write(make_record(), tmp_path / "r.json")
     wanted = make_cell(measurement={"warmup_calls": 1, "cycles": 5, "seed": 0, "threads": None})
-    with pytest.raises(record.RecordError, match="another configuration: measurement.cycles was 3, is now 5"):
+    with pytest.raises(record.RecordError, match=r"another configuration: measurement\.cycles was 3, is now 5"):
         record.load_for(wanted, tmp_path / "r.json")
 
 
 def test_a_full_disk_leaves_what_was_there(small_disk):
     path = small_disk / "batch-2.json"
     record.write(make_record(), path)
-    (small_disk / "filler").write_bytes(b"\0" * (small_disk.stat().st_blksize * 0 + 200_000))
+    (small_disk / "filler").write_bytes(b"\0" * (200_000))
     with pytest.raises(OSError, match="No space left"):
         record.write(make_record(host={"name": "x" * 100_000}), path)
     assert record.load(path) == make_record()
@@ -191,4 +192,3 @@ def test_this_process_can_be_asked_about_its_own_limits():
     limit = evidence.memory_limit()
     assert limit is None or limit["bytes"] > 0
     assert all(count >= 0 for count in evidence.oom_kills().values())
-    assert os.getpid() > 0

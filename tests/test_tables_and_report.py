@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas
 import pytest
-from conftest import REPO, make_cell
 from test_record import OOM, make_record
 
+from conftest import REPO, make_cell
 from inference_benchmark import collect, metrics, report, tables
 
 DATA = Path(__file__).parent / "data"
@@ -35,7 +35,7 @@ def published_summary() -> pandas.DataFrame:
 
 @pytest.mark.parametrize(
     ("show", "expected"),
-    [(tables.THROUGHPUT, "expected_throughput_table.md"), (tables.LATENCY, "expected_latency_table.md")],
+    [(tables.throughput_text, "expected_throughput_table.md"), (tables.latency_text, "expected_latency_table.md")],
 )
 def test_the_published_tables_come_out_byte_for_byte(show, expected):
     assert tables.markdown(*tables.table(published_summary(), show)) == (DATA / expected).read_text()
@@ -48,14 +48,17 @@ def sample_records(**model):
         make_record(make_cell(batch_size=2, engine="hf", **cell), outcome="oom", samples_s=[], reason=OOM),
         make_record(make_cell(batch_size=1, engine="fake", precision="int8", **cell)),
         make_record(
-            make_cell(batch_size=2, engine="fake", precision="int8", **cell), outcome="unsupported", samples_s=[], reason=OOM
+            make_cell(batch_size=2, engine="fake", precision="int8", **cell),
+            outcome="unsupported",
+            samples_s=[],
+            reason=OOM,
         ),
     ]
 
 
 def test_engines_are_named_where_there_are_several():
     rows = collect.summarise(sample_records())
-    headings, cells = tables.table(rows, tables.LATENCY)
+    headings, cells = tables.table(rows, tables.latency_text)
     assert headings == ["batch_size", "hf<br>fp32", "fake<br>int8<br>LLM.int8()"]
     assert cells == [["1", "0.50", "0.50"], ["2", "oom", "n/a"]]
     assert "no measurement" in tables.document(rows)
@@ -100,7 +103,16 @@ def test_the_page_needs_no_network_and_no_script():
 
 def test_the_page_shows_figures_endings_and_origin():
     text = page(sample_records())
-    for wanted in ("16.00 | 62.50", ">oom<", ">n/a<", "limited to 420 MB", "torch 2.13.0", "Some CPU", "c" * 10, "no measurement"):
+    for wanted in (
+        "16.00 | 62.50",
+        ">oom<",
+        ">n/a<",
+        "limited to 420 MB",
+        "torch 2.13.0",
+        "Some CPU",
+        "c" * 10,
+        "no measurement",
+    ):
         assert wanted in text, wanted
 
 

@@ -35,7 +35,7 @@ def families() -> list[str] | None:
 
 @cache
 def sizes(model_type: str) -> Mapping[str, Any] | None:
-    """Keys the configuration of a family takes, each with its default (None where not a literal).
+    """Keys the configuration of a family defines, each with its default (None where not a literal).
 
     None where transformers is not installed or has no such family; an empty mapping where the
     source could not be understood, so that nothing can be said about a key.
@@ -46,9 +46,15 @@ def sizes(model_type: str) -> Mapping[str, Any] | None:
     source = package / "models" / model_type / f"configuration_{model_type}.py"
     if not source.exists():
         return None
-    own = next((fields for kind, fields in _config_classes(source) if kind == model_type), {})
-    base = next((fields for kind, fields in _config_classes(package / "configuration_utils.py") if kind == ""), {})
-    return own and {**base, **own, "tie_word_embeddings": own.get("tie_word_embeddings")}
+    return next((fields for kind, fields in _config_classes(source) if kind == model_type), {})
+
+
+@cache
+def common_sizes() -> Mapping[str, Any]:
+    """Keys that every family's configuration takes; a large file, so read only where they matter."""
+    package = _package()
+    found = _config_classes(package / "configuration_utils.py") if package else []
+    return {"tie_word_embeddings": None, **next((fields for kind, fields in found if kind == ""), {})}
 
 
 def _config_classes(source: Path) -> list[tuple[str, dict[str, Any]]]:

@@ -46,8 +46,10 @@ def ensure(model: Mapping[str, Any]) -> Path:
 def cache_root() -> Path:
     """INFERENCE_BENCHMARK_CACHE, else inference-benchmark under XDG_CACHE_HOME or ~/.cache."""
     chosen = os.environ.get("INFERENCE_BENCHMARK_CACHE")
-    return Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / (
-        "inference-benchmark"
+    return (
+        Path(chosen)
+        if chosen
+        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / ("inference-benchmark")
     )
 
 

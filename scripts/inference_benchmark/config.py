@@ -6,10 +6,11 @@ import difflib
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jsonschema
+import fastjsonschema
 import yaml
 
 from inference_benchmark import architecture, machine
@@ -17,11 +18,8 @@ from inference_benchmark.cells import Experiment
 from inference_benchmark.checkpoint import CheckpointError, fingerprint, read_config
 from inference_benchmark.units import parse_bytes
 
-# JSON Schema counts 1.0 as an integer; in a path it would be another batch size.
-_TYPES = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
-    "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
-)
-_Validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=_TYPES)
+if TYPE_CHECKING:
+    import jsonschema
 
 
 class ConfigError(ValueError):
@@ -38,7 +36,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     config: the merged mapping; files: the YAML files it came from, searched for keys given twice.
     Raises ConfigError with all problems found.
     """
-    errors = sorted(_Validator(schema).iter_errors(config), key=lambda e: [str(part) for part in e.absolute_path])
+    errors = _schema_errors(config, schema)
     broken = {tuple(error.absolute_path)[:2] for error in errors}  # sections that cannot be looked into further
     problems = [line for path in files for line in _repeated_keys(path)]
     problems += [line for error in errors for line in _explain(error, schema)]
@@ -46,6 +44,28 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     if problems:
         raise ConfigError(dict.fromkeys(problems))
     return _resolve(config)
+
+
+def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[jsonschema.ValidationError]:
+    """All that breaks the schema, in the order of the keys."""
+    # Each start of Snakemake pays for this: fastjsonschema says yes in a fraction of the time that
+    # jsonschema takes to be imported, but names one error only, and takes 1.0 for an integer.
+    with suppress(fastjsonschema.JsonSchemaException):
+        fastjsonschema.compile(schema, use_default=False)(config)
+        if not _holds_float(config):
+            return []
+    import jsonschema
+
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema)
+    return sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+
+
+def _holds_float(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return isinstance(value, float) or any(map(_holds_float, parts))
 
 
 def _resolve(config: Mapping[str, Any]) -> Experiment:
@@ -123,21 +143,20 @@ def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
-    families = architecture.families()
     family = sizes["model_type"]
-    if families is None:
+    known = architecture.sizes(family)
+    if known is None:
+        families = architecture.families()
+        if families is not None:  # else transformers is not installed here and the job will tell
+            yield f"{where}.model_type: transformers has no {_show(family)}{_guess(family, families)}"
         return
-    if family not in families:
-        yield f"{where}.model_type: transformers has no {_show(family)}{_guess(family, families)}"
-        return
-    known = architecture.sizes(family) or {}
     for key, value in sizes.items():
         if key == "model_type" or not known:
             continue
-        if key not in known:
-            guess = _guess(key, known)
+        if key not in known and key not in architecture.common_sizes():
+            guess = _guess(key, [*known, *architecture.common_sizes()])
             yield f"{where}.{key}: unknown key; {family} has no such size{guess}"
-        elif type(known[key]) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
+        elif type(known.get(key)) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
             yield f"{where}.{key}: {_show(value)} is not allowed; allowed: an integer >= 1"
     width, heads = architecture.size(sizes, architecture.WIDTH), architecture.size(sizes, architecture.HEADS)
     if width and heads and "head_dim" not in sizes and width % heads:
@@ -245,6 +264,6 @@ def _repeated_keys(path: Path) -> Iterator[str]:
             for index, item in enumerate(node.value):
                 yield from walk(item, [*where, index])
 
-    root = yaml.compose(path.read_text(), Loader=yaml.SafeLoader)
+    root = yaml.compose(path.read_text(), Loader=yaml.CSafeLoader)
     if root is not None:
         yield from walk(root, [])

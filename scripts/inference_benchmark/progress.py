@@ -73,21 +73,21 @@ class CellLines(logging.Handler):
         self.write_line(line + "\n")
 
 
-class SchedulerChatter(logging.Filter):
-    """Drops what Snakemake says around every single job; the line of the cell says it all.
+class JobChatter(logging.Filter):
+    """Drops what Snakemake says before and after every single job; the line of the cell says it all.
 
-    ``quiet: progress`` would keep the events from our handler too.
+    Snakemake's own ``quiet`` settings would also keep errors from the terminal, or events from us.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        said = _kind(record) in ("job_started", "job_finished", "progress")
+        said = _kind(record) in ("job_info", "job_started", "job_finished", "progress")
         return not said and record.msg != "Select jobs to execute..."
 
 
-def attach(logger: logging.Logger, cells: Mapping[str, Cell]) -> None:
-    """Let Snakemake's logger print a line per cell, and no more than that."""
-    for handler in logger.handlers:
-        handler.addFilter(SchedulerChatter())
+def attach(logger: logging.Logger, cells: Mapping[str, Cell], terse: bool) -> None:
+    """Let Snakemake's logger print a line per cell; terse: and little else."""
+    for handler in logger.handlers if terse else ():
+        handler.addFilter(JobChatter())
     logger.addHandler(CellLines(cells))
 
 

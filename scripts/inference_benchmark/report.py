@@ -21,7 +21,9 @@ def render(summary: pandas.DataFrame, provenance: Mapping[str, Any], template: P
     )
     environment.filters["bytes"] = format_bytes
     return environment.get_template(template.name).render(
-        provenance=provenance, origin=sentence(provenance), sections=[_section(*group) for group in tables.groups(summary)]
+        provenance=provenance,
+        origin=sentence(provenance),
+        sections=[_section(*group) for group in tables.groups(summary)],
     )
 
 
@@ -36,14 +38,16 @@ def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any
         "parameters": None if pandas.isna(first["parameters"]) else int(first["parameters"]),
         "engines": list(dict.fromkeys(rows["engine"])),
         "counts": rows["outcome"].value_counts().to_dict(),
-        "best": [] if measured.empty else [_best(group) for _, group in measured.groupby(["engine", "precision"], sort=False)],
+        "best": []
+        if measured.empty
+        else [_best(group) for _, group in measured.groupby(["engine", "precision"], sort=False)],
         "charts": [
             charts.svg(charts.over_batch(rows, charts.THROUGHPUT, f"Throughput over batch size: {where}")),
             charts.svg(charts.over_batch(rows, charts.LATENCY, f"Latency over batch size: {where}")),
         ],
         "tables": [
-            ("Throughput (tokens/sec | msec/token)", *_html_table(rows, tables.THROUGHPUT)),
-            ("Latency (sec)", *_html_table(rows, tables.LATENCY)),
+            ("Throughput (tokens/sec | msec/token)", *_html_table(rows, tables.throughput_text)),
+            ("Latency (sec)", *_html_table(rows, tables.latency_text)),
         ],
         "endings": rows[rows["outcome"] != "ok"].astype(object).fillna("").to_dict("records"),
     }
@@ -54,7 +58,7 @@ def _best(rows: pandas.DataFrame) -> dict[str, Any]:
     return rows.loc[rows["throughput_tok_per_s"].idxmax()].to_dict()
 
 
-def _html_table(rows: pandas.DataFrame, show) -> tuple[list[list[str]], list[list[str]]]:
+def _html_table(rows: pandas.DataFrame, show: tables.Show) -> tuple[list[list[str]], list[list[str]]]:
     """Headings as lists of lines, and cells, without Markdown's escapes."""
     headings, cells = tables.table(rows, show)
     return [text.split("<br>") for text in headings], [[cell.replace("\\|", "|") for cell in row] for row in cells]

@@ -12,11 +12,17 @@ from inference_benchmark.units import format_bytes
 
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
 
-#: What each table shows of a measured cell.
-THROUGHPUT: Callable[[Mapping[str, Any]], str] = lambda row: (
-    f"{row['throughput_tok_per_s']:.2f} \\| {row['ms_per_token']:.2f}"
-)
-LATENCY: Callable[[Mapping[str, Any]], str] = lambda row: f"{row['latency_s']:.2f}"
+Show = Callable[[Mapping[str, Any]], str]
+
+
+def throughput_text(row: Mapping[str, Any]) -> str:
+    """A measured cell in the throughput table: tokens/sec, msec/token."""
+    return f"{row['throughput_tok_per_s']:.2f} \\| {row['ms_per_token']:.2f}"
+
+
+def latency_text(row: Mapping[str, Any]) -> str:
+    """A measured cell in the latency table: seconds."""
+    return f"{row['latency_s']:.2f}"
 
 
 def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, pandas.DataFrame]]:
@@ -35,7 +41,7 @@ def heading(engine: str, precision: str, several_engines: bool) -> str:
     return f"{engine}<br>{PRECISIONS[precision].heading}" if several_engines else PRECISIONS[precision].heading
 
 
-def table(rows: pandas.DataFrame, show: Callable[[Mapping[str, Any]], str]) -> tuple[list[str], list[list[str]]]:
+def table(rows: pandas.DataFrame, show: Show) -> tuple[list[str], list[list[str]]]:
     """(headings, cells) of one model and workload: what show makes of a measured cell, ``oom`` where it did
     not fit, ``n/a`` where the device or library cannot do it, blank where there is no record."""
     pairs = columns(rows)
@@ -68,14 +74,15 @@ def document(summary: pandas.DataFrame) -> str:
         engines = ", ".join(dict.fromkeys(rows["engine"]))
         parts.append(
             f"### {model} on {first['machine']}\n\n"
-            f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; engine: {engines}. "
+            f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; "
+            f"engine: {engines}. "
             "Greedy, every row generated to full length; prompt processing is inside every figure."
             f"{_legend(rows)}\n\n"
             "Throughput (tokens/sec | msec/token): tokens/sec = batch_size x new tokens x cycles / total time, "
             "msec/token = 1000 / (tokens/sec).\n\n"
-            f"{markdown(*table(rows, THROUGHPUT))}\n"
+            f"{markdown(*table(rows, throughput_text))}\n"
             "Latency (sec): mean time of one generate call for the whole batch.\n\n"
-            f"{markdown(*table(rows, LATENCY))}"
+            f"{markdown(*table(rows, latency_text))}"
         )
     return "\n".join(parts)
 

@@ -25,13 +25,11 @@ def parse_bytes(text: str | int | None) -> int | None:
 
 def format_bytes(n_bytes: float) -> str:
     """Bytes for a person, in powers of 1000: ``1.31 GB``."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(n_bytes) < 1000:
-            break
+    units = ["B", "kB", "MB", "GB", "TB"]
+    while abs(n_bytes) >= 1000 and len(units) > 1:
         n_bytes /= 1000
-    else:
-        unit = "TB"
-    return f"{n_bytes:.0f} {unit}" if unit == "B" else f"{n_bytes:.3g} {unit}"
+        del units[0]
+    return f"{n_bytes:.0f} {units[0]}" if units[0] == "B" else f"{n_bytes:.3g} {units[0]}"
 
 
 def format_duration(seconds: float) -> str:

@@ -71,7 +71,7 @@ def run(cell: Cell, checkpoint: Path | None, tell: Tell) -> None:
 
 
 def draw_prompts(cell: Cell, vocab_size: int):
-    """int64 (batch_size, prompt_tokens): the same ids for every engine and precision; row i is the same at any batch."""
+    """int64 (batch_size, prompt_tokens): the same ids for every engine and precision."""
     import numpy
 
     shape = (cell.batch_size, cell.workload["prompt_tokens"])

@@ -4,7 +4,7 @@ Nothing it reports is a measurement; every record, path and table names it.
 
 FAKE_ENGINE in the environment, JSON, makes it misbehave:
 ``sleep_s``: real seconds per call; ``fault``: error, nan-clock, short, padded, kill or hog, in generate;
-``after``: calls that go well before the fault.
+``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class FakeEngine(Engine):
         batch, prompt_tokens = prompts.shape
         self._allocate(batch * (prompt_tokens + new_tokens) * ROW_TOKEN_BYTES)
         self.calls += 1
-        fault = self.behaviour.get("fault") if self.calls > self.behaviour.get("after", 0) else None
+        due = self.calls > self.behaviour.get("after", 0) and self.behaviour.get("on_batch", batch) == batch
+        fault = self.behaviour.get("fault") if due else None
         time.sleep(self.behaviour.get("sleep_s", 0))
         if fault == "error":
             raise ValueError("made-up error")

@@ -8,8 +8,13 @@ from typing import Any
 import accelerate  # noqa: F401  transformers would import it while the load is timed
 import numpy
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig
-from transformers import GenerationConfig
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoConfig,
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.utils import logging
 
 from inference_benchmark.engines import Engine, cpu_memory

@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""What the benchmark itself costs, as ratios within one run. Anyone can rerun it: python benchmarks/overhead.py
+
+cell      wall time of scripts/measure.py on a tiny cell, over that of a bare script that imports torch and
+          transformers, loads the same checkpoint and generates the same number of times
+latency   latency in the record over latency in the bare script, interleaved
+noop      wall time of `snakemake` with nothing to do at 66 cells, over that of an empty Snakefile of the same size
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
+
+from inference_benchmark import checkpoint  # noqa: E402
+from inference_benchmark.cells import Cell  # noqa: E402
+
+BARE = """
+import json, sys, time
+import numpy, torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+folder, precision, batch, prompt_tokens, new_tokens, calls, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
+torch.set_num_threads(threads)
+dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float16}[precision]
+quantisation = BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else None
+model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map="cpu", quantization_config=quantisation)
+ids = torch.from_numpy(numpy.random.default_rng(0).integers(model.config.vocab_size, size=(batch, prompt_tokens)))
+samples = []
+for _ in range(calls):
+    began = time.perf_counter()
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
+                         eos_token_id=None, pad_token_id=0)
+    out.numpy()
+    samples.append(time.perf_counter() - began)
+print(json.dumps(samples))
+"""
+
+
+def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedProcess]:
+    began = time.perf_counter()
+    done = subprocess.run(command, capture_output=True, text=True, check=True, **options)
+    return time.perf_counter() - began, done
+
+
+def report(name: str, ratios: list[float]) -> None:
+    print(
+        f"{name}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)}",
+        flush=True,
+    )
+
+
+def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int, cycles: int, pairs: int):
+    """(wall ratios, latency ratios) of measure.py over the bare script, in turn."""
+    threads = len(os.sched_getaffinity(0))
+    model = {"name": "m", "architecture": architecture, "seed": 0}
+    measurement = {"warmup_calls": 1, "cycles": cycles, "seed": 0, "threads": threads}
+    workload = {"prompt_tokens": 9, "new_tokens": new_tokens}
+    cell = Cell("box", "cpu", model, workload, "hf", precision, batch, None, measurement)
+    folder = checkpoint.ensure(model)
+    numbers = map(str, (batch, 9, new_tokens, cycles + 1, threads))
+    bare = [sys.executable, "-c", BARE, str(folder), precision, *numbers]
+    walls, latencies = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "r.json"
+        ours = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", str(output)]
+        for pair in range(pairs + 1):
+            ours_s, _ = timed(ours)
+            bare_s, done = timed(bare)
+            if pair:  # the first pair warms the disk cache
+                walls.append(ours_s / bare_s)
+                sample = statistics.median(json.loads(output.read_text())["samples_s"])
+                latencies.append(sample / statistics.median(json.loads(done.stdout)[1:]))
+    return walls, latencies
+
+
+def noop_ratios(pairs: int) -> list[float]:
+    """snakemake with nothing to do: ours at 66 cells over an empty workflow of 66 files."""
+    from conftest import Workspace
+
+    snakemake = str(Path(sys.executable).parent / "snakemake")
+    with tempfile.TemporaryDirectory() as scratch:
+        ours, empty = Path(scratch) / "ours", Path(scratch) / "empty"
+        ours.mkdir(), empty.mkdir()
+        sizes = [1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128)]
+        grid = {"models": ["tiny"], "workloads": [{"prompt_tokens": 4, "new_tokens": 8}], "engines": ["fake"]}
+        grid |= {"precisions": ["fp32", "bf16", "int8"], "batch_sizes": sizes, "memory_limit": "300 MB"}
+        Workspace(ours, grid).run()
+        (empty / "Snakefile").write_text(
+            "N = range(66)\n"
+            "rule all:\n    input: expand('out/{n}.json', n=N), 'a', 'b', 'c'\n"
+            "rule one:\n    output: 'out/{n}.json'\n    log: 'log/{n}'\n    shell: 'echo {wildcards.n} > {output}'\n"
+            "rule a:\n    input: expand('out/{n}.json', n=N)\n    output: 'a'\n    shell: 'touch {output}'\n"
+            "rule b:\n    input: 'a'\n    output: 'b'\n    shell: 'touch {output}'\n"
+            "rule c:\n    input: 'a'\n    output: 'c'\n    shell: 'touch {output}'\n"
+        )
+        shutil.copytree(REPO / "profiles", empty / "profiles")
+        subprocess.run([snakemake], cwd=empty, check=True, capture_output=True)
+        ratios = []
+        for pair in range(pairs + 1):
+            ours_s, done = timed([snakemake], cwd=ours)
+            assert "Nothing to be done" in done.stderr, done.stderr
+            empty_s, done = timed([snakemake], cwd=empty)
+            assert "Nothing to be done" in done.stderr, done.stderr
+            if pair:
+                ratios.append(ours_s / empty_s)
+        return ratios
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "what", nargs="*", default=["cell", "latency", "noop"], help="cell, latency, noop; all by default"
+    )
+    parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
+    arguments = parser.parse_args()
+    tiny = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
+    small = {"model_type": "bloom", "hidden_size": 512, "n_head": 8, "n_layer": 8, "vocab_size": 50258}
+    if "cell" in arguments.what:
+        report("cell, tiny", cell_ratios(tiny, "fp32", 1, 8, 3, arguments.pairs)[0])
+    if "latency" in arguments.what:
+        report("latency, 51M fp32 batch 4", cell_ratios(small, "fp32", 4, 16, 7, arguments.pairs)[1])
+    if "noop" in arguments.what:
+        report("noop, 66 cells", noop_ratios(arguments.pairs))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

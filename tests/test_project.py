@@ -1,0 +1,88 @@
+"""The project as a whole: pins, environments, what parsing costs, what the docs promise."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from conftest import REPO
+
+
+def lock() -> dict[str, str]:
+    lines = (REPO / "envs/requirements.lock").read_text().splitlines()
+    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {canonicalize_name(name): version for name, version in pins}
+
+
+def project() -> dict:
+    return tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+
+
+def test_the_lock_satisfies_the_ranges():
+    pins = lock()
+    ranges = [*project()["dependencies"], *project()["optional-dependencies"]["dev"]]
+    for requirement in map(Requirement, ranges):
+        assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
+
+
+def test_the_conda_environment_pins_what_the_lock_pins():
+    environment = yaml.safe_load((REPO / "envs/benchmark.yaml").read_text())
+    pins = dict(pin.split("==") for pin in environment["dependencies"][-1]["pip"])
+    wanted = {canonicalize_name(Requirement(r).name) for r in project()["dependencies"]}
+    assert pins == {name: lock()[name] for name in wanted}
+
+
+def test_every_rule_names_its_environment_and_its_log():
+    for path in (REPO / "rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            assert "conda:" in rule, rule
+            assert "log:" in rule, rule
+            assert '"""' in rule, rule
+
+
+def test_parsing_the_snakefile_imports_neither_torch_nor_pandas():
+    # Parsing alone: to compare parameters, Snakemake itself imports pandas wherever it is installed.
+    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "--list-target-rules"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
+    assert "snakemake" in imported
+    assert not imported & {"torch", "transformers", "pandas", "altair", "accelerate"}
+
+
+def test_target_rules_are_listed_with_what_they_do():
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "snakemake"), "--list-target-rules"],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+    )
+    for rule in ("all", "readme"):
+        assert re.search(rf"^{rule} \(.+\)$", done.stdout, re.MULTILINE), done.stdout + done.stderr
+
+
+def test_links_in_the_docs_lead_somewhere():
+    for page in (REPO / "README.md", *REPO.glob("docs/*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_readme_block_has_its_place():
+    from inference_benchmark.readme import insert
+
+    assert "x y z" in insert((REPO / "README.md").read_text(), "x y z")
+
+
+def test_scripts_explain_themselves():
+    for script in (REPO / "scripts").glob("*.py"):
+        done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, env=os.environ)
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) > 5, script

@@ -1,0 +1,285 @@
+"""Real Snakemake on small grids: what is planned, measured, kept and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+from test_engine_hf import MODELS
+
+from conftest import FAKE_GRID, REPO, TINY_BLOOM, Workspace
+
+NOTHING: dict[str, int] = {}
+
+
+def measure_jobs(plan: dict[str, int]) -> int:
+    return plan.get("measure", 0)
+
+
+def test_a_run_leaves_every_record_tables_and_report_and_prints_a_line_per_cell(workspace):
+    done = workspace.run()
+    results = workspace.folder / "results/box"
+    assert len(list(results.rglob("batch-*.json"))) == 6
+    assert {"summary.csv", "provenance.json", "tables.md", "report.html"} <= {p.name for p in results.iterdir()}
+    lines = [line for line in done.stderr.splitlines() if line.startswith("[")]
+    order = [line.split("fake ")[1].split(":")[0] for line in lines]
+    assert order == [f"{precision} batch {n}" for precision in ("fp32", "bf16") for n in (1, 2, 512)]
+    assert lines[0].startswith("[1/6] tiny prompt4-new8 fake fp32 batch 1: ")
+    assert "5 left, about" in lines[0]
+    assert lines[2].split(": ")[1].startswith("oom during warm-up")
+    assert workspace.plan() == NOTHING
+
+
+def test_deleted_records_are_measured_again_and_no_others(measured):
+    kept = measured.record_path("bf16", 1).read_bytes()
+    measured.record_path("fp32", 1).unlink()
+    measured.record_path("bf16", 2).unlink()
+    plan = measured.plan()
+    assert plan == {"measure": 2, "collect": 1, "tables": 1, "report": 1, "all": 1, "total": 6}
+    measured.run()
+    assert measured.record_path("bf16", 1).read_bytes() == kept
+    assert measured.plan() == NOTHING
+
+
+def test_a_new_batch_size_or_precision_plans_only_the_new_cells(measured):
+    measured.grid["batch_sizes"] = [1, 2, 4, 512]
+    measured.save()
+    assert measure_jobs(measured.plan()) == 2
+    measured.grid["precisions"] = ["fp32", "bf16", "int8"]
+    measured.save()
+    assert measure_jobs(measured.plan()) == 6
+
+
+def test_other_token_counts_are_measured_in_a_new_place(measured):
+    measured.grid["workloads"] = [{"prompt_tokens": 4, "new_tokens": 16}]
+    measured.save()
+    before = measured.record_path("fp32", 1).read_bytes()
+    measured.run()
+    assert measured.record("fp32", 1, workload="prompt4-new16")["cell"]["workload"]["new_tokens"] == 16
+    assert measured.record_path("fp32", 1).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: config["measurement"].update(cycles=5),
+        lambda config: config["models"]["tiny"]["architecture"].update(n_layer=3),
+        lambda config: config["models"]["tiny"].update(seed=1),
+        lambda config: config["grid"]["cpu"].update(memory_limit="400 MB"),
+    ],
+    ids=["cycles", "size", "seed", "limit"],
+)
+def test_changed_settings_measure_again_and_keep_the_old_records(measured, change):
+    change(measured.config)
+    measured.save()
+    assert measure_jobs(measured.plan()) == 6
+    old = measured.record_path("fp32", 1).read_bytes()
+    measured.run()
+    folder = measured.record_path("fp32", 1).parent
+    assert [p.read_bytes() for p in folder.glob("batch-1.superseded-*.json")] == [old]
+    assert measured.record_path("fp32", 1).read_bytes() != old
+    assert measured.plan() == NOTHING
+
+
+def scramble(folder: Path) -> None:
+    """Modification times in no order, as a clone leaves them."""
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    for index, path in enumerate(sorted(files, key=lambda p: p.name[::-1])):
+        os.utime(path, (1_600_000_000 - index, 1_600_000_000 - index))
+
+
+def test_a_copy_without_snakemakes_memory_plans_nothing(measured):
+    shutil.rmtree(measured.folder / ".snakemake")
+    assert measured.plan() == NOTHING
+    shutil.rmtree(measured.folder / ".snakemake", ignore_errors=True)
+    scramble(measured.folder)
+    assert measured.plan() == NOTHING
+
+
+def test_a_copy_without_memory_still_fills_only_what_is_missing(measured):
+    shutil.rmtree(measured.folder / ".snakemake")
+    measured.record_path("fp32", 2).unlink()
+    scramble(measured.folder)
+    assert measure_jobs(measured.plan()) == 1
+
+
+def test_stale_records_are_refused_by_name_where_snakemake_remembers_nothing(measured):
+    shutil.rmtree(measured.folder / ".snakemake")
+    scramble(measured.folder)
+    measured.config["measurement"]["cycles"] = 5
+    measured.save()
+    done = measured.snakemake()
+    assert done.returncode != 0
+    name = "results/box/tiny/prompt4-new8/fake/fp32/batch-1.json"
+    said = done.stdout + done.stderr
+    assert f"{name}: measured under another configuration: measurement.cycles was 3, is now 5" in said
+    assert f"to measure it again: snakemake --forcerun {name}" in said
+    assert measured.record("fp32", 1)["cell"]["measurement"]["cycles"] == 3
+    records = [str(p.relative_to(measured.folder)) for p in (measured.folder / "results").rglob("batch-*.json")]
+    measured.run("--forcerun", *records)
+    assert measured.record("fp32", 1)["cell"]["measurement"]["cycles"] == 5
+    assert len(list((measured.folder / "results").rglob("*.superseded-*.json"))) == 6
+
+
+def test_records_laid_in_from_elsewhere_reach_the_tables(measured):
+    """As after a campaign on another machine: newer content, older times."""
+    path = measured.record_path("fp32", 1)
+    record = json.loads(path.read_text())
+    record["samples_s"] = [1.0, 1.0, 1.0]
+    path.write_text(json.dumps(record))
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert measured.plan() == {"collect": 1, "tables": 1, "report": 1, "all": 1, "total": 4}
+    measured.run()
+    assert "8.00 \\| 125.00" in (measured.folder / "results/box/tables.md").read_text()
+    assert measured.plan() == NOTHING
+
+
+def test_a_changed_template_makes_the_report_again_and_nothing_else(measured):
+    template = measured.folder / "report/report.html.j2"
+    template.write_text(template.read_text().replace("Provenance", "Origin"))
+    assert measured.plan() == {"report": 1, "all": 1, "total": 2}
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema_version": 0}', ""], ids=["half", "old", "empty"])
+def test_corrupt_and_old_records_are_refused_by_name(measured, content):
+    measured.record_path("bf16", 2).write_text(content)
+    done = measured.snakemake()
+    assert done.returncode != 0
+    assert "results/box/tiny/prompt4-new8/fake/bf16/batch-2.json: " in done.stdout + done.stderr
+    assert measured.record_path("bf16", 2).read_text() == content
+
+
+def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
+    environ = {"FAKE_ENGINE": json.dumps({"fault": "error", "on_batch": 2})}
+    done = workspace.snakemake(**environ)
+    assert done.returncode != 0
+    assert "fake fp32 batch 2: failed, see logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log" in done.stderr
+    assert "made-up error" in (workspace.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log").read_text()
+    assert workspace.record_path("bf16", 512).exists()
+    assert not workspace.record_path("fp32", 2).exists()
+    assert measure_jobs(workspace.plan()) == 2
+    workspace.run()
+    assert workspace.plan() == NOTHING
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(workspace):
+    environ = {**os.environ, "FAKE_ENGINE": json.dumps({"sleep_s": 0.4})}
+    run = subprocess.Popen(
+        workspace.command(), cwd=workspace.folder, env=environ, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(600):
+        if workspace.record_path("fp32", 2).exists():
+            break
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode != 0
+    finished = {p: p.read_bytes() for p in (workspace.folder / "results").rglob("batch-*.json")}
+    assert 2 <= len(finished) < 6
+    for path in finished:
+        json.loads(path.read_text())
+    assert not list((workspace.folder / "results").rglob(".batch*"))
+    plan = measure_jobs(workspace.plan())
+    assert 6 - len(finished) <= plan <= 6 - len(finished) + 1  # one may have been cut off after it was written
+    workspace.run()
+    unchanged = [path for path, content in finished.items() if path.read_bytes() == content]
+    assert len(unchanged) >= len(finished) - 1
+    assert workspace.plan() == NOTHING
+
+
+def test_a_wrong_configuration_is_told_in_lines_without_traceback(workspace):
+    workspace.config["machnie"] = workspace.config.pop("machine")
+    workspace.grid["batch_sizes"] = [1, 1, 0]
+    workspace.save()
+    done = workspace.snakemake()
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "machnie: unknown key" in said
+    assert "machine: missing" in said
+    assert "batch_sizes: 1 stands there 2 times" in said
+    assert "batch_sizes[2]: 0 is not allowed" in said
+    assert "Traceback" not in said
+    assert not (workspace.folder / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["; rm -rf x", "../up", "<script>", "a b", "$(touch pwned)", "", "x" * 65])
+def test_hostile_names_never_reach_a_path_or_a_shell(workspace, name):
+    workspace.config["machine"] = name
+    workspace.config["models"] = {name: {"architecture": dict(TINY_BLOOM)}}
+    workspace.grid["models"] = [name]
+    workspace.save()
+    done = workspace.snakemake()
+    assert done.returncode != 0
+    assert (done.stdout + done.stderr).count("is not allowed") == 2
+    assert not (workspace.folder / "results").exists()
+    assert not list(workspace.folder.rglob("pwned"))
+
+
+def test_hostile_text_where_text_is_free_stays_text(tmp_path):
+    """A folder's name is the user's own; it goes through the shell, a record, the tables and the page."""
+    hostile = tmp_path / "it's $(touch pwned) <b> {x} ; rm"
+    (tmp_path / "w").mkdir()
+    hostile.mkdir()
+    (hostile / "config.json").write_text('{"model_type": "bloom"}')
+    (hostile / "model.safetensors").write_bytes(b"weights")
+    grid = json.loads(json.dumps(FAKE_GRID)) | {"models": ["mine"], "precisions": ["fp32"], "batch_sizes": [1]}
+    workspace = Workspace(tmp_path / "w", grid, {"mine": {"checkpoint": str(hostile)}})
+    workspace.run()
+    assert not list(tmp_path.rglob("pwned"))
+    page = (workspace.folder / "results/box/report.html").read_text()
+    assert "<b>" not in page.split("<h2>Provenance</h2>")[1]
+    assert "&lt;b&gt;" in page
+
+
+def test_readme_block_and_its_check(measured):
+    shutil.copy(REPO / "README.md", measured.folder / "README.md")
+    measured.run("readme")
+    text = (measured.folder / "README.md").read_text()
+    assert "### tiny on box" in text
+    assert "made-up" in text or "no measurement" in text
+    command = ["python", "scripts/readme.py", "--check", "--readme", "README.md"]
+    command += ["--tables", "results/box/tables.md", "--provenance", "results/box/provenance.json"]
+    environ = {**os.environ, "PATH": f"{REPO}/.venv/bin:{os.environ['PATH']}"}
+    assert subprocess.run(command, cwd=measured.folder, env=environ).returncode == 0
+    (measured.folder / "README.md").write_text(text.replace("### tiny", "### huge"))
+    assert subprocess.run(command, cwd=measured.folder, env=environ, capture_output=True).returncode == 1
+
+
+def test_the_printed_command_runs_by_hand(measured):
+    """What -p prints for a cell is the way to debug it."""
+    measured.record_path("fp32", 1).unlink()
+    done = measured.run("-n", "-p", "--quiet", "host")
+    lines = (done.stdout + done.stderr).splitlines()
+    command = next(line for line in lines if "scripts/measure.py" in line and "batch-1.json" in line)
+    command = command.partition("Shell command: ")[2] or command
+    subprocess.run(command, shell=True, cwd=measured.folder, check=True)
+    assert measured.record("fp32", 1)["outcome"] == "ok"
+
+
+def test_real_models_through_configuration_alone(tmp_path):
+    """Three families, four precisions, real torch: nothing but the configuration names them."""
+    grid = {
+        "models": list(MODELS),
+        "workloads": [{"prompt_tokens": 5, "new_tokens": 6}],
+        "engines": ["hf"],
+        "precisions": ["fp32", "int8"],
+        "batch_sizes": [2],
+        "memory_limit": None,
+    }
+    workspace = Workspace(tmp_path, grid, {name: {"architecture": sizes} for name, sizes in MODELS.items()})
+    workspace.run()
+    tables = (tmp_path / "results/box/tables.md").read_text()
+    for name in MODELS:
+        record = json.loads((tmp_path / f"results/box/{name}/prompt5-new6/hf/int8/batch-2.json").read_text())
+        assert record["outcome"] == "ok"
+        assert len(record["samples_s"]) == 3
+        assert record["model"]["dtypes"][-1] == "int8"
+        assert f"### {name} on box" in tables
+    assert workspace.plan() == NOTHING
