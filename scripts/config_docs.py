@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from inference_benchmark.config import allowed
+from inference_benchmark.config_words import allowed
 
 BEGIN, END = "<!-- keys: begin (made by scripts/config_docs.py) -->", "<!-- keys: end -->"
 

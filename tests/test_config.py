@@ -109,6 +109,17 @@ def test_all_problems_are_told_at_once():
         assert any(line.startswith(start) for line in found), start
 
 
+def test_what_depends_on_this_machine_is_told_with_the_rest(tmp_path):
+    def change(config):
+        put("models", "mine", {"checkpoint": str(tmp_path / "nope")})(config)
+        put("models", "other", {"hub": "a"})(config)
+        put("grid", "cpu", "models", ["mine", "nobody"])(config)
+        put("device", "cpu")(config)
+
+    starts = [line.split(":")[0] for line in problems(change)]
+    assert sorted(starts) == ["grid.cpu.models[1]", "models.mine.checkpoint", "models.other.revision"]
+
+
 def test_a_key_given_twice_is_found_where_yaml_would_keep_the_last(tmp_path):
     text = (REPO / "config.yaml").read_text() + "\nmachine: other\n"
     (tmp_path / "twice.yaml").write_text(text)

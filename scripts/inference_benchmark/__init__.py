@@ -3,9 +3,10 @@
 Layers, each importing only from those above it:
 
     units, metrics, precision, cells     pure: names, figures and formulas
-    config, architecture, machine        the experiment: what is to be measured, on what
-    record, evidence, provenance         what a finished cell leaves behind
+    architecture, machine                what can be asked of this installation and this machine
     checkpoint, synthesize               the weights every engine and precision loads
+    config, config_words                 the experiment, or all that is wrong with it
+    record, evidence, provenance         what a finished cell leaves behind
     engines/, worker                     the child process; only engines import torch
     supervise                            the parent: starts the worker, classifies how it ended
     collect, tables, charts, report      records -> what a person reads

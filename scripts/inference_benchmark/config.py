@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +14,7 @@ import yaml
 from inference_benchmark import architecture, machine
 from inference_benchmark.cells import Experiment
 from inference_benchmark.checkpoint import CheckpointError, fingerprint, read_config
+from inference_benchmark.config_words import explain, guess_text, listing, show, where_text
 from inference_benchmark.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -39,11 +38,12 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     errors = _schema_errors(config, schema)
     broken = {tuple(error.absolute_path)[:2] for error in errors}  # sections that cannot be looked into further
     problems = [line for path in files for line in _repeated_keys(path)]
-    problems += [line for error in errors for line in _explain(error, schema)]
+    problems += [line for error in errors for line in explain(error, schema)]
     problems += _contradictions(config, lambda *where: not any(b and b == where[: len(b)] for b in broken))
-    if problems:
+    experiment = None if errors else _resolve(config, problems)
+    if problems or experiment is None:
         raise ConfigError(dict.fromkeys(problems))
-    return _resolve(config)
+    return experiment
 
 
 def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[jsonschema.ValidationError]:
@@ -68,16 +68,17 @@ def _holds_float(value: Any) -> bool:
     return isinstance(value, float) or any(map(_holds_float, parts))
 
 
-def _resolve(config: Mapping[str, Any]) -> Experiment:
+def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | None:
+    """The experiment on this machine and its files; what stands against it is added to problems."""
     device = machine.detect_device() if config["device"] == "auto" else config["device"]
     grid = config["grid"][device]
-    problems, models, label = [], [], config["machine"]
+    models, label = [], config["machine"]
     if label == "auto":
         try:
             label = machine.label(device)
         except LookupError as error:
-            problems.append(f"machine: {_show('auto')} cannot be resolved: {error}; name the machine")
-    for name in grid["models"]:
+            problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
+    for name in (name for name in grid["models"] if name in config["models"]):
         model = dict(config["models"][name])
         if "architecture" in model:
             model.setdefault("seed", 0)
@@ -92,7 +93,7 @@ def _resolve(config: Mapping[str, Any]) -> Experiment:
             problems.append(f"models.{name}.checkpoint: {error}")
         models.append({"name": name, **model})
     if problems:
-        raise ConfigError(problems)
+        return None
     return Experiment(
         machine=label,
         device=device,
@@ -120,7 +121,7 @@ def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
         for index, name in enumerate(grid["models"]):
             if models and name not in models:
                 where = f"grid.{device}.models[{index}]"
-                yield f"{where}: {_show(name)} is not under models; allowed: {_list(models)}{_guess(name, models)}"
+                yield f"{where}: {show(name)} is not under models; allowed: {listing(models)}{guess_text(name, models)}"
         try:
             parse_bytes(grid["memory_limit"])
         except ValueError as error:
@@ -133,9 +134,9 @@ def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
         found = " and ".join(sources) or "none of them"
         yield f"{where}: has {found}; allowed: exactly one of architecture, checkpoint, hub"
     if "seed" in model and "architecture" not in model:
-        yield f"{where}.seed: {_show(model['seed'])} has no use without architecture; remove it"
+        yield f"{where}.seed: {show(model['seed'])} has no use without architecture; remove it"
     if "revision" in model and "hub" not in model:
-        yield f"{where}.revision: {_show(model['revision'])} has no use without hub; remove it"
+        yield f"{where}.revision: {show(model['revision'])} has no use without hub; remove it"
     if "hub" in model and "revision" not in model:
         yield f"{where}.revision: missing; allowed: a commit, tag or branch of {model['hub']}"
     if "architecture" in model:
@@ -148,16 +149,16 @@ def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str
     if known is None:
         families = architecture.families()
         if families is not None:  # else transformers is not installed here and the job will tell
-            yield f"{where}.model_type: transformers has no {_show(family)}{_guess(family, families)}"
+            yield f"{where}.model_type: transformers has no {show(family)}{guess_text(family, families)}"
         return
     for key, value in sizes.items():
         if key == "model_type" or not known:
             continue
         if key not in known and key not in architecture.common_sizes():
-            guess = _guess(key, [*known, *architecture.common_sizes()])
+            guess = guess_text(key, [*known, *architecture.common_sizes()])
             yield f"{where}.{key}: unknown key; {family} has no such size{guess}"
         elif type(known.get(key)) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
-            yield f"{where}.{key}: {_show(value)} is not allowed; allowed: an integer >= 1"
+            yield f"{where}.{key}: {show(value)} is not allowed; allowed: an integer >= 1"
     width, heads = architecture.size(sizes, architecture.WIDTH), architecture.size(sizes, architecture.HEADS)
     if width and heads and "head_dim" not in sizes and width % heads:
         yield f"{where}: a width of {width} cannot be split into {heads} attention heads; allowed: a divisor of {width}"
@@ -172,82 +173,6 @@ def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapp
             yield f"{where}: prompt and new tokens make {length} positions; model {name} has {room}"
 
 
-# -- words -------------------------------------------------------------------------------------
-
-
-def _explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Iterator[str]:
-    where = _where(error.absolute_path)
-    sub, value = error.schema, error.instance
-    if error.validator == "additionalProperties":
-        known = list(sub["properties"])
-        for key in value:
-            if key not in known:
-                at = _where([*error.absolute_path, key])
-                yield f"{at}: unknown key; allowed: {_list(known)}{_guess(key, known)}"
-    elif error.validator == "required":
-        for key in sub["required"]:
-            if key not in value:
-                at = _where([*error.absolute_path, key])
-                yield f"{at}: missing; allowed: {allowed(sub['properties'][key], schema)}"
-    elif error.validator == "uniqueItems":
-        counts = Counter(json.dumps(item, sort_keys=True) for item in value)
-        for item in (item for item, n in counts.items() if n > 1):
-            yield f"{where}: {item} stands there {counts[item]} times; once is enough"
-    elif "propertyNames" in error.schema_path:
-        at = _where([*error.absolute_path, value])
-        yield f"{at}: {_show(value)} is not allowed as a name; allowed: {allowed(sub, schema)}"
-    else:
-        guess = _guess(value, sub["enum"]) if error.validator == "enum" else ""
-        yield f"{where}: {_show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess}"
-
-
-def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """A schema in a few words."""
-    if "$ref" in sub:
-        sub = schema["$defs"][sub["$ref"].rsplit("/", 1)[1]]
-    if "enum" in sub:
-        return _list(sub["enum"])
-    if "pattern" in sub:
-        return f"text like {sub['pattern']}"
-    kinds = sub.get("type", "anything")
-    words = {"integer": "an integer", "string": "a text", "object": "a mapping", "array": "a list", "null": "null"}
-    text = " or ".join(words.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
-    if "minimum" in sub:
-        text = text.replace("an integer", f"an integer >= {sub['minimum']}")
-    if sub.get("minItems") or sub.get("minProperties") or sub.get("minLength"):
-        text += ", not empty"
-    if "required" in sub or "properties" in sub:
-        text += f" with {_list(sub.get('required') or sub['properties'])}"
-    if "items" in sub:
-        text += f"; each {allowed(sub['items'], schema)}"
-    return text
-
-
-def _where(path: Iterable[Any]) -> str:
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            part = str(part) if str(part).replace("-", "").replace("_", "").replace(".", "").isalnum() else _show(part)
-            text += f".{part}" if text else part
-    return text or "config"
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value, default=str)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def _list(names: Iterable[Any]) -> str:
-    return ", ".join(str(name) for name in names)
-
-
-def _guess(name: Any, known: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 def _repeated_keys(path: Path) -> Iterator[str]:
     """Keys that a YAML file gives twice: the loader would silently keep the last."""
 
@@ -256,8 +181,8 @@ def _repeated_keys(path: Path) -> Iterator[str]:
             counts = Counter(key.value for key, _ in node.value)
             for key in (key for key, n in counts.items() if n > 1):
                 lines = [k.start_mark.line + 1 for k, _ in node.value if k.value == key]
-                at = _where([*where, key])
-                yield f"{at}: given {counts[key]} times ({path} lines {_list(lines)}); keep one"
+                at = where_text([*where, key])
+                yield f"{at}: given {counts[key]} times ({path} lines {listing(lines)}); keep one"
             for key, value in node.value:
                 yield from walk(value, [*where, key.value])
         elif isinstance(node, yaml.SequenceNode):

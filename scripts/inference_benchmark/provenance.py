@@ -57,14 +57,14 @@ def host() -> dict[str, Any]:
 def git(folder: Path | None = None) -> dict[str, Any] | None:
     """Commit of the code that measures and whether it was changed since; None outside a checkout.
 
-    What a run itself writes, results and README, does not count as a change.
+    Only the code counts: the configuration stands in each cell.
     """
     folder = folder or Path(__file__).resolve().parents[2]
     commit = _git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
-    paths = ("--", ".", ":(exclude)results", ":(exclude)README.md")
-    return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain", *paths))}
+    changed = _git(folder, "status", "--porcelain", "--", "Snakefile", "rules", "scripts")
+    return {"commit": commit, "dirty": bool(changed)}
 
 
 def _git(folder: Path, *arguments: str) -> str:

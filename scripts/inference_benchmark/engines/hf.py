@@ -28,6 +28,7 @@ _OOM_WORDS = (
     "Cannot allocate memory",
     "not enough memory",
     "CUDA out of memory",
+    "CUDA error: out of memory",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "cudaErrorMemoryAllocation",
 )

@@ -1,0 +1,85 @@
+"""What is wrong with a configuration, in words: where, the value, what is allowed, a guess at what was meant."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import jsonschema
+
+
+def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Iterator[str]:
+    where = where_text(error.absolute_path)
+    sub, value = error.schema, error.instance
+    if error.validator == "additionalProperties":
+        known = list(sub["properties"])
+        for key in value:
+            if key not in known:
+                at = where_text([*error.absolute_path, key])
+                yield f"{at}: unknown key; allowed: {listing(known)}{guess_text(key, known)}"
+    elif error.validator == "required":
+        for key in sub["required"]:
+            if key not in value:
+                at = where_text([*error.absolute_path, key])
+                yield f"{at}: missing; allowed: {allowed(sub['properties'][key], schema)}"
+    elif error.validator == "uniqueItems":
+        counts = Counter(json.dumps(item, sort_keys=True) for item in value)
+        for item in (item for item, n in counts.items() if n > 1):
+            yield f"{where}: {item} stands there {counts[item]} times; once is enough"
+    elif "propertyNames" in error.schema_path:
+        at = where_text([*error.absolute_path, value])
+        yield f"{at}: {show(value)} is not allowed as a name; allowed: {allowed(sub, schema)}"
+    else:
+        guess = guess_text(value, sub["enum"]) if error.validator == "enum" else ""
+        yield f"{where}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess}"
+
+
+def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in sub:
+        sub = schema["$defs"][sub["$ref"].rsplit("/", 1)[1]]
+    if "enum" in sub:
+        return listing(sub["enum"])
+    if "pattern" in sub:
+        return f"text like {sub['pattern']}"
+    kinds = sub.get("type", "anything")
+    words = {"integer": "an integer", "string": "a text", "object": "a mapping", "array": "a list", "null": "null"}
+    text = " or ".join(words.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    if "minimum" in sub:
+        text = text.replace("an integer", f"an integer >= {sub['minimum']}")
+    if sub.get("minItems") or sub.get("minProperties") or sub.get("minLength"):
+        text += ", not empty"
+    if "required" in sub or "properties" in sub:
+        text += f" with {listing(sub.get('required') or sub['properties'])}"
+    if "items" in sub:
+        text += f"; each {allowed(sub['items'], schema)}"
+    return text
+
+
+def where_text(path: Iterable[Any]) -> str:
+    text = ""
+    for part in path:
+        if isinstance(part, int):
+            text += f"[{part}]"
+        else:
+            part = str(part) if str(part).replace("-", "").replace("_", "").replace(".", "").isalnum() else show(part)
+            text += f".{part}" if text else part
+    return text or "config"
+
+
+def show(value: Any) -> str:
+    text = json.dumps(value, default=str)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def listing(names: Iterable[Any]) -> str:
+    return ", ".join(str(name) for name in names)
+
+
+def guess_text(name: Any, known: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+    return f"; did you mean {close[0]}?" if close else ""
