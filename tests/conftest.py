@@ -62,18 +62,24 @@ def measure_cli(cell: Cell, output: Path, prefix: tuple[str, ...] = (), **enviro
 class Workspace:
     """A folder with the project's code and a configuration of its own."""
 
-    def __init__(self, folder: Path, grid: dict, models: dict | None = None) -> None:
+    def __init__(self, folder: Path) -> None:
+        """A folder that has been made one before."""
         self.folder = folder
+        self.config = yaml.safe_load((folder / "config.yaml").read_text())
+
+    @classmethod
+    def make(cls, folder: Path, grid: dict, models: dict | None = None) -> Workspace:
+        """Copy the code to a folder and configure it for the machine "box" and this grid."""
         for name in CODE:
             if (REPO / name).is_dir():
                 shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
             else:
                 shutil.copy(REPO / name, folder / name)
-        self.config = yaml.safe_load((folder / "config.yaml").read_text())
-        self.config |= {"machine": "box", "device": "cpu"}
-        self.config["models"] = models or {"tiny": {"architecture": dict(TINY_BLOOM)}}
-        self.config["grid"] = {"cuda": grid, "cpu": grid}
-        self.save()
+        workspace = cls(folder)
+        workspace.config |= {"machine": "box", "device": "cpu", "grid": {"cuda": grid, "cpu": grid}}
+        workspace.config["models"] = models or {"tiny": {"architecture": dict(TINY_BLOOM)}}
+        workspace.save()
+        return workspace
 
     @property
     def grid(self) -> dict:
@@ -118,13 +124,13 @@ class Workspace:
 @pytest.fixture
 def workspace(tmp_path) -> Workspace:
     """A project with a fake grid of six cells, nothing measured yet."""
-    return Workspace(tmp_path, json.loads(json.dumps(FAKE_GRID)))
+    return Workspace.make(tmp_path, json.loads(json.dumps(FAKE_GRID)))
 
 
 @pytest.fixture(scope="session")
 def _measured_once(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("measured")
-    Workspace(folder, json.loads(json.dumps(FAKE_GRID))).run()
+    Workspace.make(folder, json.loads(json.dumps(FAKE_GRID))).run()
     return folder
 
 
@@ -132,7 +138,18 @@ def _measured_once(tmp_path_factory) -> Path:
 def measured(_measured_once, tmp_path) -> Workspace:
     """The same, everything measured, with Snakemake's memory of it."""
     shutil.copytree(_measured_once, tmp_path, dirs_exist_ok=True)
-    workspace = Workspace.__new__(Workspace)
-    workspace.folder = tmp_path
-    workspace.config = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    return workspace
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 kB of its own."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
+    )
+    if mounted.returncode:
+        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", folder], check=True)

@@ -230,24 +230,14 @@ def test_a_read_only_folder_is_one_clear_line(tmp_path):
     assert "Read-only" in done.stderr or "Permission denied" in done.stderr
 
 
-def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(tmp_path):
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
-    try:
-        parent = start_slow(folder / "r.json", sleep_s=0.5)
-        worker_of(parent)
-        with pytest.raises(OSError, match="No space left"), (folder / "filler").open("wb", buffering=0) as filler:
-            while True:
-                filler.write(b"\0" * 4096)
-        _, stderr = parent.communicate(timeout=30)
-        assert [p.name for p in folder.iterdir()] == ["filler"]
-    finally:
-        subprocess.run(["umount", folder], check=True)
+def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(small_disk):
+    parent = start_slow(small_disk / "r.json", sleep_s=0.5)
+    worker_of(parent)
+    with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"\0" * 4096)
+    _, stderr = parent.communicate(timeout=30)
+    assert [p.name for p in small_disk.iterdir()] == ["filler"]
     assert parent.returncode == 1
     assert "No space left on device" in stderr
     rescued = json.loads(stderr.split("the record that could not be written: ")[1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 
 import pytest
 
@@ -36,20 +35,6 @@ def make_record(cell=None, **changes) -> dict:
 
 
 OOM = {"phase": "load", "exception_type": "X", "message": "m", "limit": None, "evidence": {}}
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 256 kB of its own."""
-    folder = tmp_path / "small"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", folder], capture_output=True, text=True
-    )
-    if mounted.returncode:
-        pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
-    yield folder
-    subprocess.run(["umount", folder], check=True)
 
 
 def test_a_record_comes_back_as_it_went(tmp_path):

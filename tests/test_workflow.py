@@ -230,7 +230,7 @@ def test_hostile_text_where_text_is_free_stays_text(tmp_path):
     (hostile / "config.json").write_text('{"model_type": "bloom"}')
     (hostile / "model.safetensors").write_bytes(b"weights")
     grid = json.loads(json.dumps(FAKE_GRID)) | {"models": ["mine"], "precisions": ["fp32"], "batch_sizes": [1]}
-    workspace = Workspace(tmp_path / "w", grid, {"mine": {"checkpoint": str(hostile)}})
+    workspace = Workspace.make(tmp_path / "w", grid, {"mine": {"checkpoint": str(hostile)}})
     workspace.run()
     assert not list(tmp_path.rglob("pwned"))
     page = (workspace.folder / "results/box/report.html").read_text()
@@ -273,7 +273,7 @@ def test_real_models_through_configuration_alone(tmp_path):
         "batch_sizes": [2],
         "memory_limit": None,
     }
-    workspace = Workspace(tmp_path, grid, {name: {"architecture": sizes} for name, sizes in MODELS.items()})
+    workspace = Workspace.make(tmp_path, grid, {name: {"architecture": sizes} for name, sizes in MODELS.items()})
     workspace.run()
     tables = (tmp_path / "results/box/tables.md").read_text()
     for name in MODELS:
