@@ -3,7 +3,8 @@
 
 cell      wall time of scripts/measure.py on a tiny cell, over that of a bare script that imports torch and
           transformers, loads the same checkpoint and generates the same number of times
-latency   latency in the record over latency in the bare script, interleaved
+latency   latency in the record over latency in the bare script, process by process in turn
+timing    the same within one process on one loaded model, call by call in turn: what our timed call adds
 noop      wall time of `snakemake` with nothing to do at 66 cells, over that of an empty Snakefile of the same size
 """
 
@@ -89,6 +90,44 @@ def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int,
     return walls, latencies
 
 
+def timing_ratios(architecture: dict, batch: int, new_tokens: int, pairs: int) -> list[float]:
+    """Our timed call over a bare generate call of the same loaded model, in turn."""
+    import numpy
+    import torch
+
+    from inference_benchmark import engines, worker
+
+    folder = checkpoint.ensure({"name": "m", "architecture": architecture, "seed": 0})
+    engine = engines.create("hf")
+    engine.start("cpu", len(os.sched_getaffinity(0)), folder)
+    engine.load(folder, "fp32")
+    prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(batch, 9))
+
+    def ours() -> float:
+        return worker.timed_call(engine, prompts, new_tokens)
+
+    def bare() -> float:
+        ids = torch.from_numpy(prompts)
+        began = time.perf_counter()
+        output = engine.model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=new_tokens,
+            do_sample=False,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        output.numpy()
+        return time.perf_counter() - began
+
+    ours(), bare()
+    ratios = []
+    for pair in range(pairs):
+        ours_s, bare_s = (ours(), bare()) if pair % 2 else reversed((bare(), ours()))
+        ratios.append(ours_s / bare_s)
+    return ratios
+
+
 def noop_ratios(pairs: int) -> list[float]:
     """snakemake with nothing to do: ours at 66 cells over an empty workflow of 66 files."""
     from conftest import Workspace
@@ -124,9 +163,7 @@ def noop_ratios(pairs: int) -> list[float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", nargs="*", default=["cell", "latency", "noop"], help="cell, latency, noop; all by default"
-    )
+    parser.add_argument("what", nargs="*", default=["cell", "latency", "timing", "noop"], help="which; all by default")
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
     arguments = parser.parse_args()
     tiny = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
@@ -134,7 +171,9 @@ def main() -> int:
     if "cell" in arguments.what:
         report("cell, tiny", cell_ratios(tiny, "fp32", 1, 8, 3, arguments.pairs)[0])
     if "latency" in arguments.what:
-        report("latency, 51M fp32 batch 4", cell_ratios(small, "fp32", 4, 16, 9, arguments.pairs)[1])
+        report("latency, 51M fp32 batch 1", cell_ratios(small, "fp32", 1, 16, 9, arguments.pairs)[1])
+    if "timing" in arguments.what:
+        report("timing, 51M fp32 batch 1", timing_ratios(small, 1, 16, 10 * arguments.pairs))
     if "noop" in arguments.what:
         report("noop, 66 cells", noop_ratios(arguments.pairs))
     return 0

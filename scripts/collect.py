@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from inference_benchmark.cells import Experiment
+from inference_benchmark.cells import CellError, Experiment
+from inference_benchmark.cli import fail, run
 from inference_benchmark.collect import CollectError, facts, load_records, summarise
 from inference_benchmark.freshness import inputs_digest
 
@@ -19,13 +19,18 @@ def main() -> int:
     parser.add_argument("--summary", required=True, type=Path, help="where the CSV goes")
     parser.add_argument("--provenance", required=True, type=Path, help="where the facts of the records go, as JSON")
     arguments = parser.parse_args()
-    experiment = Experiment.from_json(arguments.experiment)
     try:
+        experiment = Experiment.from_json(arguments.experiment)
         records = load_records(experiment)
+    except CellError as error:
+        return fail(str(error))
     except CollectError as error:
         for problem in error.problems:
-            print(f"collect.py: {problem}", file=sys.stderr)
-        return 1
+            fail(problem)
+        return fail(
+            "nothing was changed. To measure these cells again, each old record kept beside the new: "
+            "snakemake --forcerun PATH ..."
+        )
     summarise(records).to_csv(arguments.summary, index=False)
     provenance = {
         "inputs_sha256": inputs_digest(experiment),
@@ -43,4 +48,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from inference_benchmark.cli import fail, run
 from inference_benchmark.config_words import allowed
 
 BEGIN, END = "<!-- keys: begin (made by scripts/config_docs.py) -->", "<!-- keys: end -->"
@@ -49,14 +49,10 @@ def main() -> int:
     head, _, rest = before.partition(BEGIN)
     after = f"{head}{BEGIN}\n{table(yaml.safe_load(arguments.schema.read_text()))}\n{END}{rest.partition(END)[2]}"
     if arguments.check:
-        if after != before:
-            print(
-                f"config_docs.py: {arguments.docs} is out of date; run: python scripts/config_docs.py", file=sys.stderr
-            )
-        return int(after != before)
+        return fail(f"{arguments.docs} is out of date; run: python scripts/config_docs.py") if after != before else 0
     arguments.docs.write_text(after)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -12,6 +12,7 @@ from pathlib import Path
 from inference_benchmark import record
 from inference_benchmark.cells import Cell, CellError
 from inference_benchmark.checkpoint import CheckpointError
+from inference_benchmark.cli import fail
 from inference_benchmark.progress import outcome_text
 from inference_benchmark.supervise import MeasurementError, measure
 
@@ -32,18 +33,13 @@ def main() -> int:
     except (CellError, CheckpointError, MeasurementError) as error:
         return fail(str(error))
     except OSError as error:
-        return fail(f"{error.filename or arguments.output}: {error.strerror or error}", finished)
+        if finished is not None:
+            fail(f"the record that could not be written: {json.dumps(finished)}")
+        return fail(f"{error.filename or arguments.output}: {error.strerror or error}")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     print(f"{cell.label}: {outcome_text(finished)}", file=sys.stderr)
     return 0
-
-
-def fail(message: str, unwritten: dict | None = None) -> int:
-    print(f"measure.py: {message}", file=sys.stderr)
-    if unwritten is not None:
-        print(f"measure.py: the record that could not be written: {json.dumps(unwritten)}", file=sys.stderr)
-    return 1
 
 
 if __name__ == "__main__":

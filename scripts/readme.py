@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
+from inference_benchmark.cli import fail, run
 from inference_benchmark.provenance import sentence
 from inference_benchmark.readme import MarkerError, insert
 
@@ -24,16 +24,13 @@ def main() -> int:
     try:
         after = insert(before, f"{origin}\n\n{arguments.tables.read_text()}")
     except MarkerError as error:
-        print(f"readme.py: {arguments.readme}: {error}", file=sys.stderr)
-        return 1
+        return fail(f"{arguments.readme}: {error}")
     if arguments.check:
-        if after != before:
-            print(f"readme.py: {arguments.readme} is out of date; run: snakemake readme", file=sys.stderr)
-        return int(after != before)
+        return fail(f"{arguments.readme} is out of date; run: snakemake readme") if after != before else 0
     if after != before:
         arguments.readme.write_text(after)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

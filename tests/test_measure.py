@@ -240,7 +240,7 @@ def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(small_dis
     assert [p.name for p in small_disk.iterdir()] == ["filler"]
     assert parent.returncode == 1
     assert "No space left on device" in stderr
-    rescued = json.loads(stderr.split("the record that could not be written: ")[1])
+    rescued = json.loads(stderr.split("the record that could not be written: ")[1].splitlines()[0])
     record.check(rescued)
 
 
@@ -252,7 +252,19 @@ def test_cuda_without_a_gpu_is_one_clear_line(tmp_path):
     )
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "x"])
+CELL = json.loads(make_cell().to_json())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        "x",
+        *(json.dumps(CELL | c) for c in ({"workload": 1}, {"model": {}}, {"engine": "h"}, {"precision": "p"})),
+    ],
+)
 def test_a_text_that_is_no_cell_is_one_clear_line(tmp_path, text):
     command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", text, "--output", str(tmp_path / "r.json")]
     done = subprocess.run(command, capture_output=True, text=True)

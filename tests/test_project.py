@@ -81,6 +81,19 @@ def test_the_readme_block_has_its_place():
     assert "x y z" in insert((REPO / "README.md").read_text(), "x y z")
 
 
+def test_a_missing_file_is_one_line(tmp_path):
+    command = [
+        sys.executable,
+        REPO / "scripts/tables.py",
+        "--summary",
+        tmp_path / "no.csv",
+        "--output",
+        tmp_path / "t.md",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, f"tables.py: {tmp_path}/no.csv: No such file or directory\n")
+
+
 def test_scripts_explain_themselves():
     for script in (REPO / "scripts").glob("*.py"):
         done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, env=os.environ)

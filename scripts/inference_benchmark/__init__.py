@@ -2,7 +2,7 @@
 
 Layers, each importing only from those above it:
 
-    units, metrics, precision, cells     pure: names, figures and formulas
+    cli, units, metrics, precision, cells   pure: names, figures and formulas
     architecture, machine                what can be asked of this installation and this machine
     checkpoint, synthesize               the weights every engine and precision loads
     config, config_words                 the experiment, or all that is wrong with it

@@ -11,6 +11,14 @@ from typing import Any
 MEASURE_VERSION = 1
 
 
+#: What the mappings inside a cell hold at the least.
+_PARTS = {
+    "model": {"name"},
+    "workload": {"prompt_tokens", "new_tokens"},
+    "measurement": {"warmup_calls", "cycles", "seed", "threads"},
+}
+
+
 class CellError(ValueError):
     """A text that does not describe a cell; the message says why."""
 
@@ -68,6 +76,9 @@ class Cell:
         if not isinstance(values, dict) or set(values) != names:
             found = sorted(values) if isinstance(values, dict) else type(values).__name__
             raise CellError(f"a cell has exactly the keys {sorted(names)}, this has {found}")
+        for name, keys in _PARTS.items():
+            if not isinstance(values[name], dict) or not keys <= set(values[name]):
+                raise CellError(f"{name} is {values[name]!r}; allowed: a mapping with {', '.join(sorted(keys))}")
         if values["measure_version"] != MEASURE_VERSION:
             raise CellError(
                 f"measure_version is {values['measure_version']!r}, this program measures version {MEASURE_VERSION}"
@@ -113,7 +124,11 @@ class Experiment:
 
     @classmethod
     def from_json(cls, text: str) -> Experiment:
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
+        """The inverse of to_json. Raises CellError."""
+        try:
+            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CellError(f"not an experiment: {error}") from None
 
 
 def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch_size: int | str) -> str:

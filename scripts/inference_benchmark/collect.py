@@ -65,9 +65,9 @@ def load_records(experiment: Experiment) -> list[dict[str, Any]]:
         try:
             records.append(load_for(cell, Path(cell.path)))
         except RecordError as error:
-            problems.append(f"{cell.path}: {error}; to measure it again: snakemake --forcerun {cell.path}")
+            problems.append(f"{cell.path}: {error}")
         except OSError as error:
-            problems.append(f"{cell.path}: {error.strerror}; snakemake measures it")
+            problems.append(f"{cell.path}: {error.strerror}")
     if problems:
         raise CollectError(problems)
     return records

@@ -19,6 +19,7 @@ from typing import Any
 
 from inference_benchmark import checkpoint, engines, evidence, machine, provenance, record
 from inference_benchmark.cells import Cell
+from inference_benchmark.precision import PRECISIONS
 
 
 class MeasurementError(RuntimeError):
@@ -57,6 +58,9 @@ def measure(cell: Cell) -> dict[str, Any]:
 
     Raises MeasurementError and checkpoint.CheckpointError where there is nothing to record.
     """
+    for what, name, known in (("engine", cell.engine, engines.ENGINES), ("precision", cell.precision, PRECISIONS)):
+        if name not in known:
+            raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(known)}")
     if cell.device == "cuda" and not machine.visible(machine.gpus(), os.environ):
         shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
         raise MeasurementError(f"the cell asks for cuda and no GPU is visible here (CUDA_VISIBLE_DEVICES is {shown})")
