@@ -19,7 +19,7 @@ from inference_benchmark.architecture import sizes as known_sizes
 
 #: Standard deviation of a linear map's outputs for inputs of unit scale. Above 1 attention is sharp
 #: enough to depend on the prompt; far above, half precision would drown in its own rounding.
-LINEAR_GAIN = 1.5
+LINEAR_GAIN = 2.0
 #: Standard deviation of the logits: as peaked as a trained model's.
 LOGIT_SCALE = 3.0
 #: Scale of the embeddings in the residual stream where a norm follows them (BLOOM).
