@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 #: Raised whenever synthesize.py draws other weights from the same seed.
-SYNTHESIS_VERSION = 2
+SYNTHESIS_VERSION = 3
 
 _WEIGHTS = ("*.safetensors", "*.bin")
 _SAMPLE_BYTES = 2**16

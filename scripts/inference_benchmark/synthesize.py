@@ -53,6 +53,9 @@ def synthesize(architecture: Mapping[str, Any], seed: int):
             if isinstance(module, (torch.nn.Linear, Conv1D)):
                 fan_in = module.nx if isinstance(module, Conv1D) else module.in_features
                 module.weight.normal_(0, LINEAR_GAIN * fan_in**-0.5, generator=generator)
+                # Blind to the mean of its inputs: behind a GELU that mean is alike for every token, and
+                # layer by layer it would grow into one direction, and one answer, for all of them.
+                module.weight.sub_(module.weight.mean(dim=0 if isinstance(module, Conv1D) else 1, keepdim=True))
             elif isinstance(module, torch.nn.Embedding):
                 module.weight.normal_(0, embedding_std, generator=generator)
             elif "embeddings_layernorm" in name:
