@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 
 from inference_benchmark.cli import fail, run
-from inference_benchmark.config_words import allowed
+from inference_benchmark.config_words import allowed, resolved
+from inference_benchmark.readme import MarkerError, insert
 
 BEGIN, END = "<!-- keys: begin (made by scripts/config_docs.py) -->", "<!-- keys: end -->"
 
@@ -20,8 +21,7 @@ def rows(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "") ->
     """(key, allowed, meaning) of every described key, in the schema's order."""
     for key, sub in schema.get("properties", {}).items():
         at = f"{where}.{key}" if where else key
-        if "$ref" in sub:
-            sub = root["$defs"][sub["$ref"].rsplit("/", 1)[1]]
+        sub = resolved(sub, root)
         if "description" in sub:
             yield at, allowed(sub, root), sub["description"]
         yield from rows(sub, root, at)
@@ -46,8 +46,10 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the table is out of date")
     arguments = parser.parse_args()
     before = arguments.docs.read_text()
-    head, _, rest = before.partition(BEGIN)
-    after = f"{head}{BEGIN}\n{table(yaml.safe_load(arguments.schema.read_text()))}\n{END}{rest.partition(END)[2]}"
+    try:
+        after = insert(before, table(yaml.safe_load(arguments.schema.read_text())), BEGIN, END)
+    except MarkerError as error:
+        return fail(f"{arguments.docs}: {error}")
     if arguments.check:
         return fail(f"{arguments.docs} is out of date; run: python scripts/config_docs.py") if after != before else 0
     arguments.docs.write_text(after)

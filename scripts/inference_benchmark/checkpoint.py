@@ -45,12 +45,8 @@ def ensure(model: Mapping[str, Any]) -> Path:
 
 def cache_root() -> Path:
     """INFERENCE_BENCHMARK_CACHE, else inference-benchmark under XDG_CACHE_HOME or ~/.cache."""
-    chosen = os.environ.get("INFERENCE_BENCHMARK_CACHE")
-    return (
-        Path(chosen)
-        if chosen
-        else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / ("inference-benchmark")
-    )
+    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return Path(os.environ.get("INFERENCE_BENCHMARK_CACHE") or home / "inference-benchmark")
 
 
 def cache_folder(architecture: Mapping[str, Any], seed: int) -> Path:

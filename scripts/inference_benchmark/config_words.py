@@ -38,10 +38,14 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
         yield f"{where}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess}"
 
 
+def resolved(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A part of the schema, or the definition it refers to."""
+    return schema["$defs"][sub["$ref"].rsplit("/", 1)[1]] if "$ref" in sub else sub
+
+
 def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     """A schema in a few words."""
-    if "$ref" in sub:
-        sub = schema["$defs"][sub["$ref"].rsplit("/", 1)[1]]
+    sub = resolved(sub, schema)
     if "enum" in sub:
         return listing(sub["enum"])
     if "pattern" in sub:

@@ -10,10 +10,10 @@ class MarkerError(ValueError):
     """The README has no single place for the results."""
 
 
-def insert(readme: str, block: str) -> str:
-    """The README with the block between its markers, all else as it was. Raises MarkerError."""
-    if readme.count(BEGIN) != 1 or readme.count(END) != 1 or readme.index(BEGIN) > readme.index(END):
-        raise MarkerError(f"it must hold the line {BEGIN} once and, after it, the line {END} once")
-    before, rest = readme.split(BEGIN)
-    _, after = rest.split(END)
-    return f"{before}{BEGIN}\n{block.strip()}\n{END}{after}"
+def insert(page: str, block: str, begin: str = BEGIN, end: str = END) -> str:
+    """The page with the block between its markers, all else as it was. Raises MarkerError."""
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise MarkerError(f"it must hold the line {begin} once and, after it, the line {end} once")
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{block.strip()}\n{end}{after}"
