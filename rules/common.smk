@@ -15,7 +15,7 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 sys.modules.setdefault("pandas", None)
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from inference_benchmark.cells import record_path
+from inference_benchmark.cells import Watch, record_path
 from inference_benchmark.config import ConfigError, load
 from inference_benchmark.freshness import settle
 from inference_benchmark.progress import attach
@@ -29,6 +29,11 @@ try:
 except ConfigError as error:
     raise WorkflowError("the configuration cannot be used:", *error.problems) from None
 
+WATCH = Watch(
+    timeout_s=config["watch"]["timeout_seconds"],
+    sample_hz=config["watch"]["sample_hz"],
+    exclusive=config["watch"]["exclusive"],
+)
 CELLS = {cell.path: cell for cell in EXPERIMENT.cells()}
 RECORDS = list(CELLS)
 ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}

@@ -16,5 +16,13 @@ rule measure:
         gpu=1,
     params:
         cell=cell_json,
+        # Snakemake compares only values of built-in types: a changed time-out measures nothing again.
+        watch=WATCH,
     shell:
-        "python scripts/measure.py" " --cell {params.cell:q}" " --output {output:q}" " 2> {log:q}"
+        "python scripts/measure.py"
+        " --cell {params.cell:q}"
+        " --output {output:q}"
+        " --timeout-s {params.watch.timeout_s}"
+        " --sample-hz {params.watch.sample_hz}"
+        " --exclusive {params.watch.exclusive}"
+        " 2> {log:q}"

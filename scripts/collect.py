@@ -9,7 +9,8 @@ from pathlib import Path
 
 from inference_benchmark.cells import CellError, Experiment
 from inference_benchmark.cli import fail, run
-from inference_benchmark.collect import CollectError, facts, load_records, summarise
+from inference_benchmark.collect import CollectError, load_records, summarise
+from inference_benchmark.comparability import all_facts
 from inference_benchmark.freshness import inputs_digest
 
 
@@ -41,7 +42,7 @@ def main() -> int:
         "measurement": experiment.measurement,
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": experiment.models,
-        "facts": facts(records),
+        "facts": all_facts(records),
     }
     arguments.provenance.write_text(json.dumps(provenance, indent=1) + "\n")
     return 0

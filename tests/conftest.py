@@ -19,6 +19,17 @@ REPO = Path(__file__).resolve().parents[1]
 CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "envs", "profiles")
 
 TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
+MEASUREMENT = {
+    "warmup_tolerance_percent": 5,
+    "max_warmup_calls": 5,
+    "min_cycles": 3,
+    "min_seconds": 0,
+    "target_half_width_percent": 1,
+    "max_seconds": 0,
+    "processes": 1,
+    "seed": 0,
+    "threads": None,
+}
 FAKE_GRID = {
     "models": ["tiny"],
     "workloads": [{"prompt_tokens": 4, "new_tokens": 8}],
@@ -46,17 +57,27 @@ def make_cell(**changes) -> Cell:
         "precision": "fp32",
         "batch_size": 2,
         "memory_limit_bytes": None,
-        "measurement": {"warmup_calls": 1, "cycles": 3, "seed": 0, "threads": None},
+        "measurement": dict(MEASUREMENT),
     }
     return Cell(**{**fields, **changes})
 
 
-def measure_cli(cell: Cell, output: Path, prefix: tuple[str, ...] = (), **environ: str) -> subprocess.CompletedProcess:
+def measure_cli(
+    cell: Cell, output: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), **environ: str
+) -> subprocess.CompletedProcess:
     """scripts/measure.py as the rule runs it."""
-    command = [*prefix, sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json()]
+    command = [*prefix, sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), *options]
     return subprocess.run(
         [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
     )
+
+
+def fake_gpus(tmp_path: Path, n: int = 1, **more) -> dict[str, str]:
+    """The environment of a process that finds n made-up GPUs, and locks of its own; see fake_nvml/pynvml.py."""
+    gpus = [{"uuid": f"GPU-{i:04d}", "name": "NVIDIA Fake A", "memory_bytes": 80 * 10**9, **more} for i in range(n)]
+    (tmp_path / "locks").mkdir(exist_ok=True)
+    path = os.pathsep.join(filter(None, [str(REPO / "tests/fake_nvml"), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, "FAKE_NVML": json.dumps({"gpus": gpus}), "TMPDIR": str(tmp_path / "locks")}
 
 
 class Workspace:
@@ -77,6 +98,7 @@ class Workspace:
                 shutil.copy(REPO / name, folder / name)
         workspace = cls(folder)
         workspace.config |= {"machine": "box", "device": "cpu", "grid": {"cuda": grid, "cpu": grid}}
+        workspace.config["measurement"] = dict(MEASUREMENT)
         workspace.config["models"] = models or {"tiny": {"architecture": dict(TINY_BLOOM)}}
         workspace.save()
         return workspace

@@ -60,13 +60,20 @@ def test_the_default_is_valid_for_both_devices():
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (put("machnie", "x"), "machnie: unknown key; allowed: machine, device, models, grid, measurement; did you mean machine?"),
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, device, models, grid, measurement, watch, mixed_provenance; did you mean machine?"),
         (drop("device"), "device: missing; allowed: auto, cuda, cpu"),
         (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
         (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
-        (put("measurement", "cycles", 0), "measurement.cycles: 0 is not allowed; allowed: an integer >= 1"),
-        (put("measurement", "cycles", True), "measurement.cycles: true is not allowed; allowed: an integer >= 1"),
-        (put("measurement", "cycles", "3"), 'measurement.cycles: "3" is not allowed; allowed: an integer >= 1'),
+        (put("measurement", "min_cycles", 1), "measurement.min_cycles: 1 is not allowed; allowed: an integer >= 2"),
+        (put("measurement", "min_cycles", True), "measurement.min_cycles: true is not allowed; allowed: an integer >= 2"),
+        (put("measurement", "min_cycles", "3"), 'measurement.min_cycles: "3" is not allowed; allowed: an integer >= 2'),
+        (put("measurement", "min_cycles", 3.0), "measurement.min_cycles: 3.0 is not allowed; allowed: an integer >= 2"),
+        (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0"),
+        (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0"),
+        (put("measurement", "min_seconds", 60), "measurement.max_seconds: 4 is less than min_seconds; allowed: 60 or more"),
+        (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),
+        (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
+        (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),
         (put("measurement", "threads", 0), "measurement.threads: 0 is not allowed; allowed: an integer >= 1 or null"),
         (drop("measurement", "seed"), "measurement.seed: missing; allowed: an integer >= 0"),
         (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 stands there 2 times; once is enough"),
@@ -97,7 +104,7 @@ def test_one_wrong_thing_is_one_line(change, line):
 def test_all_problems_are_told_at_once():
     def change(config):
         put("machnie", "x")(config)
-        put("measurement", "cycles", 0)(config)
+        put("measurement", "min_cycles", 0)(config)
         put("grid", "cpu", "batch_sizes", [4, 4, -1])(config)
         put("grid", "cuda", "models", ["nope"])(config)
         put("models", "m", {"hub": "a"})(config)
@@ -105,7 +112,7 @@ def test_all_problems_are_told_at_once():
 
     found = problems(change)
     assert len(found) == 7
-    for start in ("machnie:", "measurement.cycles:", "grid.cpu.batch_sizes:", "grid.cpu.batch_sizes[2]:", "grid.cuda.models[0]:", "models.m.revision:", "models.bloom-51m.architecture:"):  # fmt: skip
+    for start in ("machnie:", "measurement.min_cycles:", "grid.cpu.batch_sizes:", "grid.cpu.batch_sizes[2]:", "grid.cuda.models[0]:", "models.m.revision:", "models.bloom-51m.architecture:"):  # fmt: skip
         assert any(line.startswith(start) for line in found), start
 
 
@@ -224,7 +231,7 @@ def test_docs_hold_the_table_made_from_the_schema():
     import sys
 
     done = subprocess.run(
-        [sys.executable, REPO / "scripts/config_docs.py", "--check"], capture_output=True, text=True, cwd=REPO
+        [sys.executable, REPO / "scripts/schema_docs.py", "--check"], capture_output=True, text=True, cwd=REPO
     )
     assert done.returncode == 0, done.stderr
 

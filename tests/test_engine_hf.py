@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import REPO, TINY_BLOOM, make_cell, measure_cli
 from inference_benchmark import checkpoint, engines, record
+from inference_benchmark.precision import PRECISIONS
 from inference_benchmark.synthesize import synthesize
 
 MODELS = {
@@ -103,19 +104,68 @@ def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes
     facts = engine.describe()
     assert facts["dtypes"] == dtypes
     assert facts["parameters"] == sum(p.numel() for p in synthesize(MODELS["bloom"], 0).parameters())
+    assert (facts["attention"], facts["device_map"], facts["threads"]) == ("eager", {"": "cpu"}, 2)
+    assert (facts["tf32"], facts["float32_matmul_precision"]) == (False, "highest")
+    if precision == "int8":
+        # query_key_value, dense, and both of the MLP, in four layers; the head stays as it is
+        assert facts["quantised"] == {
+            "library": "bitsandbytes",
+            "modules": {"query_key_value": 4, "dense": 4, "dense_h_to_4h": 4, "dense_4h_to_h": 4},
+            "threshold": [6.0],
+            "not_quantised": {"lm_head": 1},
+        }
+    else:
+        assert facts["quantised"] is None
     output = engine.generate(prompts(3, 1000), 12)
+    observed, seen = engine.observe(prompts(3, 1000), 12)
+    assert (observed == output).all()
+    assert seen == {"cache": "DynamicCache", "activations": [PRECISIONS[precision].activations], "non_finite_rows": 0}
+    assert engine.compiled_graphs() == 0
     assert output.shape == (3, 12)
     assert output.dtype == numpy.int64
     assert ((output >= 0) & (output < 1000)).all()
     said = capfd.readouterr()
     assert "MatMul8bitLt" not in said.err + said.out
-    if precision == "int8":
-        import bitsandbytes
 
-        linear = [m for m in engine.model.modules() if isinstance(m, bitsandbytes.nn.Linear8bitLt)]
-        assert len(linear) == 4 * 4  # query_key_value, dense, and both of the MLP, in four layers
-        assert {m.state.threshold for m in linear} == {6.0}
-        assert not isinstance(engine.model.get_output_embeddings(), bitsandbytes.nn.Linear8bitLt)
+
+def test_a_logit_that_is_no_number_is_seen_in_its_rows_at_any_step():
+    """A token's embedding is spoilt: rows that meet it, in the prompt or on the way, have NaN from there on."""
+    folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
+    engine = load_engine(folder, "fp32")
+    ids = prompts(3, 1000)
+    on_the_way = int(engine.generate(ids, 4)[1, 1])
+    assert on_the_way not in ids
+    spoilt = [row for row, tokens in enumerate(engine.generate(ids, 8)[:, :-1]) if on_the_way in tokens]
+    with torch.no_grad():
+        head = torch.nn.Linear(128, 1000, bias=False)
+        head.weight.copy_(engine.model.get_input_embeddings().weight)
+        engine.model.set_output_embeddings(head)
+        engine.model.get_input_embeddings().weight[on_the_way, :] = float("nan")
+    assert 0 < len(spoilt) < 3
+    assert engine.observe(ids, 8)[1]["non_finite_rows"] == len(spoilt)
+    assert engine.observe(ids, 1)[1]["non_finite_rows"] == 0
+
+
+def test_graphs_that_were_compiled_are_counted():
+    folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
+    engine = load_engine(folder, "fp32")
+    before = engine.compiled_graphs()
+    engine.model.forward = torch.compile(engine.model.forward, backend="eager")
+    engine.generate(prompts(1, 1000), 2)
+    assert engine.compiled_graphs() > before
+    torch._dynamo.reset()
+
+
+def test_memory_is_that_of_the_calls_since_the_reset():
+    folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
+    engine = load_engine(folder, "fp32")
+    filler = torch.ones(100_000_000, dtype=torch.uint8)
+    del filler
+    high = engine.memory()["peak_rss_bytes"]
+    engine.reset_peak_memory()
+    engine.generate(prompts(1, 1000), 2)
+    assert engine.memory()["peak_rss_bytes"] < high - 50_000_000
+    assert 0 < engine.memory()["loaded_bytes"] < high
 
 
 def test_greedy_tokens_are_those_of_a_loop_without_cache():
@@ -184,7 +234,7 @@ def test_a_local_checkpoint_is_measured_and_its_exchange_noticed(tmp_path, real_
     found = record.load_for(cell, tmp_path / "r.json")
     assert found["outcome"] == "ok"
     assert (found["model"]["class"], found["model"]["dtypes"]) == ("LlamaForCausalLM", ["float32"])
-    assert found["memory"]["peak_rss_bytes"] > 10**8
+    assert found["runs"][0]["memory"]["peak_rss_bytes"] > 10**8
     synthesize(MODELS["llama"], 4).to(torch.bfloat16).save_pretrained(real_checkpoint)
     assert checkpoint.fingerprint(real_checkpoint) != model["fingerprint"]
     done = measure_cli(cell, tmp_path / "other.json")

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import REPO, make_cell, measure_cli
+from conftest import MEASUREMENT, REPO, fake_gpus, make_cell, measure_cli
 from inference_benchmark import record
-from inference_benchmark.supervise import MeasurementError, Story, classify
+from inference_benchmark.supervise import MeasurementError, classify
+from inference_benchmark.worker_process import Story
 
 ORIGIN = {"host": {"memory_limit": None, "memory_bytes": 10**9}, "device": {"memory_bytes": 8 * 10**10}}
 
@@ -58,20 +59,90 @@ def test_a_measured_cell_leaves_samples_and_provenance(tmp_path):
     done = measure_cli(cell, tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     found = record.load_for(cell, tmp_path / "r.json")
+    (run,) = found["runs"]
     # The fake engine's clock: 0.002 s x 8 tokens x (1 + 2/64).
-    assert found["samples_s"] == pytest.approx([0.0165] * 3, abs=1e-12)
-    assert found["first_call_s"] == pytest.approx(0.0165)
-    assert found["warmup_s"] == []
+    assert run["samples_s"] == pytest.approx([0.0165] * 3, abs=1e-12)
+    assert run["first_token_s"] == pytest.approx([0.0165 / 8] * 3, abs=1e-12)
+    assert run["warmup_s"] == pytest.approx([0.0165] * 2)
+    assert found["stability"] == {"stable": True, "reasons": [], "outliers": None, "drift": None}
+    assert run["conditions"]["n_samples"] >= 2
+    assert run["conditions"]["usable_cpus"] == found["host"]["usable_cpus"]
+    assert found["environment"]["OMP_NUM_THREADS"] == str(found["host"]["usable_cpus"])
     assert found["software"]["torch"] is not None
     assert found["started_at"] <= found["ended_at"]
     assert found["host"]["memory_bytes"] > 0
 
 
-def test_first_call_and_further_warm_ups_are_kept_apart(tmp_path):
-    cell = make_cell(measurement={"warmup_calls": 3, "cycles": 2, "seed": 0, "threads": 1})
-    assert measure_cli(cell, tmp_path / "r.json").returncode == 0
+def measurement(**changes) -> dict:
+    return {**MEASUREMENT, **changes}
+
+
+def test_warm_up_ends_when_two_calls_agree_or_their_number_is_spent(tmp_path):
+    drifting = fault(drift=-0.1)
+    cell = make_cell(measurement=measurement(warmup_tolerance_percent=20))
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=drifting).returncode == 0
+    assert len(record.load(tmp_path / "r.json")["runs"][0]["warmup_s"]) == 2
+    cell = make_cell(measurement=measurement(warmup_tolerance_percent=5, max_warmup_calls=4))
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=drifting).returncode == 0
     found = record.load(tmp_path / "r.json")
-    assert (len(found["warmup_s"]), len(found["samples_s"])) == (2, 2)
+    assert len(found["runs"][0]["warmup_s"]) == 4
+    assert "warm-up" in [reason["name"] for reason in found["stability"]["reasons"]]
+
+
+def test_calls_are_repeated_until_they_are_enough(tmp_path):
+    """Of exact calls of 0.0165 s, min_seconds decides; of scattered ones, max_seconds."""
+    cell = make_cell(measurement=measurement(min_seconds=0.1, max_seconds=1))
+    assert measure_cli(cell, tmp_path / "r.json").returncode == 0
+    run = record.load(tmp_path / "r.json")["runs"][0]
+    assert (len(run["samples_s"]), len(run["first_token_s"])) == (7, 49)
+    scattered = fault(scatter=[0, 0.3])
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=scattered).returncode == 0
+    run = record.load(tmp_path / "r.json")["runs"][0]
+    assert 1.0 <= sum(run["samples_s"]) < 1.1
+    assert len(run["samples_s"]) > 40
+
+
+def test_processes_are_measured_one_after_the_other_and_all_kept(tmp_path):
+    cell = make_cell(measurement=measurement(processes=3))
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(scatter=[0.2, 0])).returncode == 0
+    found = record.load_for(cell, tmp_path / "r.json")
+    means = [run["samples_s"][0] for run in found["runs"]]
+    assert len(set(means)) == 3
+    for run in found["runs"]:
+        assert run["samples_s"] == pytest.approx([run["samples_s"][0]] * 3, rel=1e-9), "no scatter within a process"
+    assert "interval" in [reason["name"] for reason in found["stability"]["reasons"]]
+
+
+def test_one_new_token_is_prefill_alone(tmp_path):
+    cell = make_cell(workload={"prompt_tokens": 4, "new_tokens": 1})
+    assert measure_cli(cell, tmp_path / "r.json").returncode == 0
+    assert record.load(tmp_path / "r.json")["runs"][0]["first_token_s"] == []
+
+
+def test_logits_that_are_no_numbers_are_flagged(tmp_path):
+    assert measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault="nan-logits")).returncode == 0
+    (flag,) = record.load(tmp_path / "r.json")["flags"]
+    assert flag["name"] == "non-finite-logits"
+    assert "1 of 2 rows" in flag["message"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "phase", "samples"),
+    [
+        ({"at_load": True}, "load", (0, 0, 0)),
+        ({}, "warm-up", (0, 0, 0)),
+        ({"after": 4}, "measure", (2, 2, 0)),
+        ({"after": 7}, "first-token", (2, 3, 1)),
+    ],
+    ids=["load", "warm-up", "measure", "first-token"],
+)
+def test_out_of_memory_is_a_result_wherever_it_comes(tmp_path, behaviour, phase, samples):
+    done = measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault="oom", **behaviour))
+    assert done.returncode == 0, done.stderr
+    found = record.load(tmp_path / "r.json")
+    assert (found["outcome"], found["reason"]["phase"], found["stability"]) == ("oom", phase, None)
+    (run,) = found["runs"]
+    assert tuple(len(run[name]) for name in ("warmup_s", "samples_s", "first_token_s")) == samples
 
 
 def test_out_of_memory_and_unsupported_are_results(tmp_path):
@@ -91,11 +162,13 @@ def test_out_of_memory_and_unsupported_are_results(tmp_path):
     ("behaviour", "message"),
     [
         ({"fault": "error"}, "ValueError during warm-up: made-up error"),
-        ({"fault": "error", "after": 2}, "ValueError during measure: made-up error"),
+        ({"fault": "error", "after": 3}, "ValueError during measure: made-up error"),
         ({"fault": "short"}, r"WrongOutputError during warm-up: asked for \(2, 8\) \(rows, new tokens\), got \(2, 7\)"),
-        ({"fault": "padded", "after": 1}, "WrongOutputError during measure: 1 of 2 rows ended before 8 new tokens"),
+        ({"fault": "padded", "after": 2}, "WrongOutputError during measure: 1 of 2 rows ended before 8 new tokens"),
         ({"fault": "nan-clock", "after": 3}, "the clock went nan s forward"),
-        ({"fault": "kill", "after": 1}, "the worker was killed by SIGKILL during measure"),
+        ({"fault": "back-clock", "after": 3}, "WrongOutputError during measure: the clock went -1.0 s forward"),
+        ({"fault": "kill", "after": 2}, "the worker was killed by SIGKILL during measure"),
+        ({"fault": "kill", "at_load": True}, "the worker was killed by SIGKILL during load"),
     ],
 )
 def test_any_other_ending_fails_and_leaves_no_record(tmp_path, behaviour, message):
@@ -121,10 +194,34 @@ def test_sigkill_of_the_worker_is_a_failure_not_an_oom(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_stopped_worker_is_killed_when_its_time_is_up(tmp_path):
+    began = time.monotonic()
+    done = measure_cli(
+        make_cell(), tmp_path / "r.json", options=("--timeout-s", "5"), FAKE_ENGINE=fault(fault="hang", after=2)
+    )
+    assert 5 <= time.monotonic() - began < 30
+    assert (done.returncode, done.stderr.strip()) == (
+        124,
+        "measure.py: timeout during measure: no end after 5 s; the worker, stopped by a signal, was killed",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_worker_times_out_too(tmp_path):
+    done = measure_cli(make_cell(), tmp_path / "r.json", options=("--timeout-s", "4"), FAKE_ENGINE=fault(sleep_s=60))
+    assert (done.returncode, done.stderr.strip()) == (
+        124,
+        "measure.py: timeout during warm-up: no end after 4 s; the worker was killed",
+    )
+
+
+@pytest.mark.parametrize("hanging", [False, True], ids=["sleeping", "stopped"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_parent_takes_its_worker_with_it(tmp_path, number, status):
+def test_a_stopped_parent_takes_its_worker_with_it(tmp_path, number, status, hanging):
     parent = start_slow(tmp_path / "r.json")
     worker = worker_of(parent)
+    if hanging:
+        os.kill(worker, signal.SIGSTOP)
     parent.send_signal(number)
     parent.communicate(timeout=20)
     assert parent.returncode == status
@@ -250,6 +347,71 @@ def test_cuda_without_a_gpu_is_one_clear_line(tmp_path):
     assert done.stderr.strip() == (
         "measure.py: the cell asks for cuda and no GPU is visible here (CUDA_VISIBLE_DEVICES is empty)"
     )
+
+
+def measure_on_fake_gpu(tmp_path, options: tuple[str, ...] = (), **gpu):
+    """A cell of half a second on a made-up GPU that behaves so: (process, record or None)."""
+    environ = fake_gpus(tmp_path, 1, **gpu) | {"FAKE_ENGINE": fault(sleep_s=0.05, real_clock=True)}
+    environ["FAKE_NVML"] = json.dumps(json.loads(environ["FAKE_NVML"]) | gpu.get("nvml", {}))
+    cell = make_cell(device="cuda", measurement=measurement(min_seconds=0.5, max_seconds=0.5))
+    done = measure_cli(cell, tmp_path / "r.json", options=options, **environ)
+    return done, record.load_for(cell, tmp_path / "r.json") if done.returncode == 0 else None
+
+
+def flag_names(found: dict) -> set[str]:
+    return {flag["name"] for flag in found["flags"] if flag["name"].startswith(("gpu", "energy", "conditions"))}
+
+
+def test_a_gpu_is_looked_at_while_it_is_timed_and_its_energy_counted(tmp_path):
+    done, found = measure_on_fake_gpu(tmp_path, options=("--sample-hz", "10"), power_w=300)
+    assert done.returncode == 0, done.stderr
+    (run,) = found["runs"]
+    assert run["conditions"]["n_samples"] >= 5
+    assert {"gpu_sm_clock_hz", "gpu_temperature_c", "gpu_power_w"} <= set(run["conditions"]["gauges"])
+    assert flag_names(found) == set()
+    energy = run["energy"]
+    assert (energy["source"], energy["scope"]) == ("nvml", "GPU board")
+    assert energy["joules"] == pytest.approx(300 * energy["seconds"], abs=2 * energy["resolution_j"])
+    assert energy["seconds"] == pytest.approx(sum(run["samples_s"]), rel=0.5)
+    assert found["device"]["name"] == "NVIDIA Fake A"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "flag"),
+    [
+        ({"throttle": ["sw_power_cap"]}, "gpu-throttled-power"),
+        ({"throttle": ["hw_thermal_slowdown"]}, "gpu-throttled-thermal"),
+    ],
+)
+def test_a_gpu_that_is_slowed_is_flagged(tmp_path, gpu, flag):
+    _, found = measure_on_fake_gpu(tmp_path, **gpu)
+    assert flag_names(found) == {flag}
+
+
+def test_a_gpu_that_others_use_is_flagged_or_refused(tmp_path):
+    others = [[1, 10**9], [2, 2 * 10**9]]
+    done, found = measure_on_fake_gpu(tmp_path, processes=others)
+    assert flag_names(found) == {"gpu-busy-at-start", "gpu-shared"}
+    assert "GPU GPU-0000 is in use: 2 processes hold 3 GB" in done.stderr
+    (tmp_path / "r.json").unlink()
+    done, found = measure_on_fake_gpu(tmp_path, options=("--exclusive", "fail"), processes=others)
+    assert (done.returncode, found) == (1, None)
+    assert "GPU GPU-0000 is in use: 2 processes hold 3 GB" in done.stderr
+    assert "wait, or set watch.exclusive: warn" in done.stderr
+
+
+def test_nvml_that_fails_midway_takes_nothing_but_what_it_would_have_told(tmp_path):
+    done, found = measure_on_fake_gpu(tmp_path, nvml={"fail_after": 12})
+    assert done.returncode == 0, done.stderr
+    assert flag_names(found) >= {"conditions-unknown"}
+    assert found["outcome"] == "ok"
+    assert found["runs"][0]["conditions"]["errors"]
+
+
+def test_a_gpu_without_a_counter_has_no_energy(tmp_path):
+    _, found = measure_on_fake_gpu(tmp_path, nvml={"unsupported": ["energy"]})
+    assert found["runs"][0]["energy"] is None
+    assert flag_names(found) == set()
 
 
 CELL = json.loads(make_cell().to_json())

@@ -12,6 +12,7 @@ from conftest import make_cell
 from inference_benchmark import metrics, progress
 from inference_benchmark.cells import Cell, CellError, Experiment, difference
 from inference_benchmark.readme import BEGIN, END, MarkerError, insert
+from inference_benchmark.statistics import Estimate
 from inference_benchmark.units import format_bytes, format_duration, parse_bytes
 
 
@@ -48,11 +49,59 @@ def test_sizes_and_durations_for_a_person():
     ]
 
 
+def measured(whole, first, batch_size=4, new_tokens=10) -> dict:
+    """What metrics needs of a record."""
+    runs = [
+        {"samples_s": w, "first_token_s": f, "energy": None, "memory": {}} for w, f in zip(whole, first, strict=True)
+    ]
+    cell = {"batch_size": batch_size, "workload": {"prompt_tokens": 4, "new_tokens": new_tokens}}
+    return {"cell": cell, "runs": runs, "host": {"memory_limit": None, "memory_bytes": 10**9}}
+
+
 def test_formulas_on_a_case_worked_by_hand():
-    samples = [2.0, 3.0, 5.0]  # three calls of 4 rows x 10 tokens in 10 s: 120 tokens
-    assert metrics.throughput_tok_per_s(4, 10, samples) == 12.0
+    # Calls of 4 rows x 10 tokens in 10/3 s on average, of which a first token takes 1/3 s: 3 s for 9 more.
+    found = metrics.figures(measured([[2.0, 3.0, 5.0]], [[0.2, 0.3, 0.5]]))
+    assert found.latency_s.value == pytest.approx(10 / 3)
+    assert found.throughput_tok_per_s.value == pytest.approx(12.0)
     assert metrics.ms_per_token(12.0) == pytest.approx(83.3333, abs=1e-4)
-    assert metrics.latency_s(samples) == pytest.approx(10 / 3)
+    assert found.first_token_s.value == pytest.approx(1 / 3)
+    assert found.time_per_output_token_s.value == pytest.approx(1 / 3)
+    assert found.decode_tok_per_s.value == pytest.approx(4 * 9 / 3)
+    # t(0.975, 2) = 4.302653; s = sqrt(7/3); 4.302653 x s / sqrt(3) = 3.794583.
+    assert found.latency_s.high - found.latency_s.value == pytest.approx(3.794583, abs=1e-6)
+    assert found.throughput_tok_per_s.low is None, "the latency's interval reaches below zero"
+    assert Estimate(2.0, 1.6, 2.5).per(40) == Estimate(20.0, 16.0, 25.0)
+    assert Estimate(20.0, 16.0, 25.0).half_width == pytest.approx(0.225)
+
+
+def test_of_one_token_there_is_no_decode():
+    found = metrics.figures(measured([[2.0, 2.0]], [[]], new_tokens=1))
+    assert (found.throughput_tok_per_s.value, found.first_token_s.value) == (2.0, 2.0)
+    assert found.decode_tok_per_s is None
+    slow_first = metrics.figures(measured([[2.0, 2.0]], [[3.0, 3.0]]))
+    assert slow_first.time_per_output_token_s is None
+
+
+def test_several_processes_count_alike_whatever_their_number_of_calls():
+    found = metrics.figures(measured([[1.0] * 9, [2.0] * 3], [[0.5] * 3, [0.5] * 3]))
+    assert found.latency_s.value == 1.5
+    assert found.time_per_output_token_s.value == pytest.approx(1.0 / 9)
+
+
+def test_energy_and_memory_on_cases_worked_by_hand():
+    record = measured([[1.0, 1.0], [1.0, 1.0]], [[0.5] * 2] * 2)
+    assert metrics.energy_per_token_j(record) is None
+    for run in record["runs"]:
+        run["energy"] = {"joules": 400.0, "resolution_j": 4.0}
+        run["memory"] = {"peak_rss_bytes": 250_000_000}
+    assert metrics.energy_per_token_j(record) == (5.0, 0.05)  # 800 J for 2 x 2 calls of 40 tokens
+    record["runs"][0]["energy"] = None
+    assert metrics.energy_per_token_j(record) is None, "half of the energy is not the energy"
+    assert metrics.memory_share(record) == 0.25
+    record["host"]["memory_limit"] = {"name": "memory.max", "bytes": 500_000_000}
+    assert metrics.memory_share(record) == 0.5
+    record["runs"][1]["memory"] = {"peak_reserved_bytes": 60, "device_total_bytes": 80}
+    assert metrics.memory_share(record) == 0.75
 
 
 def test_a_cell_survives_json_and_names_its_place():
@@ -116,10 +165,15 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = [make_cell(batch_size=1), make_cell(batch_size=2), make_cell(batch_size=4)]
     (tmp_path / cells[0].path).parent.mkdir(parents=True)
-    ok = {"outcome": "ok", "cell": json.loads(cells[0].to_json()), "samples_s": [0.5, 0.5], "reason": None}
+    ok = measured([[0.5, 0.5]], [[0.1, 0.1]], 1, 8) | {
+        "outcome": "ok",
+        "stability": {"reasons": [{"name": "drift"}]},
+        "flags": [{"name": "gpu-shared"}],
+    }
     oom = {"outcome": "oom", "reason": {"phase": "warm-up"}}
     (tmp_path / cells[0].path).write_text(json.dumps(ok))
     (tmp_path / cells[1].path).write_text(json.dumps(oom))
+    (tmp_path / "x.log").write_text("measure.py: timeout during measure: no end after 5 s\n")
     lines, now = [], [100.0]
     handler = progress.CellLines({cell.path: cell for cell in cells}, lines.append, lambda: now[0])
 
@@ -148,7 +202,7 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     tell("job_finished", job_id=1)
     tell("job_error", jobid=2)
     assert lines == [
-        "[1/3] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s, 2 left, about 20 s\n",
+        "[1/3] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s ± 0.0% (drift, gpu-shared), 2 left, about 20 s\n",
         "[2/3] tiny prompt4-new8 fake fp32 batch 2: oom during warm-up, 1 left, about 10 s\n",
-        "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed, see x.log\n",
+        "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed (timeout), see x.log\n",
     ]

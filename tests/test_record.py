@@ -6,31 +6,52 @@ import json
 
 import pytest
 
-from conftest import make_cell
+from conftest import MEASUREMENT, make_cell
 from inference_benchmark import collect, evidence, record
 from inference_benchmark.cells import Experiment
 
 
+def make_run(**changes) -> dict:
+    fields = {
+        "load_s": 1.0,
+        "warmup_s": [0.5, 0.5],
+        "samples_s": [0.4, 0.5, 0.6],
+        "first_token_s": [0.1, 0.1, 0.1],
+        "memory": {"peak_rss_bytes": 10**9},
+        "energy": None,
+        "conditions": {},
+    }
+    return {**fields, **changes}
+
+
+STABLE = {"stable": True, "reasons": [], "outliers": None, "drift": None}
+DRIFTS = {"stable": False, "reasons": [{"name": "drift", "message": "slower"}], "outliers": 1, "drift": 0.1}
+SHARED = [{"name": "gpu-shared", "message": "2 others"}]
+
+
 def make_record(of=None, **changes) -> dict:
+    """A record; a change named as a part of a run goes there, for all its runs are alike."""
     cell = of or make_cell()
+    run = make_run(**{name: changes.pop(name) for name in make_run() if name in changes})
     fields = {
         "schema_version": record.SCHEMA_VERSION,
         "cell": json.loads(cell.to_json()),
         "outcome": "ok",
         "reason": None,
-        "load_s": 1.0,
-        "first_call_s": 0.5,
-        "warmup_s": [],
-        "samples_s": [0.4, 0.5, 0.6],
-        "memory": {"peak_rss_bytes": 10**9},
+        "runs": [run] * cell.measurement["processes"],
+        "stability": STABLE,
+        "flags": [],
         "model": {"parameters": 1, "weights_bytes": 4},
         "software": {"python": "3.11", "torch": "2.13.0"},
         "device": {"kind": "cpu", "name": "Some CPU"},
-        "host": {"name": "h"},
+        "host": {"name": "h", "memory_bytes": 4 * 10**9, "memory_limit": None},
+        "environment": {},
         "git": {"commit": "c" * 40, "dirty": False},
         "started_at": "2026-01-01T00:00:00.000+00:00",
         "ended_at": "2026-01-01T00:00:09.000+00:00",
     }
+    if changes.get("outcome", "ok") != "ok":
+        fields["stability"] = None
     return {**fields, **changes}
 
 
@@ -49,19 +70,24 @@ def test_an_earlier_record_is_kept_beside_the_new_one(tmp_path):
     path = tmp_path / "batch-2.json"
     for load_s in (1.0, 2.0, 3.0):
         record.write(make_record(load_s=load_s), path)
-    kept = sorted(json.loads(p.read_text())["load_s"] for p in tmp_path.glob("batch-2.superseded-*.json"))
+    kept = sorted(json.loads(p.read_text())["runs"][0]["load_s"] for p in tmp_path.glob("batch-2.superseded-*.json"))
     assert kept == [1.0, 2.0]
-    assert record.load(path)["load_s"] == 3.0
+    assert record.load(path)["runs"][0]["load_s"] == 3.0
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 0}, "schema_version is 0; this program reads version 1"),
-        ({"schema_version": 2}, "schema_version is 2"),
+        ({"schema_version": 0}, "schema_version is 0; this program reads version 2"),
+        ({"schema_version": 3}, "schema_version is 3"),
         ({"outcome": "fine"}, "outcome must be one of"),
-        ({"samples_s": [1.0, 2.0]}, "2 samples, not one per cycle"),
-        ({"samples_s": [1.0, 2.0, "x"]}, r"samples_s\[2\] must be number"),
+        ({"samples_s": [1.0, 2.0]}, "2 of samples_s, fewer than min_cycles"),
+        ({"first_token_s": []}, "0 of first_token_s, fewer than min_cycles"),
+        ({"runs": []}, "runs must contain at least 1 items"),
+        ({"runs": [make_run(), make_run()]}, "2 runs, not one per process"),
+        ({"stability": None}, "without a verdict"),
+        ({"flags": [{"name": "x"}]}, r"flags\[0\] must contain"),
+        ({"samples_s": [1.0, 2.0, "x"]}, r"runs\[0\].samples_s\[2\] must be number"),
         ({"samples_s": [1.0, 2.0, 0.0]}, r"samples_s\[2\] must be bigger than 0"),
         ({"samples_s": [1.0, 2.0, float("nan")]}, "no finite number"),
         ({"reason": OOM}, "contradicts reason"),
@@ -89,8 +115,8 @@ def test_what_is_no_record_is_refused(tmp_path, text):
 
 def test_a_record_of_other_settings_is_refused_naming_them(tmp_path):
     record.write(make_record(), tmp_path / "r.json")
-    wanted = make_cell(measurement={"warmup_calls": 1, "cycles": 5, "seed": 0, "threads": None})
-    with pytest.raises(record.RecordError, match=r"another configuration: measurement\.cycles was 3, is now 5"):
+    wanted = make_cell(measurement={**MEASUREMENT, "min_cycles": 5})
+    with pytest.raises(record.RecordError, match=r"another configuration: measurement\.min_cycles was 3, is now 5"):
         record.load_for(wanted, tmp_path / "r.json")
 
 
@@ -129,15 +155,29 @@ def test_collecting_names_every_record_that_cannot_be_used(tmp_path, monkeypatch
 
 
 def test_a_summary_row_holds_the_figures_of_its_samples(tmp_path):
-    row = collect.row(make_record(samples_s=[0.4, 0.5, 0.7]))
+    row = collect.row(make_record(samples_s=[0.4, 0.5, 0.7], stability=DRIFTS, flags=SHARED))
     assert row["throughput_tok_per_s"] == pytest.approx(2 * 8 * 3 / 1.6)
     assert row["ms_per_token"] == pytest.approx(1000 * 1.6 / 48)
     assert row["latency_s"] == pytest.approx(1.6 / 3)
     assert (row["latency_min_s"], row["latency_max_s"], row["cycles"]) == (0.4, 0.7, 3)
+    assert row["first_token_s"] == pytest.approx(0.1)
+    assert row["time_per_output_token_s"] == pytest.approx((1.6 / 3 - 0.1) / 7)
+    assert row["latency_low_s"] < row["latency_s"] < row["latency_high_s"]
+    assert row["latency_sd_s"] == pytest.approx(0.152753, abs=1e-6)
+    assert (row["latency_median_s"], row["latency_p95_s"], row["memory_share"]) == (0.5, None, 0.25)
+    assert (row["stable"], row["unstable_because"], row["flags"]) == (False, "drift", "gpu-shared")
+    assert (row["notes"], row["outliers"], row["drift"]) == ("slower; 2 others", 1, 0.1)
+    assert set(row) <= set(collect.COLUMNS)
     oom = collect.row(make_record(outcome="oom", samples_s=[0.4], reason=OOM))
-    assert oom["outcome"] == "oom"
+    assert (oom["outcome"], oom["memory_share"]) == ("oom", 0.25)
     assert "throughput_tok_per_s" not in oom
     assert (oom["reason_phase"], oom["reason"]) == ("load", "m")
+
+
+def test_a_95th_percentile_needs_twenty_samples():
+    samples = [float(n) for n in range(1, 21)]
+    assert collect.row(make_record(samples_s=samples))["latency_p95_s"] == pytest.approx(19.05)
+    assert collect.row(make_record(samples_s=samples[:19]))["latency_p95_s"] is None
 
 
 def test_names_in_a_summary_stay_text(tmp_path):
@@ -166,11 +206,27 @@ def test_memory_cgroups_of_both_versions_are_understood(tmp_path, membership, fi
         (root / name).write_text(text)
 
     def groups():
-        return evidence.memory_cgroups(tmp_path / "membership", root)
+        return evidence.cgroups("memory", tmp_path / "membership", root)
 
     found = evidence.memory_limit(groups())
     assert (found and found["bytes"]) == limit
     assert next(iter(evidence.oom_kills(groups()).values()), None) == kills
+
+
+@pytest.mark.parametrize(
+    ("membership", "files", "cpus"),
+    [
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 100000\n"}, 1.5),
+        ("4:cpu,cpuacct:/x\n0::/\n", {"cpu/x/cpu.cfs_quota_us": "50000\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, 0.5),
+        ("4:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, None),
+    ],
+)  # fmt: skip
+def test_cpu_limits_of_both_versions_are_understood(tmp_path, membership, files, cpus):
+    (tmp_path / "membership").write_text(membership)
+    for name, text in files.items():
+        (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cgroup" / name).write_text(text)
+    assert evidence.cpu_limit(evidence.cgroups("cpu", tmp_path / "membership", tmp_path / "cgroup")) == cpus
 
 
 def test_this_process_can_be_asked_about_its_own_limits():

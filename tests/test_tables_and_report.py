@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pandas
 import pytest
-from test_record import OOM, make_record
+from test_record import DRIFTS, OOM, SHARED, make_record
 
-from conftest import REPO, make_cell
-from inference_benchmark import collect, metrics, report, tables
+from conftest import MEASUREMENT, REPO, make_cell
+from inference_benchmark import collect, comparability, metrics, report, tables
+from inference_benchmark.statistics import Estimate
 
 DATA = Path(__file__).parent / "data"
 
@@ -25,9 +26,9 @@ def published_summary() -> pandas.DataFrame:
         values |= {"batch_size": row["batch_size"], "outcome": row["status"]}
         if row["status"] == "ok":
             seconds = row["batch_size"] * 100 / row["throughput_tok_per_s"]
-            throughput = metrics.throughput_tok_per_s(row["batch_size"], 100, [seconds])
+            throughput = Estimate(seconds).per(row["batch_size"] * 100).value
             values |= {"throughput_tok_per_s": throughput, "ms_per_token": metrics.ms_per_token(throughput)}
-            values |= {"latency_s": metrics.latency_s([seconds])}
+            values |= {"latency_s": seconds}
         rows.append(values)
     int8 = [{**r, "precision": "int8", "outcome": "missing"} for r in rows if r["precision"] == "fp32"]
     return pandas.DataFrame(rows + int8, columns=collect.COLUMNS)
@@ -72,10 +73,10 @@ def page(records, **provenance) -> str:
         "device": "cpu",
         "measured_from": "2026-01-01T00:00:00",
         "measured_to": "2026-01-02T00:00:00",
-        "measurement": {"warmup_calls": 1, "cycles": 3},
+        "measurement": MEASUREMENT,
         "memory_limit_bytes": 420_000_000,
         "models": [records[0]["cell"]["model"]],
-        "facts": collect.facts(records),
+        "facts": comparability.all_facts(records),
     }
     return report.render(summary, facts | provenance, REPO / "report/report.html.j2")
 
@@ -97,7 +98,7 @@ def test_the_page_needs_no_network_and_no_script():
     assert not names & {"script", "link", "img", "iframe", "object"}
     assert not [value for _, attrs in tags for key, value in attrs.items() if key in ("src", "href", "action")]
     assert not re.search(r"url\(\s*['\"]?(https?:)?//", text)
-    assert sum(tag == "svg" for tag, _ in tags) == 2
+    assert sum(tag == "svg" for tag, _ in tags) == 4
     assert "default-src &#39;none&#39;" in text or "default-src 'none'" in text
 
 
@@ -127,6 +128,51 @@ def test_hostile_names_stay_text():
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert not {"script"} & {tag for tag, _ in Tags(text).found}
+
+
+def test_what_is_to_be_taken_with_care_is_marked_and_explained():
+    records = sample_records()
+    records[0] |= {"stability": DRIFTS, "flags": SHARED}
+    summary = collect.summarise(records)
+    text = tables.document(summary)
+    assert "16.00 \\| 62.50†‡" in text
+    assert "†: the samples do not repeat well" in text
+    assert "‡: measured under conditions to know of" in text
+    assert page(records).count("<td>drift, gpu-shared</td><td>slower; 2 others</td>") == 1
+    plain = tables.document(collect.summarise(sample_records()))
+    assert "†" not in plain
+    assert "‡" not in plain
+
+
+def test_prefill_and_decode_stand_apart_with_their_formulas():
+    text = tables.document(collect.summarise(sample_records()))
+    # 0.5 s for 8 tokens of which the first took 0.1 s: 0.4 s for 7 more.
+    assert "tokens/sec = batch_size x new tokens / latency" in text
+    assert "tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT)" in text
+    assert "100.0" in text.split("Time to first token")[1].split("Decode")[0]
+    assert "17.50 \\| 57.14" in text.split("Decode (")[1]
+    assert "Energy" not in text
+
+
+def test_energy_has_a_table_where_there_is_a_counter():
+    energy = {
+        "source": "nvml",
+        "scope": "GPU board",
+        "joules": 48.0,
+        "resolution_j": 0.96,
+        "seconds": 1.5,
+        "update_interval_s": 0.1,
+    }
+    text = tables.document(collect.summarise([make_record(make_cell(batch_size=2), energy=energy)]))
+    assert "1 ± 0.02" in text.split("Energy (joules/token)")[1]  # 48 J for 3 calls of 2 x 8 tokens
+
+
+def test_the_summary_says_the_same_read_back(tmp_path):
+    records = sample_records()
+    records[0] |= {"stability": DRIFTS, "flags": SHARED}
+    summary = collect.summarise(records)
+    summary.to_csv(tmp_path / "s.csv", index=False)
+    assert tables.document(collect.read_summary(tmp_path / "s.csv")) == tables.document(summary)
 
 
 def test_a_machine_where_nothing_was_measured_still_gets_tables_and_page():

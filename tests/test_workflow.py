@@ -68,7 +68,7 @@ def test_other_token_counts_are_measured_in_a_new_place(measured):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda config: config["measurement"].update(cycles=5),
+        lambda config: config["measurement"].update(min_cycles=5),
         lambda config: config["models"]["tiny"]["architecture"].update(n_layer=3),
         lambda config: config["models"]["tiny"].update(seed=1),
         lambda config: config["grid"]["cpu"].update(memory_limit="400 MB"),
@@ -84,6 +84,49 @@ def test_changed_settings_measure_again_and_keep_the_old_records(measured, chang
     folder = measured.record_path("fp32", 1).parent
     assert [p.read_bytes() for p in folder.glob("batch-1.superseded-*.json")] == [old]
     assert measured.record_path("fp32", 1).read_bytes() != old
+    assert measured.plan() == NOTHING
+
+
+def test_how_it_is_watched_decides_no_figure(measured):
+    measured.config["watch"] = {"timeout_seconds": 60, "sample_hz": 5, "exclusive": "fail"}
+    measured.save()
+    assert measure_jobs(measured.plan()) == 0
+
+
+def test_a_cell_out_of_time_is_named_so_and_the_others_go_on(workspace):
+    workspace.config["watch"]["timeout_seconds"] = 5
+    workspace.grid["precisions"] = ["fp32"]
+    workspace.save()
+    done = workspace.snakemake(FAKE_ENGINE=json.dumps({"fault": "hang", "on_batch": 2}))
+    assert done.returncode != 0
+    assert "fake fp32 batch 2: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log" in done.stderr
+    assert "timeout during warm-up: no end after 5 s; the worker, stopped by a signal, was killed" in done.stderr
+    assert workspace.record_path("fp32", 512).exists()
+    assert not workspace.record_path("fp32", 2).exists()
+
+
+def test_records_of_different_hardware_or_software_are_refused_or_split(measured):
+    path = measured.record_path("bf16", 2)
+    record = json.loads(path.read_text())
+    torch = record["software"]["torch"]
+    record["software"]["torch"], record["environment"]["OMP_PROC_BIND"] = "2.11.0", "true"
+    record["git"] = {"commit": "d" * 40, "dirty": False}
+    path.write_text(json.dumps(record))
+    done = measured.snakemake()
+    said, name = done.stdout + done.stderr, "results/box/tiny/prompt4-new8/fake/bf16/batch-2.json"
+    assert done.returncode != 0
+    assert f"tiny prompt4-new8: torch differs: {torch} in 5 cells; 2.11.0 in {name}" in said
+    assert f"tiny prompt4-new8: environment OMP_PROC_BIND differs: not set in 5 cells; true in {name}" in said
+    assert "commit differs" not in said
+    assert "or set mixed_provenance: split" in said
+    measured.config["mixed_provenance"] = "split"
+    measured.save()
+    assert measure_jobs(measured.plan()) == 0
+    measured.run()
+    tables = (measured.folder / "results/box/tables.md").read_text()
+    assert "bf16<br>torch 2.11.0, environment OMP_PROC_BIND true" in tables
+    assert f"bf16<br>torch {torch}, environment OMP_PROC_BIND not set" in tables
+    assert "OMP_PROC_BIND" in (measured.folder / "results/box/report.html").read_text()
     assert measured.plan() == NOTHING
 
 
@@ -112,18 +155,18 @@ def test_a_copy_without_memory_still_fills_only_what_is_missing(measured):
 def test_stale_records_are_refused_by_name_where_snakemake_remembers_nothing(measured):
     shutil.rmtree(measured.folder / ".snakemake")
     scramble(measured.folder)
-    measured.config["measurement"]["cycles"] = 5
+    measured.config["measurement"]["min_cycles"] = 5
     measured.save()
     done = measured.snakemake()
     assert done.returncode != 0
     name = "results/box/tiny/prompt4-new8/fake/fp32/batch-1.json"
     said = done.stdout + done.stderr
-    assert f"{name}: measured under another configuration: measurement.cycles was 3, is now 5" in said
+    assert f"{name}: measured under another configuration: measurement.min_cycles was 3, is now 5" in said
     assert "each old record kept beside the new: snakemake --forcerun PATH ..." in said
-    assert measured.record("fp32", 1)["cell"]["measurement"]["cycles"] == 3
+    assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 3
     records = [str(p.relative_to(measured.folder)) for p in (measured.folder / "results").rglob("batch-*.json")]
     measured.run("--forcerun", *records)
-    assert measured.record("fp32", 1)["cell"]["measurement"]["cycles"] == 5
+    assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 5
     assert len(list((measured.folder / "results").rglob("*.superseded-*.json"))) == 6
 
 
@@ -131,7 +174,7 @@ def test_records_laid_in_from_elsewhere_reach_the_tables(measured):
     """As after a campaign on another machine: newer content, older times."""
     path = measured.record_path("fp32", 1)
     record = json.loads(path.read_text())
-    record["samples_s"] = [1.0, 1.0, 1.0]
+    record["runs"][0]["samples_s"] = [1.0, 1.0, 1.0]
     path.write_text(json.dumps(record))
     os.utime(path, (1_000_000_000, 1_000_000_000))
     assert measured.plan() == {"collect": 1, "tables": 1, "report": 1, "all": 1, "total": 4}
@@ -279,7 +322,7 @@ def test_real_models_through_configuration_alone(tmp_path):
     for name in MODELS:
         record = json.loads((tmp_path / f"results/box/{name}/prompt5-new6/hf/int8/batch-2.json").read_text())
         assert record["outcome"] == "ok"
-        assert len(record["samples_s"]) == 3
+        assert len(record["runs"][0]["samples_s"]) == 3
         assert record["model"]["dtypes"][-1] == "int8"
         assert f"### {name} on box" in tables
     assert workspace.plan() == NOTHING

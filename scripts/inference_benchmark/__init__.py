@@ -2,14 +2,18 @@
 
 Layers, each importing only from those above it:
 
-    cli, units, metrics, precision, cells   pure: names, figures and formulas
+    cli, units, precision, cells         pure: names and what they stand for
+    statistics, metrics                  pure: figures, intervals, verdicts; a formula each, in one place
     architecture, machine                what can be asked of this installation and this machine
     checkpoint, synthesize               the weights every engine and precision loads
     config, config_words                 the experiment, or all that is wrong with it
     record, evidence, provenance         what a finished cell leaves behind
-    engines/, worker                     the child process; only engines import torch
-    supervise                            the parent: starts the worker, classifies how it ended
-    collect, tables, charts, report      records -> what a person reads
+    engines/, energy, worker             the child process; only engines import torch
+    host_counters, conditions            what device and machine do meanwhile
+    worker_process                       the parent's side of the child: what it is told and tells
+    lease, supervise                     the parent: a device, its workers, how they ended
+    comparability, collect               records -> one table, or why they cannot stand in one
+    tables, charts, report               what a person reads
     readme, freshness, progress          tables into README, derived files, the line per cell
 
 Everything outside engines/ and synthesize can be imported without torch.

@@ -1,4 +1,4 @@
-"""Cells: the unit of the benchmark, and the experiment that spans a grid of them."""
+"""Cells: the unit of the benchmark, the experiment that spans a grid of them, and how they are watched."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
-MEASURE_VERSION = 1
-
+MEASURE_VERSION = 2
 
 #: What the mappings inside a cell hold at the least.
 _PARTS = {
     "model": {"name"},
     "workload": {"prompt_tokens", "new_tokens"},
-    "measurement": {"warmup_calls", "cycles", "seed", "threads"},
-}
+    "measurement": {
+        "warmup_tolerance_percent", "max_warmup_calls", "min_cycles", "min_seconds", "target_half_width_percent",
+        "max_seconds", "processes", "seed", "threads",
+    },
+}  # fmt: skip
 
 
 class CellError(ValueError):
@@ -29,7 +31,7 @@ class Cell:
 
     model: name, plus ``architecture`` and ``seed``, or ``checkpoint`` and ``fingerprint``, or ``hub``
     and ``revision``. workload: ``prompt_tokens`` and ``new_tokens`` of every row.
-    measurement: warmup_calls, cycles, seed, threads (None: all the process may use).
+    measurement: as in config.yaml; threads None is all the process may use.
     """
 
     machine: str
@@ -88,7 +90,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A validated configuration: the product of its axes are the cells."""
+    """A validated configuration: the product of its axes are the cells.
+
+    mixed_provenance: ``refuse`` or ``split`` records whose figures cannot stand in one column.
+    """
 
     machine: str
     device: str
@@ -99,6 +104,7 @@ class Experiment:
     batch_sizes: tuple[int, ...]
     memory_limit_bytes: int | None
     measurement: Mapping[str, Any]
+    mixed_provenance: str = "refuse"
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order a person expects to see them measured: as configured, batch size last."""
@@ -129,6 +135,19 @@ class Experiment:
             return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
         except (ValueError, TypeError, AttributeError) as error:
             raise CellError(f"not an experiment: {error}") from None
+
+
+@dataclass(frozen=True)
+class Watch:
+    """How a measurement is watched: none of it decides a figure.
+
+    timeout_s: for each process of a cell. sample_hz: looks at device and machine. exclusive: ``warn`` or
+    ``fail`` where others use the GPU at the start.
+    """
+
+    timeout_s: float = 3600
+    sample_hz: float = 2
+    exclusive: str = "warn"
 
 
 def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch_size: int | str) -> str:

@@ -7,7 +7,8 @@ import re
 import altair
 import pandas
 
-from inference_benchmark.tables import columns
+from inference_benchmark.metrics import interval_columns
+from inference_benchmark.tables import column_of, columns
 
 #: Okabe and Ito's colours, told apart by colour-blind readers too; dark enough and light enough for
 #: both themes.
@@ -18,16 +19,16 @@ _WIDTH, _HEIGHT, _LANE = 560, 280, 18
 
 THROUGHPUT = ("throughput_tok_per_s", "throughput (tokens/sec)")
 LATENCY = ("latency_s", "latency of one call (sec)")
+FIRST_TOKEN = ("first_token_s", "time to first token (sec)")
+DECODE = ("decode_tok_per_s", "decode throughput (tokens/sec)")
 
 
 def over_batch(rows: pandas.DataFrame, figure: tuple[str, str], description: str) -> altair.VConcatChart:
-    """A figure over the batch size, one line per column of the tables, and below it a lane per column
-    for cells without a figure: at zero they would read as a value."""
+    """A figure over the batch size with its 95 % intervals, one line per column of the tables, and below it a
+    lane per column for cells without a figure: at zero they would read as a value."""
     column, title = figure
-    pairs = columns(rows)
-    several = len({engine for engine, _ in pairs}) > 1
-    names = {pair: " ".join(pair) if several else pair[1] for pair in pairs}
-    rows = rows.assign(column=[names[pair] for pair in zip(rows["engine"], rows["precision"], strict=True)])
+    names = {key: heading.replace("<br>", " ") for key, heading in columns(rows).items()}
+    rows = rows.assign(column=[names[column_of(row)] for row in rows.to_dict("records")])
     sizes = sorted(set(rows["batch_size"]))
     powers = [2**n for n in range(20) if sizes[0] <= 2**n <= sizes[-1]] or sizes
     x = altair.X(
@@ -40,15 +41,17 @@ def over_batch(rows: pandas.DataFrame, figure: tuple[str, str], description: str
         scale=altair.Scale(domain=list(names.values()), range=COLOURS),
         legend=altair.Legend(title=None, orient="top"),
     )
+    y = altair.Y(f"{column}:Q", title=title, scale=altair.Scale(zero=True))
+    plain_x = x.copy(deep=True).axis(labels=False, title=None, grid=False, values=powers)
+    measured = altair.Chart(rows[rows["outcome"] == "ok"])
+    low, high = interval_columns(column)
     lines = (
-        altair.Chart(rows[rows["outcome"] == "ok"])
-        .mark_line(point=altair.OverlayMarkDef(size=40, filled=True), strokeWidth=2)
-        .encode(
-            x=x.copy(deep=True).axis(labels=False, title=None, grid=False, values=powers),
-            y=altair.Y(f"{column}:Q", title=title, scale=altair.Scale(zero=True)),
-            color=colour,
-        )
+        measured.mark_line(point=altair.OverlayMarkDef(size=40, filled=True), strokeWidth=2)
+        .encode(x=plain_x, y=y, color=colour)
         .properties(width=_WIDTH, height=_HEIGHT)
+    )
+    whiskers = measured.mark_rule(strokeWidth=1.5).encode(
+        x=plain_x, y=altair.Y(f"{low}:Q", title=title), y2=altair.Y2(f"{high}:Q"), color=colour
     )
     lanes = (
         altair.Chart(rows[rows["outcome"] != "ok"])
@@ -59,10 +62,10 @@ def over_batch(rows: pandas.DataFrame, figure: tuple[str, str], description: str
             text=altair.Text("outcome:N"),
             color=colour,
         )
-        .properties(width=_WIDTH, height=_LANE * len(pairs))
+        .properties(width=_WIDTH, height=_LANE * len(names))
     )
     return (
-        altair.vconcat(lines, lanes, spacing=4)
+        altair.vconcat(altair.layer(lines, whiskers), lanes, spacing=4)
         .resolve_scale(color="shared")
         .properties(description=description)
         .configure(background="transparent", font="system-ui, sans-serif")

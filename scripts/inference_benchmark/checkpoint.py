@@ -102,7 +102,7 @@ def fingerprint(folder: Path) -> str:
     Raises CheckpointError where the folder is no checkpoint.
     """
     read_config(folder)
-    files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    files = weights_files(folder)
     if not files:
         raise CheckpointError(f"{folder} holds no weights; allowed: a folder with {' or '.join(_WEIGHTS)} files")
     digest = hashlib.sha256((folder / "config.json").read_bytes())
@@ -114,6 +114,11 @@ def fingerprint(folder: Path) -> str:
             stream.seek(max(0, size - _SAMPLE_BYTES))
             digest.update(stream.read(_SAMPLE_BYTES))
     return digest.hexdigest()[:16]
+
+
+def weights_files(folder: Path) -> list[Path]:
+    """Every file of weights in a checkpoint's folder."""
+    return sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list
     # jsonschema takes to be imported, but names one error only, and takes 1.0 for an integer.
     with suppress(fastjsonschema.JsonSchemaException):
         fastjsonschema.compile(schema, use_default=False)(config)
-        if not _holds_float(config):
+        if not _holds_whole_float(config):
             return []
     import jsonschema
 
@@ -63,9 +63,9 @@ def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list
     return sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
 
 
-def _holds_float(value: Any) -> bool:
+def _holds_whole_float(value: Any) -> bool:
     parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    return isinstance(value, float) or any(map(_holds_float, parts))
+    return (isinstance(value, float) and value.is_integer()) or any(map(_holds_whole_float, parts))
 
 
 def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | None:
@@ -104,6 +104,7 @@ def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | Non
         batch_sizes=tuple(grid["batch_sizes"]),
         memory_limit_bytes=parse_bytes(grid["memory_limit"]),
         measurement=dict(config["measurement"]),
+        mixed_provenance=config["mixed_provenance"],
     )
 
 
@@ -115,6 +116,10 @@ def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
     for name, model in models.items():
         if is_sound("models", name):
             yield from _model_problems(f"models.{name}", model)
+    if is_sound("measurement") and "measurement" in config:
+        least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
+        if most < least:
+            yield f"measurement.max_seconds: {show(most)} is less than min_seconds; allowed: {show(least)} or more"
     for device, grid in config.get("grid", {}).items() if is_sound("grid") else ():
         if not is_sound("grid", device):
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
@@ -48,13 +49,27 @@ def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     sub = resolved(sub, schema)
     if "enum" in sub:
         return listing(sub["enum"])
+    if "const" in sub:
+        return show(sub["const"])
+    if "oneOf" in sub:
+        return " or ".join(allowed(option, schema) for option in sub["oneOf"])
     if "pattern" in sub:
         return f"text like {sub['pattern']}"
     kinds = sub.get("type", "anything")
-    words = {"integer": "an integer", "string": "a text", "object": "a mapping", "array": "a list", "null": "null"}
+    words = {
+        "integer": "an integer",
+        "number": "a number",
+        "boolean": "true or false",
+        "string": "a text",
+        "object": "a mapping",
+        "array": "a list",
+        "null": "null",
+    }
     text = " or ".join(words.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
     if "minimum" in sub:
-        text = text.replace("an integer", f"an integer >= {sub['minimum']}")
+        text = re.sub(r"(an integer|a number)", rf"\1 >= {sub['minimum']}", text)
+    if "exclusiveMinimum" in sub:
+        text = text.replace("a number", f"a number > {sub['exclusiveMinimum']}")
     if sub.get("minItems") or sub.get("minProperties") or sub.get("minLength"):
         text += ", not empty"
     if "required" in sub or "properties" in sub:

@@ -1,7 +1,8 @@
-"""What the kernel knows about memory: the limits that hold for this process, and whether it killed for them."""
+"""What the kernel knows: the limits that hold for this process, and whether it killed for memory."""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,16 +10,17 @@ from pathlib import Path
 _CGROUPS = Path("/sys/fs/cgroup")
 
 
-def memory_cgroups(membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> Iterator[Path]:
-    """The memory cgroup of this process and its ancestors that can be seen from here, nearest first."""
+def cgroups(controller: str, membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> Iterator[Path]:
+    """This process's cgroup for a controller (``memory``, ``cpu``) and its ancestors that can be seen from here,
+    nearest first."""
     if not membership.exists():
         return
     for line in membership.read_text().splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers == "":
             base = root / "unified" if (root / "unified").is_dir() else root
-        elif "memory" in controllers.split(","):
-            base = root / "memory"
+        elif controller in controllers.split(","):
+            base = root / controller
         else:
             continue
         # Inside a container the path is the host's and does not exist here; the root then is our own group.
@@ -34,7 +36,7 @@ def memory_cgroups(membership: Path = Path("/proc/self/cgroup"), root: Path = _C
 def oom_kills(groups: Iterator[Path] | None = None) -> dict[str, int]:
     """How often the kernel has killed for memory in each of our cgroups: {cgroup: count}."""
     counts = {}
-    for group in memory_cgroups() if groups is None else groups:
+    for group in cgroups("memory") if groups is None else groups:
         for name in ("memory.events", "memory.oom_control"):  # cgroup v2, v1
             match = re.search(r"^oom_kill (\d+)$", _read(group / name), re.MULTILINE)
             if match:
@@ -45,7 +47,7 @@ def oom_kills(groups: Iterator[Path] | None = None) -> dict[str, int]:
 def memory_limit(groups: Iterator[Path] | None = None) -> dict[str, int | str] | None:
     """The smallest cgroup memory limit that holds here, as {name, bytes}; None where there is none."""
     found = []
-    for group in memory_cgroups() if groups is None else groups:
+    for group in cgroups("memory") if groups is None else groups:
         for name in ("memory.max", "memory.limit_in_bytes"):  # cgroup v2, v1
             text = _read(group / name).strip()
             if text.isdigit() and int(text) < 2**60:  # v1 writes "no limit" as a number near 2**63
@@ -54,6 +56,26 @@ def memory_limit(groups: Iterator[Path] | None = None) -> dict[str, int | str] |
         return None
     n_bytes, name = min(found)
     return {"name": name, "bytes": n_bytes}
+
+
+def cpu_limit(groups: Iterator[Path] | None = None) -> float | None:
+    """How many CPUs' worth of time the cgroups allow; None where there is no such limit."""
+    found = []
+    for group in cgroups("cpu") if groups is None else groups:
+        quota, _, period = _read(group / "cpu.max").strip().partition(" ")  # cgroup v2
+        if not period:  # v1
+            quota, period = (_read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+        if quota.isdigit() and period.isdigit():
+            found.append(int(quota) / int(period))
+    return min(found, default=None)
+
+
+def container(root: Path = Path("/")) -> str | None:
+    """What kind of container this process is in, by the marks that they leave; None where there is none."""
+    for name, mark in (("docker", ".dockerenv"), ("podman", "run/.containerenv"), ("apptainer", ".singularity.d")):
+        if (root / mark).exists():
+            return name
+    return "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None
 
 
 def _read(path: Path) -> str:

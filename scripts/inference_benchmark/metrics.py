@@ -1,22 +1,85 @@
 """Every figure the tables show, as a formula of the raw samples. Each stands here and nowhere else.
 
-A *sample* is the wall time in seconds of one whole generate call: from token ids on the host to
-token ids on the host, prompt processing (prefill) included.
+*End-to-end latency* is the wall time of one whole generate call, token ids on the host to token ids on the
+host; *time to first token* (TTFT) is that of a call of the same shape with max_new_tokens=1: what prefill
+takes. What lies between the two is decode: N - 1 further steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from inference_benchmark import statistics
+from inference_benchmark.statistics import Estimate
 
 
-def latency_s(samples_s: Sequence[float]) -> float:
-    """Mean end-to-end latency of one generate call, in seconds."""
-    return sum(samples_s) / len(samples_s)
+class Figures(NamedTuple):
+    """What was measured of a cell, each with its 95 % interval.
+
+    Of one new token there is no decode; nor can it be told apart where all tokens took no longer than the
+    first. The last two are None then.
+    """
+
+    latency_s: Estimate
+    throughput_tok_per_s: Estimate
+    first_token_s: Estimate
+    time_per_output_token_s: Estimate | None = None
+    decode_tok_per_s: Estimate | None = None
 
 
-def throughput_tok_per_s(batch_size: int, new_tokens: int, samples_s: Sequence[float]) -> float:
-    """Generated tokens per second over all cycles: batch x new_tokens x cycles / total time."""
-    return batch_size * new_tokens * len(samples_s) / sum(samples_s)
+def interval_columns(name: str) -> tuple[str, str]:
+    """The columns with the ends of a figure's interval: ``latency_s`` -> ``latency_low_s``, ``latency_high_s``."""
+    stem, unit = re.fullmatch(r"(.+?)_(tok_per_s|s)", name).groups()
+    return f"{stem}_low_{unit}", f"{stem}_high_{unit}"
+
+
+def figures(record: Mapping[str, Any]) -> Figures:
+    """The figures of a record whose outcome is ok.
+
+    throughput = batch x N / latency; TPOT = (latency - TTFT) / (N - 1);
+    decode throughput = batch x (N - 1) / (latency - TTFT), N being the new tokens per row.
+    """
+    batch, new_tokens = record["cell"]["batch_size"], record["cell"]["workload"]["new_tokens"]
+    whole, first = ([run[name] for run in record["runs"]] for name in ("samples_s", "first_token_s"))
+    latency = statistics.estimate(whole)
+    throughput = latency.per(batch * new_tokens)
+    if new_tokens == 1:
+        return Figures(latency, throughput, latency)
+    first_token, decode = statistics.estimate(first), statistics.difference(whole, first)
+    if decode.value <= 0:
+        return Figures(latency, throughput, first_token)
+    steps = new_tokens - 1
+    return Figures(latency, throughput, first_token, decode.times(1 / steps), decode.per(batch * steps))
+
+
+def energy_per_token_j(record: Mapping[str, Any]) -> tuple[float, float] | None:
+    """(joules per generated token, its uncertainty from the counter's resolution); None without a counter.
+
+    Over the timed whole calls of all processes: prefill included.
+    """
+    runs = record["runs"]
+    if not runs or any(run["energy"] is None for run in runs):
+        return None
+    tokens = record["cell"]["batch_size"] * record["cell"]["workload"]["new_tokens"]
+    tokens *= sum(len(run["samples_s"]) for run in runs)
+    return tuple(sum(run["energy"][name] for run in runs) / tokens for name in ("joules", "resolution_j"))
+
+
+def memory_share(record: Mapping[str, Any]) -> float | None:
+    """The largest part of what there is that a process took: reserved of the device, or resident of the host.
+
+    Of the host there is what its cgroup allows, if that is less.
+    """
+    shares = []
+    for memory in (run["memory"] for run in record["runs"]):
+        if "peak_reserved_bytes" in memory:
+            shares.append(memory["peak_reserved_bytes"] / memory["device_total_bytes"])
+        elif "peak_rss_bytes" in memory:
+            limit = record["host"].get("memory_limit") or {"bytes": record["host"].get("memory_bytes")}
+            shares += [memory["peak_rss_bytes"] / limit["bytes"]] if limit["bytes"] else []
+    return max(shares, default=None)
 
 
 def ms_per_token(throughput: float) -> float:

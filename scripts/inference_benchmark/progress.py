@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark import metrics
 from inference_benchmark.cells import Cell, record_path
-from inference_benchmark.metrics import throughput_tok_per_s
 from inference_benchmark.units import format_duration
 
 RULE = "measure"
@@ -23,9 +25,11 @@ def outcome_text(record: Mapping[str, Any]) -> str:
         return f"oom during {record['reason']['phase']}"
     if record["outcome"] == "unsupported":
         return f"unsupported: {record['reason']['message']}"
-    cell = record["cell"]
-    figure = throughput_tok_per_s(cell["batch_size"], cell["workload"]["new_tokens"], record["samples_s"])
-    return f"{figure:,.1f} tok/s"
+    throughput = metrics.figures(record).throughput_tok_per_s
+    width = throughput.half_width
+    notes = [*record["stability"]["reasons"], *record["flags"]]
+    text = f"{throughput.value:,.1f} tok/s" + (f" ± {width:.1%}" if width is not None else "")
+    return text + (f" ({', '.join(note['name'] for note in notes)})" if notes else "")
 
 
 class CellLines(logging.Handler):
@@ -61,7 +65,7 @@ class CellLines(logging.Handler):
             self._line(cell, outcome_text(json.loads(Path(cell.path).read_bytes())))
         elif kind == "job_error" and event.jobid in self.jobs:
             cell, log = self.jobs.pop(event.jobid)
-            self._line(cell, f"failed, see {log}")
+            self._line(cell, f"failed{_first_words(log)}, see {log}")
 
     def _line(self, cell: Cell, ending: str) -> None:
         self.done += 1
@@ -82,6 +86,14 @@ class JobChatter(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
         said = _kind(record) in ("job_info", "job_started", "job_finished", "progress")
         return not said and record.msg != "Select jobs to execute..."
+
+
+def _first_words(log: str) -> str:
+    """`` (timeout)`` where a cell's log ends in that failure: what failed by itself, and what was stopped."""
+    with suppress(OSError):
+        found = re.findall(r"^measure\.py: timeout", Path(log).read_text(errors="replace"), re.MULTILINE)
+        return " (timeout)" if found else ""
+    return ""
 
 
 def attach(logger: logging.Logger, cells: Mapping[str, Cell], terse: bool) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import socket
 import subprocess
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,13 +29,12 @@ def software() -> dict[str, Any]:
     return versions
 
 
-def device(kind: str) -> dict[str, Any]:
-    """Name, driver and memory of the device that a worker started from this process gets as its first."""
-    if kind == "cpu":
-        return {"kind": kind, "name": machine.cpu_name()}
-    gpu = machine.visible(machine.gpus(), os.environ)[0]
+def device(gpu: machine.Gpu | None) -> dict[str, Any]:
+    """Name, driver and memory of the device a cell is measured on: this GPU, or the CPU where it is None."""
+    if gpu is None:
+        return {"kind": "cpu", "name": machine.cpu_name()}
     return {
-        "kind": kind,
+        "kind": "cuda",
         "name": gpu.name,
         "uuid": gpu.uuid,
         "memory_bytes": gpu.memory_bytes,
@@ -49,9 +50,29 @@ def host() -> dict[str, Any]:
         "architecture": platform.machine(),
         "cpu": machine.cpu_name(),
         "usable_cpus": machine.usable_cpus(),
+        "cpu_limit": evidence.cpu_limit(),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "memory_limit": evidence.memory_limit(),
+        "container": evidence.container(),
     }
+
+
+#: Variables that libraries under a worker read and that can change a figure.
+_DECISIVE = re.compile(
+    r"(OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|VECLIB|ONEDNN|DNNL|ATEN|TORCH|PYTORCH|TORCHINDUCTOR|TORCHDYNAMO|TRITON|CUDA"
+    r"|CUBLAS|CUDNN|NCCL|MALLOC|BITSANDBYTES|BNB|TRANSFORMERS|ACCELERATE)_\w+"
+    r"|NVIDIA_TF32_OVERRIDE|LD_PRELOAD|GLIBC_TUNABLES"
+)
+#: Among them, those that say where something is (the leased device stands in the record), and secrets.
+_IRRELEVANT = re.compile(
+    r"CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|\w+_(HOME|PATH|DIR|ROOT|CACHE|VERSION)|\w*(TOKEN|KEY|SECRET|PASS)\w*"
+)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a worker's environment that can change its speed."""
+    names = (name for name in sorted(environ) if _DECISIVE.fullmatch(name) and not _IRRELEVANT.fullmatch(name))
+    return {name: environ[name] for name in names}
 
 
 def git(folder: Path | None = None) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The record of one cell: raw samples, evidence and provenance. Never a derived figure."""
+"""The record of one cell: raw samples, evidence, provenance, and a verdict on them. Never a derived figure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from inference_benchmark.cells import Cell, difference
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class RecordError(ValueError):
@@ -40,12 +40,27 @@ def check(record: Any) -> None:
         _validator()(record)
     except fastjsonschema.JsonSchemaException as error:
         raise RecordError(error.message.removeprefix("data.")) from None
-    if not all(map(math.isfinite, record["samples_s"])):
-        raise RecordError("samples_s holds a value that is no finite number of seconds")
-    if (record["outcome"] == "ok") != (record["reason"] is None):
-        raise RecordError(f"outcome {record['outcome']} contradicts reason {record['reason']!r}")
-    if record["outcome"] == "ok" and len(record["samples_s"]) != record["cell"]["measurement"]["cycles"]:
-        raise RecordError(f"outcome ok with {len(record['samples_s'])} samples, not one per cycle")
+    outcome, runs, cell = record["outcome"], record["runs"], record["cell"]
+    for name in ("warmup_s", "samples_s", "first_token_s"):
+        if not all(math.isfinite(seconds) for run in runs for seconds in run[name]):
+            raise RecordError(f"{name} holds a value that is no finite number of seconds")
+    if (outcome == "ok") != (record["reason"] is None):
+        raise RecordError(f"outcome {outcome} contradicts reason {record['reason']!r}")
+    if outcome == "ok":
+        _check_complete(record["stability"], runs, cell)
+
+
+def _check_complete(stability: Any, runs: list[dict[str, Any]], cell: Mapping[str, Any]) -> None:
+    """Raises RecordError where a measured cell lacks what makes it one."""
+    wanted = cell["measurement"]
+    if stability is None:
+        raise RecordError("outcome ok without a verdict on its stability")
+    if len(runs) != wanted["processes"]:
+        raise RecordError(f"outcome ok with {len(runs)} runs, not one per process")
+    for name in ("samples_s", "first_token_s") if cell["workload"]["new_tokens"] > 1 else ("samples_s",):
+        for run in runs:
+            if len(run[name]) < wanted["min_cycles"]:
+                raise RecordError(f"outcome ok with {len(run[name])} of {name}, fewer than min_cycles")
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -20,11 +20,16 @@ def render(summary: pandas.DataFrame, provenance: Mapping[str, Any], template: P
         loader=jinja2.FileSystemLoader(template.parent), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters["bytes"] = format_bytes
+    environment.globals["marked"] = tables.marked
     return environment.get_template(template.name).render(
         provenance=provenance,
         origin=sentence(provenance),
         sections=[_section(*group) for group in tables.groups(summary)],
     )
+
+
+#: What makes a column of the tables.
+KEY = ("engine", "precision", "variant")
 
 
 def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any]:
@@ -40,14 +45,30 @@ def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any
         "counts": rows["outcome"].value_counts().to_dict(),
         "best": []
         if measured.empty
-        else [_best(group) for _, group in measured.groupby(["engine", "precision"], sort=False)],
+        else [_best(group) for _, group in measured.fillna({"variant": ""}).groupby(list(KEY), sort=False)],
         "charts": [
-            charts.svg(charts.over_batch(rows, charts.THROUGHPUT, f"Throughput over batch size: {where}")),
-            charts.svg(charts.over_batch(rows, charts.LATENCY, f"Latency over batch size: {where}")),
+            charts.svg(charts.over_batch(rows, figure, f"{title} over batch size: {where}"))
+            for figure, title in (
+                (charts.THROUGHPUT, "Throughput"),
+                (charts.LATENCY, "Latency"),
+                (charts.FIRST_TOKEN, "Time to first token"),
+                (charts.DECODE, "Decode throughput"),
+            )
+            if measured[figure[0]].notna().any() or figure in (charts.THROUGHPUT, charts.LATENCY)
         ],
         "tables": [
-            ("Throughput (tokens/sec | msec/token)", *_html_table(rows, tables.throughput_text)),
-            ("Latency (sec)", *_html_table(rows, tables.latency_text)),
+            (
+                title,
+                explanation,
+                [text.split("<br>") for text in headings],
+                [[cell.replace("\\|", "|") for cell in row] for row in cells],
+            )
+            for title, explanation, headings, cells in tables.tables(rows)
+        ],
+        "doubts": [
+            row | {"why": ", ".join(filter(None, (tables.said(row, c) for c in ("unstable_because", "flags"))))}
+            for row in measured.astype(object).fillna("").to_dict("records")
+            if row["unstable_because"] or row["flags"]
         ],
         "endings": rows[rows["outcome"] != "ok"].astype(object).fillna("").to_dict("records"),
     }
@@ -56,9 +77,3 @@ def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any
 def _best(rows: pandas.DataFrame) -> dict[str, Any]:
     """The row of the highest throughput in one column of the tables."""
     return rows.loc[rows["throughput_tok_per_s"].idxmax()].to_dict()
-
-
-def _html_table(rows: pandas.DataFrame, show: tables.Show) -> tuple[list[list[str]], list[list[str]]]:
-    """Headings as lists of lines, and cells, without Markdown's escapes."""
-    headings, cells = tables.table(rows, show)
-    return [text.split("<br>") for text in headings], [[cell.replace("\\|", "|") for cell in row] for row in cells]

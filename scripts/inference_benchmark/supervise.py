@@ -1,97 +1,134 @@
-"""The parent: starts a worker, sleeps on it, and says how it ended. Imports no torch.
-
-It reads a pipe and does nothing else while the worker measures: on two cores, a parent that polls is
-half of what gets measured.
-"""
+"""One cell from its device to its record: runs the workers and says how they ended. Imports no torch."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import nullcontext
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from inference_benchmark import checkpoint, engines, evidence, machine, provenance, record
-from inference_benchmark.cells import Cell
+from inference_benchmark import (
+    checkpoint,
+    conditions,
+    engines,
+    evidence,
+    lease,
+    machine,
+    provenance,
+    record,
+    statistics,
+)
+from inference_benchmark.cells import Cell, Watch
+from inference_benchmark.machine import Gpu
 from inference_benchmark.precision import PRECISIONS
+from inference_benchmark.worker_process import Story, WorkerProcess
 
 
 class MeasurementError(RuntimeError):
     """The cell could not be measured and memory is not the reason; the message says what happened."""
 
 
-@dataclass
-class Story:
-    """What a worker told before it ended, and how it ended."""
-
-    phase: str = "start"
-    load_s: float | None = None
-    calls_s: dict[str, list[float]] = field(default_factory=lambda: {"warm-up": [], "measure": []})
-    memory: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=dict)
-    end: dict[str, Any] | None = None
-    returncode: int | None = None
-
-    def hear(self, event: Mapping[str, Any]) -> None:
-        match event["event"]:
-            case "phase":
-                self.phase = event["phase"]
-            case "load":
-                self.load_s = event["seconds"]
-            case "call":
-                self.calls_s[event["phase"]].append(event["seconds"])
-            case "memory" | "describe" as kind:
-                name = "memory" if kind == "memory" else "model"
-                setattr(self, name, event[name])
-            case "end":
-                self.end = dict(event)
+class MeasurementTimeout(MeasurementError):
+    """A worker had not ended when its time was up, and was killed."""
 
 
-def measure(cell: Cell) -> dict[str, Any]:
-    """Measure a cell in a worker process and return its record.
+def measure(cell: Cell, watch: Watch) -> dict[str, Any]:
+    """Measure a cell in worker processes and return its record.
 
-    Raises MeasurementError and checkpoint.CheckpointError where there is nothing to record.
+    Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
     """
     for what, name, known in (("engine", cell.engine, engines.ENGINES), ("precision", cell.precision, PRECISIONS)):
         if name not in known:
             raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(known)}")
-    if cell.device == "cuda" and not machine.visible(machine.gpus(), os.environ):
-        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
-        raise MeasurementError(f"the cell asks for cuda and no GPU is visible here (CUDA_VISIBLE_DEVICES is {shown})")
-    weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
-    started_at, kills_before = _now(), evidence.oom_kills()
-    with _Worker(cell, weights) as worker:
-        # Gathered while the worker is still importing, well before it loads anything.
-        origin = {
-            "software": provenance.software(),
-            "device": provenance.device(cell.device),
-            "host": provenance.host(),
-            "git": provenance.git(),
-        }
-        story = worker.listen()
-    outcome, reason = classify(story, cell, origin, kills_before, evidence.oom_kills())
-    warmups = story.calls_s["warm-up"]
+    with _device(cell) as gpu:
+        weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
+        busy = _busy(gpu, watch)
+        started_at, kills_before = _now(), evidence.oom_kills()
+        stories: list[Story] = []
+        origin: dict[str, Any] = {}
+        while len(stories) < cell.measurement["processes"]:
+            with WorkerProcess(cell, weights, gpu) as worker:
+                # Gathered while the worker is still importing, well before it loads anything.
+                origin = origin or _origin(cell, gpu, worker.environment)
+                stories.append(worker.listen(watch))
+            outcome, reason = classify(stories[-1], cell, origin, kills_before, evidence.oom_kills())
+            if outcome != "ok":
+                break
+        ended_at = _now()
+    runs = [story.run() for story in stories]
     return {
         "schema_version": record.SCHEMA_VERSION,
         "cell": json.loads(cell.to_json()),
         "outcome": outcome,
         "reason": reason,
-        "load_s": story.load_s,
-        "first_call_s": warmups[0] if warmups else None,
-        "warmup_s": warmups[1:],
-        "samples_s": story.calls_s["measure"],
-        "memory": story.memory,
-        "model": {**story.model, "weights": str(weights) if weights else None},
+        "runs": runs,
+        "stability": _stability(cell, runs) if outcome == "ok" else None,
+        "flags": flags(stories, cell, busy),
+        "model": {**stories[-1].model, "weights": str(weights) if weights else None},
         **origin,
         "started_at": started_at,
-        "ended_at": _now(),
+        "ended_at": ended_at,
     }
+
+
+def _device(cell: Cell):
+    """A context that holds the GPU of a cell, None for one on the CPU. Raises MeasurementError."""
+    if cell.device != "cuda":
+        return nullcontext(None)
+    gpus = machine.visible(machine.gpus(), os.environ)
+    if not gpus:
+        shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
+        raise MeasurementError(f"the cell asks for cuda and no GPU is visible here (CUDA_VISIBLE_DEVICES is {shown})")
+    return lease.hold(gpus)
+
+
+def _busy(gpu: Gpu | None, watch: Watch) -> str | None:
+    """Who else uses the GPU, in words. Raises MeasurementError where that is not to be."""
+    users = conditions.busy(gpu) if gpu else None
+    if users and watch.exclusive == "fail":
+        raise MeasurementError(f"GPU {gpu.uuid} is in use: {users}; wait, or set watch.exclusive: warn")
+    if users:
+        print(f"GPU {gpu.uuid} is in use: {users}; the cell is measured and flagged", file=sys.stderr)
+    return users
+
+
+def _origin(cell: Cell, gpu: Gpu | None, environment: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "software": provenance.software(),
+        "device": provenance.device(gpu),
+        "host": provenance.host(),
+        "environment": provenance.environment(environment),
+        "git": provenance.git(),
+    }
+
+
+def _stability(cell: Cell, runs: list[dict[str, Any]]) -> dict[str, Any]:
+    warmups, samples = ([run[name] for run in runs] for name in ("warmup_s", "samples_s"))
+    return statistics.stability(warmups, samples, cell.measurement)
+
+
+def flags(stories: list[Story], cell: Cell, busy: str | None) -> list[dict[str, str]]:
+    """What a reader must know before relying on a cell, each a name and a message with the evidence."""
+    found = [{"name": "gpu-busy-at-start", "message": f"when the cell started, {busy}"}] if busy else []
+    for story in stories:
+        found += conditions.flags(story.conditions, cell.device) if story.conditions else []
+        if rows := story.model.get("non_finite_rows"):
+            message = (
+                f"in {rows} of {cell.batch_size} rows a largest logit was NaN or infinite: the answers mean nothing"
+            )
+            found.append({"name": "non-finite-logits", "message": message})
+        if graphs := story.model.get("compiled_graphs_while_timed"):
+            found.append({"name": "compiled-while-timed", "message": f"{graphs} graphs were compiled in timed calls"})
+        if story.energy_error:
+            found.append({"name": "energy-unknown", "message": story.energy_error})
+    first: dict[str, dict[str, str]] = {}
+    for flag in found:
+        first.setdefault(flag["name"], flag)
+    return list(first.values())
 
 
 def classify(
@@ -108,6 +145,8 @@ def classify(
     """
     end = story.end or {}
     outcome = end.get("outcome")
+    if outcome == "timeout":
+        raise MeasurementTimeout(f"timeout during {story.phase}: {end['message']}")
     if outcome == "ok" and story.returncode == 0:
         return "ok", None
     reason = {"phase": story.phase, "exception_type": None, "limit": None, "evidence": {}}
@@ -128,45 +167,6 @@ def classify(
             "evidence": {"oom_kill_before": dict(kills_before), "oom_kill_after": dict(kills_after)},
         }
     raise MeasurementError(f"the worker {_how_it_ended(story.returncode)} during {story.phase}")
-
-
-class _Worker:
-    """A worker process that is gone when the block is left, however it is left."""
-
-    def __init__(self, cell: Cell, weights: Path | None) -> None:
-        self.request = json.dumps({"cell": cell.to_json(), "checkpoint": str(weights) if weights else None})
-        threads = str(cell.measurement["threads"] or machine.usable_cpus())
-        # Snakemake sets OMP_NUM_THREADS to the rule's threads, which count jobs here, not cores; weights
-        # are on disk by now, so the hub is not asked; NVML and CUDA are to count devices alike.
-        self.environment = checkpoint.child_environment(
-            OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID"
-        )
-
-    def __enter__(self) -> _Worker:
-        self.pipe, writing_end = os.pipe()
-        command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
-        try:
-            self.process = subprocess.Popen(
-                command, env=self.environment, pass_fds=[writing_end], stdin=subprocess.DEVNULL, stdout=sys.stderr
-            )
-        finally:
-            os.close(writing_end)
-        return self
-
-    def listen(self) -> Story:
-        """Sleep until the worker has ended, then return all it told."""
-        story = Story()
-        with os.fdopen(self.pipe) as stream:
-            for line in stream:
-                if line.endswith("\n"):  # a killed worker may leave half a line
-                    story.hear(json.loads(line))
-        story.returncode = self.process.wait()
-        return story
-
-    def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
-            self.process.wait()
 
 
 def _limit(cell: Cell, origin: Mapping[str, Any]) -> dict[str, Any] | None:

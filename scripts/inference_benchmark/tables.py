@@ -1,4 +1,4 @@
-"""The summary as Markdown: throughput and latency, one row per batch size, one column per precision."""
+"""The summary as Markdown: one table per figure, one row per batch size, one column per precision."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from inference_benchmark.precision import PRECISIONS
 from inference_benchmark.units import format_bytes
 
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
+#: Behind a figure whose samples do not repeat well, and one measured under conditions to know of.
+UNSTABLE, FLAGGED = "†", "‡"
 
 Show = Callable[[Mapping[str, Any]], str]
 
@@ -25,34 +27,111 @@ def latency_text(row: Mapping[str, Any]) -> str:
     return f"{row['latency_s']:.2f}"
 
 
+def first_token_text(row: Mapping[str, Any]) -> str:
+    """A measured cell in the table of first tokens: milliseconds."""
+    return f"{row['first_token_s'] * 1000:.1f}"
+
+
+def decode_text(row: Mapping[str, Any]) -> str:
+    """A measured cell in the decode table: tokens/sec, msec per token of a row; blank where there is no decode."""
+    if pandas.isna(row["decode_tok_per_s"]):
+        return ""
+    return f"{row['decode_tok_per_s']:.2f} \\| {row['time_per_output_token_s'] * 1000:.2f}"
+
+
+def energy_text(row: Mapping[str, Any]) -> str:
+    """A measured cell in the energy table: joules per token; blank where there was no counter."""
+    if pandas.isna(row["energy_per_token_j"]):
+        return ""
+    return f"{row['energy_per_token_j']:.3g} ± {row['energy_per_token_resolution_j']:.1g}"
+
+
+#: (heading, what its figures are, how a cell shows them) of every table, in order.
+TABLES = (
+    (
+        "Throughput (tokens/sec | msec/token)",
+        "tokens/sec = batch_size x new tokens / latency, prompt processing inside; msec/token = 1000 / (tokens/sec).",
+        throughput_text,
+    ),
+    ("Latency (sec)", "mean time of one generate call for the whole batch.", latency_text),
+    (
+        "Time to first token (msec)",
+        "TTFT, prefill: mean time of a call of the same shape with max_new_tokens=1.",
+        first_token_text,
+    ),
+    (
+        "Decode (tokens/sec | msec/token of a row)",
+        "tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT); "
+        "time per output token, TPOT = (latency - TTFT) / (new tokens - 1).",
+        decode_text,
+    ),
+    ("Energy (joules/token)", "counted by the device over the timed calls, prefill inside.", energy_text),
+)
+
+
+def marked(row: Mapping[str, Any], text: str) -> str:
+    """A figure with the marks that its cell deserves."""
+    marks = (UNSTABLE if said(row, "unstable_because") else "") + (FLAGGED if said(row, "flags") else "")
+    return text + marks if text else ""
+
+
+def said(row: Mapping[str, Any], column: str) -> str:
+    """A text of the summary; "" where there is none."""
+    return "" if pandas.isna(row[column]) else str(row[column])
+
+
+def tables(rows: pandas.DataFrame) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
+    """(heading, explanation, column headings, cells) of every table that shows anything for these rows."""
+    for title, explanation, show in TABLES:
+        headings, cells = table(rows, show)
+        # Throughput and latency stand even where nothing fitted; the others only where there is a figure.
+        if show in (throughput_text, latency_text) or any(show(r) for r in _measured(rows)):
+            yield title, explanation, headings, cells
+
+
+def _measured(rows: pandas.DataFrame) -> list[dict[str, Any]]:
+    return rows[rows["outcome"] == "ok"].to_dict("records")
+
+
 def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, pandas.DataFrame]]:
     """(model, workload, their rows) in the summary's order."""
     for (model, workload), rows in summary.groupby(["model", "workload"], sort=False):
         yield model, workload, rows
 
 
-def columns(rows: pandas.DataFrame) -> list[tuple[str, str]]:
-    """The (engine, precision) pairs that make the columns, in the summary's order."""
-    return list(dict.fromkeys(zip(rows["engine"], rows["precision"], strict=True)))
+#: What makes a column: cells of one engine, one precision and, where records are split, one variant.
+Column = tuple[str, str, str]
 
 
-def heading(engine: str, precision: str, several_engines: bool) -> str:
-    """A column's heading; the engine is named where there are several."""
-    return f"{engine}<br>{PRECISIONS[precision].heading}" if several_engines else PRECISIONS[precision].heading
+def columns(rows: pandas.DataFrame) -> dict[Column, str]:
+    """The columns of a table in the summary's order, each with its heading, lines parted by ``<br>``.
+
+    The engine is named where there are several.
+    """
+    keys = list(dict.fromkeys(column_of(row) for row in rows.to_dict("records")))
+    several = len({engine for engine, _, _ in keys}) > 1
+    return {
+        (engine, precision, variant): "<br>".join(
+            part for part in (engine if several else "", PRECISIONS[precision].heading, variant) if part
+        )
+        for engine, precision, variant in keys
+    }
+
+
+def column_of(row: Mapping[str, Any]) -> Column:
+    return row["engine"], row["precision"], said(row, "variant")
 
 
 def table(rows: pandas.DataFrame, show: Show) -> tuple[list[str], list[list[str]]]:
     """(headings, cells) of one model and workload: what show makes of a measured cell, ``oom`` where it did
     not fit, ``n/a`` where the device or library cannot do it, blank where there is no record."""
-    pairs = columns(rows)
-    several = len({engine for engine, _ in pairs}) > 1
-    headings = ["batch_size", *(heading(engine, precision, several) for engine, precision in pairs)]
-    shown: dict[tuple[str, str, int], str] = {}
+    keys = columns(rows)
+    shown: dict[tuple[Column, int], str] = {}
     for row in rows.to_dict("records"):
-        text = show(row) if row["outcome"] == "ok" else ENDINGS.get(row["outcome"], "")
-        shown[row["engine"], row["precision"], row["batch_size"]] = text
+        text = marked(row, show(row)) if row["outcome"] == "ok" else ENDINGS.get(row["outcome"], "")
+        shown[column_of(row), row["batch_size"]] = text
     batch_sizes = sorted(set(rows["batch_size"]))
-    return headings, [[str(b), *(shown.get((*pair, b), "") for pair in pairs)] for b in batch_sizes]
+    return ["batch_size", *keys.values()], [[str(b), *(shown.get((key, b), "") for key in keys)] for b in batch_sizes]
 
 
 def markdown(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
@@ -76,13 +155,11 @@ def document(summary: pandas.DataFrame) -> str:
             f"### {model} on {first['machine']}\n\n"
             f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; "
             f"engine: {engines}. "
-            "Greedy, every row generated to full length; prompt processing is inside every figure."
-            f"{_legend(rows)}\n\n"
-            "Throughput (tokens/sec | msec/token): tokens/sec = batch_size x new tokens x cycles / total time, "
-            "msec/token = 1000 / (tokens/sec).\n\n"
-            f"{markdown(*table(rows, throughput_text))}\n"
-            "Latency (sec): mean time of one generate call for the whole batch.\n\n"
-            f"{markdown(*table(rows, latency_text))}"
+            f"Greedy, every row generated to full length.{_legend(rows)}\n\n"
+            + "\n".join(
+                f"{title}: {explanation}\n\n{markdown(headings, cells)}"
+                for title, explanation, headings, cells in tables(rows)
+            )
         )
     return "\n".join(parts)
 
@@ -96,6 +173,11 @@ def _legend(rows: pandas.DataFrame) -> str:
         text += f" `oom`: out of memory{within}."
     if "unsupported" in set(rows["outcome"]):
         text += " `n/a`: this device or library cannot do it."
+    measured = _measured(rows)
+    if any(said(row, "unstable_because") for row in measured):
+        text += f" {UNSTABLE}: the samples do not repeat well; summary.csv says why."
+    if any(said(row, "flags") for row in measured):
+        text += f" {FLAGGED}: measured under conditions to know of; summary.csv has them."
     if "fake" in set(rows["engine"]):
         text += " **The engine `fake` makes up its times: these figures are no measurement.**"
     return text

@@ -1,4 +1,4 @@
-"""The child process: load, warm up, time. Tells its parent each step as one JSON line.
+"""The child process: load, warm up, time whole calls, time first tokens. Tells its parent each step as a JSON line.
 
 One process per cell, because memory that one cell has taken is never quite given back.
 """
@@ -10,14 +10,18 @@ import json
 import os
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import engines
+import scipy.special  # noqa: F401  the stop rule needs it: under a tight memory limit, OpenBLAS cannot start
+
+from inference_benchmark import energy, engines, statistics
 from inference_benchmark.cells import Cell
-from inference_benchmark.machine import usable_cpus
+from inference_benchmark.machine import Gpu, usable_cpus
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -28,8 +32,8 @@ class WrongOutputError(RuntimeError):
     """The engine did not generate what it was asked for, so its time says nothing."""
 
 
-def run(cell: Cell, checkpoint: Path | None, tell: Tell) -> None:
-    """Measure a cell, telling ``phase``, ``load``, ``call`` and ``describe`` events, last ``end``.
+def run(cell: Cell, checkpoint: Path | None, gpu: Gpu | None, tell: Tell) -> None:
+    """Measure a cell, telling each step as an event (see supervise.Story), last ``end``.
 
     Out of memory and unsupported precisions end it early as events; any other exception is raised.
     """
@@ -48,6 +52,7 @@ def run(cell: Cell, checkpoint: Path | None, tell: Tell) -> None:
         if reason := engine.unsupported(cell.precision):
             tell("end", outcome="unsupported", message=reason)
             return
+        counter = energy.open_counter(gpu)
         if cell.memory_limit_bytes is not None:
             engine.limit_memory(cell.memory_limit_bytes)
         enter("load")
@@ -56,18 +61,86 @@ def run(cell: Cell, checkpoint: Path | None, tell: Tell) -> None:
         engine.synchronize()
         tell("load", seconds=engine.clock() - began)
         tell("describe", model=engine.describe())
-        prompts = draw_prompts(cell, engine.vocab_size)
-        for phase_name, n_calls in (("warm-up", "warmup_calls"), ("measure", "cycles")):
-            enter(phase_name)
-            for _ in range(cell.measurement[n_calls]):
-                tell("call", phase=phase_name, seconds=timed_call(engine, prompts, cell.workload["new_tokens"]))
+        prompts, new_tokens = draw_prompts(cell, engine.vocab_size), cell.workload["new_tokens"]
+        enter("warm-up")
+        calls_s: list[float] = []
+        try:
+            _warm_up(engine, prompts, new_tokens, cell.measurement, calls_s, tell)
+        finally:
+            tell("calls", phase=phase, seconds=calls_s)
+        compiled = engine.compiled_graphs()
+        engine.reset_peak_memory()
+        # What the figures of a cell are about comes first; with it, its memory and its energy.
+        with _metered(engine, counter, tell):
+            enter("measure")
+            _repeat(engine, prompts, new_tokens, cell.measurement, phase, tell)
         tell("memory", memory=engine.memory())
+        if new_tokens > 1:
+            timed_call(engine, engine.generate, prompts, 1)
+            enter("first-token")
+            _repeat(engine, prompts, 1, cell.measurement, phase, tell)
+        compiled_late = engine.compiled_graphs() - compiled
+        tell("describe", model={"compiled_graphs": compiled, "compiled_graphs_while_timed": compiled_late})
         tell("end", outcome="ok")
     except Exception as error:
         if engine is None or not engine.is_out_of_memory(error):
             raise
         tell("memory", memory=engine.memory())
         tell("end", outcome="oom", phase=phase, exception_type=_qualified(error), message=str(error))
+
+
+def _warm_up(
+    engine, prompts, new_tokens: int, measurement: Mapping[str, Any], calls_s: list[float], tell: Tell
+) -> None:
+    """Untimed calls until the last two agree or their number is spent; calls_s takes their seconds.
+
+    The first is looked into as well: nothing may look into one that is timed.
+    """
+
+    def observe(prompts, new_tokens: int):
+        output, facts = engine.observe(prompts, new_tokens)
+        tell("describe", model=facts)
+        return output
+
+    calls_s.append(timed_call(engine, observe, prompts, new_tokens))
+    tolerance = measurement["warmup_tolerance_percent"] / 100
+    while len(calls_s) < measurement["max_warmup_calls"] and not statistics.agree(calls_s, tolerance):
+        calls_s.append(timed_call(engine, engine.generate, prompts, new_tokens))
+
+
+def _repeat(engine, prompts, new_tokens: int, measurement: Mapping[str, Any], phase: str, tell: Tell) -> None:
+    """Timed calls until there are enough. They are told at the end: the parent sleeps meanwhile."""
+    samples_s: list[float] = []
+    try:
+        while not statistics.enough(samples_s, measurement):
+            samples_s.append(timed_call(engine, engine.generate, prompts, new_tokens))
+    finally:
+        tell("calls", phase=phase, seconds=samples_s)
+
+
+@contextmanager
+def _metered(engine: engines.Engine, counter: energy.Counter | None, tell: Tell) -> Iterator[None]:
+    """Tell the energy that the device took while in the block, where there is a counter.
+
+    Read with the device idle, so that no work is still to be paid for (Zeus, arXiv:2208.06102).
+    """
+    if counter is None:
+        yield
+        return
+    try:
+        interval_s = counter.settle()
+        began, began_j = time.perf_counter(), counter.read_j()
+    except energy.EnergyError as error:
+        tell("energy", error=str(error))
+        yield
+        return
+    yield
+    engine.synchronize()
+    try:
+        joules = counter.read_j() - began_j
+        tell("energy", energy=energy.measured(counter, joules, time.perf_counter() - began, interval_s))
+    except energy.EnergyError as error:
+        tell("energy", error=str(error))
 
 
 def draw_prompts(cell: Cell, vocab_size: int):
@@ -78,14 +151,14 @@ def draw_prompts(cell: Cell, vocab_size: int):
     return numpy.random.default_rng(cell.measurement["seed"]).integers(vocab_size, size=shape, dtype=numpy.int64)
 
 
-def timed_call(engine: engines.Engine, prompts, new_tokens: int) -> float:
+def timed_call(engine: engines.Engine, generate: Callable, prompts, new_tokens: int) -> float:
     """Seconds of one generate call, host to host, the device idle on both sides.
 
     Raises WrongOutputError unless every row has exactly new_tokens tokens.
     """
     engine.synchronize()
     began = engine.clock()
-    output = engine.generate(prompts, new_tokens)
+    output = generate(prompts, new_tokens)
     engine.synchronize()
     seconds = engine.clock() - began
     wanted = (len(prompts), new_tokens)
@@ -100,7 +173,7 @@ def timed_call(engine: engines.Engine, prompts, new_tokens: int) -> float:
 
 
 def main(request: str, pipe: int) -> int:
-    """request: JSON with cell and checkpoint. pipe: descriptor the events are written to."""
+    """request: JSON with cell, checkpoint and gpu. pipe: descriptor the events are written to."""
     os.set_inheritable(pipe, False)
     _die_with_parent()
     order: dict[str, Any] = json.loads(request)
@@ -109,8 +182,10 @@ def main(request: str, pipe: int) -> int:
         def tell(event: str, **facts: Any) -> None:
             stream.write(json.dumps({"event": event, **facts}) + "\n")
 
+        checkpoint = Path(order["checkpoint"]) if order["checkpoint"] else None
+        gpu = Gpu(**order["gpu"]) if order["gpu"] else None
         try:
-            run(Cell.from_json(order["cell"]), Path(order["checkpoint"]) if order["checkpoint"] else None, tell)
+            run(Cell.from_json(order["cell"]), checkpoint, gpu, tell)
         except Exception as error:
             traceback.print_exc()
             tell("end", outcome="error", exception_type=_qualified(error), message=str(error))

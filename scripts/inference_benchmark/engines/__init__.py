@@ -49,7 +49,8 @@ class Engine(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Facts of the loaded model for the record: parameters, dtypes, attention, library settings."""
+        """Facts of the loaded model for the record: parameters, dtypes, attention, what is quantised, device map,
+        threads, and the library's settings that decide speed."""
 
     @abstractmethod
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
@@ -60,12 +61,28 @@ class Engine(ABC):
         """
 
     @abstractmethod
+    def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
+        """The same call looked into, never timed as a sample: its tokens, and what is only seen while it runs.
+
+        Facts for the record beside those of describe: ``cache`` and ``activations`` as found, and
+        ``non_finite_rows``, how many rows had a logit that is no finite number at any step.
+        """
+
+    @abstractmethod
+    def compiled_graphs(self) -> int:
+        """How many graphs this process has compiled so far; 0 where everything ran eagerly."""
+
+    @abstractmethod
     def synchronize(self) -> None:
         """Return when the device has nothing left to do."""
 
     @abstractmethod
+    def reset_peak_memory(self) -> None:
+        """Let peaks count from here on."""
+
+    @abstractmethod
     def memory(self) -> dict[str, int]:
-        """Bytes in use and at their peak: what the record's ``memory`` holds."""
+        """Bytes after loading and at their peaks since the last reset: what the record's ``memory`` holds."""
 
     @abstractmethod
     def is_out_of_memory(self, error: BaseException) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import resource
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -19,16 +20,29 @@ class GrowthLimit:
         """Raises OSError where the system has no such limit."""
         if not sys.platform.startswith("linux"):
             raise OSError("memory_limit on the CPU needs Linux (RLIMIT_DATA counts no mappings elsewhere)")
-        status = Path("/proc/self/status").read_text()
-        in_use = int(re.search(r"^VmData:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024
-        self.ceiling = in_use + n_bytes
+        self.ceiling = _status_bytes("VmData") + n_bytes
 
     def hold(self, extra_bytes: int = 0) -> None:
         """From now on, allocations that would exceed the limit and extra_bytes fail."""
         resource.setrlimit(resource.RLIMIT_DATA, (self.ceiling + extra_bytes, resource.RLIM_INFINITY))
 
 
-def peak_rss_bytes() -> int:
-    """The largest resident set this process has had."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+def reset_peak_rss() -> None:
+    """Let the peak count from here on, where the system can do that (Linux, proc(5): clear_refs)."""
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def rss_bytes() -> dict[str, int]:
+    """The resident set now and at its peak since the last reset: {rss_bytes, peak_rss_bytes}."""
+    if sys.platform.startswith("linux"):
+        return {"rss_bytes": _status_bytes("VmRSS"), "peak_rss_bytes": _status_bytes("VmHWM")}
+    import psutil
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, of the whole process there
+    return {"rss_bytes": psutil.Process().memory_info().rss, "peak_rss_bytes": peak}
+
+
+def _status_bytes(name: str) -> int:
+    status = Path("/proc/self/status").read_text()
+    return int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024

@@ -1,10 +1,16 @@
-"""An engine that makes up its times, exactly, for tests of the pipeline and of its own overhead.
+"""An engine that makes up its times, for tests of the pipeline and of its own overhead.
+
+Without FAKE_ENGINE a call takes SECONDS x tokens x (1 + batch / 64), exactly, and no time at all.
 
 Nothing it reports is a measurement; every record, path and table names it.
 
 FAKE_ENGINE in the environment, JSON, makes it misbehave:
-``sleep_s``: real seconds per call; ``fault``: error, nan-clock, short, padded, kill or hog, in generate;
-``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault.
+``sleep_s``: real seconds per call. ``real_clock``: the clock tells these, so that a call takes what it takes.
+``scatter``: [processes, calls], standard deviations of the logarithm of the time, drawn anew in each.
+``slow``: calls take so many times as long. ``drift``: each call takes this part longer than the one before.
+``fault``: error, oom, nan-clock, back-clock, nan-logits, short, padded, kill, hang or hog, in generate;
+``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault;
+``at_load``: the fault comes while loading.
 """
 
 from __future__ import annotations
@@ -36,7 +42,11 @@ class FakeEngine(Engine):
         self.limit = None
         self.calls = 0
         self.behaviour: dict[str, Any] = json.loads(os.environ.get("FAKE_ENGINE", "{}"))
-        self.clock = lambda: self.now
+        of_process, self.of_call = self.behaviour.get("scatter", (0, 0))
+        self.random = numpy.random.default_rng()
+        self.pace = self.behaviour.get("slow", 1) * self.random.lognormal(0, of_process)
+        if not self.behaviour.get("real_clock"):
+            self.clock = lambda: self.now
 
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
         self.threads = threads
@@ -49,6 +59,8 @@ class FakeEngine(Engine):
 
     def load(self, checkpoint: Path | None, precision: str) -> None:
         self.precision = precision
+        if self.behaviour.get("at_load"):
+            self._misbehave(self.behaviour["fault"])
         self._allocate(0)
 
     @property
@@ -62,24 +74,30 @@ class FakeEngine(Engine):
         batch, prompt_tokens = prompts.shape
         self._allocate(batch * (prompt_tokens + new_tokens) * ROW_TOKEN_BYTES)
         self.calls += 1
-        due = self.calls > self.behaviour.get("after", 0) and self.behaviour.get("on_batch", batch) == batch
-        fault = self.behaviour.get("fault") if due else None
-        time.sleep(self.behaviour.get("sleep_s", 0))
-        if fault == "error":
-            raise ValueError("made-up error")
-        if fault == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if fault == "hog":
-            hoard = []
-            while True:
-                hoard.append(b"1" * 10**7)
-        self.now += float("nan") if fault == "nan-clock" else SECONDS[self.precision] * new_tokens * (1 + batch / 64)
+        fault = self._fault(batch)
+        self._misbehave(fault)
+        pace = self.pace * self.random.lognormal(0, self.of_call)
+        pace *= (1 + self.behaviour.get("drift", 0)) ** self.calls
+        time.sleep(self.behaviour.get("sleep_s", 0) * pace)
+        self.now += {"nan-clock": float("nan"), "back-clock": -1.0}.get(
+            fault, SECONDS[self.precision] * new_tokens * (1 + batch / 64) * pace
+        )
         output = numpy.zeros((batch, new_tokens - (fault == "short")), dtype=numpy.int64)
         if fault == "padded":
             output[0, -1] = self.vocab_size
         return output
 
+    def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
+        output = self.generate(prompts, new_tokens)
+        return output, {"non_finite_rows": int(self._fault(len(prompts)) == "nan-logits")}
+
+    def compiled_graphs(self) -> int:
+        return 0
+
     def synchronize(self) -> None:
+        pass
+
+    def reset_peak_memory(self) -> None:
         pass
 
     def memory(self) -> dict[str, int]:
@@ -87,6 +105,24 @@ class FakeEngine(Engine):
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, FakeMemoryError)
+
+    def _fault(self, batch: int) -> str | None:
+        due = self.calls > self.behaviour.get("after", 0) and self.behaviour.get("on_batch", batch) == batch
+        return self.behaviour.get("fault") if due else None
+
+    def _misbehave(self, fault: str | None) -> None:
+        if fault == "error":
+            raise ValueError("made-up error")
+        if fault == "oom":
+            raise FakeMemoryError("made-up memory is full")
+        if fault == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "hang":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        if fault == "hog":
+            hoard = []
+            while True:
+                hoard.append(b"1" * 10**7)
 
     def _allocate(self, n_bytes: int) -> None:
         wanted = WEIGHTS_BYTES[self.precision] + n_bytes

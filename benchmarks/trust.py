@@ -1,0 +1,185 @@
+#!/usr/bin/env python3
+"""Whether our figures can be trusted, by experiment. Anyone can rerun it: python benchmarks/trust.py
+
+same      A/A: a small grid of real models, then the same grid again; how many cells are called different
+planted   a grid of a sleeping engine, the same again, and once with every call 5 % slower; its processes scatter
+          by 1 % and its calls by 2 %, so that there is something to see through
+sampling  latency while the sampler looks on at its default rate, over latency while it is stopped, in turn
+parent    CPU time of the parent of a measurement during one timed minute
+
+Cells are compared as compare does it: Welch's t test on the logarithms of the processes' means, corrected for
+the number of cells (Holm). Each line says what was found and what is wanted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
+
+from conftest import MEASUREMENT, make_cell  # noqa: E402
+from inference_benchmark import checkpoint, conditions, engines, statistics, supervise, worker  # noqa: E402
+from inference_benchmark.cells import Cell, Watch  # noqa: E402
+from inference_benchmark.host_counters import REAL_ROOTS, process_cpu_s  # noqa: E402
+
+SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "vocab_size": 10_000}
+#: Engine of the planted experiment: real sleeps on a real clock.
+SLEEPING = {"real_clock": True, "sleep_s": 0.01, "scatter": [0.01, 0.02]}
+SLOWDOWN = 1.05
+
+Grid = list[list[list[float]]]
+
+
+def measure_grid(cells: Sequence[Cell], **behaviour) -> Grid:
+    """The whole calls of each cell, by process."""
+    os.environ["FAKE_ENGINE"] = json.dumps(behaviour)
+    return [[run["samples_s"] for run in supervise.measure(cell, Watch())["runs"]] for cell in cells]
+
+
+def called_different(base: Grid, new: Grid) -> int:
+    comparisons = [statistics.compare(*pair) for pair in zip(base, new, strict=True)]
+    return sum(statistics.different([c for c in comparisons if c]))
+
+
+def spread(grid: Grid) -> str:
+    """How much the processes of a cell scatter around their mean, in the middle of all cells."""
+    found = []
+    for groups in grid:
+        means = [statistics.mean(samples) for samples in groups]
+        found.append(statistics.standard_deviation(means) / statistics.mean(means))
+    return f"processes scatter by {statistics.percentile(found, 50):.1%}"
+
+
+def same(processes: int) -> str:
+    measurement = {**MEASUREMENT, "processes": processes, "min_seconds": 0.3, "max_seconds": 1}
+    model = {"name": "small", "architecture": SMALL, "seed": 0}
+    cells = [
+        make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=measurement)
+        for precision in ("fp32", "bf16")
+        for batch in (1, 2, 4, 8)
+    ]
+    first, again = measure_grid(cells), measure_grid(cells)
+    found = called_different(first, again)
+    return (
+        f"A/A: {found} of {len(cells)} cells called different ({processes} processes each, {spread(first)}); "
+        f"wanted: at most 5 %, here {math.floor(0.05 * len(cells))}"
+    )
+
+
+def planted(n_cells: int, processes: int) -> str:
+    measurement = {**MEASUREMENT, "processes": processes, "min_seconds": 0.1, "max_seconds": 0.1}
+    cells = [make_cell(batch_size=n + 1, measurement=measurement) for n in range(n_cells)]
+    base, again = measure_grid(cells, **SLEEPING), measure_grid(cells, **SLEEPING)
+    slow = measure_grid(cells, **SLEEPING, slow=SLOWDOWN)
+    return (
+        f"planted 5 % slowdown: called in {called_different(base, slow)} of {n_cells} cells, wanted: at least 95 %; "
+        f"without it: in {called_different(base, again)}, wanted: at most 5 % "
+        f"({processes} processes each, {spread(base)})"
+    )
+
+
+SAMPLER = """
+import sys, time
+from inference_benchmark.conditions import Sampler
+sampler = Sampler(None, int(sys.argv[1]))
+sampler.open()
+while True:
+    sampler.sample()
+    time.sleep(1 / float(sys.argv[2]))
+"""
+
+
+def sampling(seconds: float) -> str:
+    """Blocks of half a second with the sampler and without, in turn; each pair of blocks gives a ratio."""
+    import numpy
+
+    looker = conditions.Sampler(None, os.getpid())
+    looker.open()
+    began = time.process_time()
+    for _ in range(200):
+        looker.sample()
+    cost_s = (time.process_time() - began) / 200
+    folder = checkpoint.ensure({"name": "small", "architecture": SMALL, "seed": 0})
+    engine = engines.create("hf")
+    engine.start("cpu", len(os.sched_getaffinity(0)), folder)
+    engine.load(folder, "fp32")
+    prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(1, 9))
+    rate = Watch().sample_hz
+    command = [sys.executable, "-c", SAMPLER, str(os.getpid()), str(rate)]
+    child = subprocess.Popen(command, env=checkpoint.child_environment())
+    time.sleep(2)
+    try:
+
+        def block(looked_at: bool) -> float:
+            child.send_signal(signal.SIGCONT if looked_at else signal.SIGSTOP)
+            calls, until = [], time.perf_counter() + 1 / rate
+            while time.perf_counter() < until:
+                calls.append(worker.timed_call(engine, engine.generate, prompts, 8))
+            return statistics.mean(calls)
+
+        ratios = []
+        for pair in range(round(seconds * rate / 2)):
+            order = (True, False) if pair % 2 else (False, True)
+            found = {looked_at: block(looked_at) for looked_at in order}
+            ratios.append(found[True] / found[False])
+    finally:
+        child.kill()
+    centre, low, high = statistics.estimate([[math.log(ratio) for ratio in ratios]])
+    low, centre, high = (f"{math.exp(x) - 1:+.2%}" for x in (low, centre, high))
+    return (
+        f"sampling at {rate:g} Hz changes the latency by {centre} ({low} to {high}, n = {len(ratios)} pairs), wanted: "
+        f"less than 0.5 %; one look takes {cost_s * 1e3:.2f} ms of a CPU, {cost_s * rate:.3%} of its time"
+    )
+
+
+def parent(seconds: float) -> str:
+    measurement = {**MEASUREMENT, "min_seconds": seconds + 30, "max_seconds": seconds + 30}
+    cell = make_cell(measurement=measurement)
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json()]
+        child = subprocess.Popen(
+            [*command, "--output", f"{scratch}/r.json"],
+            env={**os.environ, "FAKE_ENGINE": json.dumps({"real_clock": True, "sleep_s": 0.02})},
+        )
+        try:
+            time.sleep(10)  # until it is timed
+            before = process_cpu_s(REAL_ROOTS, child.pid)
+            time.sleep(seconds)
+            used_s = process_cpu_s(REAL_ROOTS, child.pid) - before
+        finally:
+            child.terminate()
+            child.wait()
+    return f"the parent used {used_s:.2f} s of a CPU in {seconds:g} s, {used_s / seconds:.2%}; wanted: less than 1 %"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["parent", "sampling", "planted", "same"], help="all by default")
+    parser.add_argument("--processes", type=int, default=6, help="processes per cell")
+    parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiment")
+    parser.add_argument("--seconds", type=float, default=60, help="of sampling and parent")
+    arguments = parser.parse_args()
+    experiments = {
+        "same": lambda: same(arguments.processes),
+        "planted": lambda: planted(arguments.cells, arguments.processes),
+        "sampling": lambda: sampling(arguments.seconds),
+        "parent": lambda: parent(arguments.seconds),
+    }
+    for name in arguments.what:
+        print(f"- {experiments[name]()}", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,234 @@
+"""A stand-in for nvidia-ml-py on machines without a GPU; put this folder first on PYTHONPATH.
+
+FAKE_NVML says, as JSON, what it is to show; without it there are no GPUs. Only uuid is needed:
+
+{"gpus": [{"uuid": "GPU-a", "name": "NVIDIA Fake A", "memory_bytes": 85899345920, "memory_used_bytes": 0,
+           "power_w": 300, "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40,
+           "utilisation": 0, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]]}],
+ "driver": "570.00",
+ "init_fails": true,           nvmlInit finds no driver
+ "fail_after": 3,              so many queries of a device's state succeed, all further ones are unknown errors
+ "unsupported": ["power"],     what the devices cannot tell, by the names that _state is given below
+ "old_driver": true}           one that does not know the name nvmlDeviceGetCurrentClocksEventReasons
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from types import SimpleNamespace
+from typing import Any
+
+NVML_TEMPERATURE_GPU = 0
+NVML_CLOCK_SM = 1
+NVML_CLOCK_MEM = 2
+
+NVML_ERROR_UNINITIALIZED = 1
+NVML_ERROR_INVALID_ARGUMENT = 2
+NVML_ERROR_NOT_SUPPORTED = 3
+NVML_ERROR_NOT_FOUND = 6
+NVML_ERROR_DRIVER_NOT_LOADED = 9
+NVML_ERROR_FUNCTION_NOT_FOUND = 13
+NVML_ERROR_UNKNOWN = 999
+
+nvmlClocksEventReasonGpuIdle = 0x1
+nvmlClocksEventReasonApplicationsClocksSetting = 0x2
+nvmlClocksEventReasonSwPowerCap = 0x4
+nvmlClocksEventReasonHwSlowdown = 0x8
+nvmlClocksEventReasonSyncBoost = 0x10
+nvmlClocksEventReasonSwThermalSlowdown = 0x20
+nvmlClocksEventReasonHwThermalSlowdown = 0x40
+nvmlClocksEventReasonHwPowerBrakeSlowdown = 0x80
+nvmlClocksEventReasonDisplayClockSetting = 0x100
+
+_ENERGY_STEP_S = 0.02
+_WORDS = {
+    NVML_ERROR_UNINITIALIZED: "Uninitialized",
+    NVML_ERROR_INVALID_ARGUMENT: "Invalid Argument",
+    NVML_ERROR_NOT_SUPPORTED: "Not Supported",
+    NVML_ERROR_NOT_FOUND: "Not Found",
+    NVML_ERROR_DRIVER_NOT_LOADED: "Driver Not Loaded",
+    NVML_ERROR_FUNCTION_NOT_FOUND: "Function Not Found",
+    NVML_ERROR_UNKNOWN: "Unknown Error",
+}
+
+_n_inits = 0
+_n_queries = 0
+
+
+class NVMLError(Exception):
+    """Made with a code, it is of that code's class, as with the real one."""
+
+    def __new__(cls, value: int) -> NVMLError:
+        made = super().__new__(_KINDS.get(value, cls))
+        made.value = value
+        return made
+
+    def __str__(self) -> str:
+        return _WORDS[self.value]
+
+
+class NVMLLibraryMismatchError(Exception):
+    pass
+
+
+class NVMLError_Uninitialized(NVMLError):
+    pass
+
+
+class NVMLError_InvalidArgument(NVMLError):
+    pass
+
+
+class NVMLError_NotSupported(NVMLError):
+    pass
+
+
+class NVMLError_NotFound(NVMLError):
+    pass
+
+
+class NVMLError_DriverNotLoaded(NVMLError):
+    pass
+
+
+class NVMLError_FunctionNotFound(NVMLError):
+    pass
+
+
+class NVMLError_Unknown(NVMLError):
+    pass
+
+
+_KINDS = {
+    NVML_ERROR_UNINITIALIZED: NVMLError_Uninitialized,
+    NVML_ERROR_INVALID_ARGUMENT: NVMLError_InvalidArgument,
+    NVML_ERROR_NOT_SUPPORTED: NVMLError_NotSupported,
+    NVML_ERROR_NOT_FOUND: NVMLError_NotFound,
+    NVML_ERROR_DRIVER_NOT_LOADED: NVMLError_DriverNotLoaded,
+    NVML_ERROR_FUNCTION_NOT_FOUND: NVMLError_FunctionNotFound,
+    NVML_ERROR_UNKNOWN: NVMLError_Unknown,
+}
+
+
+def nvmlInit() -> None:
+    global _n_inits, _n_queries
+    if _settings().get("init_fails"):
+        raise NVMLError(NVML_ERROR_DRIVER_NOT_LOADED)
+    _n_queries = _n_queries if _n_inits else 0
+    _n_inits += 1
+
+
+def nvmlShutdown() -> None:
+    global _n_inits
+    _check_initialised()
+    _n_inits -= 1
+
+
+def nvmlSystemGetDriverVersion() -> str:
+    _check_initialised()
+    return _settings().get("driver", "570.00")
+
+
+def nvmlDeviceGetCount() -> int:
+    _check_initialised()
+    return len(_gpus())
+
+
+def nvmlDeviceGetHandleByIndex(index: int) -> int:
+    """The handle is the index: what the device shows may change while it is held."""
+    _check_initialised()
+    if not 0 <= index < len(_gpus()):
+        raise NVMLError(NVML_ERROR_INVALID_ARGUMENT)
+    return index
+
+
+def nvmlDeviceGetHandleByUUID(uuid: str) -> int:
+    _check_initialised()
+    for index, gpu in enumerate(_gpus()):
+        if gpu["uuid"] == uuid:
+            return index
+    raise NVMLError(NVML_ERROR_NOT_FOUND)
+
+
+def nvmlDeviceGetUUID(handle: int) -> str:
+    return _gpus()[handle]["uuid"]
+
+
+def nvmlDeviceGetName(handle: int) -> str:
+    return _gpus()[handle].get("name", "NVIDIA Fake A")
+
+
+def nvmlDeviceGetMemoryInfo(handle: int, version: int | None = None) -> SimpleNamespace:
+    """Not counted for fail_after: devices are listed with it."""
+    _check_initialised()
+    if "memory" in _settings().get("unsupported", []):
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    gpu = _gpus()[handle]
+    total, used = gpu.get("memory_bytes", 80 * 2**30), gpu.get("memory_used_bytes", 0)
+    return SimpleNamespace(total=total, used=used, free=total - used)
+
+
+def nvmlDeviceGetClockInfo(handle: int, type: int) -> int:
+    if type == NVML_CLOCK_SM:
+        return round(_state(handle, "sm_clock").get("sm_clock_hz", 1.98e9) / 1e6)
+    return round(_state(handle, "memory_clock").get("memory_clock_hz", 2.619e9) / 1e6)
+
+
+def nvmlDeviceGetTemperature(handle: int, sensor: int) -> int:
+    return _state(handle, "temperature").get("temperature_c", 40)
+
+
+def nvmlDeviceGetPowerUsage(handle: int) -> int:
+    return round(1000 * _state(handle, "power").get("power_w", 300))
+
+
+def nvmlDeviceGetTotalEnergyConsumption(handle: int) -> int:
+    power_w = _state(handle, "energy").get("power_w", 300)
+    return round(1000 * power_w * (time.monotonic() // _ENERGY_STEP_S) * _ENERGY_STEP_S)
+
+
+def nvmlDeviceGetUtilizationRates(handle: int) -> SimpleNamespace:
+    return SimpleNamespace(gpu=_state(handle, "utilisation").get("utilisation", 0), memory=0)
+
+
+def nvmlDeviceGetCurrentClocksEventReasons(handle: int) -> int:
+    if _settings().get("old_driver"):
+        raise NVMLError(NVML_ERROR_FUNCTION_NOT_FOUND)
+    return nvmlDeviceGetCurrentClocksThrottleReasons(handle)
+
+
+def nvmlDeviceGetCurrentClocksThrottleReasons(handle: int) -> int:
+    reasons = _state(handle, "throttle").get("throttle", [])
+    return sum(globals()["nvmlClocksEventReason" + reason.title().replace("_", "")] for reason in reasons)
+
+
+def nvmlDeviceGetComputeRunningProcesses(handle: int) -> list[SimpleNamespace]:
+    processes = _state(handle, "processes").get("processes", [])
+    return [SimpleNamespace(pid=pid, usedGpuMemory=n_bytes) for pid, n_bytes in processes]
+
+
+def _settings() -> dict[str, Any]:
+    return json.loads(os.environ.get("FAKE_NVML", "{}"))
+
+
+def _gpus() -> list[dict[str, Any]]:
+    return _settings().get("gpus", [])
+
+
+def _check_initialised() -> None:
+    if not _n_inits:
+        raise NVMLError(NVML_ERROR_UNINITIALIZED)
+
+
+def _state(handle: int, what: str) -> dict[str, Any]:
+    """What the device shows, where this is a query that is answered."""
+    global _n_queries
+    _check_initialised()
+    _n_queries += 1
+    if _n_queries > _settings().get("fail_after", float("inf")):
+        raise NVMLError(NVML_ERROR_UNKNOWN)
+    if what in _settings().get("unsupported", []):
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    return _gpus()[handle]
