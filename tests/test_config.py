@@ -70,7 +70,7 @@ def test_the_default_is_valid_for_both_devices():
         (put("measurement", "min_cycles", 3.0), "measurement.min_cycles: 3.0 is not allowed; allowed: an integer >= 2"),
         (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0"),
         (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0"),
-        (put("measurement", "min_seconds", 60), "measurement.max_seconds: 4 is less than min_seconds; allowed: 60 or more"),
+        (put("measurement", "min_seconds", 60), "measurement.max_seconds: 3 is less than min_seconds; allowed: 60 or more"),
         (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),
         (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
         (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),
@@ -154,7 +154,7 @@ def test_a_workload_longer_than_the_model_is_a_contradiction():
         put("grid", "cpu", "models", ["small"])(config)
         put("device", "cpu")(config)
 
-    assert problems(change) == ["grid.cpu.workloads[0]: prompt and new tokens make 19 positions; model small has 16"]
+    assert problems(change) == ["grid.cpu.workloads[0]: prompt and new tokens make 17 positions; model small has 16"]
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):

@@ -135,7 +135,7 @@ def test_what_is_to_be_taken_with_care_is_marked_and_explained():
     records[0] |= {"stability": DRIFTS, "flags": SHARED}
     summary = collect.summarise(records)
     text = tables.document(summary)
-    assert "16.00 \\| 62.50†‡" in text
+    assert "16.00 \\| 62.50 ±66.0%†‡" in text
     assert "†: the samples do not repeat well" in text
     assert "‡: measured under conditions to know of" in text
     assert page(records).count("<td>drift, gpu-shared</td><td>slower; 2 others</td>") == 1

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas
 
+from inference_benchmark.metrics import interval_columns
 from inference_benchmark.precision import PRECISIONS
+from inference_benchmark.statistics import Estimate
 from inference_benchmark.units import format_bytes
 
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
@@ -46,32 +48,48 @@ def energy_text(row: Mapping[str, Any]) -> str:
     return f"{row['energy_per_token_j']:.3g} ± {row['energy_per_token_resolution_j']:.1g}"
 
 
-#: (heading, what its figures are, how a cell shows them) of every table, in order.
+class Table(NamedTuple):
+    """title: its heading. explanation: what its figures are. show: what a cell shows. figure: the column of the
+    summary that it shows, whose interval stands beside it; None where there is no interval."""
+
+    title: str
+    explanation: str
+    show: Show
+    figure: str | None
+
+
 TABLES = (
-    (
+    Table(
         "Throughput (tokens/sec | msec/token)",
         "tokens/sec = batch_size x new tokens / latency, prompt processing inside; msec/token = 1000 / (tokens/sec).",
         throughput_text,
+        "throughput_tok_per_s",
     ),
-    ("Latency (sec)", "mean time of one generate call for the whole batch.", latency_text),
-    (
+    Table("Latency (sec)", "mean time of one generate call for the whole batch.", latency_text, "latency_s"),
+    Table(
         "Time to first token (msec)",
         "TTFT, prefill: mean time of a call of the same shape with max_new_tokens=1.",
         first_token_text,
+        "first_token_s",
     ),
-    (
+    Table(
         "Decode (tokens/sec | msec/token of a row)",
         "tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT); "
         "time per output token, TPOT = (latency - TTFT) / (new tokens - 1).",
         decode_text,
+        "decode_tok_per_s",
     ),
-    ("Energy (joules/token)", "counted by the device over the timed calls, prefill inside.", energy_text),
+    Table("Energy (joules/token)", "counted by the device over the timed calls, prefill inside.", energy_text, None),
 )
 
 
-def marked(row: Mapping[str, Any], text: str) -> str:
-    """A figure with the marks that its cell deserves."""
+def marked(row: Mapping[str, Any], text: str, figure: str | None = None) -> str:
+    """A figure with half of its 95 % interval, where that is known, and the marks that its cell deserves."""
     marks = (UNSTABLE if said(row, "unstable_because") else "") + (FLAGGED if said(row, "flags") else "")
+    if figure:
+        value, low, high = (row[column] for column in (figure, *interval_columns(figure)))
+        width = "" if pandas.isna(low) else f" ±{Estimate(value, low, high).half_width:.1%}"
+        marks = width + marks
     return text + marks if text else ""
 
 
@@ -82,8 +100,8 @@ def said(row: Mapping[str, Any], column: str) -> str:
 
 def tables(rows: pandas.DataFrame) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
     """(heading, explanation, column headings, cells) of every table that shows anything for these rows."""
-    for title, explanation, show in TABLES:
-        headings, cells = table(rows, show)
+    for title, explanation, show, figure in TABLES:
+        headings, cells = table(rows, show, figure)
         # Throughput and latency stand even where nothing fitted; the others only where there is a figure.
         if show in (throughput_text, latency_text) or any(show(r) for r in _measured(rows)):
             yield title, explanation, headings, cells
@@ -122,13 +140,13 @@ def column_of(row: Mapping[str, Any]) -> Column:
     return row["engine"], row["precision"], said(row, "variant")
 
 
-def table(rows: pandas.DataFrame, show: Show) -> tuple[list[str], list[list[str]]]:
+def table(rows: pandas.DataFrame, show: Show, figure: str | None = None) -> tuple[list[str], list[list[str]]]:
     """(headings, cells) of one model and workload: what show makes of a measured cell, ``oom`` where it did
     not fit, ``n/a`` where the device or library cannot do it, blank where there is no record."""
     keys = columns(rows)
     shown: dict[tuple[Column, int], str] = {}
     for row in rows.to_dict("records"):
-        text = marked(row, show(row)) if row["outcome"] == "ok" else ENDINGS.get(row["outcome"], "")
+        text = marked(row, show(row), figure) if row["outcome"] == "ok" else ENDINGS.get(row["outcome"], "")
         shown[column_of(row), row["batch_size"]] = text
     batch_sizes = sorted(set(rows["batch_size"]))
     return ["batch_size", *keys.values()], [[str(b), *(shown.get((key, b), "") for key in keys)] for b in batch_sizes]
@@ -155,7 +173,7 @@ def document(summary: pandas.DataFrame) -> str:
             f"### {model} on {first['machine']}\n\n"
             f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; "
             f"engine: {engines}. "
-            f"Greedy, every row generated to full length.{_legend(rows)}\n\n"
+            f"Greedy, every row generated to full length. ± is half of the 95 % interval.{_legend(rows)}\n\n"
             + "\n".join(
                 f"{title}: {explanation}\n\n{markdown(headings, cells)}"
                 for title, explanation, headings, cells in tables(rows)
