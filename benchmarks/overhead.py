@@ -24,6 +24,7 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
+from conftest import MEASUREMENT  # noqa: E402
 from inference_benchmark import checkpoint  # noqa: E402
 from inference_benchmark.cells import Cell  # noqa: E402
 
@@ -38,9 +39,9 @@ quantisation = BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else
 model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map="cpu", quantization_config=quantisation)
 ids = torch.from_numpy(numpy.random.default_rng(0).integers(model.config.vocab_size, size=(batch, prompt_tokens)))
 samples = []
-for _ in range(calls):
+for length in [new_tokens] * calls + [1] * (calls - 1):
     began = time.perf_counter()
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=new_tokens, do_sample=False,
+    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False,
                          eos_token_id=None, pad_token_id=0)
     out.numpy()
     samples.append(time.perf_counter() - began)
@@ -65,11 +66,12 @@ def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int,
     """(wall ratios, latency ratios) of measure.py over the bare script, in turn."""
     threads = len(os.sched_getaffinity(0))
     model = {"name": "m", "architecture": architecture, "seed": 0}
-    measurement = {"warmup_calls": 1, "cycles": cycles, "seed": 0, "threads": threads}
+    # Two warm-up calls whatever they take, then as many calls as asked for, and one more and as many of one token.
+    measurement = {**MEASUREMENT, "max_warmup_calls": 2, "min_cycles": cycles, "threads": threads}
     workload = {"prompt_tokens": 9, "new_tokens": new_tokens}
     cell = Cell("box", "cpu", model, workload, "hf", precision, batch, None, measurement)
     folder = checkpoint.ensure(model)
-    numbers = map(str, (batch, 9, new_tokens, cycles + 1, threads))
+    numbers = map(str, (batch, 9, new_tokens, cycles + 2, threads))
     bare = [sys.executable, "-c", BARE, str(folder), precision, *numbers]
     walls, latencies = [], []
     with tempfile.TemporaryDirectory() as scratch:
@@ -85,8 +87,8 @@ def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int,
                 ours_s, _ = timed(ours)
             if pair:  # the first pair warms the disk cache
                 walls.append(ours_s / bare_s)
-                sample = statistics.median(json.loads(output.read_text())["samples_s"])
-                latencies.append(sample / statistics.median(json.loads(done.stdout)[1:]))
+                sample = statistics.median(json.loads(output.read_text())["runs"][0]["samples_s"])
+                latencies.append(sample / statistics.median(json.loads(done.stdout)[2 : cycles + 2]))
     return walls, latencies
 
 
@@ -104,7 +106,7 @@ def timing_ratios(architecture: dict, batch: int, new_tokens: int, pairs: int) -
     prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(batch, 9))
 
     def ours() -> float:
-        return worker.timed_call(engine, prompts, new_tokens)
+        return worker.timed_call(engine, engine.generate, prompts, new_tokens)
 
     def bare() -> float:
         ids = torch.from_numpy(prompts)

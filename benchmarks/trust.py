@@ -166,7 +166,7 @@ def parent(seconds: float) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="*", default=["parent", "sampling", "planted", "same"], help="all by default")
-    parser.add_argument("--processes", type=int, default=6, help="processes per cell")
+    parser.add_argument("--processes", type=int, default=8, help="processes per cell")
     parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiment")
     parser.add_argument("--seconds", type=float, default=60, help="of sampling and parent")
     arguments = parser.parse_args()

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import MEASUREMENT, REPO, fake_gpus, make_cell, measure_cli
-from inference_benchmark import record
+from inference_benchmark import evidence, record
 from inference_benchmark.supervise import MeasurementError, classify
 from inference_benchmark.worker_process import Story
 
@@ -68,6 +68,10 @@ def test_a_measured_cell_leaves_samples_and_provenance(tmp_path):
     assert run["conditions"]["n_samples"] >= 2
     assert run["conditions"]["usable_cpus"] == found["host"]["usable_cpus"]
     assert found["environment"]["OMP_NUM_THREADS"] == str(found["host"]["usable_cpus"])
+    # Snakemake sets these to 1, which must not tell its cells from those measured by hand.
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+    assert measure_cli(cell, tmp_path / "again.json", **counts).returncode == 0
+    assert record.load(tmp_path / "again.json")["environment"] == found["environment"]
     assert found["software"]["torch"] is not None
     assert found["started_at"] <= found["ended_at"]
     assert found["host"]["memory_bytes"] > 0
@@ -111,6 +115,15 @@ def test_processes_are_measured_one_after_the_other_and_all_kept(tmp_path):
     for run in found["runs"]:
         assert run["samples_s"] == pytest.approx([run["samples_s"][0]] * 3, rel=1e-9), "no scatter within a process"
     assert "interval" in [reason["name"] for reason in found["stability"]["reasons"]]
+
+
+def test_a_failure_of_a_later_process_does_not_lose_what_the_others_measured(tmp_path):
+    cell = make_cell(measurement=measurement(processes=2))
+    once = tmp_path / "once"
+    done = measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(fault="error", unless_new=str(once)))
+    assert (done.returncode, (tmp_path / "r.json").exists()) == (1, False)
+    (run,) = json.loads(done.stderr.split("what the processes before it had measured: ")[1].splitlines()[0])
+    assert len(run["samples_s"]) == 3
 
 
 def test_one_new_token_is_prefill_alone(tmp_path):
@@ -256,6 +269,64 @@ def test_only_the_kernels_count_makes_a_kill_an_oom():
         classify(Story(returncode=3), make_cell(), ORIGIN, {}, {})
 
 
+def test_cpus_that_others_use_are_flagged(tmp_path):
+    n_hogs = max(1, len(os.sched_getaffinity(0)) // 4)
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n_hogs)]
+    try:
+        cell = make_cell(measurement=measurement(min_seconds=1, max_seconds=1))
+        done = measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(sleep_s=0.1, real_clock=True))
+    finally:
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+    assert done.returncode == 0, done.stderr
+    assert "cpu-contended" in flag_names(record.load(tmp_path / "r.json"), ("cpu",))
+
+
+@pytest.fixture
+def cpu_cgroup():
+    """A cgroup of ours that may use half a CPU: the folder to write pids into."""
+    root, name = Path("/sys/fs/cgroup"), f"inference-benchmark-test-{os.getpid()}"
+    v1 = (root / "cpu/cpu.cfs_quota_us").exists() or (root / "cpu/cgroup.procs").exists()
+    own = next((group for group in evidence.cgroups("cpu")), None)
+    folder = own / name if own else root / name
+    quota = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"} if v1 else {"cpu.max": "50000 100000"}
+    try:
+        folder.mkdir()
+    except OSError as error:
+        pytest.skip(f"a cpu cgroup cannot be made here: {error}")
+    try:
+        try:
+            for file, value in quota.items():
+                (folder / file).write_text(value)
+        except OSError as error:
+            pytest.skip(f"a CPU quota cannot be set here: {error}")
+        yield folder
+    finally:
+        remove_cgroup(folder)
+
+
+def test_a_real_cpu_quota_is_seen_and_flagged(tmp_path, cpu_cgroup):
+    enter = f'echo $$ > {cpu_cgroup}/cgroup.procs && exec "$@"'
+    cell = make_cell(engine="hf", measurement=measurement(threads=2, min_cycles=5))
+    warm = measure_cli(cell, tmp_path / "warm.json")  # weights are drawn before the brake is on
+    assert warm.returncode == 0, warm.stderr
+    done = measure_cli(cell, tmp_path / "r.json", ("sh", "-c", enter, "sh"))
+    assert done.returncode == 0, done.stderr
+    found = record.load(tmp_path / "r.json")
+    assert found["host"]["cpu_limit"] == 0.5
+    assert "cpu-throttled" in flag_names(found, ("cpu",))
+
+
+def remove_cgroup(folder: Path) -> None:
+    for _ in range(50):
+        try:
+            folder.rmdir()
+            break
+        except OSError:
+            time.sleep(0.1)
+
+
 @pytest.fixture
 def memory_cgroup():
     """A cgroup of ours with a limit of 200 MB: the folder to write pids into."""
@@ -280,12 +351,7 @@ def memory_cgroup():
             pytest.skip(f"a memory limit cannot be set here: {error}")
         yield folder
     finally:
-        for _ in range(50):
-            try:
-                folder.rmdir()
-                break
-            except OSError:
-                time.sleep(0.1)
+        remove_cgroup(folder)
 
 
 def test_a_kill_by_the_kernel_for_memory_is_an_oom_with_its_evidence(tmp_path, memory_cgroup):
@@ -358,8 +424,8 @@ def measure_on_fake_gpu(tmp_path, options: tuple[str, ...] = (), **gpu):
     return done, record.load_for(cell, tmp_path / "r.json") if done.returncode == 0 else None
 
 
-def flag_names(found: dict) -> set[str]:
-    return {flag["name"] for flag in found["flags"] if flag["name"].startswith(("gpu", "energy", "conditions"))}
+def flag_names(found: dict, prefixes: tuple[str, ...] = ("gpu", "energy", "conditions")) -> set[str]:
+    return {flag["name"] for flag in found["flags"] if flag["name"].startswith(prefixes)}
 
 
 def test_a_gpu_is_looked_at_while_it_is_timed_and_its_energy_counted(tmp_path):

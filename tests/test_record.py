@@ -7,7 +7,7 @@ import json
 import pytest
 
 from conftest import MEASUREMENT, make_cell
-from inference_benchmark import collect, evidence, record
+from inference_benchmark import collect, comparability, evidence, provenance, record
 from inference_benchmark.cells import Experiment
 
 
@@ -185,6 +185,37 @@ def test_names_in_a_summary_stay_text(tmp_path):
     collect.summarise([make_record(cell)]).to_csv(tmp_path / "s.csv", index=False)
     back = collect.read_summary(tmp_path / "s.csv").iloc[0]
     assert (back["model"], back["machine"], back["batch_size"]) == ("nan", "007", 2)
+
+
+def test_what_a_cell_could_not_find_out_disagrees_with_nothing():
+    whole = make_record(
+        make_cell(batch_size=1), model={"threads": 2, "cuda": None}, environment={"OMP_NUM_THREADS": "2"}
+    )
+    cut_off = make_record(
+        make_cell(batch_size=2), outcome="oom", reason=OOM, model={}, environment={"OMP_NUM_THREADS": "2"}
+    )
+    assert comparability.disagreements([whole, cut_off]) == []
+    assert comparability.variants([whole, cut_off]) == ["", ""]
+    others = make_record(make_cell(batch_size=4), model={"threads": 4}, device={"name": "Other CPU"}, environment={})
+    found = comparability.disagreements([whole, cut_off, others])
+    path = "results/box/tiny/prompt4-new8/fake/fp32/batch-4.json"
+    assert found[:3] == [
+        f"tiny prompt4-new8: device differs: Some CPU in 2 cells; Other CPU in {path}",
+        "tiny prompt4-new8: threads differs: 2 in 1 cells; 4 in " + path,
+        f"tiny prompt4-new8: environment OMP_NUM_THREADS differs: 2 in 2 cells; not set in {path}",
+    ]
+    assert comparability.disagreements([whole, {**others, "cell": {**others["cell"], "model": {"name": "m2"}}}]) == []
+
+
+def test_only_variables_that_change_speed_are_kept_and_no_secret():
+    environ = {
+        "OMP_PROC_BIND": "true", "PYTORCH_CUDA_ALLOC_CONF": "x", "NVIDIA_TF32_OVERRIDE": "1", "LD_PRELOAD": "jemalloc.so",
+        "CUDA_VISIBLE_DEVICES": "3", "CUDA_HOME": "/usr", "TORCH_HOME": "/t", "CUDA_VERSION": "13", "HF_TOKEN": "hush",
+        "TRANSFORMERS_API_KEY": "hush", "HOME": "/root", "NVIDIA_VISIBLE_DEVICES": "all",
+    }  # fmt: skip
+    assert set(provenance.environment(environ)) == {
+        "OMP_PROC_BIND", "PYTORCH_CUDA_ALLOC_CONF", "NVIDIA_TF32_OVERRIDE", "LD_PRELOAD",
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,12 @@ def test_several_comparisons_are_corrected_by_holms_procedure():
     assert different([]) == []
 
 
+@pytest.mark.parametrize("percent", [0, 25, 50, 95, 100])
+def test_percentiles_are_numpys(percent):
+    for samples in (SAMPLES, OTHERS, [1.0], [1.0, 3.0]):
+        assert statistics.percentile(samples, percent) == pytest.approx(numpy.percentile(samples, percent))
+
+
 def test_outliers_are_counted_by_tukeys_fences():
     assert statistics.outliers([1.0, 1.01, 0.99, 1.0, 5.0, 1.02]) == 1
     assert statistics.outliers([1.0] * 5) == 0

@@ -121,10 +121,11 @@ def different(comparisons: Sequence[Comparison], level: float = LEVEL) -> list[b
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """By linear interpolation between the two nearest samples."""
-    import numpy
-
-    return float(numpy.percentile(samples, percent))
+    """By linear interpolation between the two nearest samples, as numpy's, which takes a hundred times as long for a few."""
+    ordered = sorted(samples)
+    position = (len(ordered) - 1) * percent / 100
+    low = math.floor(position)
+    return ordered[low] + (ordered[math.ceil(position)] - ordered[low]) * (position - low)
 
 
 def outliers(samples: Sequence[float]) -> int | None:

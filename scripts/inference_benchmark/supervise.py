@@ -44,8 +44,9 @@ def measure(cell: Cell, watch: Watch) -> dict[str, Any]:
     for what, name, known in (("engine", cell.engine, engines.ENGINES), ("precision", cell.precision, PRECISIONS)):
         if name not in known:
             raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(known)}")
-    with _device(cell) as gpu:
-        weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
+    gpus = _gpus(cell)
+    weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
+    with lease.hold(gpus) if gpus else nullcontext(None) as gpu:
         busy = _busy(gpu, watch)
         started_at, kills_before = _now(), evidence.oom_kills()
         stories: list[Story] = []
@@ -55,7 +56,12 @@ def measure(cell: Cell, watch: Watch) -> dict[str, Any]:
                 # Gathered while the worker is still importing, well before it loads anything.
                 origin = origin or _origin(cell, gpu, worker.environment)
                 stories.append(worker.listen(watch))
-            outcome, reason = classify(stories[-1], cell, origin, kills_before, evidence.oom_kills())
+            try:
+                outcome, reason = classify(stories[-1], cell, origin, kills_before, evidence.oom_kills())
+            except MeasurementError:
+                if finished := [story.run() for story in stories[:-1]]:
+                    print(f"what the processes before it had measured: {json.dumps(finished)}", file=sys.stderr)
+                raise
             if outcome != "ok":
                 break
         ended_at = _now()
@@ -75,15 +81,13 @@ def measure(cell: Cell, watch: Watch) -> dict[str, Any]:
     }
 
 
-def _device(cell: Cell):
-    """A context that holds the GPU of a cell, None for one on the CPU. Raises MeasurementError."""
-    if cell.device != "cuda":
-        return nullcontext(None)
-    gpus = machine.visible(machine.gpus(), os.environ)
-    if not gpus:
+def _gpus(cell: Cell) -> list[Gpu]:
+    """The GPUs a cell may use, none for one on the CPU. Raises MeasurementError where it needs one."""
+    gpus = machine.visible(machine.gpus(), os.environ) if cell.device == "cuda" else []
+    if cell.device == "cuda" and not gpus:
         shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
         raise MeasurementError(f"the cell asks for cuda and no GPU is visible here (CUDA_VISIBLE_DEVICES is {shown})")
-    return lease.hold(gpus)
+    return gpus
 
 
 def _busy(gpu: Gpu | None, watch: Watch) -> str | None:

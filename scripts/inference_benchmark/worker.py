@@ -33,7 +33,7 @@ class WrongOutputError(RuntimeError):
 
 
 def run(cell: Cell, checkpoint: Path | None, gpu: Gpu | None, tell: Tell) -> None:
-    """Measure a cell, telling each step as an event (see supervise.Story), last ``end``.
+    """Measure a cell, telling each step as an event (see worker_process.Story), last ``end``.
 
     Out of memory and unsupported precisions end it early as events; any other exception is raised.
     """

@@ -21,6 +21,9 @@ from inference_benchmark import checkpoint, conditions, machine
 from inference_benchmark.cells import Cell, Watch
 from inference_benchmark.machine import Gpu
 
+#: What numerical libraries take the number of their threads from.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
 
 @dataclass
 class Story:
@@ -75,10 +78,10 @@ class WorkerProcess:
         self.gpu = gpu
         self.request = json.dumps({**order, "gpu": asdict(gpu) if gpu else None})
         threads = str(cell.measurement["threads"] or machine.usable_cpus())
-        # Snakemake sets OMP_NUM_THREADS to the rule's threads, which count jobs here, not cores; weights
-        # are on disk by now, so the hub is not asked; the worker sees the leased device and no other.
+        # Snakemake sets these to the rule's threads, which count jobs here, not cores; weights are on disk
+        # by now, so the hub is not asked; the worker sees the leased device and no other.
         self.environment = checkpoint.child_environment(
-            OMP_NUM_THREADS=threads, MKL_NUM_THREADS=threads, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID"
+            **dict.fromkeys(_THREADS, threads), HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID"
         )
         if gpu:
             self.environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid

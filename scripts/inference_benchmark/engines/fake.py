@@ -10,7 +10,7 @@ FAKE_ENGINE in the environment, JSON, makes it misbehave:
 ``slow``: calls take so many times as long. ``drift``: each call takes this part longer than the one before.
 ``fault``: error, oom, nan-clock, back-clock, nan-logits, short, padded, kill, hang or hog, in generate;
 ``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault;
-``at_load``: the fault comes while loading.
+``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ class FakeEngine(Engine):
         self.limit = None
         self.calls = 0
         self.behaviour: dict[str, Any] = json.loads(os.environ.get("FAKE_ENGINE", "{}"))
+        if self._makes(self.behaviour.get("unless_new")):
+            del self.behaviour["fault"]
         of_process, self.of_call = self.behaviour.get("scatter", (0, 0))
         self.random = numpy.random.default_rng()
         self.pace = self.behaviour.get("slow", 1) * self.random.lognormal(0, of_process)
@@ -105,6 +107,12 @@ class FakeEngine(Engine):
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, FakeMemoryError)
+
+    def _makes(self, path: str | None) -> bool:
+        if path is None or Path(path).exists():
+            return False
+        Path(path).touch()
+        return True
 
     def _fault(self, batch: int) -> str | None:
         due = self.calls > self.behaviour.get("after", 0) and self.behaviour.get("on_batch", batch) == batch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +15,12 @@ from transformers import (
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     GenerationConfig,
-    LogitsProcessor,
     LogitsProcessorList,
 )
 from transformers.utils import logging
 
 from inference_benchmark.checkpoint import weights_files
-from inference_benchmark.engines import Engine, cpu_memory
+from inference_benchmark.engines import Engine, cpu_memory, hf_facts
 from inference_benchmark.precision import PRECISIONS
 
 logging.disable_progress_bar()
@@ -104,48 +102,20 @@ class HfEngine(Engine):
         return self.model.get_input_embeddings().num_embeddings
 
     def describe(self) -> dict[str, Any]:
-        parameters = list(self.model.parameters())
-        on_cuda = self.device.type == "cuda"
-        return {
-            "class": type(self.model).__name__,
-            # Quantised weights keep their shape in 8 bits, so that elements are parameters still.
-            "parameters": sum(p.numel() for p in parameters),
-            "weights_bytes": sum(p.numel() * p.element_size() for p in parameters),
-            "dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in parameters}),
-            "quantised": _quantised(self.model),
-            "attention": self.model.config._attn_implementation,
-            "device_map": _device_map(self.model),
-            "threads": torch.get_num_threads(),
-            "interop_threads": torch.get_num_interop_threads(),
-            "float32_matmul_precision": torch.get_float32_matmul_precision(),
-            "tf32": torch.backends.cuda.matmul.allow_tf32,
-            "cudnn_tf32": torch.backends.cudnn.allow_tf32,
-            "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-            "cuda": torch.version.cuda if on_cuda else None,
-            "cudnn": torch.backends.cudnn.version() if on_cuda else None,
-        }
+        return hf_facts.of_model(self.model, self.device)
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
         return self._generate(prompts, new_tokens)[:, prompts.shape[1] :].cpu().numpy()
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
-        watch, dtypes = _Watch(), set()
-
-        def note(module, inputs, output) -> None:
-            dtypes.add(str(output.dtype).removeprefix("torch."))
-
-        hooks = [module.register_forward_hook(note) for _, module in _matrix_modules(self.model)]
-        try:
+        with hf_facts.Observation(self.model) as seen:
             output = self._generate(
-                prompts, new_tokens, logits_processor=LogitsProcessorList([watch]), return_dict_in_generate=True
+                prompts, new_tokens, logits_processor=LogitsProcessorList([seen]), return_dict_in_generate=True
             )
-        finally:
-            for hook in hooks:
-                hook.remove()
         return output.sequences[:, prompts.shape[1] :].cpu().numpy(), {
             "cache": type(output.past_key_values).__name__,
-            "activations": sorted(dtypes),
-            "non_finite_rows": int(watch.non_finite.sum()),
+            "activations": sorted(seen.dtypes),
+            "non_finite_rows": seen.non_finite_rows(),
         }
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **more: Any):
@@ -191,48 +161,3 @@ class HfEngine(Engine):
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
         return isinstance(error, RuntimeError) and any(words in str(error) for words in _OOM_WORDS)
-
-
-class _Watch(LogitsProcessor):
-    """Notes rows whose largest logit is NaN or infinite; changes nothing, and takes a number per row."""
-
-    non_finite: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        found = ~torch.isfinite(scores.amax(dim=-1))
-        self.non_finite = found if self.non_finite is None else self.non_finite | found
-        return scores
-
-
-def _matrix_modules(model: torch.nn.Module):
-    """(name, module) of all that multiplies by a matrix, whatever class a family or a quantiser makes it."""
-    for name, module in model.named_modules():
-        weight = getattr(module, "weight", None)
-        if weight is not None and weight.dim() == 2 and not isinstance(module, torch.nn.Embedding):
-            yield name, module
-
-
-def _device_map(model: torch.nn.Module) -> dict[str, str]:
-    """Which part lies where, "" being the whole; transformers notes it only where there are several devices."""
-    noted = getattr(model, "hf_device_map", None)
-    found = noted or {"": " ".join(sorted({str(p.device) for p in model.parameters()}))}
-    return {name: str(where) for name, where in found.items()}
-
-
-def _quantised(model: torch.nn.Module) -> dict[str, Any] | None:
-    """Which modules hold 8-bit weights, with which outlier threshold, and which do not; by last name, counted."""
-    if "bitsandbytes" not in sys.modules:
-        return None
-    from bitsandbytes.nn import Linear8bitLt
-
-    modules = list(_matrix_modules(model))
-    in_8_bits = [(name, module) for name, module in modules if isinstance(module, Linear8bitLt)]
-    if not in_8_bits:
-        return None
-    names = {name for name, _ in in_8_bits}
-    return {
-        "library": "bitsandbytes",
-        "modules": dict(Counter(name.rsplit(".", 1)[-1] for name in names)),
-        "threshold": sorted({module.state.threshold for _, module in in_8_bits}),
-        "not_quantised": dict(Counter(name.rsplit(".", 1)[-1] for name, _ in modules if name not in names)),
-    }
