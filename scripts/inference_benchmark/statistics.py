@@ -121,7 +121,7 @@ def different(comparisons: Sequence[Comparison], level: float = LEVEL) -> list[b
 
 
 def percentile(samples: Sequence[float], percent: float) -> float:
-    """By linear interpolation between the two nearest samples, as numpy's, which takes a hundred times as long for a few."""
+    """By linear interpolation between the two nearest samples; numpy's takes a hundred times as long for a few."""
     ordered = sorted(samples)
     position = (len(ordered) - 1) * percent / 100
     low = math.floor(position)
