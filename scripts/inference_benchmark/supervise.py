@@ -83,10 +83,16 @@ def measure(cell: Cell, watch: Watch) -> dict[str, Any]:
 
 def _gpus(cell: Cell) -> list[Gpu]:
     """The GPUs a cell may use, none for one on the CPU. Raises MeasurementError where it needs one."""
-    gpus = machine.visible(machine.gpus(), os.environ) if cell.device == "cuda" else []
-    if cell.device == "cuda" and not gpus:
+    if cell.device != "cuda":
+        return []
+    listed = machine.gpus()
+    gpus = machine.visible(listed, os.environ)
+    if not gpus:
         shown = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
-        raise MeasurementError(f"the cell asks for cuda and no GPU is visible here (CUDA_VISIBLE_DEVICES is {shown})")
+        raise MeasurementError(
+            "the cell asks for cuda and no GPU is visible here "
+            f"(NVML lists {len(listed)}, CUDA_VISIBLE_DEVICES is {shown})"
+        )
     return gpus
 
 
