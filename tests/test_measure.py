@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -282,81 +284,67 @@ def test_cpus_that_others_use_are_flagged(tmp_path):
     assert "cpu-contended" in flag_names(record.load(tmp_path / "r.json"), ("cpu",))
 
 
-@pytest.fixture
-def cpu_cgroup():
-    """A cgroup of ours that may use half a CPU: the folder to write pids into."""
-    root, name = Path("/sys/fs/cgroup"), f"inference-benchmark-test-{os.getpid()}"
-    v1 = (root / "cpu/cpu.cfs_quota_us").exists() or (root / "cpu/cgroup.procs").exists()
-    own = next((group for group in evidence.cgroups("cpu")), None)
-    folder = own / name if own else root / name
-    quota = {"cpu.cfs_period_us": "100000", "cpu.cfs_quota_us": "50000"} if v1 else {"cpu.max": "50000 100000"}
+@contextmanager
+def cgroup_of_ours(controller: str, v1: dict[str, str], v2: dict[str, str]) -> Iterator[Path]:
+    """The folder of a cgroup below ours with these limits, the first of which it must have; skips where that cannot be."""
+    parent = next(evidence.cgroups(controller), Path("/sys/fs/cgroup"))
+    folder = parent / f"inference-benchmark-test-{os.getpid()}"
     try:
         folder.mkdir()
     except OSError as error:
-        pytest.skip(f"a cpu cgroup cannot be made here: {error}")
+        pytest.skip(f"a {controller} cgroup cannot be made here: {error}")
     try:
+        limits = v1 if (folder / next(iter(v1))).exists() else v2
         try:
-            for file, value in quota.items():
-                (folder / file).write_text(value)
+            for n, (file, value) in enumerate(limits.items()):
+                if n == 0 or (folder / file).exists():
+                    (folder / file).write_text(value)
         except OSError as error:
-            pytest.skip(f"a CPU quota cannot be set here: {error}")
+            pytest.skip(f"a limit of {controller} cannot be set here: {error}")
         yield folder
     finally:
-        remove_cgroup(folder)
+        for _ in range(50):
+            try:
+                folder.rmdir()
+                break
+            except OSError:
+                time.sleep(0.1)
+
+
+def inside(cgroup: Path) -> tuple[str, ...]:
+    """What to put before a command that is to run in a cgroup."""
+    return "sh", "-c", f'echo $$ > {cgroup}/cgroup.procs && exec "$@"', "sh"
+
+
+@pytest.fixture
+def cpu_cgroup():
+    """One that may use half a CPU."""
+    v1 = {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"}
+    with cgroup_of_ours("cpu", v1, {"cpu.max": "50000 100000"}) as folder:
+        yield folder
+
+
+@pytest.fixture
+def memory_cgroup():
+    """One with a limit of 200 MB."""
+    v2 = {"memory.max": "200000000", "memory.swap.max": "0"}
+    with cgroup_of_ours("memory", {"memory.limit_in_bytes": "200000000"}, v2) as folder:
+        yield folder
 
 
 def test_a_real_cpu_quota_is_seen_and_flagged(tmp_path, cpu_cgroup):
-    enter = f'echo $$ > {cpu_cgroup}/cgroup.procs && exec "$@"'
     cell = make_cell(engine="hf", measurement=measurement(threads=2, min_cycles=5))
     warm = measure_cli(cell, tmp_path / "warm.json")  # weights are drawn before the brake is on
     assert warm.returncode == 0, warm.stderr
-    done = measure_cli(cell, tmp_path / "r.json", ("sh", "-c", enter, "sh"))
+    done = measure_cli(cell, tmp_path / "r.json", inside(cpu_cgroup))
     assert done.returncode == 0, done.stderr
     found = record.load(tmp_path / "r.json")
     assert found["host"]["cpu_limit"] == 0.5
     assert "cpu-throttled" in flag_names(found, ("cpu",))
 
 
-def remove_cgroup(folder: Path) -> None:
-    for _ in range(50):
-        try:
-            folder.rmdir()
-            break
-        except OSError:
-            time.sleep(0.1)
-
-
-@pytest.fixture
-def memory_cgroup():
-    """A cgroup of ours with a limit of 200 MB: the folder to write pids into."""
-    root, name = Path("/sys/fs/cgroup"), f"inference-benchmark-test-{os.getpid()}"
-    own = dict(line.split(":", 2)[1:] for line in Path("/proc/self/cgroup").read_text().splitlines())
-    try:
-        if "memory" in own:
-            folder = root / "memory" / own["memory"].lstrip("/")
-            folder = (folder if folder.is_dir() else root / "memory") / name
-            limit_file = "memory.limit_in_bytes"
-        else:
-            folder, limit_file = root / own[""].lstrip("/") / name, "memory.max"
-        folder.mkdir()
-    except (OSError, KeyError) as error:
-        pytest.skip(f"a memory cgroup cannot be made here: {error}")
-    try:
-        try:
-            (folder / limit_file).write_text("200000000")
-            if (folder / "memory.swap.max").exists():
-                (folder / "memory.swap.max").write_text("0")
-        except OSError as error:
-            pytest.skip(f"a memory limit cannot be set here: {error}")
-        yield folder
-    finally:
-        remove_cgroup(folder)
-
-
 def test_a_kill_by_the_kernel_for_memory_is_an_oom_with_its_evidence(tmp_path, memory_cgroup):
-    enter = f'echo $$ > {memory_cgroup}/cgroup.procs && exec "$@"'
-    prefix = ("sh", "-c", enter, "sh")
-    done = measure_cli(make_cell(), tmp_path / "r.json", prefix, FAKE_ENGINE=fault(fault="hog"))
+    done = measure_cli(make_cell(), tmp_path / "r.json", inside(memory_cgroup), FAKE_ENGINE=fault(fault="hog"))
     assert done.returncode == 0, done.stderr
     found = record.load(tmp_path / "r.json")
     assert (found["outcome"], found["reason"]["exception_type"]) == ("oom", "SIGKILL")

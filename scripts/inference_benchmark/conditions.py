@@ -22,7 +22,6 @@ from inference_benchmark.host_counters import (
     cpu_times_s,
     process_cpu_s,
     thermal_throttle_events,
-    usable_cpu_ids,
 )
 from inference_benchmark.units import format_bytes
 
@@ -51,7 +50,7 @@ class Sampler:
     """Looks on while a worker measures; gpu is None where it measures on the CPU. No method raises."""
 
     def __init__(self, gpu: machine.Gpu | None, worker_pid: int, roots: Roots = REAL_ROOTS) -> None:
-        self._worker_pid, self._roots, self._cpus = worker_pid, roots, usable_cpu_ids()
+        self._worker_pid, self._roots, self._cpus = worker_pid, roots, machine.usable_cpu_ids()
         self._worker_cpu_s: float | None = None
         self._errors: list[str] = []
         self._forget()

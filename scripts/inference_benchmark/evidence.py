@@ -38,7 +38,7 @@ def oom_kills(groups: Iterator[Path] | None = None) -> dict[str, int]:
     counts = {}
     for group in cgroups("memory") if groups is None else groups:
         for name in ("memory.events", "memory.oom_control"):  # cgroup v2, v1
-            match = re.search(r"^oom_kill (\d+)$", _read(group / name), re.MULTILINE)
+            match = re.search(r"^oom_kill (\d+)$", read(group / name), re.MULTILINE)
             if match:
                 counts[str(group)] = int(match[1])
     return counts
@@ -49,7 +49,7 @@ def memory_limit(groups: Iterator[Path] | None = None) -> dict[str, int | str] |
     found = []
     for group in cgroups("memory") if groups is None else groups:
         for name in ("memory.max", "memory.limit_in_bytes"):  # cgroup v2, v1
-            text = _read(group / name).strip()
+            text = read(group / name).strip()
             if text.isdigit() and int(text) < 2**60:  # v1 writes "no limit" as a number near 2**63
                 found.append((int(text), str(group / name)))
     if not found:
@@ -62,9 +62,9 @@ def cpu_limit(groups: Iterator[Path] | None = None) -> float | None:
     """How many CPUs' worth of time the cgroups allow; None where there is no such limit."""
     found = []
     for group in cgroups("cpu") if groups is None else groups:
-        quota, _, period = _read(group / "cpu.max").strip().partition(" ")  # cgroup v2
+        quota, _, period = read(group / "cpu.max").strip().partition(" ")  # cgroup v2
         if not period:  # v1
-            quota, period = (_read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
+            quota, period = (read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
         if quota.isdigit() and period.isdigit():
             found.append(int(quota) / int(period))
     return min(found, default=None)
@@ -78,8 +78,10 @@ def container(root: Path = Path("/")) -> str | None:
     return "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None
 
 
-def _read(path: Path) -> str:
+def read(path: Path, max_characters: int = -1) -> str:
+    """What a file of the kernel says; "" where it cannot be read."""
     try:
-        return path.read_text()
+        with path.open(errors="replace") as stream:
+            return stream.read(max_characters)
     except OSError:
         return ""

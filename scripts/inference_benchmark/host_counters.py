@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference_benchmark.evidence import cgroups
+from inference_benchmark.evidence import read as _read
 
 # Asking every CPU of a large server takes milliseconds and interrupts the CPUs that are being measured.
 _MAX_FREQUENCIES = 16
@@ -25,10 +26,6 @@ class Roots:
 
 
 REAL_ROOTS = Roots()
-
-
-def usable_cpu_ids() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def cpu_frequency_hz(roots: Roots, cpus: Sequence[int]) -> float | None:
@@ -92,11 +89,3 @@ def cgroup_times_s(roots: Roots) -> dict[str, float]:
 
 def _tick_s() -> float:
     return 1 / os.sysconf("SC_CLK_TCK")
-
-
-def _read(path: Path, max_characters: int = -1) -> str:
-    try:
-        with path.open(errors="replace") as stream:
-            return stream.read(max_characters)
-    except OSError:
-        return ""

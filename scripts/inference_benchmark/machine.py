@@ -107,6 +107,11 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
+def usable_cpu_ids() -> list[int]:
+    """The CPUs this process may run on (affinity and, on Linux, nothing else: see evidence.py)."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+
+
 def usable_cpus() -> int:
-    """How many CPUs this process may run on (affinity and, on Linux, nothing else: see evidence.py)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """How many they are."""
+    return len(usable_cpu_ids())

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 LEVEL = 0.95
 
 #: Tukey, Exploratory Data Analysis, 1977: samples beyond the quartiles by this many interquartile ranges.
-OUTLIER_RULE = "Tukey's fences, 1.5 interquartile ranges beyond the quartiles"
 _FENCE = 1.5
 #: Fewer samples have no quartiles, and no order to see a trend in, worth the name.
 _FEW = 5
@@ -129,7 +128,7 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 
 
 def outliers(samples: Sequence[float]) -> int | None:
-    """How many samples lie outside OUTLIER_RULE; None for fewer than five. They are counted, never dropped."""
+    """How many samples lie outside Tukey's fences; None for fewer than five. They are counted, never dropped."""
     if len(samples) < _FEW:
         return None
     low, high = percentile(samples, 25), percentile(samples, 75)
@@ -199,18 +198,18 @@ def stability(warmups: Groups, groups: Groups, measurement: Mapping[str, Any]) -
         reasons["interval"] = f"the 95 % interval is {width}, the target ±{target(measurement):.1%}; " + (
             "raise processes" if len(groups) > 1 else "raise max_seconds, or keep the machine quiet"
         )
-    deviation = standard_deviation(everything)
-    if deviation is not None and deviation > SPREAD_LIMIT * mean(everything):
-        reasons["spread"] = f"the standard deviation is {deviation / mean(everything):.0%} of the mean"
-    furthest = max(everything, key=lambda s: abs(s - mean(everything)))
-    if abs(furthest / mean(everything) - 1) > EXTREME_LIMIT:
-        reasons["extreme"] = f"one call of {furthest:.4g} s is {abs(furthest / mean(everything) - 1):.0%} off the mean"
+    centre, deviation = mean(everything), standard_deviation(everything)
+    if deviation is not None and deviation > SPREAD_LIMIT * centre:
+        reasons["spread"] = f"the standard deviation is {deviation / centre:.0%} of the mean"
+    furthest = max(everything, key=lambda s: abs(s - centre))
+    if abs(furthest / centre - 1) > EXTREME_LIMIT:
+        reasons["extreme"] = f"one call of {furthest:.4g} s is {abs(furthest / centre - 1):.0%} off the mean"
     drifts = [d for d in map(drift, groups) if d is not None]
     trend = max(drifts, key=abs, default=None)
     if trend is not None and abs(trend) > DRIFT_LIMIT:
         reasons["drift"] = f"calls became {abs(trend):.1%} {'slower' if trend > 0 else 'faster'} from first to last"
-    if mean(everything) < SHORTEST_S:
-        reasons["short"] = f"a call takes {mean(everything):.2g} s, too short for a clock to tell; raise new_tokens"
+    if centre < SHORTEST_S:
+        reasons["short"] = f"a call takes {centre:.2g} s, too short for a clock to tell; raise new_tokens"
     counts = [n for n in map(outliers, groups) if n is not None]
     return {
         "stable": not reasons,

@@ -63,11 +63,7 @@ def run(cell: Cell, checkpoint: Path | None, gpu: Gpu | None, tell: Tell) -> Non
         tell("describe", model=engine.describe())
         prompts, new_tokens = draw_prompts(cell, engine.vocab_size), cell.workload["new_tokens"]
         enter("warm-up")
-        calls_s: list[float] = []
-        try:
-            _warm_up(engine, prompts, new_tokens, cell.measurement, calls_s, tell)
-        finally:
-            tell("calls", phase=phase, seconds=calls_s)
+        _warm_up(engine, prompts, new_tokens, cell.measurement, phase, tell)
         compiled = engine.compiled_graphs()
         engine.reset_peak_memory()
         # What the figures of a cell are about comes first; with it, its memory and its energy.
@@ -89,10 +85,18 @@ def run(cell: Cell, checkpoint: Path | None, gpu: Gpu | None, tell: Tell) -> Non
         tell("end", outcome="oom", phase=phase, exception_type=_qualified(error), message=str(error))
 
 
-def _warm_up(
-    engine, prompts, new_tokens: int, measurement: Mapping[str, Any], calls_s: list[float], tell: Tell
-) -> None:
-    """Untimed calls until the last two agree or their number is spent; calls_s takes their seconds.
+@contextmanager
+def _telling(phase: str, tell: Tell) -> Iterator[list[float]]:
+    """A list for the seconds of calls, told when the block is left, however it is left: the parent sleeps till then."""
+    calls_s: list[float] = []
+    try:
+        yield calls_s
+    finally:
+        tell("calls", phase=phase, seconds=calls_s)
+
+
+def _warm_up(engine, prompts, new_tokens: int, measurement: Mapping[str, Any], phase: str, tell: Tell) -> None:
+    """Untimed calls until the last two agree or their number is spent.
 
     The first is looked into as well: nothing may look into one that is timed.
     """
@@ -102,20 +106,18 @@ def _warm_up(
         tell("describe", model=facts)
         return output
 
-    calls_s.append(timed_call(engine, observe, prompts, new_tokens))
     tolerance = measurement["warmup_tolerance_percent"] / 100
-    while len(calls_s) < measurement["max_warmup_calls"] and not statistics.agree(calls_s, tolerance):
-        calls_s.append(timed_call(engine, engine.generate, prompts, new_tokens))
+    with _telling(phase, tell) as calls_s:
+        calls_s.append(timed_call(engine, observe, prompts, new_tokens))
+        while len(calls_s) < measurement["max_warmup_calls"] and not statistics.agree(calls_s, tolerance):
+            calls_s.append(timed_call(engine, engine.generate, prompts, new_tokens))
 
 
 def _repeat(engine, prompts, new_tokens: int, measurement: Mapping[str, Any], phase: str, tell: Tell) -> None:
-    """Timed calls until there are enough. They are told at the end: the parent sleeps meanwhile."""
-    samples_s: list[float] = []
-    try:
+    """Timed calls until there are enough."""
+    with _telling(phase, tell) as samples_s:
         while not statistics.enough(samples_s, measurement):
             samples_s.append(timed_call(engine, engine.generate, prompts, new_tokens))
-    finally:
-        tell("calls", phase=phase, seconds=samples_s)
 
 
 @contextmanager
