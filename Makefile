@@ -37,7 +37,7 @@ lint: setup
 # Takes the newest versions that the ranges allow.
 lock:
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 '.[dev]'
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 '.[ctranslate2,dev]'
 	@{ sed -n '/^#/p' envs/requirements.lock; $(VENV)/bin/pip freeze --exclude inference-benchmark | \
 	  sed -e 's/+cpu$$//' -e '/^nvidia-[a-z]*-cu/d' -e '/^nvidia-\(cu\|nccl\|nvshmem\)/d' -e '/^triton/d' -e '/^cuda-/d'; } > envs/requirements.new
 	mv envs/requirements.new envs/requirements.lock

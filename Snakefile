@@ -10,6 +10,7 @@ configfile: "config.yaml"
 
 include: "rules/common.smk"
 include: "rules/measure.smk"
+include: "rules/limits.smk"
 include: "rules/aggregate.smk"
 include: "rules/report.smk"
 
@@ -19,11 +20,12 @@ localrules:
 
 
 rule all:
-    """Every cell of the experiment, and the tables and the report made from them."""
+    """Every cell and study of the experiment, and the tables and the report made from them."""
     default_target: True
     input:
         # The records stand here too, because Snakemake does not redo a deleted intermediate.
         RECORDS,
+        list(STUDIES),
         f"results/{EXPERIMENT.machine}/summary.csv",
         f"results/{EXPERIMENT.machine}/tables.md",
         f"results/{EXPERIMENT.machine}/report.html",

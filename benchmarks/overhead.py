@@ -141,6 +141,7 @@ def noop_ratios(pairs: int) -> list[float]:
         sizes = [1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128)]
         grid = {"models": ["tiny"], "workloads": [{"prompt_tokens": 4, "new_tokens": 8}], "engines": ["fake"]}
         grid |= {"precisions": ["fp32", "bf16", "int8"], "batch_sizes": sizes, "memory_limit": "300 MB"}
+        grid |= {"max_batch": False, "divergence": False}
         Workspace.make(ours, grid).run()
         (empty / "Snakefile").write_text(
             "N = range(66)\n"

@@ -5,12 +5,13 @@ localrules:
 
 
 rule collect:
-    """One row per cell, from the records of the experiment.
+    """One row per cell, from the records and the studies of the experiment.
 
-    A record that is missing, broken, or of another configuration than today's is refused by name.
+    A file that is missing, broken, or of another configuration than today's is refused by name.
     """
     input:
         records=RECORDS,
+        studies=list(STUDIES),
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
     output:

@@ -15,10 +15,11 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 sys.modules.setdefault("pandas", None)
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from inference_benchmark.cells import Watch, record_path
+from inference_benchmark.cells import Watch, column_folder, record_path
 from inference_benchmark.config import ConfigError, load
 from inference_benchmark.freshness import settle
 from inference_benchmark.progress import attach
+from inference_benchmark.studies import ceilings_path, studies
 
 try:
     EXPERIMENT = load(
@@ -36,11 +37,12 @@ WATCH = Watch(
 )
 CELLS = {cell.path: cell for cell in EXPERIMENT.cells()}
 RECORDS = list(CELLS)
+STUDIES = {study.path: study for study in studies(EXPERIMENT)}
 ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
 
 if workflow.is_main_process:
     settle(EXPERIMENT)
-    attach(logger, CELLS, terse=not workflow.dryrun)
+    attach(logger, {**CELLS, **STUDIES}, terse=not workflow.dryrun)
 
 
 wildcard_constraints:
@@ -55,6 +57,21 @@ wildcard_constraints:
 def cell_json(wildcards):
     """The whole cell as one text: a change of any setting is a changed parameter."""
     return CELLS[record_path(**wildcards)].to_json()
+
+
+def ceilings_json(wildcards):
+    """What is asked of the machine, as one text."""
+    return STUDIES[ceilings_path(wildcards.machine)].to_json()
+
+
+def max_batch_json(wildcards):
+    """What is asked of a column of the tables, as one text."""
+    return STUDIES[f"{column_folder(**wildcards)}/max-batch.json"].to_json()
+
+
+def divergence_json(wildcards):
+    """What is asked of a column of the tables, as one text."""
+    return STUDIES[f"{column_folder(**wildcards)}/divergence.json"].to_json()
 
 
 def cell_priority(wildcards):

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Collect the records of an experiment into summary.csv, refusing by name what is not a record of it."""
+"""Collect the records and studies of an experiment into summary.csv, refusing by name what is none of it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 from inference_benchmark.cells import CellError, Experiment
 from inference_benchmark.cli import fail, run
-from inference_benchmark.collect import CollectError, load_records, summarise
+from inference_benchmark.collect import CollectError, load_records
 from inference_benchmark.comparability import all_facts
 from inference_benchmark.freshness import inputs_digest
+from inference_benchmark.summary import summarise
 
 
 def main() -> int:
@@ -22,17 +23,17 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         experiment = Experiment.from_json(arguments.experiment)
-        records = load_records(experiment)
+        records, studies = load_records(experiment)
     except CellError as error:
         return fail(str(error))
     except CollectError as error:
         for problem in error.problems:
             fail(problem)
         return fail(
-            "nothing was changed. To measure these cells again, each old record kept beside the new: "
+            "nothing was changed. To make these files again, each old one kept beside the new: "
             "snakemake --forcerun PATH ..."
         )
-    summarise(records).to_csv(arguments.summary, index=False)
+    summarise(records, studies).to_csv(arguments.summary, index=False)
     provenance = {
         "inputs_sha256": inputs_digest(experiment),
         "machine": experiment.machine,

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 
 from inference_benchmark.cli import run
-from inference_benchmark.collect import read_summary
 from inference_benchmark.report import render
+from inference_benchmark.summary import read_summary
 
 
 def main() -> int:

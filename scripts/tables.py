@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 
 from inference_benchmark.cli import run
-from inference_benchmark.collect import read_summary
+from inference_benchmark.summary import read_summary
 from inference_benchmark.tables import document
 
 

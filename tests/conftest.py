@@ -37,6 +37,8 @@ FAKE_GRID = {
     "precisions": ["fp32", "bf16"],
     "batch_sizes": [1, 2, 512],
     "memory_limit": "300 MB",
+    "max_batch": False,
+    "divergence": False,
 }
 
 

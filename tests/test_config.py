@@ -53,7 +53,8 @@ def test_the_default_is_valid_for_both_devices():
     assert cuda.precisions == ("fp32", "bf16", "int8")
     assert cuda.batch_sizes == (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
     assert dict(cuda.workloads[0]) == {"prompt_tokens": 9, "new_tokens": 100}
-    assert len(list(cuda.cells())) == 66
+    assert cuda.engines == ("hf", "hf-static")
+    assert len(list(cuda.cells())) == 2 * 66
     assert load(config | {"device": "cpu"}, SCHEMA).memory_limit_bytes == 300_000_000
 
 
@@ -79,9 +80,9 @@ def test_the_default_is_valid_for_both_devices():
         (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 stands there 2 times; once is enough"),
         (put("grid", "cpu", "batch_sizes", [1.0]), "grid.cpu.batch_sizes[0]: 1.0 is not allowed; allowed: an integer >= 1"),
         (put("grid", "cpu", "batch_sizes", []), "grid.cpu.batch_sizes: [] is not allowed; allowed: a list, not empty; each an integer >= 1"),
-        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each fp32, bf16, fp16, int8'),
-        (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: fp32, bf16, fp16, int8; did you mean fp32?'),
-        (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: hf, fake'),
+        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each fp32, bf16, fp16, int8, int8-threshold-0, nf4'),
+        (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4; did you mean fp32?'),
+        (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: hf, hf-static, ctranslate2, fake'),
         (put("grid", "cpu", "models", ["bloom-52m"]), 'grid.cpu.models[0]: "bloom-52m" is not under models; allowed: bloom-1b3, bloom-51m; did you mean bloom-51m?'),
         (put("grid", "cpu", "memory_limit", "420"), "grid.cpu.memory_limit: '420' is not a size such as '80 GB' or '1.5 GiB' (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)"),
         (put("grid", "cpu", "workloads", [{"prompt_tokens": 9}]), "grid.cpu.workloads[0].new_tokens: missing; allowed: an integer >= 1"),
@@ -94,7 +95,7 @@ def test_the_default_is_valid_for_both_devices():
         (put("models", "bloom-51m", "architecture", "n_layer", "8"), 'models.bloom-51m.architecture.n_layer: "8" is not allowed; allowed: an integer >= 1'),
         (put("models", "bloom-51m", "architecture", "model_type", "blom"), 'models.bloom-51m.architecture.model_type: transformers has no "blom"; did you mean bloom?'),
         (put("models", "bloom-51m", "architecture", "n_head", 7), "models.bloom-51m.architecture: a width of 512 cannot be split into 7 attention heads; allowed: a divisor of 512"),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, divergence"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):

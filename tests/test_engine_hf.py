@@ -20,7 +20,6 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import REPO, TINY_BLOOM, make_cell, measure_cli
 from inference_benchmark import checkpoint, engines, record
-from inference_benchmark.precision import PRECISIONS
 from inference_benchmark.synthesize import synthesize
 
 MODELS = {
@@ -95,10 +94,17 @@ def test_an_unknown_size_is_refused_by_the_library_too():
 
 
 @pytest.mark.parametrize(
-    ("precision", "dtypes"),
-    [("fp32", ["float32"]), ("bf16", ["bfloat16"]), ("fp16", ["float16"]), ("int8", ["float16", "int8"])],
+    ("precision", "dtypes", "activations"),
+    [
+        ("fp32", ["float32"], "float32"),
+        ("bf16", ["bfloat16"], "bfloat16"),
+        ("fp16", ["float16"], "float16"),
+        ("int8", ["float16", "int8"], "float16"),
+        ("int8-threshold-0", ["float16", "int8"], "float16"),
+        ("nf4", ["bfloat16", "uint8"], "bfloat16"),
+    ],
 )
-def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes, capfd):
+def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes, activations, capfd):
     folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
     engine = load_engine(folder, precision)
     facts = engine.describe()
@@ -106,12 +112,12 @@ def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes
     assert facts["parameters"] == sum(p.numel() for p in synthesize(MODELS["bloom"], 0).parameters())
     assert (facts["attention"], facts["device_map"], facts["threads"]) == ("eager", {"": "cpu"}, 2)
     assert (facts["tf32"], facts["float32_matmul_precision"]) == (False, "highest")
-    if precision == "int8":
+    if precision in ("int8", "int8-threshold-0", "nf4"):
         # query_key_value, dense, and both of the MLP, in four layers; the head stays as it is
         assert facts["quantised"] == {
             "library": "bitsandbytes",
             "modules": {"query_key_value": 4, "dense": 4, "dense_h_to_4h": 4, "dense_4h_to_h": 4},
-            "threshold": [6.0],
+            **({"type": ["nf4"]} if precision == "nf4" else {"threshold": [6.0 if precision == "int8" else 0.0]}),
             "not_quantised": {"lm_head": 1},
         }
     else:
@@ -119,8 +125,15 @@ def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes
     output = engine.generate(prompts(3, 1000), 12)
     observed, seen = engine.observe(prompts(3, 1000), 12)
     assert (observed == output).all()
-    assert seen == {"cache": "DynamicCache", "activations": [PRECISIONS[precision].activations], "non_finite_rows": 0}
-    assert engine.compiled_graphs() == 0
+    outliers = seen.pop("outlier_columns")
+    assert seen == {"cache": "DynamicCache", "activations": [activations], "non_finite_rows": 0}
+    # Only where a threshold is set are columns told apart: of the MLP's many activations some reach it here.
+    assert (outliers is None) == (precision != "int8")
+    if outliers:
+        assert set(outliers) == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
+        assert outliers["dense_4h_to_h"]["of"] == 512
+        assert 0 < outliers["dense_4h_to_h"]["mean"] <= outliers["dense_4h_to_h"]["max"] <= 512
+    assert engine.compilation()["graphs"] == 0
     assert output.shape == (3, 12)
     assert output.dtype == numpy.int64
     assert ((output >= 0) & (output < 1000)).all()
@@ -149,10 +162,10 @@ def test_a_logit_that_is_no_number_is_seen_in_its_rows_at_any_step():
 def test_graphs_that_were_compiled_are_counted():
     folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
     engine = load_engine(folder, "fp32")
-    before = engine.compiled_graphs()
+    before = engine.compilation()["graphs"]
     engine.model.forward = torch.compile(engine.model.forward, backend="eager")
     engine.generate(prompts(1, 1000), 2)
-    assert engine.compiled_graphs() > before
+    assert engine.compilation()["graphs"] > before
     torch._dynamo.reset()
 
 

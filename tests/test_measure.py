@@ -17,7 +17,7 @@ import pytest
 
 from conftest import MEASUREMENT, REPO, fake_gpus, make_cell, measure_cli
 from inference_benchmark import evidence, record
-from inference_benchmark.supervise import MeasurementError, classify
+from inference_benchmark.station import MeasurementError, classify
 from inference_benchmark.worker_process import Story
 
 ORIGIN = {"host": {"memory_limit": None, "memory_bytes": 10**9}, "device": {"memory_bytes": 8 * 10**10}}
@@ -169,7 +169,7 @@ def test_out_of_memory_and_unsupported_are_results(tmp_path):
     assert oom["reason"]["limit"] == {"name": "memory_limit", "bytes": 300_000_000}
     assert measure_cli(make_cell(precision="fp16"), tmp_path / "u.json").returncode == 0
     unsupported = record.load(tmp_path / "u.json")
-    assert (unsupported["outcome"], unsupported["reason"]["message"]) == ("unsupported", "the fake engine has no fp16")
+    assert (unsupported["outcome"], unsupported["reason"]["message"]) == ("unsupported", "fake has no fp16")
 
 
 @pytest.mark.parametrize(

@@ -184,17 +184,8 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
 
     tell("run_info", stats={"measure": 3, "total": 7})
     for jobid, cell in enumerate(cells):
-        wildcards = dict(
-            zip(("machine", "model", "workload", "engine", "precision"), cell.path.split("/")[1:-1], strict=True)
-        )
-        tell(
-            "job_info",
-            jobid=jobid,
-            rule_name="measure",
-            log=["x.log"],
-            wildcards={**wildcards, "batch_size": str(cell.batch_size)},
-        )
-    tell("job_info", jobid=9, rule_name="collect", log=[], wildcards={})
+        tell("job_info", jobid=jobid, rule_name="measure", log=["x.log"], output=[f"{cell.path} (update)"])
+    tell("job_info", jobid=9, rule_name="collect", log=[], output=[])
     now[0] += 10
     tell("job_finished", job_id=0)
     tell("job_finished", job_id=9)

@@ -11,7 +11,7 @@ import pytest
 from test_record import DRIFTS, OOM, SHARED, make_record
 
 from conftest import MEASUREMENT, REPO, make_cell
-from inference_benchmark import collect, comparability, metrics, report, tables
+from inference_benchmark import comparability, metrics, report, summary, tables
 from inference_benchmark.statistics import Estimate
 
 DATA = Path(__file__).parent / "data"
@@ -31,7 +31,7 @@ def published_summary() -> pandas.DataFrame:
             values |= {"latency_s": seconds}
         rows.append(values)
     int8 = [{**r, "precision": "int8", "outcome": "missing"} for r in rows if r["precision"] == "fp32"]
-    return pandas.DataFrame(rows + int8, columns=collect.COLUMNS)
+    return pandas.DataFrame(rows + int8, columns=summary.COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -58,16 +58,16 @@ def sample_records(**model):
 
 
 def test_engines_are_named_where_there_are_several():
-    rows = collect.summarise(sample_records())
+    rows = summary.summarise(sample_records())
     headings, cells = tables.table(rows, tables.latency_text)
-    assert headings == ["batch_size", "hf<br>fp32", "fake<br>int8<br>LLM.int8()"]
+    assert headings == ["batch_size", "hf<br>fp32", "fake<br>int8"]
     assert cells == [["1", "0.50", "0.50"], ["2", "oom", "n/a"]]
     assert "no measurement" in tables.document(rows)
     assert "`oom`: out of memory." in tables.document(rows)
 
 
 def page(records, **provenance) -> str:
-    summary = collect.summarise(records)
+    rows = summary.summarise(records)
     facts = {
         "machine": "box",
         "device": "cpu",
@@ -78,7 +78,7 @@ def page(records, **provenance) -> str:
         "models": [records[0]["cell"]["model"]],
         "facts": comparability.all_facts(records),
     }
-    return report.render(summary, facts | provenance, REPO / "report/report.html.j2")
+    return report.render(rows, facts | provenance, REPO / "report/report.html.j2")
 
 
 class Tags(html.parser.HTMLParser):
@@ -133,19 +133,19 @@ def test_hostile_names_stay_text():
 def test_what_is_to_be_taken_with_care_is_marked_and_explained():
     records = sample_records()
     records[0] |= {"stability": DRIFTS, "flags": SHARED}
-    summary = collect.summarise(records)
-    text = tables.document(summary)
+    rows = summary.summarise(records)
+    text = tables.document(rows)
     assert "16.00 \\| 62.50 ±66.0%†‡" in text
     assert "†: the samples do not repeat well" in text
     assert "‡: measured under conditions to know of" in text
     assert page(records).count("<td>drift, gpu-shared</td><td>slower; 2 others</td>") == 1
-    plain = tables.document(collect.summarise(sample_records()))
+    plain = tables.document(summary.summarise(sample_records()))
     assert "†" not in plain
     assert "‡" not in plain
 
 
 def test_prefill_and_decode_stand_apart_with_their_formulas():
-    text = tables.document(collect.summarise(sample_records()))
+    text = tables.document(summary.summarise(sample_records()))
     # 0.5 s for 8 tokens of which the first took 0.1 s: 0.4 s for 7 more.
     assert "tokens/sec = batch_size x new tokens / latency" in text
     assert "tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT)" in text
@@ -163,19 +163,19 @@ def test_energy_has_a_table_where_there_is_a_counter():
         "seconds": 1.5,
         "update_interval_s": 0.1,
     }
-    text = tables.document(collect.summarise([make_record(make_cell(batch_size=2), energy=energy)]))
+    text = tables.document(summary.summarise([make_record(make_cell(batch_size=2), energy=energy)]))
     assert "1 ± 0.02" in text.split("Energy (joules/token)")[1]  # 48 J for 3 calls of 2 x 8 tokens
 
 
 def test_the_summary_says_the_same_read_back(tmp_path):
     records = sample_records()
     records[0] |= {"stability": DRIFTS, "flags": SHARED}
-    summary = collect.summarise(records)
-    summary.to_csv(tmp_path / "s.csv", index=False)
-    assert tables.document(collect.read_summary(tmp_path / "s.csv")) == tables.document(summary)
+    rows = summary.summarise(records)
+    rows.to_csv(tmp_path / "s.csv", index=False)
+    assert tables.document(summary.read_summary(tmp_path / "s.csv")) == tables.document(rows)
 
 
 def test_a_machine_where_nothing_was_measured_still_gets_tables_and_page():
     records = [make_record(make_cell(batch_size=b), outcome="oom", samples_s=[], reason=OOM) for b in (1, 2)]
-    assert "| 1          | oom  |" in tables.document(collect.summarise(records))
+    assert "| 1          | oom  |" in tables.document(summary.summarise(records))
     assert "<svg" in page(records)

@@ -320,6 +320,8 @@ def test_real_models_through_configuration_alone(tmp_path):
         "precisions": ["int8"],
         "batch_sizes": [2],
         "memory_limit": None,
+        "max_batch": False,
+        "divergence": True,
     }
     workspace = Workspace.make(tmp_path, grid, {name: {"architecture": sizes} for name, sizes in MODELS.items()})
     workspace.run()

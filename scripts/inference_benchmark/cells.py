@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
-MEASURE_VERSION = 2
+MEASURE_VERSION = 3
 
 #: What the mappings inside a cell hold at the least.
 _PARTS = {
@@ -92,6 +92,7 @@ class Cell:
 class Experiment:
     """A validated configuration: the product of its axes are the cells.
 
+    max_batch, divergence: whether these studies are done for each column of the tables.
     mixed_provenance: ``refuse`` or ``split`` records whose figures cannot stand in one column.
     """
 
@@ -104,6 +105,8 @@ class Experiment:
     batch_sizes: tuple[int, ...]
     memory_limit_bytes: int | None
     measurement: Mapping[str, Any]
+    max_batch: bool = False
+    divergence: bool = False
     mixed_provenance: str = "refuse"
 
     def cells(self) -> Iterator[Cell]:
@@ -152,7 +155,12 @@ class Watch:
 
 def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch_size: int | str) -> str:
     """Where the record of a cell stands; the output of rule measure."""
-    return f"results/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.json"
+    return f"{column_folder(machine, model, workload, engine, precision)}/batch-{batch_size}.json"
+
+
+def column_folder(machine: str, model: str, workload: str, engine: str, precision: str) -> str:
+    """Where all that belongs to one column of the tables stands."""
+    return f"results/{machine}/{model}/{workload}/{engine}/{precision}"
 
 
 def workload_name(workload: Mapping[str, int]) -> str:

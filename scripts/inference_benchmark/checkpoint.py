@@ -56,9 +56,22 @@ def cache_folder(architecture: Mapping[str, Any], seed: int) -> Path:
 
 
 def _synthesized(architecture: Mapping[str, Any], seed: int) -> Path:
+    return made_once(
+        cache_folder(architecture, seed),
+        "inference_benchmark.synthesize",
+        {"architecture": architecture, "seed": seed},
+        "the weights could not be drawn",
+    )
+
+
+def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: str) -> Path:
+    """A folder of the cache, made by a process of its own where it is not there yet.
+
+    module: runs with one argument, JSON with request and ``output``, a folder to make.
+    Raises CheckpointError, in the words of failure, where it does not succeed.
+    """
     import filelock
 
-    folder = cache_folder(architecture, seed)
     if folder.exists():
         return folder
     try:
@@ -69,14 +82,13 @@ def _synthesized(architecture: Mapping[str, Any], seed: int) -> Path:
             # Only the rename makes a folder count: whatever a killed run left is swept away here.
             unfinished = folder.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
-            request = json.dumps({"architecture": architecture, "seed": seed, "output": str(unfinished)})
-            command = [sys.executable, "-m", "inference_benchmark.synthesize", request]
+            command = [sys.executable, "-m", module, json.dumps({**request, "output": str(unfinished)})]
             if subprocess.run(command, env=child_environment(), stdout=sys.stderr).returncode != 0:
-                raise CheckpointError("the weights could not be drawn; the reason stands above")
+                raise CheckpointError(f"{failure}; the reason stands above")
             unfinished.rename(folder)
     except OSError as error:
         raise CheckpointError(
-            f"the weights cache {cache_root()} cannot be used: {error.strerror or error}; "
+            f"the cache {cache_root()} cannot be used: {error.strerror or error}; "
             "set INFERENCE_BENCHMARK_CACHE to a folder with room"
         ) from None
     return folder

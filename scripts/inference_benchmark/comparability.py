@@ -25,6 +25,7 @@ _FACTS = {
     "transformers": ("software", "transformers"),
     "accelerate": ("software", "accelerate"),
     "bitsandbytes": ("software", "bitsandbytes"),
+    "ctranslate2": ("software", "ctranslate2"),
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),
@@ -81,6 +82,17 @@ def disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
     if lines:
         lines.append("measure these cells again, or set mixed_provenance: split to give them columns of their own")
     return lines
+
+
+def disagreeing(study: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The facts that must agree for a study to say anything about a cell, and do not: (study's, cell's)."""
+    ours, theirs = dict(_decisive(study)), dict(_decisive(record))
+    shared = ours.keys() & theirs.keys() | {n for n in ours.keys() | theirs.keys() if n.startswith(_ENVIRONMENT)}
+    return {
+        name: (ours.get(name, "not set"), theirs.get(name, "not set"))
+        for name in sorted(shared)
+        if ours.get(name, "not set") != theirs.get(name, "not set")
+    }
 
 
 def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:

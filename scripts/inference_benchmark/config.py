@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fastjsonschema
 import yaml
 
-from inference_benchmark import architecture, machine
+from inference_benchmark import architecture, engines, machine
 from inference_benchmark.cells import Experiment
 from inference_benchmark.checkpoint import CheckpointError, fingerprint, read_config
 from inference_benchmark.config_words import explain, guess_text, listing, show, where_text
@@ -73,6 +73,7 @@ def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | Non
     device = machine.detect_device() if config["device"] == "auto" else config["device"]
     grid = config["grid"][device]
     models, label = [], config["machine"]
+    problems += _missing_packages(device, grid)
     if label == "auto":
         try:
             label = machine.label(device)
@@ -103,6 +104,8 @@ def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | Non
         precisions=tuple(grid["precisions"]),
         batch_sizes=tuple(grid["batch_sizes"]),
         memory_limit_bytes=parse_bytes(grid["memory_limit"]),
+        max_batch=grid["max_batch"],
+        divergence=grid["divergence"],
         measurement=dict(config["measurement"]),
         mixed_provenance=config["mixed_provenance"],
     )
@@ -131,6 +134,11 @@ def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
             parse_bytes(grid["memory_limit"])
         except ValueError as error:
             yield f"grid.{device}.memory_limit: {error}"
+        if device == "cpu" and grid["max_batch"] and grid["memory_limit"] is None:
+            yield (
+                "grid.cpu.max_batch: true needs a memory_limit on a CPU, or the search would fill the memory of the "
+                "whole machine; set grid.cpu.memory_limit, or max_batch to false"
+            )
 
 
 def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
@@ -167,6 +175,15 @@ def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str
     width, heads = architecture.size(sizes, architecture.WIDTH), architecture.size(sizes, architecture.HEADS)
     if width and heads and "head_dim" not in sizes and width % heads:
         yield f"{where}: a width of {width} cannot be split into {heads} attention heads; allowed: a divisor of {width}"
+
+
+def _missing_packages(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
+    if architecture.families() is None:  # what measures is not installed here at all: jobs run elsewhere
+        return
+    for index, engine in enumerate(grid["engines"]):
+        if package := engines.missing_package(engine):
+            where = f"grid.{device}.engines[{index}]"
+            yield f"{where}: {engine} needs the package {package}, which is not installed here; pip install {package}"
 
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:

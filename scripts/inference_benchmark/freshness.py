@@ -11,22 +11,24 @@ import hashlib
 import json
 import os
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from inference_benchmark.cells import Experiment
+from inference_benchmark.studies import studies
 
 DERIVED = ("summary.csv", "provenance.json", "tables.md", "report.html")
 
 
 def inputs_digest(experiment: Experiment) -> str:
-    """A digest of the experiment and of every record of it that exists, by content."""
+    """A digest of the experiment and of every record and study of it that exists, by content."""
     digest = hashlib.sha256(experiment.to_json().encode())
-    for cell in experiment.cells():
+    for part in chain(experiment.cells(), studies(experiment)):
         try:
-            content = Path(cell.path).read_bytes()
+            content = Path(part.path).read_bytes()
         except OSError:
             continue
-        digest.update(f"\0{cell.path}\0{len(content)}\0".encode())
+        digest.update(f"\0{part.path}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
 

@@ -11,7 +11,8 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from inference_benchmark import statistics
+from inference_benchmark import roofline, statistics
+from inference_benchmark.roofline import Peaks, Shapes
 from inference_benchmark.statistics import Estimate
 
 
@@ -52,6 +53,51 @@ def figures(record: Mapping[str, Any]) -> Figures:
         return Figures(latency, throughput, first_token)
     steps = new_tokens - 1
     return Figures(latency, throughput, first_token, decode.times(1 / steps), decode.per(batch * steps))
+
+
+class Limit(NamedTuple):
+    """How far a phase of a cell is from what its machine can do. floor_s: the least time it can take; share: floor
+    over measured; bound_by: ``memory`` or ``arithmetic``; sure: False where the floor, by the fastest samples of
+    the ceilings, is above what was measured: then shapes or ceilings are wrong."""
+
+    floor_s: float
+    share: float
+    bound_by: str
+    sure: bool = True
+
+
+def limits(record: Mapping[str, Any], found: Figures, typical: Peaks, fastest: Peaks) -> dict[str, Limit]:
+    """Limits of ``prefill``, ``decode`` and ``whole`` of a record whose outcome is ok; none where its shapes or a
+    ceiling for its arithmetic is unknown.
+
+    typical, fastest: the machine's peaks by median and by fastest samples. Measured prefill is the TTFT, measured
+    decode the latency less the TTFT.
+    """
+    if record["model"].get("shapes") is None:
+        return {}
+    shapes = Shapes.from_record(record["model"]["shapes"])
+    batch, workload = record["cell"]["batch_size"], record["cell"]["workload"]
+    prompt, new_tokens = workload["prompt_tokens"], workload["new_tokens"]
+    steps = {"prefill": roofline.prefill(shapes, batch, prompt)}
+    measured_s = {"prefill": found.first_token_s.value}
+    if found.time_per_output_token_s is not None:
+        steps["decode"] = roofline.decode(shapes, batch, prompt, new_tokens)
+        measured_s["decode"] = found.time_per_output_token_s.value * (new_tokens - 1)
+    if any(dtype not in typical.flop_per_s for part in steps.values() for dtype in part.flop):
+        return {}
+    floors, least = (
+        {name: roofline.floor(part, peaks) for name, part in steps.items()} for peaks in (typical, fastest)
+    )
+    if new_tokens == 1 or "decode" in steps:
+        measured_s["whole"] = found.latency_s.value
+        for each in (floors, least):
+            each["whole"] = each["prefill"].and_then(each["decode"]) if "decode" in each else each["prefill"]
+    return {
+        name: Limit(
+            each.seconds, each.seconds / measured_s[name], each.bound_by, least[name].seconds <= measured_s[name]
+        )
+        for name, each in floors.items()
+    }
 
 
 def energy_per_token_j(record: Mapping[str, Any]) -> tuple[float, float] | None:

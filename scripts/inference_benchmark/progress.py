@@ -1,4 +1,4 @@
-"""One line per finished cell, from Snakemake's own log events, wherever the job ran."""
+"""One line per finished cell or study, from Snakemake's own log events, wherever the job ran."""
 
 from __future__ import annotations
 
@@ -12,41 +12,31 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import metrics
-from inference_benchmark.cells import Cell, record_path
+from inference_benchmark.cells import Cell
+from inference_benchmark.studies import Ceilings, ColumnStudy
 from inference_benchmark.units import format_duration
+from inference_benchmark.words import outcome_text, study_text
 
-RULE = "measure"
-
-
-def outcome_text(record: Mapping[str, Any]) -> str:
-    """How a cell ended, in a few words: ``1,234.5 tok/s`` or ``oom during warm-up``."""
-    if record["outcome"] == "oom":
-        return f"oom during {record['reason']['phase']}"
-    if record["outcome"] == "unsupported":
-        return f"unsupported: {record['reason']['message']}"
-    throughput = metrics.figures(record).throughput_tok_per_s
-    width = throughput.half_width
-    notes = [*record["stability"]["reasons"], *record["flags"]]
-    text = f"{throughput.value:,.1f} tok/s" + (f" ± {width:.1%}" if width is not None else "")
-    return text + (f" ({', '.join(note['name'] for note in notes)})" if notes else "")
+Subject = Cell | Ceilings | ColumnStudy
+#: Rules whose jobs take a device and time.
+RULES = ("measure", "ceilings", "max_batch", "divergence")
 
 
 class CellLines(logging.Handler):
-    """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 2 min 10 s left`` as measure jobs end."""
+    """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 15 left, about 2 min`` as cells and studies end."""
 
     def __init__(
         self,
-        cells: Mapping[str, Cell],
+        planned: Mapping[str, Subject],
         write: Callable[[str], Any] = sys.stderr.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """cells: the planned cells by the paths of their records."""
+        """planned: the cells and studies by the paths of their files."""
         super().__init__(logging.INFO)
-        self.cells, self.write_line, self.clock = cells, write, clock
+        self.planned, self.write_line, self.clock = planned, write, clock
         self.total = self.done = 0
         self.began = clock()
-        self.jobs: dict[int, tuple[Cell, str]] = {}
+        self.jobs: dict[int, tuple[Subject, str]] = {}
 
     def emit(self, event: logging.LogRecord) -> None:
         try:
@@ -56,21 +46,22 @@ class CellLines(logging.Handler):
 
     def _hear(self, kind: str, event: logging.LogRecord) -> None:
         if kind == "run_info":
-            self.total, self.began = event.stats.get(RULE, 0), self.clock()
-        elif kind == "job_info" and event.rule_name == RULE:
-            cell = self.cells[record_path(**event.wildcards)]
-            self.jobs[event.jobid] = cell, " ".join(map(str, event.log))
+            self.total, self.began = sum(event.stats.get(rule, 0) for rule in RULES), self.clock()
+        elif kind == "job_info" and event.rule_name in RULES:
+            path = str(event.output[0]).removesuffix(" (update)")
+            self.jobs[event.jobid] = self.planned[path], " ".join(map(str, event.log))
         elif kind == "job_finished" and event.job_id in self.jobs:
-            cell, _ = self.jobs.pop(event.job_id)
-            self._line(cell, outcome_text(json.loads(Path(cell.path).read_bytes())))
+            subject, _ = self.jobs.pop(event.job_id)
+            words = outcome_text if isinstance(subject, Cell) else study_text
+            self._line(subject, words(json.loads(Path(subject.path).read_bytes())))
         elif kind == "job_error" and event.jobid in self.jobs:
-            cell, log = self.jobs.pop(event.jobid)
-            self._line(cell, f"failed{_first_words(log)}, see {log}")
+            subject, log = self.jobs.pop(event.jobid)
+            self._line(subject, f"failed{_first_words(log)}, see {log}")
 
-    def _line(self, cell: Cell, ending: str) -> None:
+    def _line(self, subject: Subject, ending: str) -> None:
         self.done += 1
         left = self.total - self.done
-        line = f"[{self.done}/{self.total}] {cell.label}: {ending}"
+        line = f"[{self.done}/{self.total}] {subject.label}: {ending}"
         if left > 0:
             seconds_left = (self.clock() - self.began) / self.done * left
             line += f", {left} left, about {format_duration(seconds_left)}"
@@ -91,16 +82,16 @@ class JobChatter(logging.Filter):
 def _first_words(log: str) -> str:
     """`` (timeout)`` where a cell's log ends in that failure: what failed by itself, and what was stopped."""
     with suppress(OSError):
-        found = re.findall(r"^measure\.py: timeout", Path(log).read_text(errors="replace"), re.MULTILINE)
+        found = re.findall(r"^\w+\.py: timeout", Path(log).read_text(errors="replace"), re.MULTILINE)
         return " (timeout)" if found else ""
     return ""
 
 
-def attach(logger: logging.Logger, cells: Mapping[str, Cell], terse: bool) -> None:
-    """Let Snakemake's logger print a line per cell; terse: and little else."""
+def attach(logger: logging.Logger, planned: Mapping[str, Subject], terse: bool) -> None:
+    """Let Snakemake's logger print a line per cell and study; terse: and little else."""
     for handler in logger.handlers if terse else ():
         handler.addFilter(JobChatter())
-    logger.addHandler(CellLines(cells))
+    logger.addHandler(CellLines(planned))
 
 
 def _kind(record: logging.LogRecord) -> str:

@@ -15,7 +15,10 @@ from typing import Any
 from inference_benchmark import evidence, machine
 
 #: Packages whose version can change a figure.
-PACKAGES = ("torch", "transformers", "accelerate", "bitsandbytes", "tokenizers", "safetensors", "numpy", "snakemake")
+PACKAGES = (
+    "torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2", "tokenizers", "safetensors", "numpy",
+    "snakemake",
+)  # fmt: skip
 
 
 def software() -> dict[str, Any]:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark import files
 from inference_benchmark.cells import Cell, difference
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class RecordError(ValueError):
@@ -46,6 +45,8 @@ def check(record: Any) -> None:
             raise RecordError(f"{name} holds a value that is no finite number of seconds")
     if (outcome == "ok") != (record["reason"] is None):
         raise RecordError(f"outcome {outcome} contradicts reason {record['reason']!r}")
+    if not runs and (record["reason"] or {}).get("phase") != "max-batch":
+        raise RecordError(f"outcome {outcome} without a run")
     if outcome == "ok":
         _check_complete(record["stability"], runs, cell)
 
@@ -82,59 +83,10 @@ def load_for(cell: Cell, path: Path) -> dict[str, Any]:
     return record
 
 
-def check_writable(path: Path) -> None:
-    """Raises OSError where a record could not be written: better now than after an hour of measuring."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=path.parent) as probe:
-        probe.write(b"\0" * 65536)
-        probe.flush()
-
-
 def write(record: Mapping[str, Any], path: Path) -> None:
     """Write a checked record whole or not at all; an earlier record there is kept beside it.
 
     Raises RecordError, and OSError with nothing left behind but what was there.
     """
     check(record)
-    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    unfinished = Path(name)
-    try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.chmod(0o666 & ~_umask())
-        if path.exists():
-            set_aside(path)
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def set_aside(path: Path) -> Path:
-    """Move what stands at path out of the way, to a name that tells when it was written."""
-    stamp = int(path.stat().st_mtime)
-    for attempt in range(1000):
-        kept = path.with_name(f"{path.stem}.superseded-{stamp}{f'-{attempt}' if attempt else ''}{path.suffix}")
-        if not kept.exists():
-            path.rename(kept)
-            return kept
-    raise FileExistsError(f"{path.parent} holds a thousand superseded records of {path.name}")
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.write_json(record, path)

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas
 
+from inference_benchmark.engines import ENGINES
 from inference_benchmark.metrics import interval_columns
-from inference_benchmark.precision import PRECISIONS
 from inference_benchmark.statistics import Estimate
 from inference_benchmark.units import format_bytes
 
@@ -48,6 +48,18 @@ def energy_text(row: Mapping[str, Any]) -> str:
     return f"{row['energy_per_token_j']:.3g} ± {row['energy_per_token_resolution_j']:.1g}"
 
 
+def limit_text(row: Mapping[str, Any]) -> str:
+    """A measured cell in the table of limits; blank where the machine's ceilings are not known."""
+    if pandas.isna(row["whole_limit_share"]):
+        return ""
+    parts = (
+        f"{row[f'{phase}_limit_share']:.1%} {row[f'{phase}_bound_by'][0]}"
+        for phase in ("prefill", "decode", "whole")
+        if not pandas.isna(row[f"{phase}_limit_share"])
+    )
+    return " \\| ".join(parts)
+
+
 class Table(NamedTuple):
     """title: its heading. explanation: what its figures are. show: what a cell shows. figure: the column of the
     summary that it shows, whose interval stands beside it; None where there is no interval."""
@@ -79,6 +91,13 @@ TABLES = (
         decode_text,
         "decode_tok_per_s",
     ),
+    Table(
+        "Distance from the limit (% of limit: prefill | decode | whole)",
+        "% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the measured time; "
+        "m: bound by memory, a: by arithmetic.",
+        limit_text,
+        None,
+    ),
     Table("Energy (joules/token)", "counted by the device over the timed calls, prefill inside.", energy_text, None),
 )
 
@@ -102,6 +121,8 @@ def tables(rows: pandas.DataFrame) -> Iterator[tuple[str, str, list[str], list[l
     """(heading, explanation, column headings, cells) of every table that shows anything for these rows."""
     for title, explanation, show, figure in TABLES:
         headings, cells = table(rows, show, figure)
+        if show is throughput_text:
+            cells += column_rows(rows)
         # Throughput and latency stand even where nothing fitted; the others only where there is a figure.
         if show in (throughput_text, latency_text) or any(show(r) for r in _measured(rows)):
             yield title, explanation, headings, cells
@@ -130,10 +151,17 @@ def columns(rows: pandas.DataFrame) -> dict[Column, str]:
     several = len({engine for engine, _, _ in keys}) > 1
     return {
         (engine, precision, variant): "<br>".join(
-            part for part in (engine if several else "", PRECISIONS[precision].heading, variant) if part
+            part for part in (engine if several else "", heading(engine, precision), variant) if part
         )
         for engine, precision, variant in keys
     }
+
+
+def heading(engine: str, precision: str) -> str:
+    """A precision and, in a line of its own, what it means in this engine."""
+    entry = ENGINES.get(engine)
+    meaning = entry.precisions.get(precision) if entry else None
+    return f"{precision}<br>{meaning}" if meaning else precision
 
 
 def column_of(row: Mapping[str, Any]) -> Column:
@@ -150,6 +178,30 @@ def table(rows: pandas.DataFrame, show: Show, figure: str | None = None) -> tupl
         shown[column_of(row), row["batch_size"]] = text
     batch_sizes = sorted(set(rows["batch_size"]))
     return ["batch_size", *keys.values()], [[str(b), *(shown.get((key, b), "") for key in keys)] for b in batch_sizes]
+
+
+def max_batch_text(row: Mapping[str, Any]) -> str:
+    """The largest batch that fits, of a column; blank where it was not looked for."""
+    return "" if pandas.isna(row["max_batch_fits"]) else f"{row['max_batch_fits']:.0f}"
+
+
+def agreement_text(row: Mapping[str, Any]) -> str:
+    """How far a column's answers are those of hf in fp32; blank where they were not compared."""
+    if pandas.isna(row["token_agreement"]):
+        return ""
+    error = row["logits_error_mean"]
+    return f"{row['token_agreement']:.1%} \\| " + ("n/a" if pandas.isna(error) else f"{error:.2g}")
+
+
+#: What holds for a whole column, below its batch sizes.
+COLUMN_ROWS = (("max batch", max_batch_text), ("same tokens \\| logits error", agreement_text))
+
+
+def column_rows(rows: pandas.DataFrame) -> list[list[str]]:
+    """The rows of a table that hold for whole columns, those of them that say anything."""
+    first = {column_of(row): row for row in reversed(rows.to_dict("records"))}
+    found = [[title, *(show(first[key]) for key in columns(rows))] for title, show in COLUMN_ROWS]
+    return [row for row in found if any(row[1:])]
 
 
 def markdown(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

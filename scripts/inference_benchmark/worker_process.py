@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark import checkpoint, conditions, machine
-from inference_benchmark.cells import Cell, Watch
+from inference_benchmark.cells import Watch
 from inference_benchmark.machine import Gpu
 
 #: What numerical libraries take the number of their threads from.
@@ -32,6 +32,9 @@ class Story:
     phase: str = "start"
     load_s: float | None = None
     calls_s: dict[str, list[float]] = field(default_factory=dict)
+    answers: dict[str, None] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    trying: int | None = None
     memory: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     energy: dict[str, Any] | None = None
@@ -48,6 +51,12 @@ class Story:
                 self.load_s = event["seconds"]
             case "calls":
                 self.calls_s[event["phase"]] = event["seconds"]
+                if event["phase"] != "first-token":
+                    self.answers |= dict.fromkeys(event["tokens_sha256"])
+            case "trying":
+                self.trying = event["batch_size"]
+            case "result":
+                self.results.append({key: value for key, value in event.items() if key != "event"})
             case "memory":
                 self.memory = event["memory"]
             case "describe":
@@ -64,6 +73,7 @@ class Story:
             "warmup_s": self.calls_s.get("warm-up", []),
             "samples_s": self.calls_s.get("measure", []),
             "first_token_s": self.calls_s.get("first-token", []),
+            "tokens_sha256": list(self.answers),
             "memory": self.memory,
             "energy": self.energy,
             "conditions": self.conditions,
@@ -73,15 +83,16 @@ class Story:
 class WorkerProcess:
     """A worker process that is gone when the block is left, however it is left."""
 
-    def __init__(self, cell: Cell, weights: Path | None, gpu: Gpu | None) -> None:
-        order = {"cell": cell.to_json(), "checkpoint": str(weights) if weights else None}
+    def __init__(self, task: str, order: Mapping[str, Any], threads: int | None, gpu: Gpu | None) -> None:
+        """task: a module of tasks; order: what its run gets. threads: None is all the process may use."""
         self.gpu = gpu
-        self.request = json.dumps({**order, "gpu": asdict(gpu) if gpu else None})
-        threads = str(cell.measurement["threads"] or machine.usable_cpus())
+        self.request = json.dumps({"task": task, "order": order, "gpu": asdict(gpu) if gpu else None})
         # Snakemake sets these to the rule's threads, which count jobs here, not cores; weights are on disk
         # by now, so the hub is not asked; the worker sees the leased device and no other.
         self.environment = checkpoint.child_environment(
-            **dict.fromkeys(_THREADS, threads), HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID"
+            **dict.fromkeys(_THREADS, str(threads or machine.usable_cpus())),
+            HF_HUB_OFFLINE="1",
+            CUDA_DEVICE_ORDER="PCI_BUS_ID",
         )
         if gpu:
             self.environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid

@@ -53,9 +53,6 @@ class FakeEngine(Engine):
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
         self.threads = threads
 
-    def unsupported(self, precision: str) -> str | None:
-        return None if precision in SECONDS else f"the fake engine has no {precision}"
-
     def limit_memory(self, n_bytes: int) -> None:
         self.limit = n_bytes
 
@@ -92,12 +89,6 @@ class FakeEngine(Engine):
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         output = self.generate(prompts, new_tokens)
         return output, {"non_finite_rows": int(self._fault(len(prompts)) == "nan-logits")}
-
-    def compiled_graphs(self) -> int:
-        return 0
-
-    def synchronize(self) -> None:
-        pass
 
     def reset_peak_memory(self) -> None:
         pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,83 +18,71 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from inference_benchmark.checkpoint import weights_files
-from inference_benchmark.engines import Engine, cpu_memory, hf_facts
-from inference_benchmark.precision import PRECISIONS
+from inference_benchmark.engines import hf_facts
+from inference_benchmark.engines.torch_device import TorchDeviceEngine
 
 logging.disable_progress_bar()
 
-#: How torch's CPU allocator, cuBLAS and the CUDA runtime word it where they raise no class of their own.
-_OOM_WORDS = (
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "not enough memory",
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "cudaErrorMemoryAllocation",
-)
+#: What weights that are not quantised, and activations, are kept in.
+_DTYPES = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+    # Dettmers et al. 2022, arXiv:2208.07339. Its authors' kernels compute in float16; with
+    # bfloat16 activations bitsandbytes casts, and logs a warning, once per matrix product.
+    "int8": torch.float16,
+    "int8-threshold-0": torch.float16,
+    # Dettmers et al. 2023, arXiv:2305.14314.
+    "nf4": torch.bfloat16,
+}
+#: Settings of bitsandbytes for the others.
+_QUANTISATION: dict[str, dict[str, Any]] = {
+    "int8": {"load_in_8bit": True, "llm_int8_threshold": 6.0},
+    "int8-threshold-0": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
+    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16},
+}
 
 
-class HfEngine(Engine):
+class HfEngine(TorchDeviceEngine):
     """AutoModelForCausalLM.from_pretrained(device_map=...).generate(...)."""
 
-    growth_limit: cpu_memory.GrowthLimit | None = None
-    loaded: dict[str, int] = {}
+    #: Further arguments of every generate call.
+    generate_options: dict[str, Any] = {}
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
-        torch.set_num_threads(threads)
         # The family's code, and with it half of scipy, is imported by looking its class up.
         config = AutoConfig.from_pretrained(checkpoint)
         if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
             raise ValueError(f"transformers has no causal language model of type {config.model_type}")
-        self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
-        # A product large enough to start the thread pool or the CUDA context and its libraries.
-        operand = torch.ones(256, 256, device=self.device)
-        (operand @ operand).sum().item()
+        self.wake(device, threads)
 
     def unsupported(self, precision: str) -> str | None:
-        if PRECISIONS[precision].quantised:
+        if precision in _QUANTISATION:
             import bitsandbytes  # noqa: F401  needed from here on; a missing package is an error, not a verdict
         if self.device.type != "cuda":
             return None
         name, capability = torch.cuda.get_device_name(self.device), torch.cuda.get_device_capability(self.device)
-        if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
-            return f"{name} (compute capability {capability[0]}.{capability[1]}) has no bfloat16 arithmetic"
-        if PRECISIONS[precision].quantised and capability < (7, 5):
-            return f"{name} (compute capability {capability[0]}.{capability[1]}) has no int8 tensor cores; 7.5 or newer"
+        device = f"{name} (compute capability {capability[0]}.{capability[1]})"
+        if _DTYPES[precision] is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+            return f"{device} has no bfloat16 arithmetic"
+        if "load_in_8bit" in _QUANTISATION.get(precision, {}) and capability < (7, 5):
+            return f"{device} has no int8 tensor cores; 7.5 or newer"
         return None
 
-    def limit_memory(self, n_bytes: int) -> None:
-        if self.device.type == "cpu":
-            self.growth_limit = cpu_memory.GrowthLimit(n_bytes)
-            return
-        total = torch.cuda.get_device_properties(self.device).total_memory
-        if n_bytes > total:
-            raise OSError(f"memory_limit of {n_bytes} bytes is more than the device's {total}")
-        torch.cuda.set_per_process_memory_fraction(n_bytes / total, self.device)
-
     def load(self, checkpoint: Path, precision: str) -> None:
-        wanted = PRECISIONS[precision]
-        if self.growth_limit:
-            self.growth_limit.hold(extra_bytes=sum(path.stat().st_size for path in weights_files(checkpoint)))
-        quantisation = BitsAndBytesConfig(load_in_8bit=True) if wanted.quantised else None
+        self.hold_limit_while_loading(checkpoint)
+        settings = _QUANTISATION.get(precision)
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
-            dtype=getattr(torch, wanted.activations),
+            dtype=_DTYPES[precision],
             device_map={"": self.device},
-            quantization_config=quantisation,
+            quantization_config=BitsAndBytesConfig(**settings) if settings else None,
         ).eval()
         # A real checkpoint's own generation settings (penalties, sampling, lengths) would be timed too.
         self.model.generation_config = GenerationConfig()
         self.synchronize()
-        if self.growth_limit:
-            self.growth_limit.hold()
-        if self.device.type == "cuda":
-            self.loaded = {"loaded_bytes": torch.cuda.memory_allocated(self.device)}
-        else:
-            self.loaded = {"loaded_bytes": cpu_memory.rss_bytes()["rss_bytes"]}
-        self.reset_peak_memory()
+        self.hold_limit()
+        self.note_loaded()
 
     @property
     def vocab_size(self) -> int:
@@ -112,11 +99,13 @@ class HfEngine(Engine):
             output = self._generate(
                 prompts, new_tokens, logits_processor=LogitsProcessorList([seen]), return_dict_in_generate=True
             )
-        return output.sequences[:, prompts.shape[1] :].cpu().numpy(), {
-            "cache": type(output.past_key_values).__name__,
-            "activations": sorted(seen.dtypes),
-            "non_finite_rows": seen.non_finite_rows(),
-        }
+        facts = {"cache": type(output.past_key_values).__name__, **seen.facts()}
+        return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
+
+    def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
+        follow = hf_facts.Following(torch.from_numpy(continuation).to(self.device))
+        self._generate(prompts, continuation.shape[1], logits_processor=LogitsProcessorList([follow]))
+        return numpy.stack(follow.logits, axis=1)
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **more: Any):
         ids = torch.from_numpy(prompts).to(self.device)
@@ -130,34 +119,9 @@ class HfEngine(Engine):
             use_cache=True,
             eos_token_id=None,
             pad_token_id=self.vocab_size,
+            **self.generate_options,
             **more,
         )
 
-    def compiled_graphs(self) -> int:
-        dynamo = sys.modules.get("torch._dynamo.utils")
-        return dynamo.counters["stats"]["unique_graphs"] if dynamo else 0
-
-    def synchronize(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-    def reset_peak_memory(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
-        else:
-            cpu_memory.reset_peak_rss()
-
-    def memory(self) -> dict[str, int]:
-        if self.device.type == "cpu":
-            return {**self.loaded, "peak_rss_bytes": cpu_memory.rss_bytes()["peak_rss_bytes"]}
-        return {
-            **self.loaded,
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(self.device),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(self.device),
-            "device_total_bytes": torch.cuda.get_device_properties(self.device).total_memory,
-        }
-
-    def is_out_of_memory(self, error: BaseException) -> bool:
-        if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-            return True
-        return isinstance(error, RuntimeError) and any(words in str(error) for words in _OOM_WORDS)
+    def compilation(self) -> dict[str, Any]:
+        return hf_facts.compilation()

@@ -1,0 +1,61 @@
+"""How far one set of answers is from another: tokens, logits, probabilities. Pure functions of arrays."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy
+
+#: What everything is compared with: (engine, precision).
+REFERENCE = ("hf", "fp32")
+#: Prompts, and tokens per answer at the most: logits of every step are held on the host.
+ROWS, STEPS = 8, 32
+
+
+def compare(
+    wanted: numpy.ndarray, tokens: numpy.ndarray, wanted_logits: numpy.ndarray, logits: numpy.ndarray
+) -> dict[str, Any]:
+    """Figures for a divergence record.
+
+    wanted, tokens: int64 (rows, steps), greedy, each following its own tokens. wanted_logits, logits: float32
+    (rows, steps, vocabulary), both following the wanted tokens.
+
+    token_agreement: part of the tokens that are equal. first_difference: per row the first step, from 0, that is
+    not, or None. next_token_agreement: part of the steps that choose the wanted token after wanted ones.
+    logits_error: norm of the logits' difference over the norm of the wanted logits, both less their mean, which
+    changes no probability. kl_nats: Kullback-Leibler divergence of the next token's distribution from the wanted.
+    """
+    errors, divergences = [], []
+    for row, wanted_row in zip(logits, wanted_logits, strict=True):  # a row at a time: float64 of all is large
+        found, reference = (_centred(part) for part in (row, wanted_row))
+        errors.append(numpy.linalg.norm(found - reference, axis=-1) / numpy.linalg.norm(reference, axis=-1))
+        log_p, log_q = _log_probabilities(reference), _log_probabilities(found)
+        divergences.append((numpy.exp(log_p) * (log_p - log_q)).sum(axis=-1))
+    unequal = tokens != wanted
+    return {
+        "rows": int(wanted.shape[0]),
+        "steps": int(wanted.shape[1]),
+        "token_agreement": float(1 - unequal.mean()),
+        "first_difference": [int(row.argmax()) if row.any() else None for row in unequal],
+        "next_token_agreement": float((logits.argmax(axis=-1) == wanted).mean()),
+        "logits_error": _mean_and_max(errors),
+        "kl_nats": _mean_and_max(divergences),
+    }
+
+
+def _centred(logits: numpy.ndarray) -> numpy.ndarray:
+    logits = logits.astype(numpy.float64)
+    return logits - logits.mean(axis=-1, keepdims=True)
+
+
+def _log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    return shifted - numpy.log(numpy.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _mean_and_max(values: list[numpy.ndarray]) -> dict[str, float | None]:
+    """None where a logit was no finite number."""
+    every = numpy.stack(values)
+    if not numpy.isfinite(every).all():
+        return {"mean": None, "max": None}
+    return {"mean": float(every.mean()), "max": float(every.max())}

@@ -1,0 +1,165 @@
+"""CTranslate2: a C++ engine for transformers with its own kernels, on weights converted from the same checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import ctranslate2
+import numpy
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+
+from inference_benchmark import checkpoint as checkpoints
+from inference_benchmark.engines import hf_facts, shapes
+from inference_benchmark.engines.torch_device import TorchDeviceEngine
+
+#: Raised whenever the conversion of one checkpoint gives other files.
+CONVERSION_VERSION = 1
+
+
+class CTranslate2Engine(TorchDeviceEngine):
+    """Generator(compute_type=...).generate_batch(...)."""
+
+    def start(self, device: str, threads: int, checkpoint: Path) -> None:
+        self.wake(device, threads)
+        self.threads = threads
+        self.config = AutoConfig.from_pretrained(checkpoint)
+        self.sizes = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
+        self.converted = converted(checkpoint)
+        if device == "cuda":
+            self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
+
+    def unsupported(self, precision: str) -> str | None:
+        possible = ctranslate2.get_supported_compute_types(self.device.type)
+        wanted = self._compute_type(precision)
+        if wanted in possible:
+            return None
+        version, listed = ctranslate2.__version__, ", ".join(sorted(possible))
+        return f"ctranslate2 {version} has no {wanted} on this {self.device.type}; it has {listed}"
+
+    def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
+        # Its allocator knows no limit: what it may not have is taken away from it.
+        self.ballast = torch.empty(total_bytes - n_bytes, dtype=torch.uint8, device=self.device)
+        self.free_before_bytes, _ = torch.cuda.mem_get_info(self.device)
+
+    def load(self, checkpoint: Path, precision: str) -> None:
+        self.hold_limit_while_loading(self.converted)
+        self.precision = precision
+        self.generator = ctranslate2.Generator(
+            str(self.converted),
+            device=self.device.type,
+            compute_type=self._compute_type(precision),
+            inter_threads=1,
+            intra_threads=self.threads,
+        )
+        # Token ids go in as words of the vocabulary, which the conversion made the ids in digits.
+        self.words = [str(i) for i in range(self.vocab_size)]
+        # A call, because it starts its threads with the first: under a limit that could end the process.
+        self.generate(numpy.zeros((1, 1), dtype=numpy.int64), 1)
+        self.hold_limit()
+        self.note_loaded()
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    def describe(self) -> dict[str, Any]:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config)
+        found = shapes.facts(model, self._stored, self._activations)
+        return {
+            "class": "ctranslate2.Generator",
+            "parameters": shapes.parameters(model),
+            "compute_type": self.generator.compute_type,
+            "quantised": {"library": "ctranslate2"} if self.precision == "int8" else None,
+            "device_map": {"": self.device.type},
+            **hf_facts.of_torch(self.device),
+            "threads": self.threads,
+            **found,
+        }
+
+    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
+        return self._tokens(self._generate(prompts, new_tokens), new_tokens)
+
+    def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
+        # A row's score is the sum of its tokens' log probabilities: one logit of NaN spoils it.
+        results = self._generate(prompts, new_tokens, return_scores=True)
+        scores = numpy.array([result.scores[0] for result in results])
+        facts = {
+            "activations": [shapes.dtype_name(self._activations)],
+            "non_finite_rows": int((~numpy.isfinite(scores)).sum()),
+        }
+        return self._tokens(results, new_tokens), facts
+
+    def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
+        ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
+        logits = self.generator.forward_batch(ids.tolist()).to(ctranslate2.DataType.float32)
+        if self.device.type == "cuda":
+            logits = logits.to_device(ctranslate2.Device.cpu)
+        return numpy.array(logits)[:, prompts.shape[1] - 1 :]
+
+    def _generate(self, prompts: numpy.ndarray, new_tokens: int, **more: Any):
+        words = self.words
+        return self.generator.generate_batch(
+            [[words[i] for i in row] for row in prompts.tolist()],
+            beam_size=1,
+            max_length=new_tokens,
+            end_token=[],
+            include_prompt_in_result=False,
+            **more,
+        )
+
+    def _tokens(self, results, new_tokens: int) -> numpy.ndarray:
+        tokens = numpy.full((len(results), new_tokens), -1, dtype=numpy.int64)
+        for row, result in zip(tokens, results, strict=True):
+            ids = result.sequences_ids[0]
+            row[: len(ids)] = ids
+        return tokens
+
+    def note_loaded(self) -> None:
+        super().note_loaded()
+        if self.device.type == "cuda":
+            self.loaded = {"loaded_bytes": self._taken_bytes()}
+
+    def memory(self) -> dict[str, int]:
+        if self.device.type == "cpu":
+            return super().memory()
+        # torch's counters do not see it; its allocator keeps what it once had, so that now is the peak.
+        return {
+            **self.loaded,
+            "peak_reserved_bytes": self._taken_bytes(),
+            "device_total_bytes": self.total_bytes,
+        }
+
+    def _taken_bytes(self) -> int:
+        return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
+
+    def _compute_type(self, precision: str) -> str:
+        half = "float16" if self.device.type == "cuda" else "float32"
+        return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": f"int8_{half}"}[precision]
+
+    @property
+    def _activations(self) -> torch.dtype:
+        return getattr(torch, self.generator.compute_type.removeprefix("int8_"))
+
+    def _stored(self, module: torch.nn.Module) -> tuple[int, str]:
+        """In 8 bits with a scale per output, or as the activations are."""
+        elements, outputs = module.weight.numel(), shapes.sizes(module)[1]
+        if self.precision == "int8":
+            return elements + 4 * outputs, "int8"
+        return elements * self._activations.itemsize, shapes.dtype_name(self._activations)
+
+
+def converted(checkpoint: Path) -> Path:
+    """The checkpoint as CTranslate2 reads it, made once: the folder's name is a digest of what it is made from."""
+    made_from = [CONVERSION_VERSION, ctranslate2.__version__, checkpoints.fingerprint(checkpoint)]
+    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    return checkpoints.made_once(
+        checkpoints.cache_root() / "ctranslate2" / key,
+        "inference_benchmark.engines.ctranslate2_convert",
+        {"checkpoint": str(checkpoint)},
+        "ctranslate2 could not convert the weights",
+    )

@@ -1,0 +1,45 @@
+"""Converts a checkpoint for CTranslate2. Runs as a process of its own, once per checkpoint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from ctranslate2.converters import TransformersConverter
+
+
+class Digits:
+    """What stands in for a tokenizer: the word of a token is its id in digits.
+
+    Token ids are all the benchmark deals in, and synthesized weights come without a tokenizer.
+    """
+
+    bos_token = eos_token = unk_token = "0"
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def get_vocab(self) -> dict[str, int]:
+        return {str(i): i for i in range(self.vocab_size)}
+
+
+class Converter(TransformersConverter):
+    def load_tokenizer(self, tokenizer_class, folder, **_) -> Digits:
+        return Digits(json.loads((Path(folder) / "config.json").read_text())["vocab_size"])
+
+
+def main(request: str) -> int:
+    """request: JSON with checkpoint and output, a folder that does not exist."""
+    order = json.loads(request)
+    print(f"converting {order['checkpoint']} for ctranslate2", file=sys.stderr)
+    try:
+        Converter(order["checkpoint"]).convert(order["output"])
+    except Exception as error:  # whatever the converter says of this model is the answer
+        print(f"ctranslate2 cannot convert this model: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

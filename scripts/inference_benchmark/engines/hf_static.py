@@ -1,0 +1,76 @@
+"""transformers' generate with a static cache and compiled decoding: one graph for every step after prefill."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from transformers import CompileConfig
+
+from inference_benchmark.engines import cpu_memory
+from inference_benchmark.engines.hf import HfEngine
+
+
+class HfStaticEngine(HfEngine):
+    """generate(cache_implementation="static").
+
+    On CUDA transformers compiles decoding by itself (CUDA graphs); on the CPU it has to be asked, and torch
+    needs a C++ compiler. Neither does for 8-bit weights.
+    """
+
+    why_not_compiled: str | None = None
+
+    def load(self, checkpoint: Path, precision: str) -> None:
+        super().load(checkpoint, precision)
+        self.generate_options = {"cache_implementation": "static"}
+        quantiser = getattr(self.model, "hf_quantizer", None)
+        if quantiser is not None and not quantiser.is_compileable:
+            self.why_not_compiled = f"transformers does not compile {precision} weights of bitsandbytes"
+        elif self.device.type == "cpu" and not _has_cpp_compiler():
+            self.why_not_compiled = "torch found no C++ compiler"
+        elif self.device.type == "cpu":
+            asked = CompileConfig(mode="default")  # reduce-overhead means CUDA graphs
+            asked._compile_all_devices = True
+            self.generate_options["compile_config"] = asked
+        if self.why_not_compiled:
+            self.generate_options["disable_compile"] = True
+        if self.growth_limit:
+            self.loaded_data_bytes = cpu_memory.data_bytes()
+
+    def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
+        if not self.growth_limit or self.why_not_compiled:
+            return super().observe(prompts, new_tokens)
+        # The call that compiles. On the CPU the limit is one on the model, so that what the compiler takes
+        # and keeps is allowed on top; the next call has to fit into the limit.
+        self.growth_limit.lift()
+        try:
+            return super().observe(prompts, new_tokens)
+        finally:
+            super().release()
+            self.growth_limit.hold(extra_bytes=max(0, cpu_memory.data_bytes() - self.loaded_data_bytes))
+
+    def compilation(self) -> dict[str, Any]:
+        found = super().compilation()
+        return found | ({"why_not": self.why_not_compiled} if self.why_not_compiled else {})
+
+    def release(self) -> None:
+        # The compiled graphs hold buffers of the shape they were compiled for.
+        torch._dynamo.reset()
+        if self.device.type == "cuda":
+            from torch._inductor.cudagraph_trees import reset_cudagraph_trees
+
+            reset_cudagraph_trees()
+        super().release()
+
+
+def _has_cpp_compiler() -> bool:
+    from torch._inductor.cpp_builder import get_cpp_compiler
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    try:
+        get_cpp_compiler()
+    except InvalidCxxCompiler:
+        return False
+    return True

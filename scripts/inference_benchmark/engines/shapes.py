@@ -1,0 +1,114 @@
+"""The shapes of a transformers model that decide its work, counted from its modules."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from inference_benchmark.roofline import Matrix, Shapes
+
+#: (bytes of the stored weights, dtype of the product) of a module with a matrix.
+Stored = Callable[[torch.nn.Module], tuple[int, str]]
+
+
+class UnknownShapesError(ValueError):
+    """A model whose work cannot be counted like this; the message says why."""
+
+
+def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
+    """(name, module) of all that multiplies by a matrix, whatever class a family or a quantiser makes it."""
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if weight is not None and weight.dim() == 2 and not isinstance(module, torch.nn.Embedding):
+            yield name, module
+
+
+def facts(model: torch.nn.Module, stored: Stored | None = None, dtype: torch.dtype | None = None) -> dict[str, Any]:
+    """``shapes`` for the record: roofline.Shapes, or None with ``shapes_unknown``, the reason."""
+    try:
+        return {"shapes": asdict(count(model, stored or as_held, dtype or model.dtype))}
+    except UnknownShapesError as error:
+        return {"shapes": None, "shapes_unknown": str(error)}
+
+
+def count(model: torch.nn.Module, stored: Stored, dtype: torch.dtype) -> Shapes:
+    """The shapes of a model, on any device, the meta device included.
+
+    stored: how an engine holds a matrix. dtype: of activations, keys and values, norms, biases and embeddings.
+    Raises UnknownShapesError.
+    """
+    config = model.config.get_text_config(decoder=True)
+    _refuse_what_the_model_does_not_hold_for(config)
+    head = model.get_output_embeddings()
+    kinds: Counter[Matrix] = Counter()
+    for name, module in matrix_modules(model):
+        inputs, outputs = sizes(module)
+        kinds[Matrix(name.rsplit(".", 1)[-1], 1, inputs, outputs, *stored(module), module is not head)] += 1
+    matrices = tuple(Matrix(**{**asdict(kind), "count": n}) for kind, n in kinds.items())
+    embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    vectors = sum(p.numel() for p in model.parameters() if p.dim() <= 1)
+    _refuse_parameters_left_over(model, matrices, embeddings, vectors)
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    return Shapes(
+        matrices=matrices,
+        vector_bytes=vectors * dtype.itemsize,
+        lookup_bytes=sum(module.embedding_dim for module in embeddings) * dtype.itemsize,
+        kv_bytes=config.num_hidden_layers * 2 * kv_heads * head_size * dtype.itemsize,
+        attention_width=config.num_hidden_layers * heads * head_size,
+        attention_arithmetic=dtype_name(dtype),
+        logit_bytes=head.weight.shape[0] * dtype.itemsize,
+    )
+
+
+def as_held(module: torch.nn.Module) -> tuple[int, str]:
+    """How transformers and bitsandbytes hold a matrix."""
+    weight = module.weight
+    held = weight.numel() * weight.element_size()
+    if weight.dtype == torch.int8:  # LLM.int8(): one fp32 scale per output
+        return held + 4 * weight.shape[0], "int8"
+    if (state := getattr(weight, "quant_state", None)) is not None:  # 4 bits: one scale per block
+        return held + state.absmax.numel() * state.absmax.element_size(), dtype_name(module.compute_dtype)
+    return held, dtype_name(weight.dtype)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def sizes(module: torch.nn.Module) -> tuple[int, int]:
+    """(inputs, outputs): of a linear layer, or of GPT-2's, which is stored the other way round."""
+    if hasattr(module, "nx"):
+        return module.nx, module.nf
+    return module.in_features, module.out_features
+
+
+def _refuse_what_the_model_does_not_hold_for(config: Any) -> None:
+    if getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None):
+        raise UnknownShapesError("a mixture of experts: which weights a step reads depends on its tokens")
+    if getattr(config, "sliding_window", None):
+        raise UnknownShapesError("a sliding window: how many tokens are looked at depends on the layer")
+
+
+def _refuse_parameters_left_over(model, matrices, embeddings, vectors: int) -> None:
+    """Every parameter must be one of those counted, or the floor would be too low or too high unseen."""
+    head, counted = model.get_output_embeddings(), vectors
+    counted += sum(m.count * m.inputs * m.outputs for m in matrices) + sum(e.weight.numel() for e in embeddings)
+    if any(e.weight is head.weight for e in embeddings):
+        counted -= head.weight.numel()
+    found = parameters(model)
+    if counted != found:
+        raise UnknownShapesError(f"{found - counted} of {found} parameters are in no linear layer, norm or embedding")
+
+
+def parameters(model: torch.nn.Module) -> int:
+    """How many numbers a model has, however few bits hold them."""
+    return sum(
+        state.shape.numel() if (state := getattr(p, "quant_state", None)) is not None else p.numel()
+        for p in model.parameters()
+    )

@@ -1,0 +1,67 @@
+"""Files of measurements: written whole or not at all, and never over one another."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def check_writable(path: Path) -> None:
+    """Raises OSError where a record could not be written: better now than after an hour of measuring."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path.parent) as probe:
+        probe.write(b"\0" * 65536)
+        probe.flush()
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Write a file whole or not at all; an earlier one there is kept beside it.
+
+    Raises OSError with nothing left behind but what was there.
+    """
+    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    unfinished = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        unfinished.chmod(0o666 & ~_umask())
+        if path.exists():
+            set_aside(path)
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def set_aside(path: Path) -> Path:
+    """Move what stands at path out of the way, to a name that tells when it was written."""
+    stamp = int(path.stat().st_mtime)
+    for attempt in range(1000):
+        kept = path.with_name(f"{path.stem}.superseded-{stamp}{f'-{attempt}' if attempt else ''}{path.suffix}")
+        if not kept.exists():
+            path.rename(kept)
+            return kept
+    raise FileExistsError(f"{path.parent} holds a thousand superseded records of {path.name}")
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,166 @@
+"""How long a cell takes at the least on its machine: the roofline model, step by step.
+
+Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
+architectures", CACM 52(4), 2009. A step can be no faster than memory hands over the bytes it must read and
+write, and no faster than the arithmetic units do its operations; the floor of a call is the sum over its
+steps of the slower of the two. docs/limits.md works an example by hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Weights that activations are multiplied by; ``count`` of these sizes in the model.
+
+    weight_bytes: of one, as stored, scales and all. arithmetic: dtype of the product, a key of the ceilings.
+    every_position: applied to every token; the output layer is needed for the last one only.
+    """
+
+    name: str
+    count: int
+    inputs: int
+    outputs: int
+    weight_bytes: int
+    arithmetic: str
+    every_position: bool = True
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """What decides the work of a decoder-only transformer.
+
+    vector_bytes: all norms and biases. lookup_bytes: read from embedding tables per token.
+    kv_bytes: keys and values of one token in one row, all layers. attention_width: sum over layers of
+    heads x head size. attention_arithmetic: dtype of attention's products.
+    logit_bytes: of one row's logits.
+    """
+
+    matrices: tuple[Matrix, ...]
+    vector_bytes: int
+    lookup_bytes: int
+    kv_bytes: int
+    attention_width: int
+    attention_arithmetic: str
+    logit_bytes: int
+
+    @classmethod
+    def from_record(cls, values: Mapping[str, Any]) -> Shapes:
+        matrices = tuple(Matrix(**matrix) for matrix in values["matrices"])
+        return cls(**{**values, "matrices": matrices})
+
+    @property
+    def weight_bytes(self) -> int:
+        """Read once in every step: all but the embedding tables, of which a step reads single rows."""
+        return sum(m.count * m.weight_bytes for m in self.matrices) + self.vector_bytes
+
+
+class Steps(NamedTuple):
+    """Steps of a call, each doing as much as the one before and ``growth`` more: (first, growth) of each quantity.
+
+    moved_bytes: read from memory and written to it. flop: operations per dtype of arithmetic, a multiplication
+    and an addition being two.
+    """
+
+    count: int
+    moved_bytes: tuple[int, int]
+    flop: Mapping[str, tuple[int, int]]
+
+
+class Floor(NamedTuple):
+    """The least seconds that steps can take, by what bounds them: those where memory is the slower of the two, and
+    those where arithmetic is."""
+
+    memory_s: float
+    arithmetic_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.memory_s + self.arithmetic_s
+
+    @property
+    def bound_by(self) -> str:
+        """``memory`` or ``arithmetic``, whichever the larger part is due to."""
+        return "memory" if self.memory_s >= self.arithmetic_s else "arithmetic"
+
+    def and_then(self, other: Floor) -> Floor:
+        return Floor(self.memory_s + other.memory_s, self.arithmetic_s + other.arithmetic_s)
+
+
+class Peaks(NamedTuple):
+    """What the machine was seen to do at its best.
+
+    bandwidth: (bytes, bytes per second) for growing working sets: one that fits into a cache is read faster.
+    flop_per_s: per dtype of arithmetic.
+    """
+
+    bandwidth: Sequence[tuple[int, float]]
+    flop_per_s: Mapping[str, float]
+
+    def bytes_per_s(self, working_sets_bytes):
+        """For an array of working sets: each that of the largest measured one not larger. Too high rather than too
+        low, as a ceiling has to be."""
+        import numpy
+
+        sizes, speeds = numpy.array(self.bandwidth).T
+        return speeds[numpy.maximum(numpy.searchsorted(sizes, working_sets_bytes, side="right") - 1, 0)]
+
+
+def prefill(shapes: Shapes, batch_size: int, prompt_tokens: int) -> Steps:
+    """The step that reads the prompts and gives every row its first new token.
+
+    Of a prompt's attention only what is causal counts: token p looks at p tokens, itself included.
+    """
+    tokens = batch_size * prompt_tokens
+    looked_at = batch_size * prompt_tokens * (prompt_tokens + 1) // 2
+    return Steps(1, (_moved_bytes(shapes, batch_size, tokens), 0), _flop(shapes, batch_size, tokens, looked_at, 0))
+
+
+def decode(shapes: Shapes, batch_size: int, prompt_tokens: int, new_tokens: int) -> Steps:
+    """The new_tokens - 1 steps after it, one token per row each.
+
+    The i-th reads the keys and values of the prompt_tokens + i - 1 tokens before its own, and adds its own.
+    """
+    kept_bytes = batch_size * shapes.kv_bytes
+    first_bytes = _moved_bytes(shapes, batch_size, batch_size) + prompt_tokens * kept_bytes
+    looked_at = batch_size * (prompt_tokens + 1)
+    return Steps(
+        new_tokens - 1, (first_bytes, kept_bytes), _flop(shapes, batch_size, batch_size, looked_at, batch_size)
+    )
+
+
+def _moved_bytes(shapes: Shapes, rows: int, tokens: int) -> int:
+    """Weights once, embeddings and new keys and values of each token; logits are written by the output layer and
+    read to choose the token."""
+    return shapes.weight_bytes + tokens * (shapes.lookup_bytes + shapes.kv_bytes) + 2 * rows * shapes.logit_bytes
+
+
+def _flop(shapes: Shapes, rows: int, tokens: int, looked_at: int, growth: int) -> dict[str, tuple[int, int]]:
+    """looked_at: (query, key) pairs in the first step; growth: how many more in each step after it."""
+    flop: dict[str, int] = {}
+    for matrix in shapes.matrices:
+        positions = tokens if matrix.every_position else rows
+        operations = 2 * positions * matrix.count * matrix.inputs * matrix.outputs
+        flop[matrix.arithmetic] = flop.get(matrix.arithmetic, 0) + operations
+    # Queries times keys, and weights times values: 2 operations each per number of the head and pair.
+    dtype, per_pair = shapes.attention_arithmetic, 4 * shapes.attention_width
+    steady = {name: (n, 0) for name, n in flop.items()}
+    return steady | {dtype: (flop.get(dtype, 0) + per_pair * looked_at, per_pair * growth)}
+
+
+def floor(steps: Steps, peaks: Peaks) -> Floor:
+    """The least time that these steps can take, one after the other."""
+    import numpy
+
+    index = numpy.arange(steps.count)
+    moved_bytes = steps.moved_bytes[0] + index * steps.moved_bytes[1]
+    memory_s = moved_bytes / peaks.bytes_per_s(moved_bytes)
+    arithmetic_s = sum(
+        (first + index * growth) / peaks.flop_per_s[dtype] for dtype, (first, growth) in steps.flop.items()
+    )
+    by_memory = memory_s >= arithmetic_s
+    return Floor(float(memory_s[by_memory].sum()), float(arithmetic_s[~by_memory].sum()))
