@@ -25,7 +25,7 @@ rule all:
     input:
         # The records stand here too, because Snakemake does not redo a deleted intermediate.
         RECORDS,
-        list(STUDIES),
+        STUDIES,
         f"results/{EXPERIMENT.machine}/summary.csv",
         f"results/{EXPERIMENT.machine}/tables.md",
         f"results/{EXPERIMENT.machine}/report.html",

@@ -4,7 +4,8 @@
 cell      wall time of scripts/measure.py on a tiny cell, over that of a bare script that imports torch and
           transformers, loads the same checkpoint and generates the same number of times
 latency   latency in the record over latency in the bare script, process by process in turn
-timing    the same within one process on one loaded model, call by call in turn: what our timed call adds
+engines   a timed call of every engine over the same call of its library, on one loaded model, in turn: in each
+          cell of the default CPU grid that fits, and of hf-static besides
 noop      wall time of `snakemake` with nothing to do at 66 cells, over that of an empty Snakefile of the same size
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import shutil
 import statistics
@@ -20,6 +22,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+import yaml
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
@@ -92,42 +96,75 @@ def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int,
     return walls, latencies
 
 
-def timing_ratios(architecture: dict, batch: int, new_tokens: int, pairs: int) -> list[float]:
-    """Our timed call over a bare generate call of the same loaded model, in turn."""
-    import numpy
+def bare_call(engine, name: str, prompts, new_tokens: int):
+    """What a user of the library would write for the model that the engine has loaded."""
     import torch
 
-    from inference_benchmark import engines, worker
+    if name == "ctranslate2":
+        words = [[str(i) for i in row] for row in prompts.tolist()]
+        return lambda: [
+            result.sequences_ids[0]
+            for result in engine.generator.generate_batch(
+                words, max_length=new_tokens, end_token=[], include_prompt_in_result=False
+            )
+        ]
+    ids = torch.from_numpy(prompts)
+    options = dict(engine.generate_options)
+    return lambda: engine.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=new_tokens,
+        do_sample=False,
+        eos_token_id=None,
+        pad_token_id=0,
+        **options,
+    ).numpy()
 
-    folder = checkpoint.ensure({"name": "m", "architecture": architecture, "seed": 0})
-    engine = engines.create("hf")
+
+def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list[float] | None:
+    """Our timed call over the bare one for so many seconds; None where the engine lacks the precision."""
+    from inference_benchmark import engines
+    from inference_benchmark.tasks.common import draw_prompts, timed_call
+
+    config = yaml.safe_load((REPO / "config.yaml").read_text())
+    grid = config["grid"]["cpu"]
+    workload = grid["workloads"][0]
+    folder = checkpoint.ensure({**config["models"][grid["models"][0]], "seed": 0})
+    engine = engines.create(name)
     engine.start("cpu", len(os.sched_getaffinity(0)), folder)
-    engine.load(folder, "fp32")
-    prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(batch, 9))
+    if engine.unsupported(precision):
+        return None
+    engine.load(folder, precision)
+    prompts = draw_prompts(batch, workload["prompt_tokens"], 0, engine.vocab_size)
+    bare = bare_call(engine, name, prompts, workload["new_tokens"])
 
-    def ours() -> float:
-        return worker.timed_call(engine, engine.generate, prompts, new_tokens)
-
-    def bare() -> float:
-        ids = torch.from_numpy(prompts)
+    def bare_s() -> float:
         began = time.perf_counter()
-        output = engine.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=new_tokens,
-            do_sample=False,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
-        output.numpy()
+        bare()
         return time.perf_counter() - began
 
-    ours(), bare()
-    ratios = []
-    for pair in range(pairs):
-        ours_s, bare_s = (ours(), bare()) if pair % 2 else reversed((bare(), ours()))
-        ratios.append(ours_s / bare_s)
+    def ours_s() -> float:
+        return timed_call(engine, engine.generate, prompts, workload["new_tokens"])[0]
+
+    for _ in range(3):
+        ours_s(), bare_s()
+    ratios, began = [], time.monotonic()
+    while time.monotonic() - began < seconds:
+        ours, theirs = (ours_s(), bare_s()) if len(ratios) % 2 else reversed((bare_s(), ours_s()))
+        ratios.append(ours / theirs)
     return ratios
+
+
+def report_engines(seconds: float) -> None:
+    """Each in a process of its own, as cells are."""
+    grid = yaml.safe_load((REPO / "config.yaml").read_text())["grid"]["cpu"]
+    for name in dict.fromkeys([*grid["engines"], "hf-static"]):
+        for precision in grid["precisions"]:
+            for batch in grid["batch_sizes"][:-1]:  # the last does not fit
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    ratios = pool.apply(engine_ratios, (name, precision, batch, seconds))
+                if ratios:
+                    report(f"engines, {name} {precision} batch {batch}", ratios)
 
 
 def noop_ratios(pairs: int) -> list[float]:
@@ -166,8 +203,9 @@ def noop_ratios(pairs: int) -> list[float]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["cell", "latency", "timing", "noop"], help="which; all by default")
+    parser.add_argument("what", nargs="*", default=["cell", "latency", "engines", "noop"], help="which; all by default")
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
+    parser.add_argument("--seconds", type=float, default=20, help="of calls per ratio of engines")
     arguments = parser.parse_args()
     tiny = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
     small = {"model_type": "bloom", "hidden_size": 512, "n_head": 8, "n_layer": 8, "vocab_size": 50258}
@@ -175,8 +213,8 @@ def main() -> int:
         report("cell, tiny", cell_ratios(tiny, "fp32", 1, 8, 3, arguments.pairs)[0])
     if "latency" in arguments.what:
         report("latency, 51M fp32 batch 1", cell_ratios(small, "fp32", 1, 16, 9, arguments.pairs)[1])
-    if "timing" in arguments.what:
-        report("timing, 51M fp32 batch 1", timing_ratios(small, 1, 16, 10 * arguments.pairs))
+    if "engines" in arguments.what:
+        report_engines(arguments.seconds)
     if "noop" in arguments.what:
         report("noop, 66 cells", noop_ratios(arguments.pairs))
     return 0

@@ -30,9 +30,10 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
 from conftest import MEASUREMENT, make_cell  # noqa: E402
-from inference_benchmark import checkpoint, conditions, engines, statistics, supervise, worker  # noqa: E402
+from inference_benchmark import checkpoint, conditions, engines, statistics, supervise  # noqa: E402
 from inference_benchmark.cells import Cell, Watch  # noqa: E402
 from inference_benchmark.host_counters import REAL_ROOTS, process_cpu_s  # noqa: E402
+from inference_benchmark.tasks.common import timed_call  # noqa: E402
 
 SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "vocab_size": 10_000}
 #: Engine of the planted experiment: real sleeps on a real clock.
@@ -128,7 +129,7 @@ def sampling(seconds: float) -> str:
             child.send_signal(signal.SIGCONT if looked_at else signal.SIGSTOP)
             calls, until = [], time.perf_counter() + 1 / rate
             while time.perf_counter() < until:
-                calls.append(worker.timed_call(engine, engine.generate, prompts, 8))
+                calls.append(timed_call(engine, engine.generate, prompts, 8)[0])
             return statistics.percentile(calls, 50)
 
         ratios = []

@@ -11,7 +11,7 @@ rule collect:
     """
     input:
         records=RECORDS,
-        studies=list(STUDIES),
+        studies=STUDIES,
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
     output:

@@ -19,7 +19,7 @@ from inference_benchmark.cells import Watch, column_folder, record_path
 from inference_benchmark.config import ConfigError, load
 from inference_benchmark.freshness import settle
 from inference_benchmark.progress import attach
-from inference_benchmark.studies import ceilings_path, studies
+from inference_benchmark.studies import ceilings_path, possible_studies, studies
 
 try:
     EXPERIMENT = load(
@@ -37,12 +37,13 @@ WATCH = Watch(
 )
 CELLS = {cell.path: cell for cell in EXPERIMENT.cells()}
 RECORDS = list(CELLS)
-STUDIES = {study.path: study for study in studies(EXPERIMENT)}
+STUDIES = [study.path for study in studies(EXPERIMENT)]
+POSSIBLE_STUDIES = {study.path: study for study in possible_studies(EXPERIMENT)}
 ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
 
 if workflow.is_main_process:
     settle(EXPERIMENT)
-    attach(logger, {**CELLS, **STUDIES}, terse=not workflow.dryrun)
+    attach(logger, {**CELLS, **POSSIBLE_STUDIES}, terse=not workflow.dryrun)
 
 
 wildcard_constraints:
@@ -61,17 +62,17 @@ def cell_json(wildcards):
 
 def ceilings_json(wildcards):
     """What is asked of the machine, as one text."""
-    return STUDIES[ceilings_path(wildcards.machine)].to_json()
+    return POSSIBLE_STUDIES[ceilings_path(wildcards.machine)].to_json()
 
 
 def max_batch_json(wildcards):
     """What is asked of a column of the tables, as one text."""
-    return STUDIES[f"{column_folder(**wildcards)}/max-batch.json"].to_json()
+    return POSSIBLE_STUDIES[f"{column_folder(**wildcards)}/max-batch.json"].to_json()
 
 
 def divergence_json(wildcards):
     """What is asked of a column of the tables, as one text."""
-    return STUDIES[f"{column_folder(**wildcards)}/divergence.json"].to_json()
+    return POSSIBLE_STUDIES[f"{column_folder(**wildcards)}/divergence.json"].to_json()
 
 
 def cell_priority(wildcards):

@@ -25,7 +25,7 @@ rule ceilings:
 
 
 rule max_batch:
-    """Find the largest batch that fits, in one process: doubled until one fails, then halfway in between.
+    """Find the largest batch that fits: doubled until one fails, then halfway in between.
 
     output: every try with its evidence. Where it is there, measure refers to it instead of trying larger cells.
     """

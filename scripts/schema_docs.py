@@ -14,12 +14,14 @@ from inference_benchmark.cli import fail, run
 from inference_benchmark.config_words import allowed, resolved
 from inference_benchmark.readme import MarkerError, insert
 
-BEGIN, END = "<!-- keys: begin (made by scripts/schema_docs.py) -->", "<!-- keys: end -->"
-#: Where each schema is explained.
-PAGES = {
-    Path("docs/config.md"): Path("config.schema.yaml"),
-    Path("docs/record.md"): Path("scripts/inference_benchmark/record.schema.yaml"),
-}
+#: Where each schema is explained: page, name of the markers, schema.
+TABLES = (
+    (Path("docs/config.md"), "keys", Path("config.schema.yaml")),
+    (Path("docs/record.md"), "keys", Path("scripts/inference_benchmark/record.schema.yaml")),
+    (Path("docs/record.md"), "study keys", Path("scripts/inference_benchmark/study.schema.yaml")),
+)
+#: Definitions that say what the results of a study of that kind are.
+KINDS = ("ceilings", "max-batch", "divergence")
 
 
 def rows(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "") -> Iterator[tuple[str, str, str]]:
@@ -43,7 +45,13 @@ def _inside(sub: Mapping[str, Any], root: Mapping[str, Any], at: str) -> Iterato
 
 def table(schema: Mapping[str, Any]) -> str:
     lines = ["| key | allowed | meaning |", "|---|---|---|"]
-    for at, what, meaning in rows(schema, schema):
+    of_results = (
+        row
+        for kind, sub in schema.get("$defs", {}).items()
+        if kind in KINDS
+        for row in rows(sub, schema, f"results[] ({kind})")
+    )
+    for at, what, meaning in (*rows(schema, schema), *of_results):
         cells = (text.replace("|", "\\|") for text in (f"`{at}`", what, meaning.strip()))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -54,10 +62,11 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a table is out of date")
     check = parser.parse_args().check
     status = 0
-    for page, schema in PAGES.items():
+    for page, name, schema in TABLES:
         before = page.read_text()
+        begin, end = f"<!-- {name}: begin (made by scripts/schema_docs.py) -->", f"<!-- {name}: end -->"
         try:
-            after = insert(before, table(yaml.safe_load(schema.read_text())), BEGIN, END)
+            after = insert(before, table(yaml.safe_load(schema.read_text())), begin, end)
         except MarkerError as error:
             status = fail(f"{page}: {error}")
             continue

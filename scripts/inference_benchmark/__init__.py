@@ -1,20 +1,26 @@
 """The library behind the rules and scripts of inference-benchmark.
 
-Layers, each importing only from those above it:
+Layers, each importing only from those above it, and in a line from what stands to the left:
 
-    cli, units, precision, cells         pure: names and what they stand for
-    statistics, metrics                  pure: figures, intervals, verdicts; a formula each, in one place
+    cli, units, files, cells             pure: names and what they stand for; how a file is written
+    statistics, roofline                 pure: intervals, verdicts; the least time a cell can take
+    ceilings, metrics                    pure: what a machine can do, figures; a formula each, in one place
+    edge, answers                        pure: where memory ends; how far two sets of answers are apart
     architecture, machine                what can be asked of this installation and this machine
     checkpoint, synthesize               the weights every engine and precision loads
-    config, config_words                 the experiment, or all that is wrong with it
-    record, evidence, provenance         what a finished cell leaves behind
-    engines/, energy, worker             the child process; only engines import torch
-    host_counters, conditions            what device and machine do meanwhile
-    worker_process                       the parent's side of the child: what it is told and tells
-    lease, supervise                     the parent: a device, its workers, how they ended
-    comparability, collect               records -> one table, or why they cannot stand in one
-    tables, charts, report               what a person reads
+    engines/                             what generates, behind one protocol
+    studies                              what is found out beside the cells
+    config_words, config                 the experiment, or all that is wrong with it
+    evidence, provenance                 what the kernel knows, and where a figure comes from
+    record, study_files                  what a finished cell or study leaves behind
+    host_counters, conditions, energy    what device and machine do meanwhile
+    worker, tasks/                       the child process; the worker imports from tasks/ as it runs
+    worker_process, lease, station       the parent: its side of the child, a device, how its workers ended
+    supervise, conduct                   one cell, or one study, from its device to its file
+    command                              their command line
+    comparability, summary, collect      files -> one table, or why they cannot stand in one
+    tables, charts, report, words        what a person reads
     readme, freshness, progress          tables into README, derived files, the line per cell
 
-Everything outside engines/ and synthesize can be imported without torch.
+Only the engines' own modules, tasks/ceilings and synthesize need torch: everything else can be imported without.
 """

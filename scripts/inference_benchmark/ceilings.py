@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from inference_benchmark.roofline import Peaks
 from inference_benchmark.statistics import percentile
+
+
+class Machine(NamedTuple):
+    """What a machine does at its best, by median samples and by the fastest, and flags from when it was measured."""
+
+    typical: Peaks
+    fastest: Peaks
+    flags: str
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Machine:
+        flags = ", ".join(flag["name"] for flag in document["flags"])
+        return cls(peaks(document), peaks(document, min), flags)
+
+    def for_process(self, tf32: bool) -> Machine:
+        """For one whose products of fp32 matrices run in TF32, or do not."""
+        if not tf32:
+            return self
+        return self._replace(typical=_with_tf32(self.typical), fastest=_with_tf32(self.fastest))
 
 
 def _median(samples_s: Sequence[float]) -> float:
@@ -36,8 +55,7 @@ def peaks(document: Mapping[str, Any], typical: Callable[[Sequence[float]], floa
     return Peaks(falling[::-1], flop_per_s)
 
 
-def with_tf32(found: Peaks) -> Peaks:
-    """The same for a process whose products of fp32 matrices run in TF32."""
+def _with_tf32(found: Peaks) -> Peaks:
     if "tf32" not in found.flop_per_s:
         return found
     return found._replace(flop_per_s={**found.flop_per_s, "float32": found.flop_per_s["tf32"]})

@@ -9,7 +9,7 @@ from typing import Any
 from inference_benchmark import comparability, study_files
 from inference_benchmark.cells import Cell, Experiment
 from inference_benchmark.record import RecordError, load_for
-from inference_benchmark.studies import ColumnStudy, about, studies
+from inference_benchmark.studies import ColumnStudy, about, possible_studies, studies
 from inference_benchmark.study_files import StudyError
 
 Document = Mapping[str, Any]
@@ -24,7 +24,7 @@ class CollectError(ValueError):
 
 
 def load_records(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """(the record of every cell, in the experiment's order; every study of it by path).
+    """(the record of every cell, in the experiment's order; every study that it asks for or that is there, by path).
 
     Raises CollectError naming each file that is no such record or study, or what keeps them out of one table.
     """
@@ -40,7 +40,9 @@ def load_records(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str
         return None
 
     records = [read(cell, load_for) for cell in experiment.cells()]
-    found = {study.path: read(study, study_files.load_for) for study in studies(experiment)}
+    wanted = {study.path for study in studies(experiment)}
+    there = (s for s in possible_studies(experiment) if s.path in wanted or Path(s.path).exists())
+    found = {study.path: read(study, study_files.load_for) for study in there}
     if not problems:
         problems += _outdated_by_a_search(records, found)
         if experiment.mixed_provenance == "refuse":

@@ -25,7 +25,7 @@ _FACTS = {
     "transformers": ("software", "transformers"),
     "accelerate": ("software", "accelerate"),
     "bitsandbytes": ("software", "bitsandbytes"),
-    "ctranslate2": ("software", "ctranslate2"),
+    "ctranslate2": ("model", "ctranslate2"),  # of those cells that used it
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),

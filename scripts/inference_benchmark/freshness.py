@@ -15,7 +15,7 @@ from itertools import chain
 from pathlib import Path
 
 from inference_benchmark.cells import Experiment
-from inference_benchmark.studies import studies
+from inference_benchmark.studies import possible_studies
 
 DERIVED = ("summary.csv", "provenance.json", "tables.md", "report.html")
 
@@ -23,7 +23,7 @@ DERIVED = ("summary.csv", "provenance.json", "tables.md", "report.html")
 def inputs_digest(experiment: Experiment) -> str:
     """A digest of the experiment and of every record and study of it that exists, by content."""
     digest = hashlib.sha256(experiment.to_json().encode())
-    for part in chain(experiment.cells(), studies(experiment)):
+    for part in chain(experiment.cells(), possible_studies(experiment)):
         try:
             content = Path(part.path).read_bytes()
         except OSError:

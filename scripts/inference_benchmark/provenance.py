@@ -108,7 +108,7 @@ def sentence(provenance: dict[str, Any]) -> str:
 
     where = named("device") + (f", driver {named('driver')}, CUDA {named('CUDA')}" if "driver" in facts else "")
     libraries = ", ".join(
-        f"{n} {named(n)}" for n in ("torch", "transformers", "accelerate", "bitsandbytes") if n in facts
+        f"{n} {named(n)}" for n in ("torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2") if n in facts
     )
     days = " to ".join(dict.fromkeys(provenance[key][:10] for key in ("measured_from", "measured_to")))
     commits = " and ".join(c[:10] for c in facts.get("commit", [])) or "outside a checkout"

@@ -53,9 +53,13 @@ def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any
                 (charts.LATENCY, "Latency"),
                 (charts.FIRST_TOKEN, "Time to first token"),
                 (charts.DECODE, "Decode throughput"),
+                (charts.LIMIT, "Part of the limit reached"),
             )
             if measured[figure[0]].notna().any() or figure in (charts.THROUGHPUT, charts.LATENCY)
         ],
+        "max_batch": charts.svg(charts.max_batch(rows, f"Largest batch that fits: {where}"))
+        if rows["max_batch_fits"].notna().any()
+        else None,
         "tables": [
             (
                 title,

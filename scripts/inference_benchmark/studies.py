@@ -109,16 +109,20 @@ class ColumnStudy(_Study):
 
 
 def studies(experiment: Experiment) -> Iterator[Ceilings | ColumnStudy]:
-    """All that belongs to an experiment beside its cells, in the order to do them in.
+    """What an experiment asks for beside its cells."""
+    wanted = {"ceilings": True, "max-batch": experiment.max_batch, "divergence": experiment.divergence}
+    return (study for study in possible_studies(experiment) if wanted[study.kind])
+
+
+def possible_studies(experiment: Experiment) -> Iterator[Ceilings | ColumnStudy]:
+    """What can be found out beside the cells. Where it has been, it is used, asked for or not.
 
     An engine that makes up its times has no ceiling, no answers of its own, and only made-up memory.
     """
-    real = any(ENGINES[engine].needs_weights for engine in experiment.engines)
-    if real:
+    if any(ENGINES[engine].needs_weights for engine in experiment.engines):
         yield Ceilings(experiment.machine, experiment.device, experiment.measurement["threads"])
-    for kind, wanted in (("max-batch", experiment.max_batch), ("divergence", experiment.divergence)):
-        every = (ColumnStudy.of(kind, cell) for cell in experiment.cells()) if wanted else ()
-        for study in {study.path: study for study in every}.values():
+    for kind in ("max-batch", "divergence"):
+        for study in {study.path: study for study in (ColumnStudy.of(kind, c) for c in experiment.cells())}.values():
             if kind == "max-batch" or ENGINES[study.engine].needs_weights:
                 yield study
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import ceilings, comparability, metrics, statistics
+from inference_benchmark import comparability, metrics, statistics
+from inference_benchmark.ceilings import Machine
 from inference_benchmark.cells import Cell, workload_name
 from inference_benchmark.edge import edge
 from inference_benchmark.studies import about
@@ -33,6 +34,7 @@ COLUMNS = (
     "latency_max_s", "outliers", "drift", "stable", "unstable_because", "flags", "notes",
     "energy_per_token_j", "energy_per_token_resolution_j",
     *(f"{phase}_{what}" for phase in PHASES for what in ("floor_s", "limit_share", "bound_by")),
+    "limit_flags",
     "max_batch_fits", "max_batch_fails",
     *ANSWERS,
     "load_s", "first_call_s", "compile_s",
@@ -46,14 +48,23 @@ TEXTS = (
     "machine", "device", "model", "workload", "engine", "precision", "variant", "outcome", "reason_phase", "reason",
     "unstable_because", "flags", "notes", "started_at", "ended_at", "record",
     *(f"{phase}_bound_by" for phase in PHASES),
+    "limit_flags",
 )  # fmt: skip
 
 #: With fewer samples, one of them alone would be the 95th percentile.
 P95_SAMPLES = 20
 
 
-def row(record: Document, variant: str = "", found: Mapping[str, Document] | None = None) -> dict[str, Any]:
-    """One record as a row of summary.csv, its figures worked out from the samples and from the studies found."""
+def row(
+    record: Document,
+    variant: str = "",
+    found: Mapping[str, Document] | None = None,
+    machines: Mapping[str, Machine] | None = None,
+) -> dict[str, Any]:
+    """One record as a row of summary.csv, its figures worked out from the samples and from the studies found.
+
+    found: studies by path. machines: what the ceilings among them say, by path.
+    """
     cell, runs = Cell(**record["cell"]), record["runs"]
     told = {
         kind: found[path]
@@ -99,7 +110,9 @@ def row(record: Document, variant: str = "", found: Mapping[str, Document] | Non
         return values
     figures = metrics.figures(record)
     values |= _figures(record, figures)
-    return _with_limits(values, record, figures, told["ceilings"]) if "ceilings" in told else values
+    if "ceilings" not in told:
+        return values
+    return _with_limits(values, record, figures, (machines or machines_of(found))[about(cell)["ceilings"]])
 
 
 def _figures(record: Document, found: metrics.Figures) -> dict[str, Any]:
@@ -124,24 +137,24 @@ def _figures(record: Document, found: metrics.Figures) -> dict[str, Any]:
 
 
 def _with_limits(
-    values: dict[str, Any], record: Document, figures: metrics.Figures, measured: Document
+    values: dict[str, Any], record: Document, figures: metrics.Figures, machine: Machine
 ) -> dict[str, Any]:
     """How far the cell is from what the machine can do; a cell that is faster still is flagged."""
-    typical, fastest = ceilings.peaks(measured), ceilings.peaks(measured, min)
-    if record["model"]["tf32"]:
-        typical, fastest = ceilings.with_tf32(typical), ceilings.with_tf32(fastest)
-    more: dict[str, Any] = {}
-    for phase, limit in metrics.limits(record, figures, typical, fastest).items():
-        more |= {
+    machine = machine.for_process(tf32=record["model"].get("tf32", False))
+    values["limit_flags"] = machine.flags
+    limits = metrics.limits(record, figures, machine.typical, machine.fastest)
+    for phase, limit in limits.items():
+        values |= {
             f"{phase}_floor_s": limit.floor_s,
             f"{phase}_limit_share": limit.share,
             f"{phase}_bound_by": limit.bound_by,
         }
-        if not limit.sure:
-            message = f"{phase} at {limit.share:.1%} of its limit: its shapes or the ceilings are wrong"
-            more["flags"] = ", ".join(filter(None, [values["flags"], "above-limit"]))
-            more["notes"] = "; ".join(filter(None, [values["notes"], message]))
-    return values | more
+    above = [f"{phase} at {limit.share:.1%} of its limit" for phase, limit in limits.items() if not limit.sure]
+    if above:
+        message = f"{', '.join(above)}: its shapes or the ceilings are wrong"
+        values["flags"] = ", ".join(filter(None, [values["flags"], "above-limit"]))
+        values["notes"] = "; ".join(filter(None, [values["notes"], message]))
+    return values
 
 
 def _edge(search: Document | None) -> dict[str, Any]:
@@ -168,10 +181,15 @@ def summarise(records: Sequence[Document], found: Mapping[str, Document] | None 
     """A pandas DataFrame with COLUMNS, whole numbers kept whole. found: the studies, by path."""
     import pandas
 
+    machines = machines_of(found or {})
     named = zip(records, comparability.variants(records), strict=True)
-    return pandas.DataFrame(
-        [row(record, variant, found) for record, variant in named], columns=COLUMNS
-    ).convert_dtypes()
+    rows = [row(record, variant, found, machines) for record, variant in named]
+    return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
+
+
+def machines_of(found: Mapping[str, Document]) -> dict[str, Machine]:
+    """What the ceilings among some studies say, by path."""
+    return {path: Machine.of(study) for path, study in found.items() if study["study"]["kind"] == "ceilings"}
 
 
 def read_summary(path: Path):

@@ -96,7 +96,8 @@ def flags(stories: list[Story], cell: Cell, busy: str | None) -> list[dict[str, 
     found = [{"name": "gpu-busy-at-start", "message": f"when the cell started, {busy}"}] if busy else []
     answers = dict.fromkeys(digest for story in stories for digest in story.answers)
     if len(answers) > 1:
-        message = f"{len(answers)} different answers to the same prompts, first and second {', '.join(answers)[:98]}"
+        shown = ", ".join(digest[:12] for digest in answers)
+        message = f"{len(answers)} different answers to the same prompts, by their digests {shown}"
         found.append({"name": "nondeterministic", "message": message})
     for story in stories:
         found += conditions.flags(story.conditions, cell.device) if story.conditions else []

@@ -57,7 +57,7 @@ def limit_text(row: Mapping[str, Any]) -> str:
         for phase in ("prefill", "decode", "whole")
         if not pandas.isna(row[f"{phase}_limit_share"])
     )
-    return " \\| ".join(parts)
+    return " \\| ".join(parts) + (FLAGGED if said(row, "limit_flags") and not said(row, "flags") else "")
 
 
 class Table(NamedTuple):
@@ -94,7 +94,7 @@ TABLES = (
     Table(
         "Distance from the limit (% of limit: prefill | decode | whole)",
         "% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the measured time; "
-        "m: bound by memory, a: by arithmetic.",
+        f"m: bound by memory, a: by arithmetic; {FLAGGED} also where the machine was disturbed as that was measured.",
         limit_text,
         None,
     ),
@@ -242,7 +242,7 @@ def _legend(rows: pandas.DataFrame) -> str:
         within = "" if pandas.isna(limit) else f" under a memory limit of {format_bytes(limit)}"
         text += f" `oom`: out of memory{within}."
     if "unsupported" in set(rows["outcome"]):
-        text += " `n/a`: this device or library cannot do it."
+        text += " `n/a`: this engine, library or device cannot do it."
     measured = _measured(rows)
     if any(said(row, "unstable_because") for row in measured):
         text += f" {UNSTABLE}: the samples do not repeat well; summary.csv says why."

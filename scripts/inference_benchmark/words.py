@@ -31,7 +31,8 @@ def study_text(document: Mapping[str, Any]) -> str:
     if document["study"]["kind"] == "ceilings":
         found = peaks(document)
         speeds = ", ".join(f"{dtype} {speed / 1e12:,.2f}" for dtype, speed in found.flop_per_s.items())
-        return f"{found.bandwidth[-1][1] / 1e9:,.1f} GB/s; Tflop/s: {speeds}"
+        notes = ", ".join(flag["name"] for flag in document["flags"])
+        return f"{found.bandwidth[-1][1] / 1e9:,.1f} GB/s; Tflop/s: {speeds}" + (f" ({notes})" if notes else "")
     if document["study"]["kind"] == "max-batch":
         fits, fails = edge(document["results"])
         return f"batch {fits} fits, {fails} does not ({len(document['results'])} tries)"

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib
 import json
 import os
-import signal
 import sys
 import traceback
-from pathlib import Path
 from typing import Any
 
 from inference_benchmark.machine import Gpu
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+from inference_benchmark.tasks.common import die_with_parent, qualified
 
 
 def main(request: str, pipe: int) -> int:
@@ -31,23 +27,10 @@ def main(request: str, pipe: int) -> int:
             task = importlib.import_module(f"inference_benchmark.tasks.{wanted['task']}")
             task.run(wanted["order"], Gpu(**wanted["gpu"]) if wanted["gpu"] else None, tell)
         except Exception as error:
-            from inference_benchmark.tasks.common import qualified
-
             traceback.print_exc()
             tell("end", outcome="error", exception_type=qualified(error), message=str(error))
             return 1
     return 0
-
-
-def die_with_parent() -> None:
-    """Ctrl-C is the parent's to handle, and nothing is measured for a parent that is gone.
-
-    Where memory runs out the kernel is to kill this process, not the one that writes the record.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Engines: what generates. One file per engine behind one small protocol; only they import torch.
+"""Engines: what generates. One file per engine behind one small protocol.
 
 docs/add-an-engine.md shows how one is added.
 """
@@ -92,6 +92,10 @@ class Engine(ABC):
 
     def release(self) -> None:  # noqa: B027
         """Give back all memory that earlier calls took and that the next one may not need."""
+
+    def unload(self) -> None:
+        """Give back the model, too; nothing more is asked of this engine."""
+        self.release()
 
     @abstractmethod
     def reset_peak_memory(self) -> None:

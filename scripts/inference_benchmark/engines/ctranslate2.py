@@ -72,6 +72,7 @@ class CTranslate2Engine(TorchDeviceEngine):
         found = shapes.facts(model, self._stored, self._activations)
         return {
             "class": "ctranslate2.Generator",
+            "ctranslate2": ctranslate2.__version__,
             "parameters": shapes.parameters(model),
             "compute_type": self.generator.compute_type,
             "quantised": {"library": "ctranslate2"} if self.precision == "int8" else None,
@@ -118,6 +119,10 @@ class CTranslate2Engine(TorchDeviceEngine):
             ids = result.sequences_ids[0]
             row[: len(ids)] = ids
         return tokens
+
+    def unload(self) -> None:
+        del self.generator
+        self.release()
 
     def note_loaded(self) -> None:
         super().note_loaded()

@@ -8,7 +8,8 @@ FAKE_ENGINE in the environment, JSON, makes it misbehave:
 ``sleep_s``: real seconds per call. ``real_clock``: the clock tells these, so that a call takes what it takes.
 ``scatter``: [processes, calls], standard deviations of the logarithm of the time, drawn anew in each.
 ``slow``: calls take so many times as long. ``drift``: each call takes this part longer than the one before.
-``fault``: error, oom, nan-clock, back-clock, nan-logits, short, padded, kill, hang or hog, in generate;
+``fault``: error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call), kill,
+hang or hog, in generate;
 ``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault;
 ``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault.
 """
@@ -82,6 +83,8 @@ class FakeEngine(Engine):
             fault, SECONDS[self.precision] * new_tokens * (1 + batch / 64) * pace
         )
         output = numpy.zeros((batch, new_tokens - (fault == "short")), dtype=numpy.int64)
+        if fault == "moody":
+            output[0, 0] = self.calls % self.vocab_size
         if fault == "padded":
             output[0, -1] = self.vocab_size
         return output

@@ -123,5 +123,9 @@ class HfEngine(TorchDeviceEngine):
             **more,
         )
 
+    def unload(self) -> None:
+        del self.model
+        self.release()
+
     def compilation(self) -> dict[str, Any]:
         return hf_facts.compilation()

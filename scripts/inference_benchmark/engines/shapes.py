@@ -89,7 +89,7 @@ def sizes(module: torch.nn.Module) -> tuple[int, int]:
 
 
 def _refuse_what_the_model_does_not_hold_for(config: Any) -> None:
-    if getattr(config, "num_experts", None) or getattr(config, "num_local_experts", None):
+    if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise UnknownShapesError("a mixture of experts: which weights a step reads depends on its tokens")
     if getattr(config, "sliding_window", None):
         raise UnknownShapesError("a sliding window: how many tokens are looked at depends on the layer")

@@ -17,7 +17,7 @@ from inference_benchmark.tasks.common import Tell
 
 #: Working sets in bytes: from what a cache holds to what none does.
 _LEAST, _MOST = {"cpu": 2**21, "cuda": 2**24}, {"cpu": 2**30, "cuda": 2**33}
-#: Part of the memory that operands may take together.
+#: Part of the free memory that the operand of a kernel may take; copying needs two.
 _MEMORY_SHARE = 0.25
 #: Rows of activations that weights of (inputs, outputs) are multiplied by, few to many.
 _ROWS = (16, 128, 1024, 8192)

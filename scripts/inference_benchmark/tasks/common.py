@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +12,8 @@ from inference_benchmark import engines
 from inference_benchmark.machine import usable_cpus
 
 Tell = Callable[..., None]
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class WrongOutputError(RuntimeError):
@@ -98,3 +103,14 @@ def qualified(error: BaseException) -> str:
     """The class of an exception, with its module."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
+
+
+def die_with_parent() -> None:
+    """Ctrl-C is the parent's to handle, and nothing is measured for a parent that is gone.
+
+    Where memory runs out the kernel is to kill this process, not the one that writes the record.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        Path("/proc/self/oom_score_adj").write_text("1000")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,7 +26,6 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, tell: Tell) -> None:
             tokens.append(timed_call(engine, engine.generate, prompts, steps)[1])
             # Each had the reference's tokens before it, so that logits stay comparable behind a first difference.
             logits.append(engine.next_token_logits(prompts, tokens[0]))
-            stage.engine = engine = None
-            gc.collect()
+            engine.unload()
         tell("result", **compare(*tokens, *logits))
         tell("end", outcome="ok")

@@ -1,4 +1,4 @@
-"""The largest batch that fits: every try is a full-length call on memory that the tries before have given back.
+"""The largest batch that fits: every try is two full-length calls on memory that the tries before have given back.
 
 On CUDA all tries share one loaded model. On the CPU numerical libraries keep scratch space and compiled kernels
 for every shape that they have met, and give none of it back; there each try is a fork of a process that has
@@ -12,14 +12,14 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from inference_benchmark import engines, worker
+from inference_benchmark import engines
 from inference_benchmark.edge import next_batch_size
 from inference_benchmark.machine import Gpu
 from inference_benchmark.studies import ColumnStudy
-from inference_benchmark.tasks.common import Stage, Tell, draw_prompts, qualified, timed_call
+from inference_benchmark.tasks.common import Stage, Tell, die_with_parent, draw_prompts, qualified, timed_call
 
-#: The result of so many calls of a batch size; None where the task has ended, which has been told.
-Attempt = Callable[[int, int], dict[str, Any] | None]
+#: The result of trying a batch size; None where the task has ended, which has been told.
+Attempt = Callable[[int], dict[str, Any] | None]
 
 
 class TryError(RuntimeError):
@@ -34,19 +34,18 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, tell: Tell) -> None:
     study = ColumnStudy.from_json(order["study"])
     if study.device == "cpu":
         engines.create(study.engine)  # imports all, for the forks
-        _search(order["tries"], lambda *what: _in_a_fork(study, order["checkpoint"], *what, tell), tell)
+        _search(order["tries"], lambda batch_size: _in_a_fork(study, order["checkpoint"], batch_size, tell), tell)
         return
     with Stage(tell) as stage:
         if engine := _load(stage, study, order["checkpoint"]):
-            _search(order["tries"], lambda *what: _try(engine, study, *what), tell)
+            _search(order["tries"], lambda batch_size: _try(engine, study, batch_size), tell)
 
 
 def _search(known: list[dict[str, Any]], attempt: Attempt, tell: Tell) -> None:
     tries = list(known)
     while (batch_size := next_batch_size(tries)) is not None:
         tell("trying", batch_size=batch_size)
-        # The answer is confirmed by two calls, the first two of a cell: what one leaves behind the next may lack.
-        found = attempt(batch_size, 2 if any(t["batch_size"] == batch_size for t in tries) else 1)
+        found = attempt(batch_size)
         if found is None:
             return
         tries.append(found)
@@ -62,20 +61,18 @@ def _load(stage: Stage, study: ColumnStudy, checkpoint: str | None) -> engines.E
     return engine
 
 
-def _in_a_fork(
-    study: ColumnStudy, checkpoint: str | None, batch_size: int, calls: int, tell: Tell
-) -> dict[str, Any] | None:
+def _in_a_fork(study: ColumnStudy, checkpoint: str | None, batch_size: int, tell: Tell) -> dict[str, Any] | None:
     """One try in a process of its own. Whatever kills it kills this one too, for the parent to judge."""
     fork = multiprocessing.get_context("fork")
     reading, writing = fork.Pipe(duplex=False)
 
     def child() -> None:
-        worker.die_with_parent()
+        die_with_parent()
         found = None
         try:
             with Stage(tell) as stage:
                 if engine := _load(stage, study, checkpoint):
-                    found = _try(engine, study, batch_size, calls)
+                    found = _try(engine, study, batch_size)
         except Exception as error:
             found = f"{qualified(error)}: {error}"
         writing.send(found)
@@ -96,7 +93,9 @@ def _in_a_fork(
     return found
 
 
-def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int, calls: int) -> dict[str, Any]:
+def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int) -> dict[str, Any]:
+    """Two calls, the first two of a cell: what one leaves behind the next may lack, and one that compiles on the CPU
+    does so outside the limit."""
     engine.release()
     engine.reset_peak_memory()
     workload = study.workload
@@ -104,8 +103,7 @@ def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int, calls: int
     found: dict[str, Any] = {"batch_size": batch_size, "fits": True, "exception_type": None, "message": None}
     try:
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload["new_tokens"])
-        for _ in range(calls - 1):
-            timed_call(engine, engine.generate, prompts, workload["new_tokens"])
+        timed_call(engine, engine.generate, prompts, workload["new_tokens"])
     except Exception as error:
         if not engine.is_out_of_memory(error):
             raise
