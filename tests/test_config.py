@@ -55,7 +55,7 @@ def test_the_default_is_valid_for_both_devices():
     assert dict(cuda.workloads[0]) == {"prompt_tokens": 9, "new_tokens": 100}
     assert cuda.engines == ("hf", "hf-static")
     assert len(list(cuda.cells())) == 2 * 66
-    assert load(config | {"device": "cpu"}, SCHEMA).memory_limit_bytes == 300_000_000
+    assert load(config | {"device": "cpu"}, SCHEMA).memory_limit_bytes == 800_000_000
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_the_default_is_valid_for_both_devices():
         (put("measurement", "min_cycles", 3.0), "measurement.min_cycles: 3.0 is not allowed; allowed: an integer >= 2"),
         (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0"),
         (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0"),
-        (put("measurement", "min_seconds", 60), "measurement.max_seconds: 3 is less than min_seconds; allowed: 60 or more"),
+        (put("measurement", "min_seconds", 60), "measurement.max_seconds: 2 is less than min_seconds; allowed: 60 or more"),
         (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),
         (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
         (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),

@@ -52,7 +52,7 @@ def test_ctranslate2_gives_the_tokens_of_hf_in_fp32(family):
 
 def test_hf_static_gives_the_tokens_of_hf_in_fp32_and_compiles_once_for_them():
     ours, reference = load("hf-static"), load("hf")
-    seconds = 0.0
+    before = ours.compilation()  # by other tests of this process
     # Prompts and answers of one length, as in a cell, and then all others without a graph.
     ids = prompts(3, 9)
     wanted = reference.generate(ids, 16)
@@ -61,8 +61,8 @@ def test_hf_static_gives_the_tokens_of_hf_in_fp32_and_compiles_once_for_them():
     assert seen["cache"] == "StaticCache"
     assert seen["activations"] == ["float32"], "prefill was looked into"
     compiled = ours.compilation()
-    assert compiled["graphs"] == 1
-    assert compiled["seconds"] > seconds
+    assert compiled["graphs"] == before["graphs"] + 1
+    assert compiled["seconds"] > before["seconds"]
     assert "why_not" not in compiled
     for _ in range(2):
         assert (ours.generate(ids, 16) == wanted).all()

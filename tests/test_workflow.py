@@ -167,7 +167,7 @@ def test_stale_records_are_refused_by_name_where_snakemake_remembers_nothing(mea
     name = "results/box/tiny/prompt4-new8/fake/fp32/batch-1.json"
     said = done.stdout + done.stderr
     assert f"{name}: measured under another configuration: measurement.min_cycles was 3, is now 5" in said
-    assert "each old record kept beside the new: snakemake --forcerun PATH ..." in said
+    assert "each old one kept beside the new: snakemake --forcerun PATH ..." in said
     assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 3
     records = [str(p.relative_to(measured.folder)) for p in (measured.folder / "results").rglob("batch-*.json")]
     measured.run("--forcerun", *records)
