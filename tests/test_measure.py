@@ -9,14 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from conftest import MEASUREMENT, REPO, fake_gpus, make_cell, measure_cli
-from inference_benchmark import evidence, record
+from conftest import MEASUREMENT, REPO, fake_gpus, inside, make_cell, measure_cli
+from inference_benchmark import record
 from inference_benchmark.station import MeasurementError, classify
 from inference_benchmark.worker_process import Story
 
@@ -282,54 +280,6 @@ def test_cpus_that_others_use_are_flagged(tmp_path):
             hog.wait()
     assert done.returncode == 0, done.stderr
     assert "cpu-contended" in flag_names(record.load(tmp_path / "r.json"), ("cpu",))
-
-
-@contextmanager
-def cgroup_of_ours(controller: str, v1: dict[str, str], v2: dict[str, str]) -> Iterator[Path]:
-    """The folder of a cgroup below ours with these limits, the first of which it must have; skips where that cannot be."""
-    parent = next(evidence.cgroups(controller), Path("/sys/fs/cgroup"))
-    folder = parent / f"inference-benchmark-test-{os.getpid()}"
-    try:
-        folder.mkdir()
-    except OSError as error:
-        pytest.skip(f"a {controller} cgroup cannot be made here: {error}")
-    try:
-        limits = v1 if (folder / next(iter(v1))).exists() else v2
-        try:
-            for n, (file, value) in enumerate(limits.items()):
-                if n == 0 or (folder / file).exists():
-                    (folder / file).write_text(value)
-        except OSError as error:
-            pytest.skip(f"a limit of {controller} cannot be set here: {error}")
-        yield folder
-    finally:
-        for _ in range(50):
-            try:
-                folder.rmdir()
-                break
-            except OSError:
-                time.sleep(0.1)
-
-
-def inside(cgroup: Path) -> tuple[str, ...]:
-    """What to put before a command that is to run in a cgroup."""
-    return "sh", "-c", f'echo $$ > {cgroup}/cgroup.procs && exec "$@"', "sh"
-
-
-@pytest.fixture
-def cpu_cgroup():
-    """One that may use half a CPU."""
-    v1 = {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"}
-    with cgroup_of_ours("cpu", v1, {"cpu.max": "50000 100000"}) as folder:
-        yield folder
-
-
-@pytest.fixture
-def memory_cgroup():
-    """One with a limit of 200 MB."""
-    v2 = {"memory.max": "200000000", "memory.swap.max": "0"}
-    with cgroup_of_ours("memory", {"memory.limit_in_bytes": "200000000"}, v2) as folder:
-        yield folder
 
 
 def test_a_real_cpu_quota_is_seen_and_flagged(tmp_path, cpu_cgroup):

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_engine_hf import MODELS
 
-from conftest import FAKE_GRID, MEASUREMENT, REPO, Workspace, fake_gpus, make_cell, measure_cli
+from conftest import FAKE_GRID, MEASUREMENT, REPO, Workspace, fake_gpus, inside, make_cell, measure_cli
 from inference_benchmark import ceilings, record, study_files
 from inference_benchmark.cells import Cell, Experiment
 from inference_benchmark.edge import edge
@@ -28,11 +28,11 @@ WIDE = {
 }  # fmt: skip
 
 
-def study_cli(study, output: Path, cwd: Path | None = None, **environ: str) -> subprocess.CompletedProcess:
+def study_cli(study, output: Path, prefix: tuple[str, ...] = (), **environ: str) -> subprocess.CompletedProcess:
     """The script of a study's rule, as the rule runs it."""
     script = REPO / f"scripts/{study.kind.replace('-', '_')}.py"
-    command = [sys.executable, str(script), "--study", study.to_json(), "--output", str(output)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, timeout=300, cwd=cwd)
+    command = [*prefix, sys.executable, str(script), "--study", study.to_json(), "--output", str(output)]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, timeout=300)
 
 
 def conducted(study, path: Path, **environ: str) -> dict:
@@ -88,6 +88,19 @@ def test_a_model_that_does_not_fit_at_all_has_its_edge_at_nothing(tmp_path):
     found = conducted(study, tmp_path / "max-batch.json")
     assert (found["outcome"], edge(found["results"])) == ("ok", (0, 1))
     assert found["results"][0]["message"].startswith("during load: ")
+
+
+def test_a_try_that_the_kernel_kills_counts_and_the_search_goes_on(tmp_path, memory_cgroup):
+    study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
+    environ = {"FAKE_ENGINE": json.dumps({"fault": "hog", "on_batch": 4})}
+    done = study_cli(study, tmp_path / "x.json", inside(memory_cgroup), **environ)
+    assert done.returncode == 0, done.stderr
+    found = study_files.load_for(study, tmp_path / "x.json")
+    assert [(t["batch_size"], t["fits"]) for t in found["results"]] == [
+        (1, True), (2, True), (4, False), (3, True), (3, True),
+    ]  # fmt: skip
+    assert found["results"][2]["exception_type"] == "SIGKILL"
+    assert found["results"][2]["message"] == "during search: killed by the kernel's out-of-memory killer"
 
 
 @pytest.mark.parametrize(
