@@ -70,14 +70,7 @@ class Cell:
     @classmethod
     def from_json(cls, text: str) -> Cell:
         """The inverse of to_json. Raises CellError."""
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise CellError(f"not JSON: {error}") from None
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise CellError(f"a cell has exactly the keys {sorted(names)}, this has {found}")
+        values = exact_fields(cls, text, "a cell")
         for name, keys in _PARTS.items():
             if not isinstance(values[name], dict) or not keys <= set(values[name]):
                 raise CellError(f"{name} is {values[name]!r}; allowed: a mapping with {', '.join(sorted(keys))}")
@@ -86,6 +79,19 @@ class Cell:
                 f"measure_version is {values['measure_version']!r}, this program measures version {MEASURE_VERSION}"
             )
         return cls(**values)
+
+
+def exact_fields(cls: type, text: str, what: str) -> dict[str, Any]:
+    """The fields of a dataclass from JSON that has them all and no other. Raises CellError."""
+    try:
+        values = json.loads(text)
+    except ValueError as error:
+        raise CellError(f"not JSON: {error}") from None
+    names = {field.name for field in fields(cls)}
+    if not isinstance(values, dict) or set(values) != names:
+        found = sorted(values) if isinstance(values, dict) else type(values).__name__
+        raise CellError(f"{what} has exactly the keys {sorted(names)}, this has {found}")
+    return values
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from inference_benchmark.cells import Cell, CellError, Experiment, column_folder, workload_name
+from inference_benchmark.cells import Cell, CellError, Experiment, column_folder, exact_fields, workload_name
 from inference_benchmark.engines import ENGINES
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
@@ -28,14 +28,7 @@ class _Study:
     @classmethod
     def from_json(cls, text: str):
         """The inverse of to_json. Raises CellError."""
-        try:
-            values = json.loads(text)
-        except ValueError as error:
-            raise CellError(f"not JSON: {error}") from None
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or set(values) != names:
-            found = sorted(values) if isinstance(values, dict) else type(values).__name__
-            raise CellError(f"a study has exactly the keys {sorted(names)}, this has {found}")
+        values = exact_fields(cls, text, "a study")
         if values["version"] != VERSIONS.get(values["kind"]):
             raise CellError(f"there is no version {values['version']!r} of a study named {values['kind']!r}")
         return cls(**values)
