@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from conftest import REPO
-from inference_benchmark import architecture, machine
+from inference_benchmark import architecture, engines, machine
 from inference_benchmark.config import ConfigError, load
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
@@ -240,3 +240,22 @@ def test_docs_hold_the_table_made_from_the_schema():
 def test_config_and_schema_are_plain_data():
     assert json.loads(json.dumps(CONFIG)) == CONFIG
     assert Path(REPO / "config.schema.yaml").read_text().count("additionalProperties: false") >= 5
+
+
+def test_a_search_on_a_cpu_needs_a_limit():
+    def change(config):
+        config["grid"]["cpu"] |= {"max_batch": True, "memory_limit": None}
+
+    assert problems(change) == [
+        "grid.cpu.max_batch: true needs a memory_limit on a CPU, or the search would fill the memory of the whole "
+        "machine; set grid.cpu.memory_limit, or max_batch to false"
+    ]
+
+
+def test_an_engine_whose_package_is_missing_is_named_before_any_job(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "ctranslate2" else object())
+    monkeypatch.setattr(architecture, "families", lambda: ["bloom"])
+    assert problems(put("device", "cpu")) == [
+        "grid.cpu.engines[1]: ctranslate2 needs the package ctranslate2, which is not installed here; "
+        "pip install ctranslate2"
+    ]

@@ -8,7 +8,7 @@ import altair
 import pandas
 
 from inference_benchmark.metrics import interval_columns
-from inference_benchmark.tables import Column, column_of, columns
+from inference_benchmark.tables import ENDINGS, Column, column_of, columns
 
 #: Okabe and Ito's colours, told apart by colour-blind readers too; dark enough and light enough for
 #: both themes.
@@ -59,7 +59,7 @@ def over_batch(rows: pandas.DataFrame, figure: tuple[str, str], description: str
             x=plain_x, y=altair.Y(f"{low}:Q", title=title), y2=altair.Y2(f"{high}:Q"), color=colour
         )
     lanes = (
-        altair.Chart(rows[rows["outcome"] != "ok"])
+        altair.Chart(rows[rows["outcome"] != "ok"].replace({"outcome": ENDINGS}))
         .mark_text(fontSize=10)
         .encode(
             x=x,
