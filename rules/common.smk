@@ -15,11 +15,11 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 sys.modules.setdefault("pandas", None)
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from inference_benchmark.cells import Watch, column_folder, record_path
+from inference_benchmark.cells import Watch, record_path
 from inference_benchmark.config import ConfigError, load
 from inference_benchmark.freshness import settle
 from inference_benchmark.progress import attach
-from inference_benchmark.studies import ceilings_path, possible_studies, studies
+from inference_benchmark.studies import possible_studies, studies
 
 try:
     EXPERIMENT = load(
@@ -60,19 +60,9 @@ def cell_json(wildcards):
     return CELLS[record_path(**wildcards)].to_json()
 
 
-def ceilings_json(wildcards):
-    """What is asked of the machine, as one text."""
-    return POSSIBLE_STUDIES[ceilings_path(wildcards.machine)].to_json()
-
-
-def max_batch_json(wildcards):
-    """What is asked of a column of the tables, as one text."""
-    return POSSIBLE_STUDIES[f"{column_folder(**wildcards)}/max-batch.json"].to_json()
-
-
-def divergence_json(wildcards):
-    """What is asked of a column of the tables, as one text."""
-    return POSSIBLE_STUDIES[f"{column_folder(**wildcards)}/divergence.json"].to_json()
+def study_json(wildcards, output):
+    """What is asked, as one text, by the file that the answer goes to."""
+    return POSSIBLE_STUDIES[output[0]].to_json()
 
 
 def cell_priority(wildcards):

@@ -12,7 +12,7 @@ rule ceilings:
     resources:
         gpu=1,
     params:
-        study=ceilings_json,
+        study=study_json,
         watch=WATCH,
     shell:
         "python scripts/ceilings.py"
@@ -41,7 +41,7 @@ rule max_batch:
     resources:
         gpu=1,
     params:
-        study=max_batch_json,
+        study=study_json,
         watch=WATCH,
     shell:
         "python scripts/max_batch.py"
@@ -67,7 +67,7 @@ rule divergence:
     resources:
         gpu=1,
     params:
-        study=divergence_json,
+        study=study_json,
         watch=WATCH,
     shell:
         "python scripts/divergence.py"

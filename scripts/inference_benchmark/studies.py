@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from inference_benchmark.cells import Cell, CellError, Experiment, column_folder, exact_fields, workload_name
@@ -114,10 +114,11 @@ def possible_studies(experiment: Experiment) -> Iterator[Ceilings | ColumnStudy]
     """
     if any(ENGINES[engine].needs_weights for engine in experiment.engines):
         yield Ceilings(experiment.machine, experiment.device, experiment.measurement["threads"])
+    columns = list(replace(experiment, batch_sizes=experiment.batch_sizes[:1]).cells())  # a cell of each
     for kind in ("max-batch", "divergence"):
-        for study in {study.path: study for study in (ColumnStudy.of(kind, c) for c in experiment.cells())}.values():
-            if kind == "max-batch" or ENGINES[study.engine].needs_weights:
-                yield study
+        for cell in columns:
+            if kind == "max-batch" or ENGINES[cell.engine].needs_weights:
+                yield ColumnStudy.of(kind, cell)
 
 
 def about(cell: Cell) -> dict[str, str]:

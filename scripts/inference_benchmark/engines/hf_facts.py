@@ -6,7 +6,6 @@ import sys
 from collections import Counter, defaultdict
 from typing import Any
 
-import numpy
 import torch
 from transformers import LogitsProcessor
 
@@ -126,7 +125,7 @@ class Following(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         step = len(self.logits)
-        self.logits.append(scores.to("cpu", torch.float32, copy=True).numpy().astype(numpy.float32))
+        self.logits.append(scores.to("cpu", torch.float32, copy=True).numpy())
         forced = torch.full_like(scores, -torch.inf)
         return forced.scatter_(1, self.continuation[:, step : step + 1], 0)
 
