@@ -8,10 +8,14 @@ min_version("9.27")
 configfile: "config.yaml"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/measure.smk"
 include: "rules/limits.smk"
 include: "rules/aggregate.smk"
+include: "rules/compare.smk"
 include: "rules/report.smk"
 
 
@@ -20,12 +24,10 @@ localrules:
 
 
 rule all:
-    """Every cell and study of the experiment, and the tables and the report made from them."""
+    """Every cell and study of the experiment, and what is made from them."""
     default_target: True
     input:
         # The records stand here too, because Snakemake does not redo a deleted intermediate.
         RECORDS,
         STUDIES,
-        f"results/{EXPERIMENT.machine}/summary.csv",
-        f"results/{EXPERIMENT.machine}/tables.md",
-        f"results/{EXPERIMENT.machine}/report.html",
+        derived(EXPERIMENT),

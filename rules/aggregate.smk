@@ -15,7 +15,12 @@ rule collect:
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
     output:
-        summary="results/{machine}/summary.csv",
+        summary=report(
+            "results/{machine}/summary.csv",
+            caption="../report/summary.rst",
+            category="Tables",
+            labels={"machine": "{machine}", "what": "every figure, as CSV"},
+        ),
         provenance="results/{machine}/provenance.json",
     log:
         "logs/{machine}/collect.log",
@@ -32,32 +37,48 @@ rule collect:
 
 
 rule tables:
-    """The summary as Markdown tables, throughput and latency, one column per precision."""
+    """The summary as Markdown tables, one column per engine and precision, baselines beside them."""
     input:
         summary="results/{machine}/summary.csv",
+        comparisons=comparison_files(EXPERIMENT, ("json",)),
         code="scripts/inference_benchmark/tables.py",
     output:
-        "results/{machine}/tables.md",
+        report(
+            "results/{machine}/tables.md",
+            caption="../report/tables.rst",
+            category="Tables",
+            labels={"machine": "{machine}", "what": "all tables, as Markdown"},
+        ),
     log:
         "logs/{machine}/tables.log",
     conda:
         "../envs/benchmark.yaml"
     shell:
-        "python scripts/tables.py" " --summary {input.summary:q}" " --output {output:q}" " 2> {log:q}"
+        "python scripts/tables.py"
+        " --summary {input.summary:q}"
+        " --comparison {input.comparisons:q}"
+        " --output {output:q}"
+        " 2> {log:q}"
 
 
 rule readme:
-    """Put the tables of the configured machine between the markers in README.md. Runs when asked for."""
+    """Put charts and tables of the configured machine between the markers in README.md. Runs when asked for."""
     input:
-        tables=f"results/{EXPERIMENT.machine}/tables.md",
+        summary=f"results/{EXPERIMENT.machine}/summary.csv",
         provenance=f"results/{EXPERIMENT.machine}/provenance.json",
+        comparisons=comparison_files(EXPERIMENT, ("json",)),
+        charts=chart_files(EXPERIMENT),
     log:
         f"logs/{EXPERIMENT.machine}/readme.log",
     conda:
         "../envs/benchmark.yaml"
+    params:
+        folder=charts_folder,
     shell:
         "python scripts/readme.py"
-        " --tables {input.tables:q}"
+        " --summary {input.summary:q}"
         " --provenance {input.provenance:q}"
+        " --comparison {input.comparisons:q}"
+        " --charts {params.folder:q}"
         " --readme README.md"
         " 2> {log:q}"

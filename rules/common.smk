@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from inference_benchmark.cells import Watch, record_path
 from inference_benchmark.config import ConfigError, load
 from inference_benchmark.freshness import settle
+from inference_benchmark.outputs import chart_files, comparison_files, derived
 from inference_benchmark.progress import attach
 from inference_benchmark.studies import possible_studies, studies
 
@@ -53,6 +54,7 @@ wildcard_constraints:
     engine=r"[^/]+",
     precision=r"[^/]+",
     batch_size=r"\d+",
+    baseline="|".join(map(re.escape, EXPERIMENT.baselines)) or "none",
 
 
 def cell_json(wildcards):
@@ -68,6 +70,23 @@ def study_json(wildcards, output):
 def cell_priority(wildcards):
     """Higher for cells that come earlier in the configuration."""
     return ORDER[record_path(**wildcards)]
+
+
+def baseline_path(wildcards):
+    """What the configuration calls so, a file or a folder."""
+    return EXPERIMENT.baselines[wildcards.baseline]
+
+
+def charts_folder(wildcards, input, output):
+    """Where the charts are or go, whichever the rule has to do with them."""
+    return str(Path((output or input.charts)[0]).parent)
+
+
+def all_comparisons(wildcards):
+    """The comparisons with every baseline, as Markdown."""
+    if not EXPERIMENT.baselines:
+        raise WorkflowError("baselines: names nothing to compare with; add a CSV of figures or a folder of records")
+    return comparison_files(EXPERIMENT, ("md",))
 
 
 def experiment_json(wildcards):

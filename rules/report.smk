@@ -1,20 +1,58 @@
 localrules:
+    charts,
     report,
+    preview,
+
+
+rule charts:
+    """The charts for a README, of every model and workload: light and dark, SVG and PNG."""
+    input:
+        summary=f"results/{EXPERIMENT.machine}/summary.csv",
+        comparisons=comparison_files(EXPERIMENT, ("json",)),
+        code=["scripts/inference_benchmark/charts.py", "scripts/inference_benchmark/drawing.py"],
+    output:
+        report(
+            chart_files(EXPERIMENT),
+            caption="../report/charts.rst",
+            category="Charts",
+        ),
+    log:
+        f"logs/{EXPERIMENT.machine}/charts.log",
+    conda:
+        "../envs/benchmark.yaml"
+    params:
+        folder=charts_folder,
+    shell:
+        "python scripts/charts.py"
+        " --summary {input.summary:q}"
+        " --comparison {input.comparisons:q}"
+        " --folder {params.folder:q}"
+        " 2> {log:q}"
 
 
 rule report:
-    """The summary as one HTML page: what was measured on what, tables, charts, provenance."""
+    """The summary as one HTML page: the answer, charts, tables, baselines, conditions, provenance."""
     input:
         summary="results/{machine}/summary.csv",
         provenance="results/{machine}/provenance.json",
+        comparisons=comparison_files(EXPERIMENT, ("json",)),
         template="report/report.html.j2",
+        parts=["report/base.html.j2", "report/tables.html.j2", "report/page.css", "report/page.js"],
         code=[
             "scripts/inference_benchmark/charts.py",
+            "scripts/inference_benchmark/drawing.py",
+            "scripts/inference_benchmark/page.py",
             "scripts/inference_benchmark/report.py",
             "scripts/inference_benchmark/tables.py",
+            "scripts/inference_benchmark/tips.py",
         ],
     output:
-        "results/{machine}/report.html",
+        report(
+            "results/{machine}/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"machine": "{machine}", "what": "the whole page"},
+        ),
     log:
         "logs/{machine}/report.log",
     conda:
@@ -23,6 +61,27 @@ rule report:
         "python scripts/report.py"
         " --summary {input.summary:q}"
         " --provenance {input.provenance:q}"
+        " --comparison {input.comparisons:q}"
         " --template {input.template:q}"
         " --output {output:q}"
+        " 2> {log:q}"
+
+
+rule preview:
+    """Tables and report from the records that there are, at any time, without measuring. Runs when asked for.
+
+    It has no input and no output that Snakemake knows, so that it can be asked for while a run goes on.
+    """
+    log:
+        f"logs/{EXPERIMENT.machine}/preview.log",
+    conda:
+        "../envs/benchmark.yaml"
+    params:
+        experiment=experiment_json,
+        folder=f"results/{EXPERIMENT.machine}/preview",
+    shell:
+        "python scripts/preview.py"
+        " --experiment {params.experiment:q}"
+        " --template report/report.html.j2"
+        " --folder {params.folder:q}"
         " 2> {log:q}"

@@ -9,8 +9,7 @@ from pathlib import Path
 
 from inference_benchmark.cells import CellError, Experiment
 from inference_benchmark.cli import fail, run
-from inference_benchmark.collect import CollectError, load_records
-from inference_benchmark.comparability import all_facts
+from inference_benchmark.collect import CollectError, load_records, provenance_of
 from inference_benchmark.freshness import inputs_digest
 from inference_benchmark.summary import summarise
 
@@ -34,17 +33,7 @@ def main() -> int:
             "snakemake --forcerun PATH ..."
         )
     summarise(records, studies).to_csv(arguments.summary, index=False)
-    provenance = {
-        "inputs_sha256": inputs_digest(experiment),
-        "machine": experiment.machine,
-        "device": experiment.device,
-        "measured_from": min(record["started_at"] for record in records),
-        "measured_to": max(record["ended_at"] for record in records),
-        "measurement": experiment.measurement,
-        "memory_limit_bytes": experiment.memory_limit_bytes,
-        "models": experiment.models,
-        "facts": all_facts(records),
-    }
+    provenance = {"inputs_sha256": inputs_digest(experiment)} | provenance_of(experiment, records)
     arguments.provenance.write_text(json.dumps(provenance, indent=1) + "\n")
     return 0
 

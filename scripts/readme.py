@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Put the tables between the markers in README.md; with --check, only say whether they are there."""
+"""Put provenance, charts and tables between the markers in README.md; with --check, only say whether they are there."""
 
 from __future__ import annotations
 
@@ -8,21 +8,29 @@ import json
 from pathlib import Path
 
 from inference_benchmark.cli import fail, run
+from inference_benchmark.comparison import read_all
 from inference_benchmark.provenance import sentence
-from inference_benchmark.readme import MarkerError, insert
+from inference_benchmark.readme import MarkerError, insert, pictures
+from inference_benchmark.summary import read_summary
+from inference_benchmark.tables import document
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tables", required=True, type=Path, help="tables.md of the machine to show")
+    parser.add_argument("--summary", required=True, type=Path, help="summary.csv of the machine to show")
     parser.add_argument("--provenance", required=True, type=Path, help="provenance.json of the same machine")
+    parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
+    parser.add_argument(
+        "--charts", required=True, type=Path, help="the folder of its charts, as the README will name it"
+    )
     parser.add_argument("--readme", required=True, type=Path, help="the README to change")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the block is out of date")
     arguments = parser.parse_args()
     origin = sentence(json.loads(arguments.provenance.read_text()))
+    tables = document(read_summary(arguments.summary), read_all(arguments.comparison), pictures(arguments.charts))
     before = arguments.readme.read_text()
     try:
-        after = insert(before, f"{origin}\n\n{arguments.tables.read_text()}")
+        after = insert(before, f"{origin}\n\n{tables}")
     except MarkerError as error:
         return fail(f"{arguments.readme}: {error}")
     if arguments.check:

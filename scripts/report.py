@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn summary.csv and provenance.json into one HTML page that needs no network."""
+"""Turn summaries and their provenance into one HTML page that needs no network; several machines make one page."""
 
 from __future__ import annotations
 
@@ -7,20 +7,26 @@ import argparse
 import json
 from pathlib import Path
 
+import pandas
+
 from inference_benchmark.cli import run
+from inference_benchmark.comparison import read_all
 from inference_benchmark.report import render
 from inference_benchmark.summary import read_summary
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--summary", required=True, type=Path, help="summary.csv as collect writes it")
-    parser.add_argument("--provenance", required=True, type=Path, help="provenance.json as collect writes it")
+    parser.add_argument("--summary", required=True, nargs="+", type=Path, help="summary.csv of each machine")
+    parser.add_argument("--provenance", required=True, nargs="+", type=Path, help="provenance.json of each machine")
+    parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
     parser.add_argument("--template", required=True, type=Path, help="the Jinja template")
     parser.add_argument("--output", required=True, type=Path, help="where the page goes")
     arguments = parser.parse_args()
-    provenance = json.loads(arguments.provenance.read_text())
-    arguments.output.write_text(render(read_summary(arguments.summary), provenance, arguments.template))
+    summary = pandas.concat([read_summary(path) for path in arguments.summary], ignore_index=True)
+    provenances = [json.loads(path.read_text()) for path in arguments.provenance]
+    page = render(summary, provenances, arguments.template, read_all(arguments.comparison))
+    arguments.output.write_text(page)
     return 0
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn summary.csv into Markdown tables of throughput and latency."""
+"""Turn summary.csv into Markdown tables, baselines beside them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import argparse
 from pathlib import Path
 
 from inference_benchmark.cli import run
+from inference_benchmark.comparison import read_all
 from inference_benchmark.summary import read_summary
 from inference_benchmark.tables import document
 
@@ -14,9 +15,10 @@ from inference_benchmark.tables import document
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summary", required=True, type=Path, help="summary.csv as collect writes it")
+    parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="where the Markdown goes")
     arguments = parser.parse_args()
-    arguments.output.write_text(document(read_summary(arguments.summary)))
+    arguments.output.write_text(document(read_summary(arguments.summary), read_all(arguments.comparison)))
     return 0
 
 

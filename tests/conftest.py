@@ -20,7 +20,7 @@ from inference_benchmark import evidence
 from inference_benchmark.cells import Cell
 
 REPO = Path(__file__).resolve().parents[1]
-CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "envs", "profiles")
+CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "reference", "envs", "profiles")
 
 TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
 MEASUREMENT = {

@@ -61,7 +61,7 @@ def test_the_default_is_valid_for_both_devices():
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (put("machnie", "x"), "machnie: unknown key; allowed: machine, device, models, grid, measurement, watch, mixed_provenance; did you mean machine?"),
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, device, models, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
         (drop("device"), "device: missing; allowed: auto, cuda, cpu"),
         (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
         (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,8 @@ from test_engine_hf import MODELS
 from conftest import FAKE_GRID, REPO, TINY_BLOOM, Workspace
 
 NOTHING: dict[str, int] = {}
+#: What follows from a summary.
+DERIVED = {"comparison": 1, "charts": 1, "tables": 1, "report": 1}
 
 
 def measure_jobs(plan: dict[str, int]) -> int:
@@ -41,7 +44,7 @@ def test_deleted_records_are_measured_again_and_no_others(measured):
     measured.record_path("fp32", 1).unlink()
     measured.record_path("bf16", 2).unlink()
     plan = measured.plan()
-    assert plan == {"measure": 2, "collect": 1, "tables": 1, "report": 1, "all": 1, "total": 6}
+    assert plan == {"measure": 2, "collect": 1, **DERIVED, "all": 1, "total": 8}
     measured.run()
     assert measured.record_path("bf16", 1).read_bytes() == kept
     assert measured.plan() == NOTHING
@@ -182,7 +185,7 @@ def test_records_laid_in_from_elsewhere_reach_the_tables(measured):
     record["runs"][0]["samples_s"] = [1.0, 1.0, 1.0]
     path.write_text(json.dumps(record))
     os.utime(path, (1_000_000_000, 1_000_000_000))
-    assert measured.plan() == {"collect": 1, "tables": 1, "report": 1, "all": 1, "total": 4}
+    assert measured.plan() == {"collect": 1, **DERIVED, "all": 1, "total": 6}
     measured.run()
     assert "8.00 \\| 125.00" in (measured.folder / "results/box/tables.md").read_text()
     assert measured.plan() == NOTHING
@@ -190,7 +193,7 @@ def test_records_laid_in_from_elsewhere_reach_the_tables(measured):
 
 def test_a_changed_template_makes_the_report_again_and_nothing_else(measured):
     template = measured.folder / "report/report.html.j2"
-    template.write_text(template.read_text().replace("Provenance", "Origin"))
+    template.write_text(template.read_text().replace("Conditions and provenance", "Origin"))
     assert measured.plan() == {"report": 1, "all": 1, "total": 2}
 
 
@@ -282,7 +285,7 @@ def test_hostile_text_where_text_is_free_stays_text(tmp_path):
     workspace.run()
     assert not list(tmp_path.rglob("pwned"))
     page = (workspace.folder / "results/box/report.html").read_text()
-    assert "<b>" not in page.split("<h2>Provenance</h2>")[1]
+    assert " <b> {x}" not in page.replace("\\u003c", "")
     assert "&lt;b&gt;" in page
 
 
@@ -291,9 +294,14 @@ def test_readme_block_and_its_check(measured):
     measured.run("readme")
     text = (measured.folder / "README.md").read_text()
     assert "### tiny on box" in text
-    assert "made-up" in text or "no measurement" in text
+    assert "no measurement" in text
+    for chart in re.findall(r'(?:src|srcset)="([^"]+)"', text):
+        assert (measured.folder / chart).exists()
+    assert text.count("<picture>") == 2
+    assert text.index("Measured on") < text.index("<picture>") < text.index("Throughput (")
     command = ["python", "scripts/readme.py", "--check", "--readme", "README.md"]
-    command += ["--tables", "results/box/tables.md", "--provenance", "results/box/provenance.json"]
+    command += ["--summary", "results/box/summary.csv", "--provenance", "results/box/provenance.json"]
+    command += ["--comparison", "results/box/comparison/a100-80gb.json", "--charts", "results/box/charts"]
     environ = {**os.environ, "PATH": f"{REPO}/.venv/bin:{os.environ['PATH']}"}
     assert subprocess.run(command, cwd=measured.folder, env=environ).returncode == 0
     (measured.folder / "README.md").write_text(text.replace("### tiny", "### huge"))
@@ -333,3 +341,120 @@ def test_real_models_through_configuration_alone(tmp_path):
         assert record["model"]["dtypes"][-1] == "int8"
         assert f"### {name} on box" in tables
     assert workspace.plan() == NOTHING
+
+
+# -- baselines, comparison, preview, Snakemake's own report ------------------------------------------
+
+
+def test_a_baseline_stands_in_tables_charts_and_page(measured):
+    shutil.copytree(measured.folder / "results/box", measured.folder / "before")
+    for path in (measured.folder / "before").rglob("batch-1.json"):
+        record = json.loads(path.read_text())
+        for run in record["runs"]:
+            run["samples_s"] = [2 * seconds for seconds in run["samples_s"]]
+        path.write_text(json.dumps(record))
+    measured.config["baselines"] = {"before": "before", "a100-80gb": None}
+    measured.save()
+    plan = measured.plan()
+    assert measure_jobs(plan) == 0
+    assert plan["comparison"] == 1
+    measured.run()
+    results = measured.folder / "results/box"
+    text = (results / "tables.md").read_text()
+    assert "| before<br>fake fp32 |" in text
+    against = text.split("Against before (times its throughput)")[1].split("\n\n")[1]
+    assert against.splitlines()[2].split("|")[2].strip() == "2.00x ▲"
+    assert "both oom" in against
+    assert "before fake fp32" in (results / "charts/tiny-prompt4-new8-throughput-light.svg").read_text()
+    assert "before fake fp32" in (results / "report.html").read_text()
+    assert measured.plan() == NOTHING
+    shown = measured.run("compare")
+    assert "6 cells in common: 2 faster" in shown.stdout
+    # A baseline that changes is noticed, also where its times tell nothing.
+    path = next((measured.folder / "before").rglob("batch-2.json"))
+    record = json.loads(path.read_text())
+    record["runs"][0]["samples_s"] = [9.0, 9.0, 9.0]
+    path.write_text(json.dumps(record))
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert measured.plan().get("comparison") == 1
+
+
+def test_a_baseline_that_cannot_be_used_is_named_before_any_job(workspace):
+    (workspace.folder / "bad.csv").write_text(
+        "model,precision,batch_size,outcome,throughput_tok_per_s\nm,fp32,1,ok,-3\n"
+    )
+    workspace.config["baselines"] = {"gone": "no/where", "bad": "bad.csv"}
+    workspace.save()
+    said = (done := workspace.snakemake()).stdout + done.stderr
+    assert done.returncode != 0
+    assert "baselines.gone: no/where: No such file or directory" in said
+    assert "baselines.bad: bad.csv: row 1: throughput_tok_per_s: '-3' is not allowed; allowed: a number > 0" in said
+    assert "Traceback" not in said
+    assert not (workspace.folder / "results").exists()
+
+
+def test_without_a_baseline_there_is_nothing_to_compare_with(measured):
+    measured.config["baselines"] = {"a100-80gb": None}
+    measured.save()
+    done = measured.snakemake("compare")
+    assert done.returncode != 0
+    assert "baselines: names nothing to compare with" in done.stdout + done.stderr
+    measured.run()
+    assert "Against" not in (measured.folder / "results/box/tables.md").read_text()
+
+
+def test_a_preview_shows_what_there_is_while_others_measure(workspace):
+    environ = {**os.environ, "FAKE_ENGINE": json.dumps({"sleep_s": 0.4})}
+    run = subprocess.Popen(
+        workspace.command(), cwd=workspace.folder, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    for _ in range(600):
+        if workspace.record_path("fp32", 2).exists():
+            break
+        time.sleep(0.05)
+    done = workspace.run("preview")
+    assert run.poll() is None, "the measurement was over too early for this test to say anything"
+    folder = workspace.folder / "results/box/preview"
+    assert "missing. See results/box/preview/report.html." in done.stdout
+    page = (folder / "report.html").read_text()
+    assert "of 6 cells have a record" in page
+    row = next(line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("| 1 "))
+    assert row.count("|") == 5  # with the one inside the figure
+    assert row.split("|")[-2].strip() == ""
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    assert len(list((workspace.folder / "results/box/tiny").rglob("batch-*.json"))) == 6
+    assert workspace.plan() == NOTHING
+
+
+def test_a_preview_names_what_failed_and_what_is_refused(measured):
+    measured.record_path("bf16", 2).unlink()
+    measured.snakemake(
+        str(measured.record_path("bf16", 2).relative_to(measured.folder)), FAKE_ENGINE='{"fault": "error"}'
+    )
+    measured.record_path("fp32", 1).write_text("{")
+    measured.record_path("fp32", 512).unlink()
+    (measured.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-512.log").unlink()
+    done = measured.run("preview")
+    assert "Preview: 3 of 6 cells have a record, 1 failed, 1 refused, 1 missing." in done.stdout
+    log = "logs/box/tiny/prompt4-new8/fake/bf16/batch-2.log"
+    assert f"batch-2.json: failed: {log}: " in done.stdout
+    assert "batch-1.json: refused: not JSON" in done.stdout
+    page = (measured.folder / "results/box/preview/report.html").read_text()
+    assert f"<td>failed</td><td>{log}: " in page
+    assert "<td>refused</td><td>not JSON" in page
+    rows = (measured.folder / "results/box/preview/summary.csv").read_text().splitlines()
+    assert len(rows) == 7
+
+
+def test_a_preview_of_nothing_says_so(workspace):
+    assert "0 of 6 cells have a record, 6 missing. There is nothing to show yet." in workspace.run("preview").stdout
+
+
+def test_snakemakes_own_report_has_captions_and_categories(measured):
+    measured.run("--report", "account.html")
+    page = (measured.folder / "account.html").read_text()
+    for wanted in ("Tables", "Charts", "Comparisons", "Report", "report.html", "tables.md", "throughput-light.svg"):
+        assert wanted in page, wanted
+    assert "lane per column shows the batch sizes that did not fit" in page
+    assert "{{ snakemake" not in page

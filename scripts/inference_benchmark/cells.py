@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
@@ -99,7 +99,8 @@ class Experiment:
     """A validated configuration: the product of its axes are the cells.
 
     max_batch, divergence: whether these studies are done for each column of the tables.
-    mixed_provenance: ``refuse`` or ``split`` records whose figures cannot stand in one column.
+    mixed_provenance: ``refuse`` or ``split`` records whose figures cannot stand in one column. baselines: paths of
+    what stands beside the cells, by name.
     """
 
     machine: str
@@ -114,6 +115,7 @@ class Experiment:
     max_batch: bool = False
     divergence: bool = False
     mixed_provenance: str = "refuse"
+    baselines: Mapping[str, str] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order a person expects to see them measured: as configured, batch size last."""

@@ -1,132 +1,137 @@
-"""Charts of the summary: one Altair definition each, drawn as SVG that needs no script and no network."""
+"""What charts show: the figures of one model and workload as points of named series. Drawn by drawing.py."""
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
-import altair
 import pandas
 
+from inference_benchmark.comparison import Comparison
 from inference_benchmark.metrics import interval_columns
-from inference_benchmark.tables import ENDINGS, Column, column_of, columns
+from inference_benchmark.tables import ENDINGS, Column, baseline_name, cells_of, column_of, columns
+from inference_benchmark.tips import baseline_tip, peak_bytes, tip
 
-#: Okabe and Ito's colours, told apart by colour-blind readers too; dark enough and light enough for
-#: both themes.
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9"]
-#: Stands for the page's own text colour: an SVG inside a page takes it from there.
-_INK = "#010203"
-#: Lines of different engines.
-DASHES = [[1, 0], [6, 3], [2, 2], [8, 2, 2, 2]]
-_WIDTH, _HEIGHT, _LANE = 560, 280, 18
-
-THROUGHPUT = ("throughput_tok_per_s", "throughput (tokens/sec)")
-LATENCY = ("latency_s", "latency of one call (sec)")
-FIRST_TOKEN = ("first_token_s", "time to first token (sec)")
-DECODE = ("decode_tok_per_s", "decode throughput (tokens/sec)")
-LIMIT = ("whole_limit_share", "part of the limit reached")
+#: Lines of different engines; those of baselines.
+DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
+BASELINE_DASH = (1, 3)
 
 
-def over_batch(rows: pandas.DataFrame, figure: tuple[str, str], description: str) -> altair.VConcatChart:
-    """A figure over the batch size with its 95 % intervals, where it has any, one line per column of the tables, and
-    below it a lane per column for cells without a figure: at zero they would read as a value."""
-    column, title = figure
-    names = _names(rows)
-    rows = rows.assign(column=[names[column_of(row)] for row in rows.to_dict("records")])
-    sizes = sorted(set(rows["batch_size"]))
-    powers = [2**n for n in range(20) if sizes[0] <= 2**n <= sizes[-1]] or sizes
-    x = altair.X(
-        "batch_size:Q",
-        scale=altair.Scale(type="log", base=2, domain=[sizes[0] * 0.9, sizes[-1] * 1.1], nice=False),
-        axis=altair.Axis(title="batch size", values=powers, format="d", grid=False),
+class Chart(NamedTuple):
+    """name: in the names of files. heading: above it. figure: the column shown over the batch size; axis: its title."""
+
+    name: str
+    heading: str
+    figure: str
+    axis: str
+
+
+THROUGHPUT = Chart("throughput", "Throughput", "throughput_tok_per_s", "tokens/sec")
+LATENCY = Chart("latency", "Latency", "latency_s", "seconds per call")
+FRONTIER = Chart("frontier", "Throughput against time per token", "time_per_output_token_s", "sec per output token")
+MEMORY = Chart("memory", "Memory", "peak_gb", "peak memory (GB)")
+LIMIT = Chart("limit", "Part of the limit reached", "whole_limit_share", "% of limit")
+ENERGY = Chart("energy", "Energy", "energy_per_token_j", "joules per token")
+FIRST_TOKEN = Chart("first-token", "Prefill: time to first token", "first_token_s", "seconds")
+DECODE = Chart("decode", "Decode", "decode_tok_per_s", "tokens/sec")
+CHARTS = (THROUGHPUT, LATENCY, FRONTIER, MEMORY, LIMIT, ENERGY, FIRST_TOKEN, DECODE)
+#: Those that have a place in a README; they can be drawn whatever was found.
+FILES = (THROUGHPUT, LATENCY)
+
+#: Outcomes that have a place in a chart.
+_SHOWN = {"ok", *ENDINGS}
+_WITH_INTERVAL = {"throughput_tok_per_s", "latency_s", "first_token_s", "decode_tok_per_s", "time_per_output_token_s"}
+
+
+@dataclass(frozen=True)
+class Series:
+    """A line of every chart of one model and workload, and its entry in a legend."""
+
+    name: str
+    colour: int
+    dash: tuple[int, ...]
+    baseline: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What the charts of one model and workload show.
+
+    where: the model, workload and machine, for a person. points: a row per cell and series: series, batch_size,
+    outcome, every figure there is, and tip, what it says when it is pointed at. capacity_gb: of the memory that cells
+    are measured in, None if not known.
+    """
+
+    where: str
+    series: Sequence[Series]
+    points: Sequence[Mapping[str, Any]]
+    capacity_gb: float | None
+
+    def shows(self, chart: Chart) -> bool:
+        """Whether there is anything to draw."""
+        return any(chart.figure in point for point in self.points)
+
+
+def picture(rows: pandas.DataFrame, beside: Sequence[Comparison] = ()) -> Picture:
+    """The rows of one model and workload with the baselines beside them."""
+    names = series_names(rows)
+    engines = list(dict.fromkeys(engine for engine, _, _ in names))
+    kinds = list(dict.fromkeys((precision, variant) for _, precision, variant in names))
+    series = {
+        name: Series(name, kinds.index((precision, variant)), DASHES[engines.index(engine) % len(DASHES)])
+        for (engine, precision, variant), name in names.items()
+    }
+    points = [_point(row, names[column_of(row)]) for row in rows.to_dict("records") if row["outcome"] in _SHOWN]
+    for comparison in beside:
+        found: dict[tuple[str, int], dict[str, Any]] = {}
+        for (_, precision, size), cell in cells_of(rows, comparison).items():
+            name = baseline_name(comparison, cell)
+            colour = next(kinds.index(kind) for kind in kinds if kind[0] == precision)
+            series.setdefault(name, Series(name, colour, BASELINE_DASH, baseline=True))
+            outcome = ENDINGS.get(cell.base_outcome, cell.base_outcome)
+            point = {"series": name, "batch_size": size, "outcome": outcome, "tip": baseline_tip(cell)}
+            found[name, size] = point | _rounded(cell.base)
+        points += found.values()
+    first = rows.iloc[0]
+    capacities = [_capacity_bytes(row) for row in rows.to_dict("records") if not pandas.isna(row["memory_share"])]
+    return Picture(
+        where=f"{first['model']}, {first['workload']}, on {first['machine']}",
+        series=list(series.values()),
+        points=points,
+        capacity_gb=max(capacities) / 1e9 if capacities else None,
     )
-    legend = altair.Legend(
-        title=None, orient="top", columns=3, labelLimit=300, columnPadding=30, symbolType="stroke", symbolSize=500
-    )
-    colour = altair.Color("column:N", scale=_scale(names, COLOURS, part=1), legend=legend)
-    dash = altair.StrokeDash("column:N", scale=_scale(names, DASHES, part=0), legend=legend)
-    axis = altair.Axis(format="%") if figure == LIMIT else altair.Axis()
-    y = altair.Y(f"{column}:Q", title=title, scale=altair.Scale(zero=True), axis=axis)
-    plain_x = x.copy(deep=True).axis(labels=False, title=None, grid=False, values=powers)
-    measured = altair.Chart(rows[rows["outcome"] == "ok"])
-    lines = (
-        measured.mark_line(point=altair.OverlayMarkDef(size=40, filled=True), strokeWidth=2)
-        .encode(x=plain_x, y=y, color=colour, strokeDash=dash)
-        .properties(width=_WIDTH, height=_HEIGHT)
-    )
-    if figure != LIMIT:
-        low, high = interval_columns(column)
-        lines += measured.mark_rule(strokeWidth=1.5).encode(
-            x=plain_x, y=altair.Y(f"{low}:Q", title=title), y2=altair.Y2(f"{high}:Q"), color=colour
-        )
-    lanes = (
-        altair.Chart(rows[rows["outcome"] != "ok"].replace({"outcome": ENDINGS}))
-        .mark_text(fontSize=10)
-        .encode(
-            x=x,
-            y=altair.Y("column:N", title=None, scale=altair.Scale(domain=list(names.values())), sort=None),
-            text=altair.Text("outcome:N"),
-            color=colour,
-        )
-        .properties(width=_WIDTH, height=_LANE * len(names))
-    )
-    chart = altair.vconcat(lines, lanes, spacing=4).resolve_scale(color="shared")
-    return _styled(chart.properties(description=description))
 
 
-def max_batch(rows: pandas.DataFrame, description: str) -> altair.LayerChart:
-    """The largest batch that fits as a bar per column of the tables for which it is known."""
-    names = _names(rows)
-    known = rows[rows["max_batch_fits"].notna()]
-    known = known.assign(column=[names[column_of(row)] for row in known.to_dict("records")]).drop_duplicates("column")
-    colour = altair.Color("column:N", scale=_scale(names, COLOURS, part=1), legend=None)
-    bars = altair.Chart(known[["column", "max_batch_fits"]]).encode(
-        x=altair.X("max_batch_fits:Q", title="largest batch that fits"),
-        y=altair.Y("column:N", title=None, sort=list(names.values())),
-    )
-    values = bars.mark_text(align="left", dx=4, color=_INK).encode(text="max_batch_fits:Q")
-    chart = (bars.mark_bar(height=14).encode(color=colour) + values).properties(width=_WIDTH, height={"step": 26})
-    return _styled(chart.properties(description=description))
-
-
-def _names(rows: pandas.DataFrame) -> dict[Column, str]:
+def series_names(rows: pandas.DataFrame) -> dict[Column, str]:
     """The columns of the tables, each with a name for one line; the engine is named where there are several."""
     keys = list(columns(rows))
     several = len({engine for engine, _, _ in keys}) > 1
     return {key: " ".join(filter(None, key if several else key[1:])) for key in keys}
 
 
-def _scale(names: dict[Column, str], values: list, part: int) -> altair.Scale:
-    """Columns that share a part of their key (0: engine, 1: precision) share a value; variants of one do not."""
-    kinds = list(dict.fromkeys((key[part], key[2]) if part else key[part] for key in names))
-    chosen = [values[kinds.index((key[part], key[2]) if part else key[part]) % len(values)] for key in names]
-    return altair.Scale(domain=list(names.values()), range=chosen)
+def _point(row: Mapping[str, Any], series: str) -> dict[str, Any]:
+    outcome = ENDINGS.get(row["outcome"], row["outcome"])
+    point = {"series": series, "batch_size": row["batch_size"], "outcome": outcome, "tip": tip(row)}
+    if row["outcome"] != "ok":
+        return point
+    values = {name: row[name] for name in ("whole_limit_share", "energy_per_token_j")}
+    for name in _WITH_INTERVAL:
+        values |= {column: row[column] for column in (name, *interval_columns(name))}
+    if not pandas.isna(row["energy_per_token_j"]):
+        joules, resolution = row["energy_per_token_j"], row["energy_per_token_resolution_j"]
+        values |= {"energy_low_j": joules - resolution, "energy_high_j": joules + resolution}
+    if not pandas.isna(row["memory_share"]):
+        values["peak_gb"] = peak_bytes(row) / 1e9
+    return point | _rounded({name: value for name, value in values.items() if not pandas.isna(value)})
 
 
-def _styled(chart: altair.TopLevelMixin) -> altair.TopLevelMixin:
-    return (
-        chart.configure(
-            background="transparent",
-            font="system-ui, sans-serif",
-            padding={"left": 25, "right": 5, "top": 5, "bottom": 5},
-        )
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelLimit=300,
-            labelColor=_INK,
-            titleColor=_INK,
-            domainColor=_INK,
-            tickColor=_INK,
-            gridColor=_INK,
-            gridOpacity=0.12,
-        )
-        .configure_legend(labelColor=_INK)
-    )
+def _capacity_bytes(row: Mapping[str, Any]) -> float:
+    capacity = peak_bytes(row) / row["memory_share"]
+    on_device = not pandas.isna(row["peak_reserved_bytes"]) and not pandas.isna(row["memory_limit_bytes"])
+    return min(capacity, row["memory_limit_bytes"]) if on_device else capacity
 
 
-def svg(chart: altair.TopLevelMixin) -> str:
-    """The chart as an SVG element whose text takes the colour of the page around it."""
-    import vl_convert
-
-    text = vl_convert.vegalite_to_svg(chart.to_dict(format="vega-lite"))
-    text = re.sub(r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"', r"\1", text, count=1)
-    return text.replace(_INK, "currentColor").replace("rgb(1, 2, 3)", "currentColor")
+def _rounded(values: Mapping[str, float]) -> dict[str, float]:
+    """To the digits that can be seen: a page of thousands of cells carries them all."""
+    return {name: float(f"{value:.6g}") for name, value in values.items()}

@@ -53,6 +53,20 @@ def load_records(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str
     return records, found
 
 
+def provenance_of(experiment: Experiment, records: Sequence[Document]) -> dict[str, Any]:
+    """Where and how the records of an experiment were measured; at least one."""
+    return {
+        "machine": experiment.machine,
+        "device": experiment.device,
+        "measured_from": min(record["started_at"] for record in records),
+        "measured_to": max(record["ended_at"] for record in records),
+        "measurement": experiment.measurement,
+        "memory_limit_bytes": experiment.memory_limit_bytes,
+        "models": list(experiment.models),
+        "facts": comparability.all_facts(records),
+    }
+
+
 def _outdated_by_a_search(records: Sequence[Document], found: Mapping[str, Document]) -> Iterator[str]:
     """Cells that were not measured because of a search that says so no longer."""
     for record in records:

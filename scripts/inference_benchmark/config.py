@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import fastjsonschema
 import yaml
 
-from inference_benchmark import architecture, engines, machine
+from inference_benchmark import architecture, engines, machine, sides
 from inference_benchmark.cells import Experiment
 from inference_benchmark.checkpoint import CheckpointError, fingerprint, read_config
 from inference_benchmark.config_words import explain, guess_text, listing, show, where_text
@@ -73,6 +73,8 @@ def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | Non
     device = machine.detect_device() if config["device"] == "auto" else config["device"]
     grid = config["grid"][device]
     models, label = [], config["machine"]
+    for name, path in _baselines(config).items():
+        problems += [f"baselines.{name}: {problem}" for problem in sides.check(Path(path))]
     problems += _missing_packages(device, grid)
     if label == "auto":
         try:
@@ -108,7 +110,13 @@ def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | Non
         divergence=grid["divergence"],
         measurement=dict(config["measurement"]),
         mixed_provenance=config["mixed_provenance"],
+        baselines=_baselines(config),
     )
+
+
+def _baselines(config: Mapping[str, Any]) -> dict[str, str]:
+    """Those that are not switched off by a null."""
+    return {name: path for name, path in config["baselines"].items() if path is not None}
 
 
 # -- what a schema cannot say ------------------------------------------------------------------

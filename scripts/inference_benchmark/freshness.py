@@ -14,21 +14,22 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
+from inference_benchmark import sides
 from inference_benchmark.cells import Experiment
+from inference_benchmark.outputs import derived
 from inference_benchmark.studies import possible_studies
-
-DERIVED = ("summary.csv", "provenance.json", "tables.md", "report.html")
 
 
 def inputs_digest(experiment: Experiment) -> str:
-    """A digest of the experiment and of every record and study of it that exists, by content."""
+    """A digest of the experiment and of every record, study and baseline of it that exists, by content."""
     digest = hashlib.sha256(experiment.to_json().encode())
-    for part in chain(experiment.cells(), possible_studies(experiment)):
+    parts = chain(experiment.cells(), possible_studies(experiment))
+    for path in chain((part.path for part in parts), sides.files(experiment.baselines.values())):
         try:
-            content = Path(part.path).read_bytes()
+            content = Path(path).read_bytes()
         except OSError:
             continue
-        digest.update(f"\0{part.path}\0{len(content)}\0".encode())
+        digest.update(f"\0{path}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
 
@@ -39,12 +40,11 @@ def settle(experiment: Experiment, memory: Path = Path(".snakemake/metadata")) -
     Where Snakemake has a memory of its own (it has run here before), files that are up to date by
     content are left alone, so that changed code and templates are noticed.
     """
-    folder = Path("results", experiment.machine)
-    derived = [folder / name for name in DERIVED if (folder / name).exists()]
-    if not derived:
+    files = [path for path in map(Path, derived(experiment)) if path.exists()]
+    if not files:
         return
     try:
-        noted = json.loads((folder / "provenance.json").read_bytes())["inputs_sha256"]
+        noted = json.loads(Path("results", experiment.machine, "provenance.json").read_bytes())["inputs_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         noted = None
     if noted != inputs_digest(experiment):
@@ -53,6 +53,6 @@ def settle(experiment: Experiment, memory: Path = Path(".snakemake/metadata")) -
         times = None  # now
     else:
         return
-    for path in derived:
+    for path in files:
         with suppress(PermissionError):  # somebody else's results, to look at
             os.utime(path, times)

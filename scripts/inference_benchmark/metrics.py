@@ -128,6 +128,11 @@ def memory_share(record: Mapping[str, Any]) -> float | None:
     return max(shares, default=None)
 
 
+def latency_s(tokens: int, throughput: float) -> float:
+    """Seconds of a call that generates so many tokens in all its rows: tokens / throughput."""
+    return tokens / throughput
+
+
 def ms_per_token(throughput: float) -> float:
     """Milliseconds per generated token of the whole batch: 1000 / throughput."""
     return 1000 / throughput

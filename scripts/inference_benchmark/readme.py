@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+from inference_benchmark.outputs import FILE_CHARTS, THEMES, chart_file
+
 BEGIN = "<!-- results: begin (made by `snakemake readme`) -->"
 END = "<!-- results: end -->"
 
 
 class MarkerError(ValueError):
     """The README has no single place for the results."""
+
+
+def pictures(folder: Path) -> Callable[[str, str], str]:
+    """What puts charts of a model and workload into a README: those for its reader's theme, from the folder."""
+
+    def of(model: str, workload: str) -> str:
+        return "\n".join(_picture(folder, model, workload, chart) for chart in FILE_CHARTS)
+
+    return of
+
+
+def _picture(folder: Path, model: str, workload: str, chart: str) -> str:
+    light, dark = (folder / f"{chart_file(model, workload, chart, theme)}.svg" for theme in THEMES)
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img alt="{chart} over batch size: {model}, {workload}" src="{light}" width="49%"></picture>'
+    )
 
 
 def insert(page: str, block: str, begin: str = BEGIN, end: str = END) -> str:

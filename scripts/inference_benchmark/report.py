@@ -1,83 +1,193 @@
-"""One HTML page from the summary and its provenance: no network, no script."""
+"""The report: the answer first, then charts, tables, what to take with care, conditions and provenance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import pandas
 
-from inference_benchmark import charts, tables
+from inference_benchmark import charts, drawing, page, tables
+from inference_benchmark.comparison import Comparison
+from inference_benchmark.comparison_text import cautions, summary_line
 from inference_benchmark.provenance import sentence
-from inference_benchmark.units import format_bytes
-
-
-def render(summary: pandas.DataFrame, provenance: Mapping[str, Any], template: Path) -> str:
-    """The page as text. Names from configuration and records are escaped, whatever they hold."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    environment.filters["bytes"] = format_bytes
-    environment.globals["marked"] = tables.marked
-    return environment.get_template(template.name).render(
-        provenance=provenance,
-        origin=sentence(provenance),
-        sections=[_section(*group) for group in tables.groups(summary)],
-    )
-
+from inference_benchmark.statistics import Estimate
 
 #: What makes a column of the tables.
 KEY = ("engine", "precision", "variant")
 
 
-def _section(model: str, workload: str, rows: pandas.DataFrame) -> dict[str, Any]:
+def render(
+    summary: pandas.DataFrame,
+    provenances: Sequence[Mapping[str, Any]],
+    template: Path,
+    beside: Sequence[Comparison] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """The page as text.
+
+    provenances: what collect found out, for each machine in the summary. beside: comparisons with baselines; each
+    is shown with the machine that is its new side. notes: what a reader has to know before anything else.
+    """
+    known = {each["machine"]: each for each in provenances}
+    sections = [
+        section(rows, [each for each in beside if each.new == rows.iloc[0]["machine"]], known)
+        for _, _, rows in tables.groups(summary)
+    ]
+    for number, each in enumerate(sections):
+        each["id"] = f"grid-{number}"
+    return page.render(
+        template,
+        scripts=True,
+        machines=[{**each, "sentence": sentence(each)} for each in provenances],
+        measurements=[each["measurement"] for n, each in enumerate(provenances) if _first_of_its_kind(provenances, n)],
+        sections=sections,
+        compared=[
+            {
+                "name": f"{each.new} against {each.base}",
+                "lines": [f"{summary_line(each)}.", *cautions(each)],
+                "differences": each.differences,
+            }
+            for each in beside
+            if each.cells
+        ],
+        notes=notes,
+        csv=summary.to_csv(index=False),
+    )
+
+
+def _first_of_its_kind(provenances: Sequence[Mapping[str, Any]], n: int) -> bool:
+    return provenances[n]["measurement"] not in [each["measurement"] for each in provenances[:n]]
+
+
+def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping[str, Any]) -> dict[str, Any]:
+    """All that the page says of one model and workload on one machine."""
     first = rows.iloc[0]
-    where = f"{model}, {workload}, on {first['machine']}"
-    measured = rows[rows["outcome"] == "ok"]
+    measured = [row for row in rows.to_dict("records") if row["outcome"] == "ok"]
+    shown = charts.picture(rows, beside)
+    drawn = [chart for chart in charts.CHARTS if shown.shows(chart) or chart in charts.FILES]
+    several = rows["engine"].nunique() > 1
     return {
-        "model": model,
-        "workload": workload,
+        "machine": first["machine"],
+        "model": first["model"],
+        "workload": first["workload"],
         "first": first,
-        "parameters": None if pandas.isna(first["parameters"]) else int(first["parameters"]),
+        "provenance": known[first["machine"]],
+        "parameters": next((int(n) for n in rows["parameters"] if not pandas.isna(n)), None),
         "engines": list(dict.fromkeys(rows["engine"])),
         "counts": rows["outcome"].value_counts().to_dict(),
-        "best": []
-        if measured.empty
-        else [_best(group) for _, group in measured.fillna({"variant": ""}).groupby(list(KEY), sort=False)],
-        "charts": [
-            charts.svg(charts.over_batch(rows, figure, f"{title} over batch size: {where}"))
-            for figure, title in (
-                (charts.THROUGHPUT, "Throughput"),
-                (charts.LATENCY, "Latency"),
-                (charts.FIRST_TOKEN, "Time to first token"),
-                (charts.DECODE, "Decode throughput"),
-                (charts.LIMIT, "Part of the limit reached"),
-            )
-            if measured[figure[0]].notna().any() or figure in (charts.THROUGHPUT, charts.LATENCY)
+        "answer": answer(measured, several),
+        "columns": [
+            _column(group, several) for _, group in rows.fillna({"variant": ""}).groupby(list(KEY), sort=False)
         ],
-        "max_batch": charts.svg(charts.max_batch(rows, f"Largest batch that fits: {where}"))
-        if rows["max_batch_fits"].notna().any()
-        else None,
+        "trust": trust(measured),
+        "series": shown.series,
+        "capacity_gb": shown.capacity_gb,
+        "charts": [{"name": c.name, "heading": c.heading, "svg": drawing.svg(c, shown)} for c in drawn],
+        "data": {
+            "points": shown.points,
+            "specs": {c.name: drawing.specification(drawing.draw(c, shown, drawing.PAGE, legend=False)) for c in drawn},
+        },
         "tables": [
-            (
-                title,
-                explanation,
-                [text.split("<br>") for text in headings],
-                [[cell.replace("\\|", "|") for cell in row] for row in cells],
+            shown._replace(
+                headings=[text.split("<br>") for text in shown.headings],
+                cells=[[text.replace("\\|", "|") for text in row] for row in shown.cells],
+                foot=[[text.replace("\\|", "|") for text in row] for row in shown.foot],
             )
-            for title, explanation, headings, cells in tables.tables(rows)
+            for shown in tables.tables(rows, beside)
         ],
-        "doubts": [
-            row | {"why": ", ".join(filter(None, (tables.said(row, c) for c in ("unstable_because", "flags"))))}
-            for row in measured.astype(object).fillna("").to_dict("records")
-            if row["unstable_because"] or row["flags"]
-        ],
-        "endings": rows[rows["outcome"] != "ok"].astype(object).fillna("").to_dict("records"),
+        "doubts": [_named(row, several) for row in measured if _reasons(row)],
+        "endings": [_named(row, several) for row in rows.to_dict("records") if row["outcome"] in tables.ENDINGS],
+        "undone": [_named(row, several) for row in rows.to_dict("records") if row["outcome"] in UNDONE],
     }
 
 
-def _best(rows: pandas.DataFrame) -> dict[str, Any]:
-    """The row of the highest throughput in one column of the tables."""
-    return rows.loc[rows["throughput_tok_per_s"].idxmax()].to_dict()
+#: Outcomes of cells in a preview that have no record to show.
+UNDONE = ("failed", "refused")
+
+
+def answer(measured: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, str]]:
+    """The figures that people come for: a name, the value, its unit, and the cell that it is of."""
+    tiles = []
+    for name, column, unit, best, factor in (
+        ("best throughput", "throughput_tok_per_s", "tokens/sec", max, 1),
+        ("lowest latency", "latency_s", "sec per call", min, 1),
+        ("fastest token", "time_per_output_token_s", "msec/token", min, 1000),
+        ("nearest to the limit", "whole_limit_share", "% of limit", max, 100),
+        ("least energy", "energy_per_token_j", "joules/token", min, 1),
+    ):
+        having = [row for row in measured if not pandas.isna(row[column])]
+        if having:
+            row = best(having, key=lambda row: row[column])
+            value = row[column] * factor
+            tiles.append(
+                {
+                    "name": name,
+                    "value": f"{value:,.0f}" if value >= 1000 else f"{value:.3g}",
+                    "unit": unit,
+                    "of": f"{column_name(row, several)}, batch {row['batch_size']}",
+                    "marks": tables.marked(row, " ").strip(),
+                }
+            )
+    return tiles
+
+
+def trust(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many figures have nothing against them, what is said against the others, and how wide intervals are."""
+    reasons = Counter(reason for row in measured for reason in _reasons(row))
+    widths = sorted(
+        Estimate(row["throughput_tok_per_s"], *(row[name] for name in _ENDS)).half_width
+        for row in measured
+        if not pandas.isna(row[_ENDS[0]])
+    )
+    return {
+        "measured": len(measured),
+        "clean": sum(not _reasons(row) for row in measured),
+        "reasons": reasons.most_common(),
+        "width": widths[len(widths) // 2] if widths else None,
+    }
+
+
+_ENDS = tables.interval_columns("throughput_tok_per_s")
+
+
+def column_name(row: Mapping[str, Any], several: bool) -> str:
+    """``hf bf16``; the engine is named where there are several."""
+    parts = (row["engine"] if several else "", row["precision"], tables.said(row, "variant"))
+    return " ".join(filter(None, parts))
+
+
+def _named(row: Mapping[str, Any], several: bool) -> dict[str, Any]:
+    why = ", ".join(_reasons(row))
+    texts = {name: tables.said(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
+    return {"cell": f"{column_name(row, several)} batch {row['batch_size']}", "why": why, **texts}
+
+
+def _reasons(row: Mapping[str, Any]) -> list[str]:
+    """The names of all that speaks against a figure."""
+    texts = (tables.said(row, name) for name in ("unstable_because", "flags"))
+    return [reason for text in texts for reason in text.split(", ") if reason]
+
+
+def _column(rows: pandas.DataFrame, several: bool) -> dict[str, Any]:
+    """What is best in one column of the tables, and how far it goes."""
+    cells = rows.to_dict("records")
+    measured = [row for row in cells if row["outcome"] == "ok"]
+    ooms = [row["batch_size"] for row in cells if row["outcome"] == "oom"]
+    found = cells[0]["max_batch_fits"]
+    largest = max((row["batch_size"] for row in measured), default=None)
+    if not pandas.isna(found):
+        edge = f"{found:,.0f}"
+    elif largest is None:
+        edge = "none" if ooms else ""
+    else:
+        edge = f"{largest:,}" if any(size > largest for size in ooms) else f"{largest:,} or more"
+    return {
+        "name": column_name(cells[0], several),
+        "throughput": max(measured, key=lambda row: row["throughput_tok_per_s"], default=None),
+        "latency": min(measured, key=lambda row: row["latency_s"], default=None),
+        "edge": edge,
+        "searched": not pandas.isna(found),
+    }

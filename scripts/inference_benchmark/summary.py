@@ -75,14 +75,7 @@ def row(
     notes = [*stability.get("reasons", []), *record["flags"]]
     last = runs[-1] if runs else {"load_s": None, "warmup_s": [], "memory": {}}
     values = {
-        "machine": cell.machine,
-        "device": cell.device,
-        "model": cell.model["name"],
-        "workload": workload_name(cell.workload),
-        **cell.workload,
-        "engine": cell.engine,
-        "precision": cell.precision,
-        "batch_size": cell.batch_size,
+        **_identity(cell),
         "variant": variant,
         "outcome": record["outcome"],
         "reason_phase": reason.get("phase"),
@@ -97,10 +90,8 @@ def row(
         "first_call_s": last["warmup_s"][0] if last["warmup_s"] else None,
         "compile_s": record["model"].get("compilation", {}).get("seconds"),
         "memory_share": metrics.memory_share(record),
-        "memory_limit_bytes": cell.memory_limit_bytes,
         "started_at": record["started_at"],
         "ended_at": record["ended_at"],
-        "record": cell.path,
     }
     for name in (name for name in COLUMNS if name in last["memory"]):
         values[name] = max(run["memory"].get(name, 0) for run in runs)
@@ -113,6 +104,27 @@ def row(
     if "ceilings" not in told:
         return values
     return _with_limits(values, record, figures, (machines or machines_of(found))[about(cell)["ceilings"]])
+
+
+def blank_row(cell: Cell, outcome: str, reason: str) -> dict[str, Any]:
+    """The row of a cell without a record."""
+    return {**_identity(cell), "outcome": outcome, "reason": reason}
+
+
+def _identity(cell: Cell) -> dict[str, Any]:
+    """What a row knows before anything is measured."""
+    return {
+        "machine": cell.machine,
+        "device": cell.device,
+        "model": cell.model["name"],
+        "workload": workload_name(cell.workload),
+        **cell.workload,
+        "engine": cell.engine,
+        "precision": cell.precision,
+        "batch_size": cell.batch_size,
+        "memory_limit_bytes": cell.memory_limit_bytes,
+        "record": cell.path,
+    }
 
 
 def _figures(record: Document, found: metrics.Figures) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from typing import Any, NamedTuple
 
 import pandas
 
+from inference_benchmark import markdown, metrics
+from inference_benchmark.comparison import ComparedCell, Comparison
+from inference_benchmark.comparison_text import SIGNS, ratio_text
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.metrics import interval_columns
 from inference_benchmark.statistics import Estimate
@@ -117,15 +120,32 @@ def said(row: Mapping[str, Any], column: str) -> str:
     return "" if pandas.isna(row[column]) else str(row[column])
 
 
-def tables(rows: pandas.DataFrame) -> Iterator[tuple[str, str, list[str], list[list[str]]]]:
-    """(heading, explanation, column headings, cells) of every table that shows anything for these rows."""
+class Shown(NamedTuple):
+    """A table as it is shown. cells: a row per batch size, the batch size first. foot: rows that hold for columns."""
+
+    title: str
+    explanation: str
+    headings: list[str]
+    cells: list[list[str]]
+    foot: list[list[str]]
+
+
+def tables(rows: pandas.DataFrame, beside: Sequence[Comparison] = ()) -> Iterator[Shown]:
+    """Every table that shows anything for these rows of one model and workload, baselines beside them."""
     for title, explanation, show, figure in TABLES:
-        headings, cells = table(rows, show, figure)
-        if show is throughput_text:
-            cells += column_rows(rows)
         # Throughput and latency stand even where nothing fitted; the others only where there is a figure.
-        if show in (throughput_text, latency_text) or any(show(r) for r in _measured(rows)):
-            yield title, explanation, headings, cells
+        if show not in (throughput_text, latency_text) and not any(show(r) for r in _measured(rows)):
+            continue
+        headings, cells = table(rows, show, figure)
+        foot = column_rows(rows) if show is throughput_text else []
+        for comparison in beside:
+            more, texts = baseline_columns(rows, comparison, show, figure)
+            headings += more
+            cells = [[*row, *extra] for row, extra in zip(cells, texts, strict=True)]
+            foot = [[*row, *([""] * len(more))] for row in foot]
+        yield Shown(title, explanation, headings, cells, foot)
+        if show is throughput_text:
+            yield from (ratio_table(rows, comparison) for comparison in beside if cells_of(rows, comparison))
 
 
 def _measured(rows: pandas.DataFrame) -> list[dict[str, Any]]:
@@ -133,8 +153,8 @@ def _measured(rows: pandas.DataFrame) -> list[dict[str, Any]]:
 
 
 def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, pandas.DataFrame]]:
-    """(model, workload, their rows) in the summary's order."""
-    for (model, workload), rows in summary.groupby(["model", "workload"], sort=False):
+    """(model, workload, their rows) in the summary's order, of one machine after the other."""
+    for (_, model, workload), rows in summary.groupby(["machine", "model", "workload"], sort=False):
         yield model, workload, rows
 
 
@@ -204,21 +224,75 @@ def column_rows(rows: pandas.DataFrame) -> list[list[str]]:
     return [row for row in found if any(row[1:])]
 
 
-def markdown(headings: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """A Markdown table, aligned to be read as text too: headings centred, cells to the left."""
-    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-
-    def line(texts: Sequence[str], align: Callable[[str, int], str]) -> str:
-        return "| " + " | ".join(align(text, width) for text, width in zip(texts, widths, strict=True)) + " |\n"
-
-    rule = "|" + "|".join(f":{'-' * width}:" for width in widths) + "|\n"
-    return line(headings, str.center) + rule + "".join(line(row, str.ljust) for row in cells)
+# -- baselines -------------------------------------------------------------------------------------
 
 
-def document(summary: pandas.DataFrame) -> str:
-    """tables.md: for each model and workload both tables, with what stands in them."""
+def cells_of(rows: pandas.DataFrame, comparison: Comparison) -> dict[tuple[str, str, int], ComparedCell]:
+    """The compared cells among rows of one model and workload, by engine, precision and batch size."""
+    first = rows.iloc[0]
+    here = {key: first[key] for key in ("model", "prompt_tokens", "new_tokens")}
+    return {
+        (cell.where["engine"], cell.where["precision"], cell.where["batch_size"]): cell
+        for cell in comparison.cells
+        if all(cell.where[key] == value for key, value in here.items())
+    }
+
+
+def baseline_name(comparison: Comparison, cell: ComparedCell) -> str:
+    """What a column of a baseline is called, the engine where it names one."""
+    return " ".join(filter(None, (comparison.base, cell.base_engine, cell.where["precision"])))
+
+
+def baseline_columns(
+    rows: pandas.DataFrame, comparison: Comparison, show: Show, figure: str | None
+) -> tuple[list[str], list[list[str]]]:
+    """(headings, cells by batch size) of what a baseline has of one figure; no columns where it has none."""
+    shown: dict[str, dict[int, str]] = {}
+    found = cells_of(rows, comparison).values()
+    if not any(figure in cell.base for cell in found):
+        return [], [[] for _ in sorted(set(rows["batch_size"]))]
+    for cell in found:
+        text = ENDINGS.get(cell.base_outcome, "")
+        if figure in cell.base:
+            text = show({**cell.base, "ms_per_token": metrics.ms_per_token(cell.base["throughput_tok_per_s"])})
+        shown.setdefault(baseline_name(comparison, cell), {})[cell.where["batch_size"]] = text
+    headings = [f"{comparison.base}<br>{name.removeprefix(comparison.base).strip()}" for name in shown]
+    return headings, [[texts.get(b, "") for texts in shown.values()] for b in sorted(set(rows["batch_size"]))]
+
+
+def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> Shown:
+    """How many times the throughput of a baseline, cell by cell; in the last row the largest batches that fit."""
+    found = cells_of(rows, comparison)
+    names = columns(rows)
+    kept = {key: text for key, text in names.items() if any(cell[:2] == key[:2] for cell in found)}
+    cells = [
+        [str(b), *(ratio_text(found[e, p, b]) if (e, p, b) in found else "" for e, p, _ in kept)]
+        for b in sorted({b for _, _, b in found})
+    ]
+    edges = {(each.where["engine"], each.where["precision"]): each for each in comparison.columns if _is_of(rows, each)}
+    largest = [f"{edges[e, p].new_largest or 'none'}, was {edges[e, p].base_largest or 'none'}" for e, p, _ in kept]
+    return Shown(
+        f"Against {comparison.base} (times its throughput)",
+        f"above 1 is faster; {SIGNS['faster']} faster, {SIGNS['slower']} slower, {SIGNS['same']} no difference shown, "
+        "by a test on the samples for all cells together; no sign: significance unknown.",
+        ["batch_size", *kept.values()],
+        cells,
+        [["largest batch", *largest]],
+    )
+
+
+def _is_of(rows: pandas.DataFrame, column: Any) -> bool:
+    first = rows.iloc[0]
+    return all(column.where[key] == first[key] for key in ("model", "prompt_tokens", "new_tokens"))
+
+
+def document(
+    summary: pandas.DataFrame, beside: Sequence[Comparison] = (), picture: Callable[[str, str], str] | None = None
+) -> str:
+    """tables.md: for each model and workload every table, with what stands in it. picture: what to put before the
+    tables of a model and workload."""
     parts = []
-    for model, _, rows in groups(summary):
+    for model, workload, rows in groups(summary):
         first = rows.iloc[0]
         engines = ", ".join(dict.fromkeys(rows["engine"]))
         parts.append(
@@ -226,9 +300,10 @@ def document(summary: pandas.DataFrame) -> str:
             f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; "
             f"engine: {engines}. "
             f"Greedy, every row generated to full length. ± is half of the 95 % interval.{_legend(rows)}\n\n"
+            + (f"{picture(model, workload)}\n\n" if picture else "")
             + "\n".join(
-                f"{title}: {explanation}\n\n{markdown(headings, cells)}"
-                for title, explanation, headings, cells in tables(rows)
+                f"{shown.title}: {shown.explanation}\n\n" + markdown.table(shown.headings, shown.cells + shown.foot)
+                for shown in tables(rows, beside)
             )
         )
     return "\n".join(parts)

@@ -1,0 +1,41 @@
+"""Everything that is derived from the files of an experiment, and where it stands."""
+
+from __future__ import annotations
+
+from inference_benchmark.cells import Experiment, workload_name
+
+#: Charts that have a place in a README, and how each is drawn.
+FILE_CHARTS = ("throughput", "latency")
+THEMES = ("light", "dark")
+CHART_TYPES = ("svg", "png")
+
+
+def derived(experiment: Experiment) -> list[str]:
+    """The files that rule all makes beside the cells and studies."""
+    folder = f"results/{experiment.machine}"
+    files = [f"{folder}/{name}" for name in ("summary.csv", "provenance.json", "tables.md", "report.html")]
+    return files + comparison_files(experiment) + chart_files(experiment)
+
+
+def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md", "html")) -> list[str]:
+    """The comparisons with each baseline."""
+    folder = f"results/{experiment.machine}/comparison"
+    return [f"{folder}/{name}.{ending}" for name in experiment.baselines for ending in types]
+
+
+def chart_files(experiment: Experiment) -> list[str]:
+    """The charts of each model and workload."""
+    folder = f"results/{experiment.machine}/charts"
+    return [
+        f"{folder}/{chart_file(model['name'], workload_name(workload), chart, theme)}.{ending}"
+        for model in experiment.models
+        for workload in experiment.workloads
+        for chart in FILE_CHARTS
+        for theme in THEMES
+        for ending in CHART_TYPES
+    ]
+
+
+def chart_file(model: str, workload: str, chart: str, theme: str) -> str:
+    """The name of a chart's file, without its ending."""
+    return f"{model}-{workload}-{chart}-{theme}"

@@ -1,0 +1,86 @@
+"""One HTML file that needs nothing else: its style, its scripts and its data inside, and no way out."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+
+from inference_benchmark.units import format_bytes
+
+#: Of Vega-Lite, as Altair writes it.
+_VEGA_LITE = "6.4"
+
+
+def render(template: Path, scripts: bool = False, **context: Any) -> str:
+    """A page from a template and what stands beside it: page.css and, with scripts, page.js and Vega.
+
+    All that the context holds is escaped, whatever it is. The page forbids itself everything but its own style and
+    scripts, which it knows by their digests: nothing from a name or a record could run, even unescaped.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template.parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"bytes": format_bytes, "data": data, "list_of": _list_of, "texts": _texts, "words": _words}
+    style = (template.parent / "page.css").read_text()
+    codes = [vega(), (template.parent / "page.js").read_text()] if scripts else []
+    return environment.get_template(template.name).render(
+        csp=policy(style, codes), style=Markup(style), scripts=[Markup(code) for code in codes], **context
+    )
+
+
+def data(value: Any) -> Markup:
+    """A value as JSON that can stand inside a script element: nothing in it ends the element."""
+    text = json.dumps(value, separators=(",", ":"), default=_plain)
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
+
+
+def policy(style: str, scripts: list[str]) -> str:
+    """A content security policy that lets this style and these scripts be, and nothing else: no network, no eval."""
+    allowed = " ".join(map(_digest, scripts)) or "'none'"
+    return (
+        f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _digest(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+@cache
+def vega() -> str:
+    """Vega, Vega-Lite and vega-embed as one script."""
+    import vl_convert
+
+    return f"(()=>{{{vl_convert.javascript_bundle(vl_version=_VEGA_LITE)}}})()"
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of pandas and numpy as Python's."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def _list_of(row: dict[str, Any], keys: list[str]) -> list[Any]:
+    return [row[key] for key in keys]
+
+
+def _texts(values: tuple[Any, ...]) -> list[str]:
+    """A row of a table whose cells are lists."""
+    return [
+        "; ".join(map(str, value)) or "not known" if isinstance(value, (list, tuple)) else value for value in values
+    ]
+
+
+def _words(model: dict[str, Any]) -> str:
+    return "; ".join(f"{key}: {value}" for key, value in model.items() if key != "name")

@@ -1,0 +1,238 @@
+"""What can be compared: a folder of records, the summary of a run, or a table of somebody else's figures."""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark import comparability, metrics, record
+from inference_benchmark.statistics import Groups
+
+#: What tells cells apart. A table of figures may lack some of them; it then stands beside every cell.
+KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size")
+_WHOLE = {"parameters", "prompt_tokens", "new_tokens", "batch_size"}
+#: What can be compared, in the summary's columns.
+FIGURES = ("throughput_tok_per_s", "latency_s", "first_token_s")
+#: What a table must have, whatever else stands in it.
+NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
+_OUTCOMES = ("ok", "oom", "unsupported")
+
+
+class SideError(ValueError):
+    """Something that cannot be compared; ``problems`` holds one line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell of one side.
+
+    where: what is known of it among KEYS. figures: those of FIGURES that it has. whole_s, first_s: seconds of its
+    whole calls and of those for one token, by process; empty where only figures are known.
+    """
+
+    where: Mapping[str, Any]
+    outcome: str
+    figures: Mapping[str, float] = field(default_factory=dict)
+    whole_s: Groups = ()
+    first_s: Groups = ()
+
+
+@dataclass(frozen=True)
+class Side:
+    """cells, and facts: everything that they were measured on and with, every value that each fact takes. notes:
+    what a table says of itself."""
+
+    name: str
+    cells: Sequence[Measured]
+    facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+
+def load(path: Path, name: str | None = None) -> Side:
+    """The side at path: a folder with the records of one machine, or a CSV file.
+
+    A CSV is a table of figures, as summary.csv is one. Where it names records that are there, they are read instead,
+    because samples say more than figures. Lines that begin with # are notes. name: how to call it; by default the
+    machine's label or the file's name. Raises SideError naming everything that cannot be used, and OSError.
+    """
+    if path.is_dir():
+        found = _records_below(path)
+        if not found:
+            raise SideError([f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"])
+        return of_records(_read(found), name, str(path))
+    return _of_table(path, name)
+
+
+def of_records(records: Sequence[Mapping[str, Any]], name: str | None = None, where: str = "records") -> Side:
+    """The side that records of one machine make. Raises SideError where they are of several."""
+    machines = sorted({known["cell"]["machine"] for known in records})
+    if len(machines) > 1:
+        raise SideError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
+    # What did not get as far as counting them has as many as the others.
+    parameters = {known["cell"]["model"]["name"]: n for known in records if (n := known["model"].get("parameters"))}
+    cells = [_of_record(known, parameters.get(known["cell"]["model"]["name"])) for known in records]
+    return Side(name or machines[0], cells, _facts(records))
+
+
+def check(path: Path) -> list[str]:
+    """What keeps a path from being compared, as far as can be said without reading records."""
+    try:
+        if path.is_dir():
+            return [] if _records_below(path) else [f"{path} holds no records (batch-N.json)"]
+        _rows(path)
+    except SideError as error:
+        return error.problems
+    except OSError as error:
+        return [f"{path}: {error.strerror}"]
+    return []
+
+
+def files(paths: Iterable[str]) -> Iterator[str]:
+    """The files behind paths of sides: themselves, or the records below them."""
+    for path in map(Path, paths):
+        yield from map(str, _records_below(path) if path.is_dir() else [path])
+
+
+def _records_below(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("batch-*.json") if ".superseded-" not in file.name)
+
+
+# -- records ---------------------------------------------------------------------------------------
+
+
+def _read(files: Iterable[Path]) -> list[dict[str, Any]]:
+    problems, records = [], []
+    for file in files:
+        try:
+            records.append(record.load(file))
+        except record.RecordError as error:
+            problems.append(f"{file}: {error}")
+    if problems:
+        raise SideError(problems)
+    return records
+
+
+def _of_record(known: Mapping[str, Any], parameters: int | None) -> Measured:
+    cell = known["cell"]
+    where = {
+        "model": cell["model"]["name"],
+        **cell["workload"],
+        "engine": cell["engine"],
+        "precision": cell["precision"],
+        "batch_size": cell["batch_size"],
+        "parameters": parameters,
+    }
+    where = {key: where[key] for key in KEYS}
+    if known["outcome"] != "ok":
+        return Measured(where, known["outcome"])
+    found = metrics.figures(known)
+    runs = known["runs"]
+    whole = [run["samples_s"] for run in runs]
+    first = [run["first_token_s"] for run in runs] if cell["workload"]["new_tokens"] > 1 else whole
+    return Measured(where, "ok", {name: getattr(found, name).value for name in FIGURES}, whole, first)
+
+
+def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Everything that could make a difference: where and with what, and how it was measured."""
+    settings: dict[str, dict[str, None]] = {}
+    for known in records:
+        cell = known["cell"]
+        told = {f"measurement {name}": value for name, value in cell["measurement"].items()}
+        told |= {"memory limit (bytes)": cell["memory_limit_bytes"], "measure version": cell["measure_version"]}
+        name = cell["model"]["name"]
+        told |= {f"model {name} {key}": value for key, value in cell["model"].items() if key != "name"}
+        for name, value in told.items():
+            settings.setdefault(name, {})[json.dumps(value, sort_keys=True)] = None
+    return comparability.all_facts(records) | {
+        name: [json.loads(v) for v in values] for name, values in settings.items()
+    }
+
+
+# -- tables ----------------------------------------------------------------------------------------
+
+
+def _of_table(path: Path, name: str | None) -> Side:
+    notes, rows = _rows(path)
+    root = path.resolve().parents[2] if len(path.resolve().parents) > 2 else path.parent
+    named = [root / row["record"] for row in rows if row.get("record")]
+    machines = {row["machine"] for row in rows if row.get("machine")}
+    name = name or (machines.pop() if len(machines) == 1 else path.stem)
+    if named and all(file.exists() for file in named):
+        return of_records(_read(named), name, str(path))
+    beside = path.with_name("provenance.json")
+    facts = json.loads(beside.read_bytes())["facts"] if path.name == "summary.csv" and beside.exists() else {}
+    return Side(name, [_of_row(row) for row in rows], facts, notes)
+
+
+def _rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
+    """(notes, rows with numbers as such, without what is blank). Raises SideError naming every line that is wrong."""
+    lines = path.read_text().splitlines(keepends=True)
+    notes = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
+    reader = csv.DictReader(io.StringIO("".join(lines[len(notes) :]), newline=""))
+    missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+    if missing:
+        raise SideError([f"{path}: has no column {', '.join(missing)}; a table of figures needs {', '.join(NEEDED)}"])
+    if "model" not in reader.fieldnames and "parameters" not in reader.fieldnames:
+        raise SideError([f"{path}: has neither a column model nor parameters; it could stand beside any model"])
+    problems, rows, seen = [], [], {}
+    for number, raw in enumerate(reader, start=1):
+        try:
+            row = _checked(raw)
+        except ValueError as error:
+            problems.append(f"{path}: row {number}: {error}")
+            continue
+        key = tuple(row.get(name) for name in KEYS)
+        if key in seen:
+            problems.append(f"{path}: row {number}: the same cell as in row {seen[key]}; keep one")
+        seen[key] = number
+        rows.append(row)
+    if problems:
+        raise SideError(problems)
+    return [note.strip("# \n") for note in notes], rows
+
+
+def _checked(raw: Mapping[str, str | None]) -> dict[str, Any]:
+    row: dict[str, Any] = {name: text for name, text in raw.items() if name and text}
+    if row.get("parameters") == "0":  # an engine that has none to count
+        del row["parameters"]
+    for name in ("precision", "batch_size", "outcome"):
+        if name not in row:
+            raise ValueError(f"{name} is blank")
+    if row["outcome"] not in _OUTCOMES:
+        raise ValueError(f"outcome: {row['outcome']!r} is not allowed; allowed: {', '.join(_OUTCOMES)}")
+    for name, kind in [*((n, int) for n in _WHOLE), *((n, float) for n in FIGURES)]:
+        if name in row:
+            row[name] = _positive(name, row[name], kind)
+    if row["outcome"] == "ok" and "throughput_tok_per_s" not in row:
+        raise ValueError("outcome ok without a throughput_tok_per_s")
+    return row
+
+
+def _positive(name: str, text: str, kind: Callable[[str], float]) -> float:
+    try:
+        number = kind(text)
+    except ValueError:
+        number = -1
+    if not (math.isfinite(number) and number > 0):
+        raise ValueError(f"{name}: {text!r} is not allowed; allowed: a number > 0")
+    return number
+
+
+def _of_row(row: Mapping[str, Any]) -> Measured:
+    where = {key: row[key] for key in KEYS if key in row}
+    figures = {name: row[name] for name in FIGURES if name in row and row["outcome"] == "ok"}
+    if figures and "latency_s" not in figures and "new_tokens" in row:
+        tokens = row["batch_size"] * row["new_tokens"]
+        figures["latency_s"] = metrics.latency_s(tokens, figures["throughput_tok_per_s"])
+    return Measured(where, row["outcome"], figures)
