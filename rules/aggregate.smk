@@ -41,7 +41,11 @@ rule tables:
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(EXPERIMENT, ("json",)),
-        code="scripts/inference_benchmark/tables.py",
+        code=[
+            "scripts/inference_benchmark/beside.py",
+            "scripts/inference_benchmark/cell_texts.py",
+            "scripts/inference_benchmark/tables.py",
+        ],
     output:
         report(
             "results/{machine}/tables.md",

@@ -39,6 +39,8 @@ rule report:
         template="report/report.html.j2",
         parts=["report/base.html.j2", "report/tables.html.j2", "report/page.css", "report/page.js"],
         code=[
+            "scripts/inference_benchmark/beside.py",
+            "scripts/inference_benchmark/cell_texts.py",
             "scripts/inference_benchmark/charts.py",
             "scripts/inference_benchmark/drawing.py",
             "scripts/inference_benchmark/page.py",

@@ -25,8 +25,7 @@ def main() -> int:
         for chart in charts.FILES:
             for theme, look in drawing.LOOKS.items():
                 stem = outputs.chart_file(model, workload, chart.name, theme)
-                for ending in outputs.CHART_TYPES:
-                    drawing.save(chart, shown, look, arguments.folder / f"{stem}.{ending}")
+                drawing.save(chart, shown, look, arguments.folder / stem)
     return 0
 
 

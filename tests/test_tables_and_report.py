@@ -14,7 +14,7 @@ import pytest
 from test_record import DRIFTS, OOM, SHARED, make_record
 
 from conftest import MEASUREMENT, REPO, make_cell
-from inference_benchmark import comparability, markdown, metrics, report, summary, tables
+from inference_benchmark import cell_texts, comparability, markdown, metrics, report, summary, tables
 from inference_benchmark.statistics import Estimate
 
 DATA = Path(__file__).parent / "data"
@@ -39,7 +39,10 @@ def published_summary() -> pandas.DataFrame:
 
 @pytest.mark.parametrize(
     ("show", "expected"),
-    [(tables.throughput_text, "expected_throughput_table.md"), (tables.latency_text, "expected_latency_table.md")],
+    [
+        (cell_texts.throughput_text, "expected_throughput_table.md"),
+        (cell_texts.latency_text, "expected_latency_table.md"),
+    ],
 )
 def test_the_published_tables_come_out_byte_for_byte(show, expected):
     assert markdown.table(*tables.table(published_summary(), show)) == (DATA / expected).read_text()
@@ -62,7 +65,7 @@ def sample_records(**model):
 
 def test_engines_are_named_where_there_are_several():
     rows = summary.summarise(sample_records())
-    headings, cells = tables.table(rows, tables.latency_text)
+    headings, cells = tables.table(rows, cell_texts.latency_text)
     assert headings == ["batch_size", "hf<br>fp32", "fake<br>int8"]
     assert cells == [["1", "0.50", "0.50"], ["2", "oom", "n/a"]]
     assert "no measurement" in tables.document(rows)

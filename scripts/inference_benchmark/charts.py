@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 
 import pandas
 
+from inference_benchmark.beside import baseline_name, cells_of
+from inference_benchmark.columns import ENDINGS, Column, column_of, columns
 from inference_benchmark.comparison import Comparison
 from inference_benchmark.metrics import interval_columns
-from inference_benchmark.tables import ENDINGS, Column, baseline_name, cells_of, column_of, columns
 from inference_benchmark.tips import baseline_tip, peak_bytes, tip
 
 #: Lines of different engines; those of baselines.

@@ -50,44 +50,40 @@ _NEEDLESS = re.compile(
 )
 
 
-def draw(chart: Chart, shown: Picture, look: Look, legend: bool = True) -> altair.TopLevelMixin:
-    """The definition of a chart. Its data are a source named ``cells``: the points of the picture. Series named in
-    its parameter ``hidden`` are left out. legend: whether it has title and legend of its own."""
+def definition(chart: Chart, shown: Picture, look: Look, legend: bool = True) -> dict[str, Any]:
+    """A chart as Vega-Lite. Its data are a source named ``cells``, which it does not hold: the points of the picture.
+    Series named in its parameter ``hidden`` are left out. legend: whether it has title and legend of its own."""
     panel = _frontier(shown, look, legend) if chart is FRONTIER else _over_batch(chart, shown, look, legend)
     description = f"{chart.heading}: {shown.where}"
     if legend:
         panel = panel.properties(title=altair.Title(description, anchor="start", fontSize=13, color=look.ink))
-    return _styled(panel.properties(description=description).add_params(altair.param(name="hidden", value=[])), look)
+    panel = panel.properties(description=description).add_params(altair.param(name="hidden", value=[]))
+    return _styled(panel, look).to_dict(format="vega-lite")
 
 
-def specification(chart: altair.TopLevelMixin, points: Sequence[Mapping[str, Any]] | None = None) -> dict[str, Any]:
-    """A chart as Vega-Lite, with its data or without."""
-    spec = chart.to_dict(format="vega-lite")
-    return spec if points is None else spec | {"datasets": spec.get("datasets", {}) | {"cells": list(points)}}
+def with_data(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A definition with the points that it draws."""
+    return {**spec, "datasets": {**spec.get("datasets", {}), "cells": list(points)}}
 
 
-def svg(chart: Chart, shown: Picture, look: Look = PAGE, legend: bool = False) -> str:
-    """The chart as an SVG element that fills the width it is given and needs no script."""
+def svg(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> str:
+    """A definition drawn as an SVG element that fills the width it is given and needs no script."""
     import vl_convert
 
-    spec = specification(draw(chart, shown, look, legend), shown.points)
-    text = vl_convert.vegalite_to_svg(spec)
+    text = vl_convert.vegalite_to_svg(with_data(spec, points))
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"', r"\1", text, count=1)
     text = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", text)
     text = _CIRCLE.sub(r'<circle cx="\1" cy="\2" r="\3" fill="\4"/>', text)
     return _NEEDLESS.sub("", text)
 
 
-def save(chart: Chart, shown: Picture, look: Look, path: Path) -> None:
-    """The chart as a file, SVG or PNG by its name."""
+def save(chart: Chart, shown: Picture, look: Look, stem: Path) -> None:
+    """The chart as two files, .svg and .png."""
     import vl_convert
 
-    spec = specification(draw(chart, shown, look), shown.points)
-    spec["background"] = look.paper
-    if path.suffix == ".svg":
-        path.write_text(vl_convert.vegalite_to_svg(spec))
-    else:
-        path.write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    spec = with_data(definition(chart, shown, look), shown.points) | {"background": look.paper}
+    stem.with_name(f"{stem.name}.svg").write_text(vl_convert.vegalite_to_svg(spec))
+    stem.with_name(f"{stem.name}.png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
 
 
 # -- panels ----------------------------------------------------------------------------------------

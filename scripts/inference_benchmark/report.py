@@ -10,8 +10,11 @@ from typing import Any
 import pandas
 
 from inference_benchmark import charts, drawing, page, tables
+from inference_benchmark.cell_texts import marked
+from inference_benchmark.columns import ENDINGS, said
 from inference_benchmark.comparison import Comparison
 from inference_benchmark.comparison_text import cautions, summary_line
+from inference_benchmark.metrics import interval_columns
 from inference_benchmark.provenance import sentence
 from inference_benchmark.statistics import Estimate
 
@@ -68,6 +71,7 @@ def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping
     measured = [row for row in rows.to_dict("records") if row["outcome"] == "ok"]
     shown = charts.picture(rows, beside)
     drawn = [chart for chart in charts.CHARTS if shown.shows(chart) or chart in charts.FILES]
+    specs = {chart.name: drawing.definition(chart, shown, drawing.PAGE, legend=False) for chart in drawn}
     several = rows["engine"].nunique() > 1
     return {
         "machine": first["machine"],
@@ -85,11 +89,10 @@ def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping
         "trust": trust(measured),
         "series": shown.series,
         "capacity_gb": shown.capacity_gb,
-        "charts": [{"name": c.name, "heading": c.heading, "svg": drawing.svg(c, shown)} for c in drawn],
-        "data": {
-            "points": shown.points,
-            "specs": {c.name: drawing.specification(drawing.draw(c, shown, drawing.PAGE, legend=False)) for c in drawn},
-        },
+        "charts": [
+            {"name": c.name, "heading": c.heading, "svg": drawing.svg(specs[c.name], shown.points)} for c in drawn
+        ],
+        "data": {"points": shown.points, "specs": specs},
         "tables": [
             shown._replace(
                 headings=[text.split("<br>") for text in shown.headings],
@@ -99,7 +102,7 @@ def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping
             for shown in tables.tables(rows, beside)
         ],
         "doubts": [_named(row, several) for row in measured if _reasons(row)],
-        "endings": [_named(row, several) for row in rows.to_dict("records") if row["outcome"] in tables.ENDINGS],
+        "endings": [_named(row, several) for row in rows.to_dict("records") if row["outcome"] in ENDINGS],
         "undone": [_named(row, several) for row in rows.to_dict("records") if row["outcome"] in UNDONE],
     }
 
@@ -128,7 +131,7 @@ def answer(measured: Sequence[Mapping[str, Any]], several: bool) -> list[dict[st
                     "value": f"{value:,.0f}" if value >= 1000 else f"{value:.3g}",
                     "unit": unit,
                     "of": f"{column_name(row, several)}, batch {row['batch_size']}",
-                    "marks": tables.marked(row, " ").strip(),
+                    "marks": marked(row, " ").strip(),
                 }
             )
     return tiles
@@ -150,24 +153,24 @@ def trust(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-_ENDS = tables.interval_columns("throughput_tok_per_s")
+_ENDS = interval_columns("throughput_tok_per_s")
 
 
 def column_name(row: Mapping[str, Any], several: bool) -> str:
     """``hf bf16``; the engine is named where there are several."""
-    parts = (row["engine"] if several else "", row["precision"], tables.said(row, "variant"))
+    parts = (row["engine"] if several else "", row["precision"], said(row, "variant"))
     return " ".join(filter(None, parts))
 
 
 def _named(row: Mapping[str, Any], several: bool) -> dict[str, Any]:
     why = ", ".join(_reasons(row))
-    texts = {name: tables.said(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
+    texts = {name: said(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
     return {"cell": f"{column_name(row, several)} batch {row['batch_size']}", "why": why, **texts}
 
 
 def _reasons(row: Mapping[str, Any]) -> list[str]:
     """The names of all that speaks against a figure."""
-    texts = (tables.said(row, name) for name in ("unstable_because", "flags"))
+    texts = (said(row, name) for name in ("unstable_because", "flags"))
     return [reason for text in texts for reason in text.split(", ") if reason]
 
 

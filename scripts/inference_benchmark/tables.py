@@ -3,131 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas
 
-from inference_benchmark import markdown, metrics
-from inference_benchmark.comparison import ComparedCell, Comparison
-from inference_benchmark.comparison_text import SIGNS, ratio_text
-from inference_benchmark.engines import ENGINES
-from inference_benchmark.metrics import interval_columns
-from inference_benchmark.statistics import Estimate
+from inference_benchmark import markdown
+from inference_benchmark.beside import baseline_columns, cells_of, ratio_table
+from inference_benchmark.cell_texts import FLAGGED, TABLES, UNSTABLE, Show, latency_text, marked, throughput_text
+from inference_benchmark.columns import ENDINGS, Column, Shown, column_of, columns, said
+from inference_benchmark.comparison import Comparison
 from inference_benchmark.units import format_bytes
-
-ENDINGS = {"oom": "oom", "unsupported": "n/a"}
-#: Behind a figure whose samples do not repeat well, and one measured under conditions to know of.
-UNSTABLE, FLAGGED = "†", "‡"
-
-Show = Callable[[Mapping[str, Any]], str]
-
-
-def throughput_text(row: Mapping[str, Any]) -> str:
-    """A measured cell in the throughput table: tokens/sec, msec/token."""
-    return f"{row['throughput_tok_per_s']:.2f} \\| {row['ms_per_token']:.2f}"
-
-
-def latency_text(row: Mapping[str, Any]) -> str:
-    """A measured cell in the latency table: seconds."""
-    return f"{row['latency_s']:.2f}"
-
-
-def first_token_text(row: Mapping[str, Any]) -> str:
-    """A measured cell in the table of first tokens: milliseconds."""
-    return f"{row['first_token_s'] * 1000:.1f}"
-
-
-def decode_text(row: Mapping[str, Any]) -> str:
-    """A measured cell in the decode table: tokens/sec, msec per token of a row; blank where there is no decode."""
-    if pandas.isna(row["decode_tok_per_s"]):
-        return ""
-    return f"{row['decode_tok_per_s']:.2f} \\| {row['time_per_output_token_s'] * 1000:.2f}"
-
-
-def energy_text(row: Mapping[str, Any]) -> str:
-    """A measured cell in the energy table: joules per token; blank where there was no counter."""
-    if pandas.isna(row["energy_per_token_j"]):
-        return ""
-    return f"{row['energy_per_token_j']:.3g} ± {row['energy_per_token_resolution_j']:.1g}"
-
-
-def limit_text(row: Mapping[str, Any]) -> str:
-    """A measured cell in the table of limits; blank where the machine's ceilings are not known."""
-    if pandas.isna(row["whole_limit_share"]):
-        return ""
-    parts = (
-        f"{row[f'{phase}_limit_share']:.1%} {row[f'{phase}_bound_by'][0]}"
-        for phase in ("prefill", "decode", "whole")
-        if not pandas.isna(row[f"{phase}_limit_share"])
-    )
-    return " \\| ".join(parts) + (FLAGGED if said(row, "limit_flags") and not said(row, "flags") else "")
-
-
-class Table(NamedTuple):
-    """title: its heading. explanation: what its figures are. show: what a cell shows. figure: the column of the
-    summary that it shows, whose interval stands beside it; None where there is no interval."""
-
-    title: str
-    explanation: str
-    show: Show
-    figure: str | None
-
-
-TABLES = (
-    Table(
-        "Throughput (tokens/sec | msec/token)",
-        "tokens/sec = batch_size x new tokens / latency, prompt processing inside; msec/token = 1000 / (tokens/sec).",
-        throughput_text,
-        "throughput_tok_per_s",
-    ),
-    Table("Latency (sec)", "mean time of one generate call for the whole batch.", latency_text, "latency_s"),
-    Table(
-        "Time to first token (msec)",
-        "TTFT, prefill: mean time of a call of the same shape with max_new_tokens=1.",
-        first_token_text,
-        "first_token_s",
-    ),
-    Table(
-        "Decode (tokens/sec | msec/token of a row)",
-        "tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT); "
-        "time per output token, TPOT = (latency - TTFT) / (new tokens - 1).",
-        decode_text,
-        "decode_tok_per_s",
-    ),
-    Table(
-        "Distance from the limit (% of limit: prefill | decode | whole)",
-        "% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the measured time; "
-        f"m: bound by memory, a: by arithmetic; {FLAGGED} also where the machine was disturbed as that was measured.",
-        limit_text,
-        None,
-    ),
-    Table("Energy (joules/token)", "counted by the device over the timed calls, prefill inside.", energy_text, None),
-)
-
-
-def marked(row: Mapping[str, Any], text: str, figure: str | None = None) -> str:
-    """A figure with half of its 95 % interval, where that is known, and the marks that its cell deserves."""
-    marks = (UNSTABLE if said(row, "unstable_because") else "") + (FLAGGED if said(row, "flags") else "")
-    if figure:
-        value, low, high = (row[column] for column in (figure, *interval_columns(figure)))
-        width = "" if pandas.isna(low) else f" ±{Estimate(value, low, high).half_width:.1%}"
-        marks = width + marks
-    return text + marks if text else ""
-
-
-def said(row: Mapping[str, Any], column: str) -> str:
-    """A text of the summary; "" where there is none."""
-    return "" if pandas.isna(row[column]) else str(row[column])
-
-
-class Shown(NamedTuple):
-    """A table as it is shown. cells: a row per batch size, the batch size first. foot: rows that hold for columns."""
-
-    title: str
-    explanation: str
-    headings: list[str]
-    cells: list[list[str]]
-    foot: list[list[str]]
 
 
 def tables(rows: pandas.DataFrame, beside: Sequence[Comparison] = ()) -> Iterator[Shown]:
@@ -156,36 +41,6 @@ def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, pandas.DataFra
     """(model, workload, their rows) in the summary's order, of one machine after the other."""
     for (_, model, workload), rows in summary.groupby(["machine", "model", "workload"], sort=False):
         yield model, workload, rows
-
-
-#: What makes a column: cells of one engine, one precision and, where records are split, one variant.
-Column = tuple[str, str, str]
-
-
-def columns(rows: pandas.DataFrame) -> dict[Column, str]:
-    """The columns of a table in the summary's order, each with its heading, lines parted by ``<br>``.
-
-    The engine is named where there are several.
-    """
-    keys = list(dict.fromkeys(column_of(row) for row in rows.to_dict("records")))
-    several = len({engine for engine, _, _ in keys}) > 1
-    return {
-        (engine, precision, variant): "<br>".join(
-            part for part in (engine if several else "", heading(engine, precision), variant) if part
-        )
-        for engine, precision, variant in keys
-    }
-
-
-def heading(engine: str, precision: str) -> str:
-    """A precision and, in a line of its own, what it means in this engine."""
-    entry = ENGINES.get(engine)
-    meaning = entry.precisions.get(precision) if entry else None
-    return f"{precision}<br>{meaning}" if meaning else precision
-
-
-def column_of(row: Mapping[str, Any]) -> Column:
-    return row["engine"], row["precision"], said(row, "variant")
 
 
 def table(rows: pandas.DataFrame, show: Show, figure: str | None = None) -> tuple[list[str], list[list[str]]]:
@@ -222,68 +77,6 @@ def column_rows(rows: pandas.DataFrame) -> list[list[str]]:
     first = {column_of(row): row for row in reversed(rows.to_dict("records"))}
     found = [[title, *(show(first[key]) for key in columns(rows))] for title, show in COLUMN_ROWS]
     return [row for row in found if any(row[1:])]
-
-
-# -- baselines -------------------------------------------------------------------------------------
-
-
-def cells_of(rows: pandas.DataFrame, comparison: Comparison) -> dict[tuple[str, str, int], ComparedCell]:
-    """The compared cells among rows of one model and workload, by engine, precision and batch size."""
-    first = rows.iloc[0]
-    here = {key: first[key] for key in ("model", "prompt_tokens", "new_tokens")}
-    return {
-        (cell.where["engine"], cell.where["precision"], cell.where["batch_size"]): cell
-        for cell in comparison.cells
-        if all(cell.where[key] == value for key, value in here.items())
-    }
-
-
-def baseline_name(comparison: Comparison, cell: ComparedCell) -> str:
-    """What a column of a baseline is called, the engine where it names one."""
-    return " ".join(filter(None, (comparison.base, cell.base_engine, cell.where["precision"])))
-
-
-def baseline_columns(
-    rows: pandas.DataFrame, comparison: Comparison, show: Show, figure: str | None
-) -> tuple[list[str], list[list[str]]]:
-    """(headings, cells by batch size) of what a baseline has of one figure; no columns where it has none."""
-    shown: dict[str, dict[int, str]] = {}
-    found = cells_of(rows, comparison).values()
-    if not any(figure in cell.base for cell in found):
-        return [], [[] for _ in sorted(set(rows["batch_size"]))]
-    for cell in found:
-        text = ENDINGS.get(cell.base_outcome, "")
-        if figure in cell.base:
-            text = show({**cell.base, "ms_per_token": metrics.ms_per_token(cell.base["throughput_tok_per_s"])})
-        shown.setdefault(baseline_name(comparison, cell), {})[cell.where["batch_size"]] = text
-    headings = [f"{comparison.base}<br>{name.removeprefix(comparison.base).strip()}" for name in shown]
-    return headings, [[texts.get(b, "") for texts in shown.values()] for b in sorted(set(rows["batch_size"]))]
-
-
-def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> Shown:
-    """How many times the throughput of a baseline, cell by cell; in the last row the largest batches that fit."""
-    found = cells_of(rows, comparison)
-    names = columns(rows)
-    kept = {key: text for key, text in names.items() if any(cell[:2] == key[:2] for cell in found)}
-    cells = [
-        [str(b), *(ratio_text(found[e, p, b]) if (e, p, b) in found else "" for e, p, _ in kept)]
-        for b in sorted({b for _, _, b in found})
-    ]
-    edges = {(each.where["engine"], each.where["precision"]): each for each in comparison.columns if _is_of(rows, each)}
-    largest = [f"{edges[e, p].new_largest or 'none'}, was {edges[e, p].base_largest or 'none'}" for e, p, _ in kept]
-    return Shown(
-        f"Against {comparison.base} (times its throughput)",
-        f"above 1 is faster; {SIGNS['faster']} faster, {SIGNS['slower']} slower, {SIGNS['same']} no difference shown, "
-        "by a test on the samples for all cells together; no sign: significance unknown.",
-        ["batch_size", *kept.values()],
-        cells,
-        [["largest batch", *largest]],
-    )
-
-
-def _is_of(rows: pandas.DataFrame, column: Any) -> bool:
-    first = rows.iloc[0]
-    return all(column.where[key] == first[key] for key in ("model", "prompt_tokens", "new_tokens"))
 
 
 def document(

@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas
 
+from inference_benchmark.columns import said
 from inference_benchmark.comparison import ComparedCell
 from inference_benchmark.metrics import interval_columns
 from inference_benchmark.statistics import Estimate
-from inference_benchmark.tables import said
 from inference_benchmark.units import format_bytes
 
 Row = Mapping[str, Any]
