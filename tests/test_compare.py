@@ -154,6 +154,17 @@ def test_what_differs_is_said_first():
     assert compare(side(), side("new")).differences == []
 
 
+def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_know_is_none():
+    records = grids.records(grids.experiment(**SMALL), processes=8)
+    for known in records:
+        known["environment"] = {"OMP_PROC_BIND": "true"}
+    assert compare(side(), sides.of_records(records)).differences == [
+        ("environment OMP_PROC_BIND", ["not set"], ["true"])
+    ]
+    bare = Side("bare", side().cells, {"device": ["Made-up GPU"], "torch": ["2.0"]})
+    assert compare(bare, side()).differences == [("torch", ["2.0"], ["2.13.0"])]
+
+
 # -- the published figures ----------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inference_benchmark import statistics
+from inference_benchmark import comparability, statistics
 from inference_benchmark.sides import KEYS, Measured, Side
 
 VERSION = 1
@@ -212,7 +212,10 @@ def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
 
 
 def _differences(base: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:
-    for fact in [*base, *(name for name in new if name not in base)] if base else ():
-        ours, theirs = base.get(fact, []), new.get(fact, [])
+    """Facts that both sides know and that differ; a variable of the environment may be set on one side only."""
+    for fact in [*base, *(name for name in new if name not in base)] if base and new else ():
+        if not (fact in base and fact in new) and not fact.startswith(comparability.ENVIRONMENT):
+            continue
+        ours, theirs = list(base.get(fact, ["not set"])), list(new.get(fact, ["not set"]))
         if {str(value) for value in ours} != {str(value) for value in theirs}:
-            yield Difference(fact, list(ours), list(theirs))
+            yield Difference(fact, ours, theirs)

@@ -140,7 +140,7 @@ def _figure(value: float, figure: str) -> str:
 
 
 def _values(values: Sequence[Any]) -> str:
-    return "; ".join("none" if value is None else str(value) for value in values) or "not known"
+    return "; ".join("none" if value is None else str(value) for value in values)
 
 
 def _listed(cells: Sequence[Mapping[str, Any]]) -> str:

@@ -103,7 +103,7 @@ def _over_batch(chart: Chart, shown: Picture, look: Look, legend: bool) -> altai
     titled = altair.Axis(title="batch size", values=powers, format="d", grid=False)
     bare = altair.Axis(title=None, values=powers, labels=False, grid=False)
     colours = _series_encodings(shown, look, legend)
-    figures = _curves(chart, x(bare if lanes else titled), colours)
+    figures = _curves(chart, shown, x(bare if lanes else titled), colours)
     if chart is MEMORY and capacity_drawn(shown):
         line = altair.Chart(altair.InlineData([{"gb": shown.capacity_gb}])).encode(y="gb:Q")
         text = line.mark_text(align="left", dx=4, dy=-5, color=look.ink, x=0).encode(text=altair.value("capacity"))
@@ -145,7 +145,7 @@ def _lanes(chart: Chart, shown: Picture) -> list[str]:
     return [each.name for each in shown.series if each.name in here & without]
 
 
-def _curves(chart: Chart, x: altair.X, colours: Mapping[str, Any]) -> altair.LayerChart:
+def _curves(chart: Chart, shown: Picture, x: altair.X, colours: Mapping[str, Any]) -> altair.LayerChart:
     """Line, points and intervals of a figure over x. The y scale is linear; a page may make it logarithmic."""
     y = altair.Y(
         f"{chart.figure}:Q",
@@ -161,18 +161,25 @@ def _curves(chart: Chart, x: altair.X, colours: Mapping[str, Any]) -> altair.Lay
         low, high = (f"{end}:Q" for end in ends)
         layers.append(rules.encode(x=x, y=altair.Y(low, title=chart.axis), y2=altair.Y2(high), color=colours["color"]))
     # Points come last: what lies above them would keep them from being pointed at.
-    return altair.layer(*layers, _points(measured).encode(x=x, y=y, color=colours["color"]))
+    return altair.layer(*layers, _points(measured, shown).encode(x=x, y=y, color=colours["color"]))
 
 
-def _points(measured: altair.Chart) -> altair.Chart:
-    return measured.mark_point(size=45, filled=True, opacity=1, tooltip=altair.TooltipContent("data"))
+def _points(measured: altair.Chart, shown: Picture) -> altair.Chart:
+    """Points, those of baselines small."""
+    baselines = [each.name for each in shown.series if each.baseline]
+    size = altair.condition(f"indexof({baselines}, datum.series) >= 0", altair.value(16), altair.value(45))
+    points = measured.mark_point(filled=True, opacity=1, tooltip=altair.TooltipContent("data"))
+    return points.encode(size=size)
 
 
 def _interval(figure: str) -> tuple[str, str] | None:
-    """The columns with the ends of a figure's interval."""
-    if figure == "energy_per_token_j":
-        return "energy_low_j", "energy_high_j"
-    return interval_columns(figure) if re.fullmatch(r".+_(tok_per_s|s)", figure) else None
+    """The columns with the ends of a figure's interval; None for memory, which is a peak."""
+    if re.fullmatch(r".+_(tok_per_s|s)", figure):
+        return interval_columns(figure)
+    return {
+        "energy_per_token_j": ("energy_low_j", "energy_high_j"),
+        "whole_limit_share": ("limit_low", "limit_high"),
+    }.get(figure)
 
 
 def _frontier(shown: Picture, look: Look, legend: bool) -> altair.LayerChart:
@@ -195,7 +202,7 @@ def _frontier(shown: Picture, look: Look, legend: bool) -> altair.LayerChart:
         rules.transform_filter(f"isValid(datum.{left})").encode(
             x=f"{left}:Q", x2=f"{right}:Q", y=y, color=colours["color"]
         ),
-        _points(measured).encode(x=x, y=y, color=colours["color"]),
+        _points(measured, shown).encode(x=x, y=y, color=colours["color"]),
     ).properties(width=_WIDTH, height=_HEIGHT)
 
 

@@ -77,9 +77,7 @@ def _list_of(row: dict[str, Any], keys: list[str]) -> list[Any]:
 
 def _texts(values: tuple[Any, ...]) -> list[str]:
     """A row of a table whose cells are lists."""
-    return [
-        "; ".join(map(str, value)) or "not known" if isinstance(value, (list, tuple)) else value for value in values
-    ]
+    return ["; ".join(map(str, value)) if isinstance(value, (list, tuple)) else value for value in values]
 
 
 def _words(model: dict[str, Any]) -> str:

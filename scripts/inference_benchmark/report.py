@@ -17,6 +17,7 @@ from inference_benchmark.comparison_text import cautions, summary_line
 from inference_benchmark.metrics import interval_columns
 from inference_benchmark.provenance import sentence
 from inference_benchmark.statistics import Estimate
+from inference_benchmark.units import format_number
 
 #: What makes a column of the tables.
 KEY = ("engine", "precision", "variant")
@@ -45,6 +46,7 @@ def render(
         template,
         scripts=True,
         machines=[{**each, "sentence": sentence(each)} for each in provenances],
+        answers=["best throughput", "lowest latency", "nearest to the limit"],
         measurements=[each["measurement"] for n, each in enumerate(provenances) if _first_of_its_kind(provenances, n)],
         sections=sections,
         compared=[
@@ -128,7 +130,7 @@ def answer(measured: Sequence[Mapping[str, Any]], several: bool) -> list[dict[st
             tiles.append(
                 {
                     "name": name,
-                    "value": f"{value:,.0f}" if value >= 1000 else f"{value:.3g}",
+                    "value": format_number(value),
                     "unit": unit,
                     "of": f"{column_name(row, several)}, batch {row['batch_size']}",
                     "marks": marked(row, " ").strip(),

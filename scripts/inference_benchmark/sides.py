@@ -145,17 +145,20 @@ def _of_record(known: Mapping[str, Any], parameters: int | None) -> Measured:
 
 def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Everything that could make a difference: where and with what, and how it was measured."""
-    settings: dict[str, dict[str, None]] = {}
-    for known in records:
-        cell = known["cell"]
-        told = {f"measurement {name}": value for name, value in cell["measurement"].items()}
-        told |= {"memory limit (bytes)": cell["memory_limit_bytes"], "measure version": cell["measure_version"]}
-        name = cell["model"]["name"]
-        told |= {f"model {name} {key}": value for key, value in cell["model"].items() if key != "name"}
-        for name, value in told.items():
-            settings.setdefault(name, {})[json.dumps(value, sort_keys=True)] = None
-    return comparability.all_facts(records) | {
-        name: [json.loads(v) for v in values] for name, values in settings.items()
+    settings: dict[str, list[Any]] = {}
+    for cell in (known["cell"] for known in records):
+        told = _settings(cell["measurement"], cell["memory_limit_bytes"], [cell["model"]])
+        for name, value in (told | {"measure version": cell["measure_version"]}).items():
+            if value not in settings.setdefault(name, []):
+                settings[name].append(value)
+    return comparability.all_facts(records) | settings
+
+
+def _settings(measurement: Mapping[str, Any], limit: int | None, models: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {
+        **{f"measurement {name}": value for name, value in measurement.items()},
+        "memory limit (bytes)": limit,
+        **{f"model {m['name']} {key}": value for m in models for key, value in m.items() if key != "name"},
     }
 
 
@@ -170,8 +173,12 @@ def _of_table(path: Path, name: str | None) -> Side:
     name = name or (machines.pop() if len(machines) == 1 else path.stem)
     if named and all(file.exists() for file in named):
         return of_records(_read(named), name, str(path))
+    facts: dict[str, Sequence[Any]] = {}
     beside = path.with_name("provenance.json")
-    facts = json.loads(beside.read_bytes())["facts"] if path.name == "summary.csv" and beside.exists() else {}
+    if path.name == "summary.csv" and beside.exists():
+        told = json.loads(beside.read_bytes())
+        settings = _settings(told["measurement"], told["memory_limit_bytes"], told["models"])
+        facts = told["facts"] | {fact: [value] for fact, value in settings.items()}
     return Side(name, [_of_row(row) for row in rows], facts, notes)
 
 

@@ -11,7 +11,7 @@ from inference_benchmark.columns import said
 from inference_benchmark.comparison import ComparedCell
 from inference_benchmark.metrics import interval_columns
 from inference_benchmark.statistics import Estimate
-from inference_benchmark.units import format_bytes
+from inference_benchmark.units import format_bytes, format_number
 
 Row = Mapping[str, Any]
 
@@ -22,7 +22,7 @@ def _figure(column: str, unit: str, factor: float = 1) -> Callable[[Row], str]:
         if pandas.isna(value):
             return ""
         width = "" if pandas.isna(low) else f" ±{Estimate(value, low, high).half_width:.1%}"
-        return f"{value * factor:,.4g} {unit}{width}"
+        return f"{format_number(value * factor, 4)} {unit}{width}"
 
     return show
 
@@ -98,4 +98,4 @@ def baseline_tip(cell: ComparedCell) -> dict[str, str]:
         "latency_s": ("latency", "s"),
         "first_token_s": ("time to first token", "s"),
     }
-    return {names[column][0]: f"{value:,.4g} {names[column][1]}" for column, value in cell.base.items()}
+    return {names[column][0]: f"{format_number(value, 4)} {names[column][1]}" for column, value in cell.base.items()}

@@ -1,4 +1,4 @@
-"""Sizes in bytes, as people write and read them."""
+"""Sizes, durations and figures, as people write and read them."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def parse_bytes(text: str | int | None) -> int | None:
     if n_bytes < 1:
         raise ValueError(f"{text!r} is not a size such as '80 GB' or '1.5 GiB' ({', '.join(_FACTORS)})")
     return n_bytes
+
+
+def format_number(value: float, digits: int = 3) -> str:
+    """A figure for a person: so many digits that count, and never a power of ten: ``0.0236``, ``42.2``, ``21,278``."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def format_bytes(n_bytes: float) -> str:
