@@ -34,6 +34,8 @@ MEASUREMENT = {
     "seed": 0,
     "threads": None,
 }
+#: The jobs that follow from a summary.
+DERIVED = {"comparison": 1, "charts": 1, "tables": 1, "report": 1}
 FAKE_GRID = {
     "models": ["tiny"],
     "workloads": [{"prompt_tokens": 4, "new_tokens": 8}],

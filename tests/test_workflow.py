@@ -14,11 +14,9 @@ from pathlib import Path
 import pytest
 from test_engine_hf import MODELS
 
-from conftest import FAKE_GRID, REPO, TINY_BLOOM, Workspace
+from conftest import DERIVED, FAKE_GRID, REPO, TINY_BLOOM, Workspace
 
 NOTHING: dict[str, int] = {}
-#: What follows from a summary.
-DERIVED = {"comparison": 1, "charts": 1, "tables": 1, "report": 1}
 
 
 def measure_jobs(plan: dict[str, int]) -> int:
@@ -365,6 +363,7 @@ def test_a_baseline_stands_in_tables_charts_and_page(measured):
     against = text.split("Against before (times its throughput)")[1].split("\n\n")[1]
     assert against.splitlines()[2].split("|")[2].strip() == "2.00x ▲"
     assert "both oom" in against
+    assert "Some cells were measured in one process." in text
     assert "before fake fp32" in (results / "charts/tiny-prompt4-new8-throughput-light.svg").read_text()
     assert "before fake fp32" in (results / "report.html").read_text()
     assert measured.plan() == NOTHING

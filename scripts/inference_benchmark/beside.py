@@ -10,7 +10,7 @@ from inference_benchmark import metrics
 from inference_benchmark.cell_texts import Show
 from inference_benchmark.columns import ENDINGS, Shown, columns
 from inference_benchmark.comparison import ComparedCell, Comparison
-from inference_benchmark.comparison_text import SIGNS, ratio_text
+from inference_benchmark.comparison_text import ONE_PROCESS, SIGNS, ratio_text
 
 
 def cells_of(rows: pandas.DataFrame, comparison: Comparison) -> dict[tuple[str, str, int], ComparedCell]:
@@ -60,7 +60,8 @@ def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> Shown:
     return Shown(
         f"Against {comparison.base} (times its throughput)",
         f"above 1 is faster; {SIGNS['faster']} faster, {SIGNS['slower']} slower, {SIGNS['same']} no difference shown, "
-        "by a test on the samples for all cells together; no sign: significance unknown.",
+        "by a test on the samples for all cells together; no sign: significance unknown."
+        + (f" {ONE_PROCESS}" if comparison.single_process else ""),
         ["batch_size", *kept.values()],
         cells,
         [["largest batch", *largest]],

@@ -119,12 +119,10 @@ def _point(row: Mapping[str, Any], series: str) -> dict[str, Any]:
     values = {name: row[name] for name in ("whole_limit_share", "energy_per_token_j")}
     for name in _WITH_INTERVAL:
         values |= {column: row[column] for column in (name, *interval_columns(name))}
-    if not pandas.isna(row["latency_low_s"]):  # a part of the limit is as sure as the time that it is a part of
-        share, seconds = row["whole_limit_share"], row["latency_s"]
-        values |= {
-            "limit_low": share * seconds / row["latency_high_s"],
-            "limit_high": share * seconds / row["latency_low_s"],
-        }
+    if not (pandas.isna(row["whole_limit_share"]) or pandas.isna(row["latency_low_s"])):
+        # A part of the limit is as sure as the time that it was taken of.
+        floor_s = row["whole_limit_share"] * row["latency_s"]
+        values |= {"limit_low": floor_s / row["latency_high_s"], "limit_high": floor_s / row["latency_low_s"]}
     if not pandas.isna(row["energy_per_token_j"]):
         joules, resolution = row["energy_per_token_j"], row["energy_per_token_resolution_j"]
         values |= {"energy_low_j": joules - resolution, "energy_high_j": joules + resolution}

@@ -15,6 +15,13 @@ SIGNS = {comparison.FASTER: "▲", comparison.SLOWER: "▼", comparison.SAME: "�
 UNITS = {"throughput_tok_per_s": "tokens/sec", "first_token_s": "time to first token (msec)"}
 
 
+#: What keeps a verdict on calls of one process from being the whole truth.
+ONE_PROCESS = (
+    "Some cells were measured in one process. What differs from process to process is then in no interval, and "
+    "a few percent may be just that: measure with processes: 3 or more before relying on it."
+)
+
+
 class Part(NamedTuple):
     """A heading with lines of text and, if there is anything for it, a table."""
 
@@ -79,10 +86,7 @@ def cautions(found: Comparison) -> Iterator[str]:
             "same: no difference is shown; the interval says how large one could still be."
         )
     if found.single_process:
-        yield (
-            "Some cells were measured in one process. What differs from process to process is then in no interval, and "
-            "a few percent may be just that: measure with processes: 3 or more before relying on it."
-        )
+        yield ONE_PROCESS
 
 
 def ratio_text(cell: ComparedCell) -> str:

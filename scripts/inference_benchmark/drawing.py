@@ -5,6 +5,7 @@ A definition is drawn in a *look*: the colours of a page, which follow its theme
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -111,30 +112,7 @@ def _over_batch(chart: Chart, shown: Picture, look: Look, legend: bool) -> altai
     figures = figures.properties(width=_WIDTH, height=_HEIGHT)
     if not lanes:
         return altair.vconcat(figures)
-    found = {p["outcome"] for p in shown.points} & LANE_SIGNS.keys()
-    legend_text = "   ".join(" ".join(LANE_SIGNS[outcome]) for outcome in LANE_SIGNS if outcome in found)
-    below = (
-        altair.Chart(altair.NamedData("cells"))
-        .transform_filter(f"datum.outcome != 'ok' && indexof({lanes}, datum.series) >= 0 && {_VISIBLE}")
-        .transform_calculate(
-            sign=" : ".join([*(f"datum.outcome == '{o}' ? '{s}'" for o, (s, _) in LANE_SIGNS.items()), "''"])
-        )
-        .mark_text(fontSize=12, fontWeight="bold", tooltip=altair.TooltipContent("data"))
-        .encode(
-            x=x(titled),
-            y=altair.Y(
-                "series:N", title=None, scale=altair.Scale(domain=lanes), sort=None, axis=altair.Axis(ticks=False)
-            ),
-            text="sign:N",
-            color=colours["color"],
-        )
-        .properties(
-            width=_WIDTH,
-            height=_LANE * len(lanes),
-            title=altair.Title(legend_text, anchor="end", fontSize=11, fontWeight="normal", color=look.ink, offset=2),
-        )
-    )
-    return altair.vconcat(figures, below, spacing=4)
+    return altair.vconcat(figures, _lane_panel(lanes, shown, x(titled), colours["color"], look), spacing=4)
 
 
 def _lanes(chart: Chart, shown: Picture) -> list[str]:
@@ -143,6 +121,30 @@ def _lanes(chart: Chart, shown: Picture) -> list[str]:
     here |= {point["series"] for point in shown.points if chart.figure in point}
     without = {point["series"] for point in shown.points if point["outcome"] != "ok"}
     return [each.name for each in shown.series if each.name in here & without]
+
+
+def _lane_panel(lanes: Sequence[str], shown: Picture, x: altair.X, colour: altair.Color, look: Look) -> altair.Chart:
+    """A row per series with a sign at each batch size without a figure."""
+    signs = {outcome: LANE_SIGNS[outcome] for outcome in LANE_SIGNS if outcome in {p["outcome"] for p in shown.points}}
+    explained = altair.Title(
+        "   ".join(" ".join(each) for each in signs.values()),
+        anchor="end", fontSize=11, fontWeight="normal", color=look.ink, offset=2,
+    )  # fmt: skip
+    chosen = " : ".join([*(f"datum.outcome == '{outcome}' ? '{sign}'" for outcome, (sign, _) in signs.items()), "''"])
+    rows = altair.Y("series:N", title=None, scale=altair.Scale(domain=lanes), sort=None, axis=altair.Axis(ticks=False))
+    return (
+        altair.Chart(altair.NamedData("cells"))
+        .transform_filter(f"datum.outcome != 'ok' && {_among(lanes)} && {_VISIBLE}")
+        .transform_calculate(sign=chosen)
+        .mark_text(fontSize=12, fontWeight="bold", tooltip=altair.TooltipContent("data"))
+        .encode(x=x, y=rows, text="sign:N", color=colour)
+        .properties(width=_WIDTH, height=_LANE * len(lanes), title=explained)
+    )
+
+
+def _among(names: Sequence[str]) -> str:
+    """An expression: whether a point is of one of these series. As JSON, a name stays a text whatever it holds."""
+    return f"indexof({json.dumps(list(names))}, datum.series) >= 0"
 
 
 def _curves(chart: Chart, shown: Picture, x: altair.X, colours: Mapping[str, Any]) -> altair.LayerChart:
@@ -167,7 +169,7 @@ def _curves(chart: Chart, shown: Picture, x: altair.X, colours: Mapping[str, Any
 def _points(measured: altair.Chart, shown: Picture) -> altair.Chart:
     """Points, those of baselines small."""
     baselines = [each.name for each in shown.series if each.baseline]
-    size = altair.condition(f"indexof({baselines}, datum.series) >= 0", altair.value(16), altair.value(45))
+    size = altair.condition(_among(baselines), altair.value(16), altair.value(45))
     points = measured.mark_point(filled=True, opacity=1, tooltip=altair.TooltipContent("data"))
     return points.encode(size=size)
 
