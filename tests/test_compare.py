@@ -240,6 +240,25 @@ def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
     assert [cell.ratio for cell in found.cells] == pytest.approx([1.0] * 14)
 
 
+def test_a_copied_summary_never_speaks_of_records_made_since(tmp_path):
+    """As when results/box/summary.csv is kept as old/box/summary.csv, and box is measured again."""
+    records = grids.records(grids.experiment(**SMALL), processes=2)
+    rows = summary.summarise(records)
+    folder = write(tmp_path, grids.records(grids.experiment(**SMALL), faster=2, processes=2))
+    copied = tmp_path / "old" / folder.name / "summary.csv"
+    copied.parent.mkdir(parents=True)
+    rows.to_csv(copied, index=False)
+    found = compare(sides.load(copied), sides.load(folder))
+    assert set(verdicts(found)) == {"unknown"}
+    assert found.cells[0].ratio == pytest.approx(2, rel=0.05)
+    # Only some of the records came along: no mixture is made of them.
+    write(tmp_path / "some", records[:3])
+    rows.to_csv(tmp_path / "some/results" / folder.name / "summary.csv", index=False)
+    side_of_some = sides.load(tmp_path / "some/results" / folder.name / "summary.csv")
+    assert "11 of its 14 records are not beside it" in side_of_some.notes[0]
+    assert set(verdicts(compare(side_of_some, sides.load(folder)))) == {"unknown"}
+
+
 def test_superseded_records_are_left_out_and_broken_ones_named(tmp_path):
     records = grids.records(grids.experiment(**SMALL))
     folder = write(tmp_path, records)

@@ -62,9 +62,9 @@ class Side:
 def load(path: Path, name: str | None = None) -> Side:
     """The side at path: a folder with the records of one machine, or a CSV file.
 
-    A CSV is a table of figures, as summary.csv is one. Where it names records that are there, they are read instead,
-    because samples say more than figures. Lines that begin with # are notes. name: how to call it; by default the
-    machine's label or the file's name. Raises SideError naming everything that cannot be used, and OSError.
+    A CSV is a table of figures, as summary.csv is one. Where it names records that are beside it, they are read
+    instead, because samples say more than figures. Lines at its top that begin with # are notes. name: how to call
+    it; by default the machine's label or the file's name. Raises SideError naming everything that cannot be used, and OSError.
     """
     if path.is_dir():
         found = _records_below(path)
@@ -167,12 +167,18 @@ def _settings(measurement: Mapping[str, Any], limit: int | None, models: Iterabl
 
 def _of_table(path: Path, name: str | None) -> Side:
     notes, rows = _rows(path)
-    root = path.resolve().parents[2] if len(path.resolve().parents) > 2 else path.parent
-    named = [root / row["record"] for row in rows if row.get("record")]
+    # results/MACHINE/... of its rows, below the summary itself: a copy of a summary must never speak of records that
+    # were made since then in the place that it was copied from.
+    named = [path.parent.joinpath(*Path(row["record"]).parts[2:]) for row in rows if row.get("record")]
     machines = {row["machine"] for row in rows if row.get("machine")}
     name = name or (machines.pop() if len(machines) == 1 else path.stem)
-    if named and all(file.exists() for file in named):
+    there = sum(file.exists() for file in named)
+    if named and there == len(named):
         return of_records(_read(named), name, str(path))
+    if there:
+        notes.append(
+            f"{path}: {len(named) - there} of its {len(named)} records are not beside it: figures alone are used."
+        )
     facts: dict[str, Sequence[Any]] = {}
     beside = path.with_name("provenance.json")
     if path.name == "summary.csv" and beside.exists():
