@@ -13,7 +13,7 @@ from test_record import make_record, make_run
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import make_cell
-from inference_benchmark import answers, ceilings, edge, metrics, roofline, study_files, summary, tables
+from inference_benchmark import answers, ceilings, cell_texts, edge, metrics, roofline, study_files, summary
 from inference_benchmark.cells import CellError
 from inference_benchmark.engines import shapes
 from inference_benchmark.roofline import Floor, Matrix, Peaks, Shapes
@@ -173,7 +173,7 @@ def test_a_cell_faster_than_its_limit_is_flagged_and_one_within_the_ceilings_sca
     assert "prefill at 528.0% of its limit" in row["notes"]
     slow = summary.row(limited_record(20_000.0, 5_000.0), "", found)
     assert slow["flags"] == ""
-    assert tables.limit_text(slow) == "5.3% a \\| 2.7% a \\| 3.4% a"
+    assert cell_texts.limit_text(slow) == "5.3% a \\| 2.7% a \\| 3.4% a"
     # What was measured on another machine says nothing of this one.
     other = {path: {**document, "device": {"kind": "cpu", "name": "Other"}} for path in found}
     assert "whole_limit_share" not in summary.row(cell, "", other)

@@ -64,7 +64,8 @@ def load(path: Path, name: str | None = None) -> Side:
 
     A CSV is a table of figures, as summary.csv is one. Where it names records that are beside it, they are read
     instead, because samples say more than figures. Lines at its top that begin with # are notes. name: how to call
-    it; by default the machine's label or the file's name. Raises SideError naming everything that cannot be used, and OSError.
+    it; by default the machine's label or the file's name. Raises SideError naming everything that cannot be used,
+    and OSError.
     """
     if path.is_dir():
         found = _records_below(path)
