@@ -7,6 +7,7 @@ import io
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +107,9 @@ def files(paths: Iterable[str]) -> Iterator[str]:
 
 
 def _records_below(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.rglob("batch-*.json") if ".superseded-" not in file.name)
+    """Records in the order of their folders and batch sizes, without those that were superseded."""
+    sizes = {file: re.fullmatch(r"batch-(\d+)\.json", file.name) for file in folder.rglob("batch-*.json")}
+    return sorted((file for file in sizes if sizes[file]), key=lambda file: (file.parent, int(sizes[file][1])))
 
 
 # -- records ---------------------------------------------------------------------------------------
