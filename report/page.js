@@ -37,6 +37,9 @@
   if (document.getElementById("summary"))
     controls.append(button("All figures as CSV", () => save("summary.csv", read("summary")), { id: "all-csv" }));
 
+  // -- paper: nothing is folded away there
+  addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll("details")) fold.open = true; });
+
   // -- tips: what a point of a chart says
   const tip = document.getElementById("tip");
   const showTip = (_, event, item, value) => {

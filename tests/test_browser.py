@@ -262,9 +262,12 @@ def test_without_scripts_everything_is_there_but_the_buttons(browser, report):
 
 
 def test_it_prints(opened, tmp_path):
+    folded = "[...document.querySelectorAll('details')].filter(fold => !fold.open).length"
+    assert opened.page.evaluate(folded) == 1  # eighteen cells without a figure
     pdf = opened.page.pdf(path=tmp_path / "report.pdf", format="A4")
     assert pdf.startswith(b"%PDF")
     assert len(re.findall(rb"/Type ?/Page\b", pdf)) in range(4, 30)
+    assert opened.page.evaluate(folded) == 0
     opened.page.emulate_media(media="print")
     assert min(paper(opened.page)) == 255
     assert not opened.page.locator("#theme").is_visible()
