@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pandas
@@ -15,13 +16,15 @@ from inference_benchmark.comparison_text import ONE_PROCESS, SIGNS, ratio_text
 
 def cells_of(rows: pandas.DataFrame, comparison: Comparison) -> dict[tuple[str, str, int], ComparedCell]:
     """The compared cells among rows of one model and workload, by engine, precision and batch size."""
-    first = rows.iloc[0]
-    here = {key: first[key] for key in ("model", "prompt_tokens", "new_tokens")}
     return {
         (cell.where["engine"], cell.where["precision"], cell.where["batch_size"]): cell
         for cell in comparison.cells
-        if all(cell.where[key] == value for key, value in here.items())
+        if _is_among(rows, cell.where)
     }
+
+
+def _is_among(rows: pandas.DataFrame, where: Mapping[str, Any]) -> bool:
+    return all(where[key] == rows[key].iat[0] for key in ("model", "prompt_tokens", "new_tokens"))
 
 
 def baseline_name(comparison: Comparison, cell: ComparedCell) -> str:
@@ -55,7 +58,11 @@ def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> Shown:
         [str(b), *(ratio_text(found[e, p, b]) if (e, p, b) in found else "" for e, p, _ in kept)]
         for b in sorted({b for _, _, b in found})
     ]
-    edges = {(each.where["engine"], each.where["precision"]): each for each in comparison.columns if _is_of(rows, each)}
+    edges = {
+        (each.where["engine"], each.where["precision"]): each
+        for each in comparison.columns
+        if _is_among(rows, each.where)
+    }
     largest = [f"{edges[e, p].new_largest or 'none'}, was {edges[e, p].base_largest or 'none'}" for e, p, _ in kept]
     return Shown(
         f"Against {comparison.base} (times its throughput)",
@@ -66,8 +73,3 @@ def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> Shown:
         cells,
         [["largest batch", *largest]],
     )
-
-
-def _is_of(rows: pandas.DataFrame, column: Any) -> bool:
-    first = rows.iloc[0]
-    return all(column.where[key] == first[key] for key in ("model", "prompt_tokens", "new_tokens"))

@@ -14,7 +14,6 @@ from inference_benchmark.comparison import ComparedCell, ComparedColumn, Compari
 SIGNS = {comparison.FASTER: "▲", comparison.SLOWER: "▼", comparison.SAME: "≈", comparison.UNKNOWN: ""}
 UNITS = {"throughput_tok_per_s": "tokens/sec", "first_token_s": "time to first token (msec)"}
 
-
 #: What keeps a verdict on calls of one process from being the whole truth.
 ONE_PROCESS = (
     "Some cells were measured in one process. What differs from process to process is then in no interval, and "
