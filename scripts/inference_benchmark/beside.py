@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import pandas
 
 from inference_benchmark import metrics
 from inference_benchmark.cell_texts import Show
 from inference_benchmark.columns import ENDINGS, Shown, columns
-from inference_benchmark.comparison import ComparedCell, Comparison
+from inference_benchmark.comparison import GRID, ComparedCell, Comparison, Grid, grid_of
 from inference_benchmark.comparison_text import ONE_PROCESS, SIGNS, ratio_text
 
 
@@ -18,13 +15,12 @@ def cells_of(rows: pandas.DataFrame, comparison: Comparison) -> dict[tuple[str, 
     """The compared cells among rows of one model and workload, by engine, precision and batch size."""
     return {
         (cell.where["engine"], cell.where["precision"], cell.where["batch_size"]): cell
-        for cell in comparison.cells
-        if _is_among(rows, cell.where)
+        for cell in comparison.grids.get(_grid(rows), ())
     }
 
 
-def _is_among(rows: pandas.DataFrame, where: Mapping[str, Any]) -> bool:
-    return all(where[key] == rows[key].iat[0] for key in ("model", "prompt_tokens", "new_tokens"))
+def _grid(rows: pandas.DataFrame) -> Grid:
+    return tuple(rows[key].iat[0] for key in GRID)
 
 
 def baseline_name(comparison: Comparison, cell: ComparedCell) -> str:
@@ -61,7 +57,7 @@ def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> Shown:
     edges = {
         (each.where["engine"], each.where["precision"]): each
         for each in comparison.columns
-        if _is_among(rows, each.where)
+        if grid_of(each.where) == _grid(rows)
     }
     largest = [f"{edges[e, p].new_largest or 'none'}, was {edges[e, p].base_largest or 'none'}" for e, p, _ in kept]
     return Shown(

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,6 +20,15 @@ FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer"
 
 #: The figures that two sides can be compared in, by the name on a command line, and the samples behind each.
 SUBJECTS = {"throughput": ("throughput_tok_per_s", "whole_s"), "first-token": ("first_token_s", "first_s")}
+
+
+#: What one set of charts and tables is about: a model and a workload.
+GRID = ("model", "prompt_tokens", "new_tokens")
+Grid = tuple[str, int, int]
+
+
+def grid_of(where: Mapping[str, Any]) -> Grid:
+    return tuple(where[key] for key in GRID)
 
 
 class ComparedCell(NamedTuple):
@@ -94,6 +104,14 @@ class Comparison:
             raise ValueError(f"version is {document.get('version')!r}; this program reads version {VERSION}")
         parts = {"differences": Difference, "cells": ComparedCell, "columns": ComparedColumn}
         return cls(**document | {name: [kind(**each) for each in document[name]] for name, kind in parts.items()})
+
+    @cached_property
+    def grids(self) -> Mapping[Grid, Sequence[ComparedCell]]:
+        """Its cells by the model and workload that they are of."""
+        found: dict[Grid, list[ComparedCell]] = {}
+        for cell in self.cells:
+            found.setdefault(grid_of(cell.where), []).append(cell)
+        return found
 
     @property
     def judged(self) -> int:
