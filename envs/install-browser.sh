@@ -3,7 +3,7 @@
 set -e
 cd "$(dirname "$0")/.."
 packages=""
-command -v chromium >/dev/null || packages="chromium"
+command -v chromium >/dev/null || packages="chromium fonts-dejavu-core"
 command -v npm >/dev/null || packages="$packages npm"
 if [ -n "$packages" ]; then
   if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
