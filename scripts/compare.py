@@ -77,7 +77,8 @@ def main() -> int:
             + ("" if cell.ratio is None else f", {cell.ratio:.3f} times as fast")
         )
     if not worse and not found.judged:
-        fail(f"nothing could be judged: {comparison_text.summary_line(found)}")
+        why = comparison_text.ONE_PROCESS if found.single_process else "one side has no samples"
+        fail(f"nothing could be judged: {comparison_text.summary_line(found)} ({why})")
         return 2
     return 1 if worse else 0
 

@@ -52,9 +52,13 @@ def test_a_planted_difference_is_called_and_its_size_is_in_the_interval(faster, 
     assert found.judged == 14
 
 
-def test_calls_of_one_process_are_believed_with_a_caution():
+def test_calls_of_one_process_show_perhaps_a_difference():
     found = compare(side(processes=1, seed=1), side(processes=1, seed=2, faster=1.5))
-    assert verdicts(found) == ["faster"] * 14
+    assert verdicts(found) == ["perhaps faster"] * 14
+    assert (found.judged, found.single_process) == (0, True)
+    slower = compare(side(processes=1, seed=1), side(processes=8, seed=2, faster=0.5))
+    assert verdicts(slower) == ["perhaps slower"] * 14
+    assert regressions(slower, 0.05) == []
     assert any("in one process" in line for line in comparison_text.cautions(found))
     assert not any("in one process" in line for line in comparison_text.cautions(compare(side(), side())))
 
@@ -68,7 +72,7 @@ def test_noise_between_processes_is_not_taken_for_a_difference():
         return Side("x", [Measured(where, "ok", {"throughput_tok_per_s": 1 / centres[0]}, groups)])
 
     assert verdicts(compare(measured(1.0, 1.05, 0.95), measured(1.04, 0.99, 1.06))) == ["same"]
-    assert verdicts(compare(measured(1.0), measured(1.04))) == ["slower"]
+    assert verdicts(compare(measured(1.0), measured(1.04))) == ["perhaps slower"]
 
 
 def test_more_cells_ask_for_more_certainty():
@@ -86,7 +90,7 @@ def test_more_cells_ask_for_more_certainty():
 
     alone = compare(of("b", base, 1), of("n", new, 1)).cells[0]
     assert 0.01 < alone.p_value < 0.05
-    assert alone.verdict == "slower"
+    assert alone.verdict == "perhaps slower"
     among = compare(of("b", base, 20), of("n", new, 20)).cells[0]
     assert among.p_value == alone.p_value
     assert among.verdict == "same"
@@ -348,7 +352,15 @@ def test_a_regression_fails_and_noise_does_not(folders, tmp_path):
 def test_nothing_judged_is_no_pass(folders):
     done = run(A100, folders["base"], "--fail-on-regression", "5%")
     assert done.returncode == 2
-    assert "nothing could be judged: 14 cells in common: 14 unknown" in done.stderr
+    assert "nothing could be judged: 14 cells in common: 14 unknown (one side has no samples)" in done.stderr
+
+
+def test_one_process_is_no_pass_and_no_regression(tmp_path):
+    base = write(tmp_path / "a", grids.records(grids.experiment(**SMALL)))
+    new = write(tmp_path / "b", grids.records(grids.experiment(**SMALL), faster=0.5))
+    done = run(base, new, "--fail-on-regression", "5%")
+    assert done.returncode == 2
+    assert "14 perhaps slower (perhaps: a side was measured in one process" in done.stderr
 
 
 @pytest.mark.parametrize("percent", ["5", "x%", "-1%", "100%"])

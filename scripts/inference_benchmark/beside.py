@@ -64,7 +64,7 @@ def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> Shown:
         f"Against {comparison.base} (times its throughput)",
         f"above 1 is faster; {SIGNS['faster']} faster, {SIGNS['slower']} slower, {SIGNS['same']} no difference shown, "
         "by a test on the samples for all cells together; no sign: significance unknown."
-        + (f" {ONE_PROCESS}" if comparison.single_process else ""),
+        + (f" {SIGNS['perhaps faster']} {SIGNS['perhaps slower']} {ONE_PROCESS}" if comparison.single_process else ""),
         ["batch_size", *kept.values()],
         cells,
         [["largest batch", *largest]],

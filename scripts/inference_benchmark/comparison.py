@@ -16,6 +16,8 @@ from inference_benchmark.sides import KEYS, Measured, Side
 VERSION = 1
 
 FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "unknown"
+#: By the calls of a single process of a side: they repeat better than processes do, so that no two processes are alike.
+PERHAPS_FASTER, PERHAPS_SLOWER = "perhaps faster", "perhaps slower"
 FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer", "neither fits", "no figure"
 
 #: The figures that two sides can be compared in, by the name on a command line, and the samples behind each.
@@ -115,12 +117,12 @@ class Comparison:
 
     @property
     def judged(self) -> int:
-        """Of how many cells it can be said whether they differ."""
-        return sum(cell.p_value is not None for cell in self.cells)
+        """Of how many cells it can be said whether they differ: those with several processes on both sides."""
+        return sum(cell.p_value is not None and min(cell.processes) > 1 for cell in self.cells)
 
     @property
     def single_process(self) -> bool:
-        """Whether a cell was judged by the calls of a single process of a side."""
+        """Whether a cell was tested by the calls of a single process of a side."""
         return any(cell.p_value is not None and min(cell.processes) == 1 for cell in self.cells)
 
 
@@ -129,7 +131,8 @@ def compare(base: Side, new: Side, subject: str = "throughput") -> Comparison:
 
     Cells are the same where they agree in all of KEYS that the base has; where it names models, it is by their names
     and not by their parameters. A cell of the base can so stand beside several of the new side. Samples are compared
-    by Welch's test on the logarithms of the means of processes, or of calls where a side has one process.
+    by Welch's test on the logarithms of the means of processes, or of calls where a side has one process; what that
+    shows is called ``perhaps`` a difference.
     """
     figure, samples = SUBJECTS[subject]
     keys = _shared_keys(base)
@@ -202,7 +205,8 @@ def _compared(
         ratio = new.figures[figure] / base.figures[figure]
         return cell._replace(ratio=ratio if figure.endswith("tok_per_s") else 1 / ratio)
     # Samples are times: half the time is twice the speed.
-    verdict = SAME if not different else FASTER if test.ratio < 1 else SLOWER
+    verdicts = (FASTER, SLOWER) if min(cell.processes) > 1 else (PERHAPS_FASTER, PERHAPS_SLOWER)
+    verdict = SAME if not different else verdicts[test.ratio > 1]
     return cell._replace(
         verdict=verdict, ratio=1 / test.ratio, low=1 / test.high, high=1 / test.low, p_value=test.p_value
     )

@@ -11,13 +11,20 @@ from inference_benchmark.cells import workload_name
 from inference_benchmark.comparison import ComparedCell, ComparedColumn, Comparison
 
 #: Stands behind a ratio for its verdict.
-SIGNS = {comparison.FASTER: "▲", comparison.SLOWER: "▼", comparison.SAME: "≈", comparison.UNKNOWN: ""}
+SIGNS = {
+    comparison.FASTER: "▲",
+    comparison.SLOWER: "▼",
+    comparison.PERHAPS_FASTER: "△",
+    comparison.PERHAPS_SLOWER: "▽",
+    comparison.SAME: "≈",
+    comparison.UNKNOWN: "",
+}
 UNITS = {"throughput_tok_per_s": "tokens/sec", "first_token_s": "time to first token (msec)"}
 
-#: What keeps a verdict on calls of one process from being the whole truth.
+#: What keeps a test on calls of one process from being a verdict.
 ONE_PROCESS = (
-    "Some cells were measured in one process. What differs from process to process is then in no interval, and "
-    "a few percent may be just that: measure with processes: 3 or more before relying on it."
+    "perhaps: a side was measured in one process, which cannot see what differs from process to process, and neither "
+    "can the interval; measure with processes: 3 or more to know."
 )
 
 
@@ -75,11 +82,11 @@ def parts(found: Comparison) -> Iterator[Part]:
 def cautions(found: Comparison) -> Iterator[str]:
     """What keeps the verdicts from being the whole truth."""
     yield from found.notes
-    if found.cells and not found.judged:
+    if found.cells and all(cell.p_value is None for cell in found.cells):
         yield "Significance is unknown: one side has no samples, or too few, so that nothing is known of its noise."
     elif any(cell.verdict == comparison.UNKNOWN for cell in found.cells):
         yield "unknown: one side has no samples of the cell, or too few."
-    if found.judged:
+    if any(cell.p_value is not None for cell in found.cells):
         yield (
             "faster and slower: by Welch's test on the raw samples, with 95 % certainty for all cells together (Holm). "
             "same: no difference is shown; the interval says how large one could still be."
