@@ -124,12 +124,12 @@ def test_the_edge_of_a_real_limit_is_that_of_brute_force(tmp_path):
     fits, fails = edge(search["results"])
     assert fits >= 8, "an edge to be found by halving"
     outcomes = {}
-    for batch_size in (fits - 1, fails + 1):  # what one process needs differs from the next by up to a row
+    for batch_size in (fits - 1, fits, fails, fails + 1):
         path = tmp_path / f"{batch_size}.json"
         done = measure_cli(replace(cell, batch_size=batch_size), path)
         assert done.returncode == 0, done.stderr
         outcomes[batch_size] = record.load(path)["outcome"]
-    assert outcomes == {fits - 1: "ok", fails + 1: "oom"}
+    assert outcomes == {fits - 1: "ok", fits: "ok", fails: "oom", fails + 1: "oom"}
 
 
 def test_an_engine_that_keeps_its_own_memory_is_searched_too(tmp_path):
