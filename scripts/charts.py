@@ -23,9 +23,9 @@ def main() -> int:
     for model, workload, rows in groups(read_summary(arguments.summary)):
         shown = charts.picture(rows, beside)
         for chart in charts.FILES:
-            for theme, look in drawing.LOOKS.items():
+            for theme in outputs.THEMES:
                 stem = outputs.chart_file(model, workload, chart.name, theme)
-                drawing.save(chart, shown, look, arguments.folder / stem)
+                drawing.save(chart, shown, drawing.LOOKS[theme], arguments.folder / stem)
     return 0
 
 

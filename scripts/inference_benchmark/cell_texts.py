@@ -7,13 +7,10 @@ from typing import Any, NamedTuple
 
 import pandas
 
-from inference_benchmark.columns import said
-from inference_benchmark.metrics import interval_columns
-from inference_benchmark.statistics import Estimate
+from inference_benchmark.columns import half_width, said
 
 #: Behind a figure whose samples do not repeat well, and one measured under conditions to know of.
 UNSTABLE, FLAGGED = "†", "‡"
-
 
 Show = Callable[[Mapping[str, Any]], str]
 
@@ -104,8 +101,10 @@ TABLES = (
 def marked(row: Mapping[str, Any], text: str, figure: str | None = None) -> str:
     """A figure with half of its 95 % interval, where that is known, and the marks that its cell deserves."""
     marks = (UNSTABLE if said(row, "unstable_because") else "") + (FLAGGED if said(row, "flags") else "")
-    if figure:
-        value, low, high = (row[column] for column in (figure, *interval_columns(figure)))
-        width = "" if pandas.isna(low) else f" ±{Estimate(value, low, high).half_width:.1%}"
-        marks = width + marks
-    return text + marks if text else ""
+    return text + (width_text(row, figure) if figure else "") + marks if text else ""
+
+
+def width_text(row: Mapping[str, Any], figure: str) -> str:
+    """Half of the 95 % interval of a figure, to stand behind it; blank where that is not known."""
+    width = half_width(row, figure)
+    return "" if width is None else f" ±{width:.1%}"

@@ -9,9 +9,10 @@ from typing import Any, NamedTuple
 import pandas
 
 from inference_benchmark.beside import baseline_name, cells_of
-from inference_benchmark.columns import ENDINGS, Column, column_of, columns
+from inference_benchmark.columns import ENDINGS, column_names, column_of
 from inference_benchmark.comparison import Comparison
 from inference_benchmark.metrics import interval_columns
+from inference_benchmark.outputs import FILE_CHARTS
 from inference_benchmark.tips import baseline_tip, peak_bytes, tip
 
 #: Lines of different engines; those of baselines.
@@ -38,11 +39,11 @@ FIRST_TOKEN = Chart("first-token", "Prefill: time to first token", "first_token_
 DECODE = Chart("decode", "Decode", "decode_tok_per_s", "tokens/sec")
 CHARTS = (THROUGHPUT, LATENCY, FRONTIER, MEMORY, LIMIT, ENERGY, FIRST_TOKEN, DECODE)
 #: Those that have a place in a README; they can be drawn whatever was found.
-FILES = (THROUGHPUT, LATENCY)
+FILES = tuple(chart for chart in CHARTS if chart.name in FILE_CHARTS)
 
 #: Outcomes that have a place in a chart.
 _SHOWN = {"ok", *ENDINGS}
-_WITH_INTERVAL = {"throughput_tok_per_s", "latency_s", "first_token_s", "decode_tok_per_s", "time_per_output_token_s"}
+_WITH_INTERVAL = ("throughput_tok_per_s", "latency_s", "first_token_s", "decode_tok_per_s", "time_per_output_token_s")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Picture:
 
 def picture(rows: pandas.DataFrame, beside: Sequence[Comparison] = ()) -> Picture:
     """The rows of one model and workload with the baselines beside them."""
-    names = series_names(rows)
+    names = column_names(rows)
     engines = list(dict.fromkeys(engine for engine, _, _ in names))
     kinds = list(dict.fromkeys((precision, variant) for _, precision, variant in names))
     series = {
@@ -102,13 +103,6 @@ def picture(rows: pandas.DataFrame, beside: Sequence[Comparison] = ()) -> Pictur
         points=points,
         capacity_gb=max(capacities) / 1e9 if capacities else None,
     )
-
-
-def series_names(rows: pandas.DataFrame) -> dict[Column, str]:
-    """The columns of the tables, each with a name for one line; the engine is named where there are several."""
-    keys = list(columns(rows))
-    several = len({engine for engine, _, _ in keys}) > 1
-    return {key: " ".join(filter(None, key if several else key[1:])) for key in keys}
 
 
 def _point(row: Mapping[str, Any], series: str) -> dict[str, Any]:

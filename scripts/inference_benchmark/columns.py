@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 import pandas
 
 from inference_benchmark.engines import ENGINES
+from inference_benchmark.metrics import interval_columns
+from inference_benchmark.statistics import Estimate
 
 #: What stands in the place of a figure.
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
@@ -31,6 +33,13 @@ def columns(rows: pandas.DataFrame) -> dict[Column, str]:
     }
 
 
+def column_names(rows: pandas.DataFrame) -> dict[Column, str]:
+    """The same columns, each with a name for one line."""
+    keys = list(columns(rows))
+    several = len({engine for engine, _, _ in keys}) > 1
+    return {key: " ".join(filter(None, key if several else key[1:])) for key in keys}
+
+
 def heading(engine: str, precision: str) -> str:
     """A precision and, in a line of its own, what it means in this engine."""
     entry = ENGINES.get(engine)
@@ -45,6 +54,12 @@ def column_of(row: Mapping[str, Any]) -> Column:
 def said(row: Mapping[str, Any], column: str) -> str:
     """A text of the summary; "" where there is none."""
     return "" if pandas.isna(row[column]) else str(row[column])
+
+
+def half_width(row: Mapping[str, Any], figure: str) -> float | None:
+    """Half of the 95 % interval of a figure, as a part of it; None where that is not known."""
+    value, low, high = (row[column] for column in (figure, *interval_columns(figure)))
+    return None if pandas.isna(low) else Estimate(value, low, high).half_width
 
 
 class Shown(NamedTuple):

@@ -46,8 +46,7 @@ _FREE = {
     "commit", "uncommitted changes",
 }  # fmt: skip
 
-#: What the names of variables begin with among the facts.
-ENVIRONMENT = "environment "
+_ENVIRONMENT = "environment "
 #: How many cells are named beside a disagreement.
 _NAMED = 3
 
@@ -55,7 +54,7 @@ _NAMED = 3
 def facts(record: Mapping[str, Any]) -> dict[str, Any]:
     """Every fact that a record knows: what its figures were measured on and with."""
     known = {name: (record[part] or {}).get(key) for name, (part, key) in _FACTS.items()}
-    known |= {f"{ENVIRONMENT}{name}": value for name, value in record["environment"].items()}
+    known |= {f"{_ENVIRONMENT}{name}": value for name, value in record["environment"].items()}
     return {name: str(value) if isinstance(value, Mapping) else value for name, value in known.items()}
 
 
@@ -88,12 +87,16 @@ def disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
 def disagreeing(study: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The facts that must agree for a study to say anything about a cell, and do not: (study's, cell's)."""
     ours, theirs = dict(_decisive(study)), dict(_decisive(record))
-    shared = ours.keys() & theirs.keys() | {n for n in ours.keys() | theirs.keys() if n.startswith(ENVIRONMENT)}
     return {
         name: (ours.get(name, "not set"), theirs.get(name, "not set"))
-        for name in sorted(shared)
+        for name in sorted(shared(ours, theirs))
         if ours.get(name, "not set") != theirs.get(name, "not set")
     }
+
+
+def shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
+    """The facts that two can differ in: those that both know, and variables of the environment that one of them set."""
+    return ours.keys() & theirs.keys() | {n for n in ours.keys() | theirs.keys() if n.startswith(_ENVIRONMENT)}
 
 
 def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -121,7 +124,7 @@ def _differing(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Any]
     every = [dict(_decisive(record)) for record in records]
     names = dict.fromkeys(name for known in every for name in known)
     for known in every:  # a variable that one record has and another has not makes them differ
-        known |= {name: "not set" for name in names if name.startswith(ENVIRONMENT) and name not in known}
+        known |= {name: "not set" for name in names if name.startswith(_ENVIRONMENT) and name not in known}
     found = {name: {i: known[name] for i, known in enumerate(every) if name in known} for name in names}
     return {name: values for name, values in found.items() if len(set(values.values())) > 1}
 

@@ -23,7 +23,6 @@ FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer"
 #: The figures that two sides can be compared in, by the name on a command line, and the samples behind each.
 SUBJECTS = {"throughput": ("throughput_tok_per_s", "whole_s"), "first-token": ("first_token_s", "first_s")}
 
-
 #: What one set of charts and tables is about: a model and a workload.
 GRID = ("model", "prompt_tokens", "new_tokens")
 Grid = tuple[str, int, int]
@@ -235,9 +234,8 @@ def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
 
 def _differences(base: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:
     """Facts that both sides know and that differ; a variable of the environment may be set on one side only."""
-    for fact in [*base, *(name for name in new if name not in base)] if base and new else ():
-        if not (fact in base and fact in new) and not fact.startswith(comparability.ENVIRONMENT):
-            continue
+    known = comparability.shared(base, new) if base and new else set()
+    for fact in (name for name in {**base, **new} if name in known):
         ours, theirs = list(base.get(fact, ["not set"])), list(new.get(fact, ["not set"]))
         if {str(value) for value in ours} != {str(value) for value in theirs}:
             yield Difference(fact, ours, theirs)

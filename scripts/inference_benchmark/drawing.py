@@ -105,7 +105,7 @@ def _over_batch(chart: Chart, shown: Picture, look: Look, legend: bool) -> altai
     bare = altair.Axis(title=None, values=powers, labels=False, grid=False)
     colours = _series_encodings(shown, look, legend)
     figures = _curves(chart, shown, x(bare if lanes else titled), colours)
-    if chart is MEMORY and capacity_drawn(shown):
+    if chart is MEMORY and _capacity_drawn(shown):
         line = altair.Chart(altair.InlineData([{"gb": shown.capacity_gb}])).encode(y="gb:Q")
         text = line.mark_text(align="left", dx=4, dy=-5, color=look.ink, x=0).encode(text=altair.value("capacity"))
         figures += line.mark_rule(strokeDash=[4, 4], color=look.ink) + text
@@ -208,7 +208,7 @@ def _frontier(shown: Picture, look: Look, legend: bool) -> altair.LayerChart:
     ).properties(width=_WIDTH, height=_HEIGHT)
 
 
-def capacity_drawn(shown: Picture) -> bool:
+def _capacity_drawn(shown: Picture) -> bool:
     """Whether the chart of memory has the line of the capacity."""
     peaks = [point["peak_gb"] for point in shown.points if "peak_gb" in point]
     return shown.capacity_gb is not None and bool(peaks) and max(peaks) >= _DRAWN_SHARE * shown.capacity_gb

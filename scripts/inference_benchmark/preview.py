@@ -29,7 +29,6 @@ class Preview:
     what is known. provenance: None where there is no record yet. unused: baselines and studies that could not be read.
     """
 
-    machine: str
     rows: pandas.DataFrame
     provenance: Mapping[str, Any] | None
     beside: Sequence[Comparison]
@@ -84,7 +83,7 @@ def look(experiment: Experiment) -> Preview:
         except OSError as error:
             unused.append(f"{path}: {error.strerror}")
     provenance = provenance_of(experiment, list(records.values())) if records else None
-    return Preview(experiment.machine, rows, provenance, beside, unused)
+    return Preview(rows, provenance, beside, unused)
 
 
 def _why_missing(cell: Cell) -> tuple[str, str]:

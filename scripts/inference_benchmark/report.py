@@ -11,16 +11,11 @@ import pandas
 
 from inference_benchmark import charts, drawing, page, tables
 from inference_benchmark.cell_texts import marked
-from inference_benchmark.columns import ENDINGS, said
+from inference_benchmark.columns import ENDINGS, Column, column_names, column_of, half_width, said
 from inference_benchmark.comparison import Comparison
 from inference_benchmark.comparison_text import cautions, summary_line
-from inference_benchmark.metrics import interval_columns
 from inference_benchmark.provenance import sentence
-from inference_benchmark.statistics import Estimate
 from inference_benchmark.units import format_number
-
-#: What makes a column of the tables.
-KEY = ("engine", "precision", "variant")
 
 
 def render(
@@ -42,12 +37,16 @@ def render(
     ]
     for number, each in enumerate(sections):
         each["id"] = f"grid-{number}"
+    measurements: list[Any] = []
+    for each in provenances:
+        if each["measurement"] not in measurements:
+            measurements.append(each["measurement"])
     return page.render(
         template,
         scripts=True,
         machines=[{**each, "sentence": sentence(each)} for each in provenances],
         answers=["best throughput", "lowest latency", "nearest to the limit"],
-        measurements=[each["measurement"] for n, each in enumerate(provenances) if _first_of_its_kind(provenances, n)],
+        measurements=measurements,
         sections=sections,
         compared=[
             {
@@ -63,18 +62,15 @@ def render(
     )
 
 
-def _first_of_its_kind(provenances: Sequence[Mapping[str, Any]], n: int) -> bool:
-    return provenances[n]["measurement"] not in [each["measurement"] for each in provenances[:n]]
-
-
 def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping[str, Any]) -> dict[str, Any]:
     """All that the page says of one model and workload on one machine."""
     first = rows.iloc[0]
-    measured = [row for row in rows.to_dict("records") if row["outcome"] == "ok"]
+    cells = rows.to_dict("records")
+    measured = [row for row in cells if row["outcome"] == "ok"]
     shown = charts.picture(rows, beside)
     drawn = [chart for chart in charts.CHARTS if shown.shows(chart) or chart in charts.FILES]
     specs = {chart.name: drawing.definition(chart, shown, drawing.PAGE, legend=False) for chart in drawn}
-    several = rows["engine"].nunique() > 1
+    names = column_names(rows)
     return {
         "machine": first["machine"],
         "model": first["model"],
@@ -84,9 +80,9 @@ def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping
         "parameters": next((int(n) for n in rows["parameters"] if not pandas.isna(n)), None),
         "engines": list(dict.fromkeys(rows["engine"])),
         "counts": rows["outcome"].value_counts().to_dict(),
-        "answer": answer(measured, several),
+        "answer": answer(measured, names),
         "columns": [
-            _column(group, several) for _, group in rows.fillna({"variant": ""}).groupby(list(KEY), sort=False)
+            _column(name, [row for row in cells if column_of(row) == column]) for column, name in names.items()
         ],
         "trust": trust(measured),
         "series": shown.series,
@@ -103,9 +99,9 @@ def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping
             )
             for shown in tables.tables(rows, beside)
         ],
-        "doubts": [_named(row, several) for row in measured if _reasons(row)],
-        "endings": [_named(row, several) for row in rows.to_dict("records") if row["outcome"] in ENDINGS],
-        "undone": [_named(row, several) for row in rows.to_dict("records") if row["outcome"] in UNDONE],
+        "doubts": [_named(row, names) for row in measured if _reasons(row)],
+        "endings": [_named(row, names) for row in cells if row["outcome"] in ENDINGS],
+        "undone": [_named(row, names) for row in cells if row["outcome"] in UNDONE],
     }
 
 
@@ -113,7 +109,7 @@ def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping
 UNDONE = ("failed", "refused")
 
 
-def answer(measured: Sequence[Mapping[str, Any]], several: bool) -> list[dict[str, str]]:
+def answer(measured: Sequence[Mapping[str, Any]], names: Mapping[Column, str]) -> list[dict[str, str]]:
     """The figures that people come for: a name, the value, its unit, and the cell that it is of."""
     tiles = []
     for name, column, unit, best, factor in (
@@ -132,7 +128,7 @@ def answer(measured: Sequence[Mapping[str, Any]], several: bool) -> list[dict[st
                     "name": name,
                     "value": format_number(value),
                     "unit": unit,
-                    "of": f"{column_name(row, several)}, batch {row['batch_size']}",
+                    "of": f"{names[column_of(row)]}, batch {row['batch_size']}",
                     "marks": marked(row, " ").strip(),
                 }
             )
@@ -142,11 +138,8 @@ def answer(measured: Sequence[Mapping[str, Any]], several: bool) -> list[dict[st
 def trust(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many figures have nothing against them, what is said against the others, and how wide intervals are."""
     reasons = Counter(reason for row in measured for reason in _reasons(row))
-    widths = sorted(
-        Estimate(row["throughput_tok_per_s"], *(row[name] for name in _ENDS)).half_width
-        for row in measured
-        if not pandas.isna(row[_ENDS[0]])
-    )
+    known = (half_width(row, "throughput_tok_per_s") for row in measured)
+    widths = sorted(width for width in known if width is not None)
     return {
         "measured": len(measured),
         "clean": sum(not _reasons(row) for row in measured),
@@ -155,19 +148,10 @@ def trust(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-_ENDS = interval_columns("throughput_tok_per_s")
-
-
-def column_name(row: Mapping[str, Any], several: bool) -> str:
-    """``hf bf16``; the engine is named where there are several."""
-    parts = (row["engine"] if several else "", row["precision"], said(row, "variant"))
-    return " ".join(filter(None, parts))
-
-
-def _named(row: Mapping[str, Any], several: bool) -> dict[str, Any]:
+def _named(row: Mapping[str, Any], names: Mapping[Column, str]) -> dict[str, Any]:
     why = ", ".join(_reasons(row))
     texts = {name: said(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
-    return {"cell": f"{column_name(row, several)} batch {row['batch_size']}", "why": why, **texts}
+    return {"cell": f"{names[column_of(row)]} batch {row['batch_size']}", "why": why, **texts}
 
 
 def _reasons(row: Mapping[str, Any]) -> list[str]:
@@ -176,9 +160,8 @@ def _reasons(row: Mapping[str, Any]) -> list[str]:
     return [reason for text in texts for reason in text.split(", ") if reason]
 
 
-def _column(rows: pandas.DataFrame, several: bool) -> dict[str, Any]:
+def _column(name: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What is best in one column of the tables, and how far it goes."""
-    cells = rows.to_dict("records")
     measured = [row for row in cells if row["outcome"] == "ok"]
     ooms = [row["batch_size"] for row in cells if row["outcome"] == "oom"]
     found = cells[0]["max_batch_fits"]
@@ -190,7 +173,7 @@ def _column(rows: pandas.DataFrame, several: bool) -> dict[str, Any]:
     else:
         edge = f"{largest:,}" if any(size > largest for size in ooms) else f"{largest:,} or more"
     return {
-        "name": column_name(cells[0], several),
+        "name": name,
         "throughput": max(measured, key=lambda row: row["throughput_tok_per_s"], default=None),
         "latency": min(measured, key=lambda row: row["latency_s"], default=None),
         "edge": edge,

@@ -7,10 +7,9 @@ from typing import Any
 
 import pandas
 
+from inference_benchmark.cell_texts import width_text
 from inference_benchmark.columns import said
 from inference_benchmark.comparison import ComparedCell
-from inference_benchmark.metrics import interval_columns
-from inference_benchmark.statistics import Estimate
 from inference_benchmark.units import format_bytes, format_number
 
 Row = Mapping[str, Any]
@@ -18,11 +17,9 @@ Row = Mapping[str, Any]
 
 def _figure(column: str, unit: str, factor: float = 1) -> Callable[[Row], str]:
     def show(row: Row) -> str:
-        value, low, high = (row[name] for name in (column, *interval_columns(column)))
-        if pandas.isna(value):
+        if pandas.isna(row[column]):
             return ""
-        width = "" if pandas.isna(low) else f" ±{Estimate(value, low, high).half_width:.1%}"
-        return f"{format_number(value * factor, 4)} {unit}{width}"
+        return f"{format_number(row[column] * factor, 4)} {unit}{width_text(row, column)}"
 
     return show
 
