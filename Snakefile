@@ -30,4 +30,5 @@ rule all:
         # The records stand here too, because Snakemake does not redo a deleted intermediate.
         RECORDS,
         STUDIES,
-        derived(EXPERIMENT),
+        expand(derived(ANY_MACHINE), machine=BY_MACHINE),
+        overall(EXPERIMENTS),

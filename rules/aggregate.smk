@@ -10,8 +10,8 @@ rule collect:
     A file that is missing, broken, or of another configuration than today's is refused by name.
     """
     input:
-        records=RECORDS,
-        studies=STUDIES,
+        records=records_of_machine,
+        studies=studies_of_machine,
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
     output:
@@ -40,7 +40,7 @@ rule tables:
     """The summary as Markdown tables, one column per engine and precision, baselines beside them."""
     input:
         summary="results/{machine}/summary.csv",
-        comparisons=comparison_files(EXPERIMENT, ("json",)),
+        comparisons=comparison_files(ANY_MACHINE, ("json",)),
         code=[
             "scripts/inference_benchmark/beside.py",
             "scripts/inference_benchmark/cell_texts.py",
@@ -66,23 +66,23 @@ rule tables:
 
 
 rule readme:
-    """Put charts and tables of the configured machine between the markers in README.md. Runs when asked for."""
+    """Put charts and tables of the configured machines between the markers in README.md. Runs when asked for."""
     input:
-        summary=f"results/{EXPERIMENT.machine}/summary.csv",
-        provenance=f"results/{EXPERIMENT.machine}/provenance.json",
-        comparisons=comparison_files(EXPERIMENT, ("json",)),
-        charts=chart_files(EXPERIMENT),
+        summary=expand("results/{machine}/summary.csv", machine=BY_MACHINE),
+        provenance=expand("results/{machine}/provenance.json", machine=BY_MACHINE),
+        comparisons=expand(comparison_files(ANY_MACHINE, ("json",)), machine=BY_MACHINE),
+        charts=expand(chart_files(ANY_MACHINE), machine=BY_MACHINE),
     log:
-        f"logs/{EXPERIMENT.machine}/readme.log",
+        "logs/readme.log",
     conda:
         "../envs/benchmark.yaml"
     params:
-        folder=charts_folder,
+        folders=expand("results/{machine}/charts", machine=BY_MACHINE),
     shell:
         "python scripts/readme.py"
         " --summary {input.summary:q}"
         " --provenance {input.provenance:q}"
         " --comparison {input.comparisons:q}"
-        " --charts {params.folder:q}"
+        " --charts {params.folders:q}"
         " --readme README.md"
         " 2> {log:q}"

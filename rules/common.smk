@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
@@ -18,12 +19,12 @@ sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 from inference_benchmark.cells import Watch, record_path
 from inference_benchmark.config import ConfigError, load
 from inference_benchmark.freshness import settle
-from inference_benchmark.outputs import chart_files, comparison_files, derived
+from inference_benchmark.outputs import chart_files, comparison_files, derived, overall
 from inference_benchmark.progress import attach
 from inference_benchmark.studies import possible_studies, studies
 
 try:
-    EXPERIMENT = load(
+    EXPERIMENTS = load(
         config,
         yaml.load(Path(workflow.basedir, "config.schema.yaml").read_text(), yaml.CSafeLoader),
         files=[Path(path) for path in workflow.configfiles],
@@ -31,30 +32,38 @@ try:
 except ConfigError as error:
     raise WorkflowError("the configuration cannot be used:", *error.problems) from None
 
-WATCH = Watch(
-    timeout_s=config["watch"]["timeout_seconds"],
-    sample_hz=config["watch"]["sample_hz"],
-    exclusive=config["watch"]["exclusive"],
-)
-CELLS = {cell.path: cell for cell in EXPERIMENT.cells()}
+# By machine; they differ in nothing else, so that one stands for all where paths are made.
+BY_MACHINE = {experiment.machine: experiment for experiment in EXPERIMENTS}
+ANY_MACHINE = replace(EXPERIMENTS[0], machine="{machine}")
+CELLS = {cell.path: cell for experiment in EXPERIMENTS for cell in experiment.cells()}
 RECORDS = list(CELLS)
-STUDIES = [study.path for study in studies(EXPERIMENT)]
-POSSIBLE_STUDIES = {study.path: study for study in possible_studies(EXPERIMENT)}
+STUDIES = [study.path for experiment in EXPERIMENTS for study in studies(experiment)]
+POSSIBLE_STUDIES = {study.path: study for experiment in EXPERIMENTS for study in possible_studies(experiment)}
 ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
 
 if workflow.is_main_process:
-    settle(EXPERIMENT)
+    settle(EXPERIMENTS)
     attach(logger, {**CELLS, **POSSIBLE_STUDIES}, terse=not workflow.dryrun)
 
 
 wildcard_constraints:
-    machine=re.escape(EXPERIMENT.machine),
+    machine="|".join(map(re.escape, BY_MACHINE)),
     model=r"[^/]+",
     workload=r"prompt\d+-new\d+",
     engine=r"[^/]+",
     precision=r"[^/]+",
     batch_size=r"\d+",
-    baseline="|".join(map(re.escape, EXPERIMENT.baselines)) or "none",
+    baseline="|".join(map(re.escape, ANY_MACHINE.baselines)) or "none",
+
+
+def records_of_machine(wildcards):
+    """The records of all cells of a machine."""
+    return [cell.path for cell in BY_MACHINE[wildcards.machine].cells()]
+
+
+def studies_of_machine(wildcards):
+    """The studies that a machine's experiment asks for."""
+    return [study.path for study in studies(BY_MACHINE[wildcards.machine])]
 
 
 def cell_json(wildcards):
@@ -74,7 +83,7 @@ def cell_priority(wildcards):
 
 def baseline_path(wildcards):
     """What the configuration calls so, a file or a folder."""
-    return EXPERIMENT.baselines[wildcards.baseline]
+    return ANY_MACHINE.baselines[wildcards.baseline]
 
 
 def charts_folder(wildcards, input, output):
@@ -84,11 +93,52 @@ def charts_folder(wildcards, input, output):
 
 def all_comparisons(wildcards):
     """The comparisons with every baseline, as Markdown."""
-    if not EXPERIMENT.baselines:
+    if not ANY_MACHINE.baselines:
         raise WorkflowError("baselines: names nothing to compare with; add a CSV of figures or a folder of records")
-    return comparison_files(EXPERIMENT, ("md",))
+    return expand(comparison_files(ANY_MACHINE, ("md",)), machine=BY_MACHINE)
 
 
 def experiment_json(wildcards):
-    """The whole experiment as one text, from which its cells follow."""
-    return EXPERIMENT.to_json()
+    """The whole experiment of a machine as one text, from which its cells follow."""
+    return BY_MACHINE[wildcards.machine].to_json()
+
+
+def watch(wildcards):
+    """How a measurement is watched, and which device it has to be on.
+
+    Snakemake compares only values of built-in types: a changed time-out measures nothing again.
+    """
+    return Watch(
+        timeout_s=config["watch"]["timeout_seconds"],
+        sample_hz=config["watch"]["sample_hz"],
+        exclusive=config["watch"]["exclusive"],
+        device_name=BY_MACHINE[wildcards.machine].device_name or "",
+    )
+
+
+def asked_of_slurm(key, per_attempt=False):
+    """What a job of a machine asks Slurm for: the value of a key of machines.LABEL.slurm, nothing where it is null.
+
+    per_attempt: as much again with each attempt, for jobs that time or memory has ended.
+    """
+
+    def value(wildcards, attempt):
+        asked = config["machines"][wildcards.machine]["slurm"][key]
+        return asked * attempt if per_attempt else asked
+
+    return value
+
+
+# What a job that takes a device asks for, besides the device itself.
+ON_A_NODE = {
+    "slurm_partition": asked_of_slurm("partition"),
+    "slurm_account": asked_of_slurm("account"),
+    "gpu_model": asked_of_slurm("gpu_model"),
+    "gres": asked_of_slurm("gres"),
+    "constraint": asked_of_slurm("constraint"),
+    "cpus_per_task": asked_of_slurm("cpus"),
+    "mem_mb": asked_of_slurm("mem_mb", per_attempt=True),
+    "runtime": asked_of_slurm("runtime_minutes", per_attempt=True),
+}
+if config["machines"] is None:
+    ON_A_NODE = {}

@@ -41,7 +41,7 @@ rule compare:
     input:
         all_comparisons,
     log:
-        f"logs/{EXPERIMENT.machine}/compare.log",
+        "logs/compare.log",
     conda:
         "../envs/benchmark.yaml"
     shell:

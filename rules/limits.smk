@@ -10,10 +10,11 @@ rule ceilings:
     conda:
         "../envs/benchmark.yaml"
     resources:
+        **ON_A_NODE,
         gpu=1,
     params:
         study=study_json,
-        watch=WATCH,
+        watch=watch,
     shell:
         "python scripts/ceilings.py"
         " --study {params.study:q}"
@@ -21,6 +22,7 @@ rule ceilings:
         " --timeout-s {params.watch.timeout_s}"
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
+        " --device-name={params.watch.device_name:q}"
         " 2> {log:q}"
 
 
@@ -39,10 +41,11 @@ rule max_batch:
     conda:
         "../envs/benchmark.yaml"
     resources:
+        **ON_A_NODE,
         gpu=1,
     params:
         study=study_json,
-        watch=WATCH,
+        watch=watch,
     shell:
         "python scripts/max_batch.py"
         " --study {params.study:q}"
@@ -50,6 +53,7 @@ rule max_batch:
         " --timeout-s {params.watch.timeout_s}"
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
+        " --device-name={params.watch.device_name:q}"
         " 2> {log:q}"
 
 
@@ -65,10 +69,11 @@ rule divergence:
     conda:
         "../envs/benchmark.yaml"
     resources:
+        **ON_A_NODE,
         gpu=1,
     params:
         study=study_json,
-        watch=WATCH,
+        watch=watch,
     shell:
         "python scripts/divergence.py"
         " --study {params.study:q}"
@@ -76,4 +81,5 @@ rule divergence:
         " --timeout-s {params.watch.timeout_s}"
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
+        " --device-name={params.watch.device_name:q}"
         " 2> {log:q}"

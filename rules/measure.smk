@@ -12,12 +12,12 @@ rule measure:
     conda:
         "../envs/benchmark.yaml"
     resources:
+        **ON_A_NODE,
         # The slot to measure in, on a machine without a GPU too: cells side by side would slow each other.
         gpu=1,
     params:
         cell=cell_json,
-        # Snakemake compares only values of built-in types: a changed time-out measures nothing again.
-        watch=WATCH,
+        watch=watch,
     shell:
         "python scripts/measure.py"
         " --cell {params.cell:q}"
@@ -25,4 +25,5 @@ rule measure:
         " --timeout-s {params.watch.timeout_s}"
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
+        " --device-name={params.watch.device_name:q}"
         " 2> {log:q}"

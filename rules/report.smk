@@ -1,23 +1,25 @@
 localrules:
     charts,
     report,
+    report_of_all,
     preview,
 
 
 rule charts:
     """The charts for a README, of every model and workload: light and dark, SVG and PNG."""
     input:
-        summary=f"results/{EXPERIMENT.machine}/summary.csv",
-        comparisons=comparison_files(EXPERIMENT, ("json",)),
+        summary="results/{machine}/summary.csv",
+        comparisons=comparison_files(ANY_MACHINE, ("json",)),
         code=["scripts/inference_benchmark/charts.py", "scripts/inference_benchmark/drawing.py"],
     output:
         report(
-            chart_files(EXPERIMENT),
+            chart_files(ANY_MACHINE),
             caption="../report/charts.rst",
             category="Charts",
+            labels={"machine": "{machine}"},
         ),
     log:
-        f"logs/{EXPERIMENT.machine}/charts.log",
+        "logs/{machine}/charts.log",
     conda:
         "../envs/benchmark.yaml"
     params:
@@ -35,7 +37,7 @@ rule report:
     input:
         summary="results/{machine}/summary.csv",
         provenance="results/{machine}/provenance.json",
-        comparisons=comparison_files(EXPERIMENT, ("json",)),
+        comparisons=comparison_files(ANY_MACHINE, ("json",)),
         template="report/report.html.j2",
         parts=["report/base.html.j2", "report/tables.html.j2", "report/page.css", "report/page.js"],
         code=[
@@ -69,21 +71,41 @@ rule report:
         " 2> {log:q}"
 
 
+use rule report as report_of_all with:
+    # Several machines on one page.
+    input:
+        summary=expand("results/{machine}/summary.csv", machine=BY_MACHINE),
+        provenance=expand("results/{machine}/provenance.json", machine=BY_MACHINE),
+        comparisons=expand(comparison_files(ANY_MACHINE, ("json",)), machine=BY_MACHINE),
+        template=rules.report.input.template,
+        parts=rules.report.input.parts,
+        code=rules.report.input.code,
+    output:
+        report(
+            "results/report.html",
+            caption="../report/report.rst",
+            category="Report",
+            labels={"machine": "all", "what": "the whole page"},
+        ),
+    log:
+        "logs/report.log",
+
+
 rule preview:
     """Tables and report from the records that there are, at any time, without measuring. Runs when asked for.
 
     It has no input and no output that Snakemake knows, so that it can be asked for while a run goes on.
     """
     log:
-        f"logs/{EXPERIMENT.machine}/preview.log",
+        "logs/preview.log",
     conda:
         "../envs/benchmark.yaml"
     params:
-        experiment=experiment_json,
-        folder=f"results/{EXPERIMENT.machine}/preview",
+        experiments=[experiment.to_json() for experiment in EXPERIMENTS],
+        folders=expand("results/{machine}/preview", machine=BY_MACHINE),
     shell:
         "python scripts/preview.py"
-        " --experiment {params.experiment:q}"
+        " --experiment {params.experiments:q}"
         " --template report/report.html.j2"
-        " --folder {params.folder:q}"
+        " --folder {params.folders:q}"
         " 2> {log:q}"

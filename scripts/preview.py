@@ -16,23 +16,31 @@ from inference_benchmark.cli import fail, run
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, metavar="JSON", help="the experiment, as Snakemake prints it")
+    parser.add_argument("--experiment", required=True, nargs="+", metavar="JSON", help="the experiment of each machine")
     parser.add_argument("--template", required=True, type=Path, help="the report's Jinja template")
-    parser.add_argument("--folder", required=True, type=Path, help="where tables.md, report.html and summary.csv go")
+    parser.add_argument(
+        "--folder", required=True, nargs="+", type=Path, help="where its tables, report and summary.csv go"
+    )
     arguments = parser.parse_args()
     try:
-        found = preview.look(Experiment.from_json(arguments.experiment))
+        experiments = [Experiment.from_json(text) for text in arguments.experiment]
     except CellError as error:
         return fail(str(error))
+    for experiment, folder in zip(experiments, arguments.folder, strict=True):
+        show(preview.look(experiment), folder, arguments.template)
+    return 0
+
+
+def show(found: preview.Preview, folder: Path, template: Path) -> None:
+    """Write what there is of one machine, and say how far it has come."""
     for row in found.rows[found.rows["outcome"].isin(("failed", "refused"))].to_dict("records"):
         print(f"{row['record']}: {row['outcome']}: {row['reason']}")
     if found.provenance is None:
         print(f"{found.line} There is nothing to show yet.")
-        return 0
-    arguments.folder.mkdir(parents=True, exist_ok=True)
-    found.write(arguments.folder, arguments.template)
-    print(f"{found.line} See {arguments.folder}/report.html.")
-    return 0
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    found.write(folder, template)
+    print(f"{found.line} See {folder}/report.html.")
 
 
 if __name__ == "__main__":

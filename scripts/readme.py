@@ -17,20 +17,23 @@ from inference_benchmark.tables import document
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--summary", required=True, type=Path, help="summary.csv of the machine to show")
-    parser.add_argument("--provenance", required=True, type=Path, help="provenance.json of the same machine")
+    parser.add_argument("--summary", required=True, nargs="+", type=Path, help="summary.csv of each machine")
+    parser.add_argument("--provenance", required=True, nargs="+", type=Path, help="provenance.json of each")
     parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
     parser.add_argument(
-        "--charts", required=True, type=Path, help="the folder of its charts, as the README will name it"
+        "--charts", required=True, nargs="+", type=Path, help="the folder of each one's charts, as the README names it"
     )
     parser.add_argument("--readme", required=True, type=Path, help="the README to change")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the block is out of date")
     arguments = parser.parse_args()
-    origin = sentence(json.loads(arguments.provenance.read_text()))
-    tables = document(read_summary(arguments.summary), read_all(arguments.comparison), pictures(arguments.charts))
+    beside, parts = read_all(arguments.comparison), []
+    for summary, provenance, charts in zip(arguments.summary, arguments.provenance, arguments.charts, strict=True):
+        known = json.loads(provenance.read_text())
+        ours = [each for each in beside if each.new == known["machine"]]
+        parts += [sentence(known), document(read_summary(summary), ours, pictures(charts))]
     before = arguments.readme.read_text()
     try:
-        after = insert(before, f"{origin}\n\n{tables}")
+        after = insert(before, "\n\n".join(parts))
     except MarkerError as error:
         return fail(f"{arguments.readme}: {error}")
     if arguments.check:

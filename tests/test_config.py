@@ -48,20 +48,20 @@ def drop(*path):
 
 def test_the_default_is_valid_for_both_devices():
     config = copy.deepcopy(CONFIG)
-    cuda = load(config | {"device": "cuda", "machine": "h200"}, SCHEMA, [REPO / "config.yaml"])
+    (cuda,) = load(config | {"device": "cuda", "machine": "h200"}, SCHEMA, [REPO / "config.yaml"])
     assert [m["name"] for m in cuda.models] == ["bloom-1b3"]
     assert cuda.precisions == ("fp32", "bf16", "int8")
     assert cuda.batch_sizes == (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
     assert dict(cuda.workloads[0]) == {"prompt_tokens": 9, "new_tokens": 100}
     assert cuda.engines == ("hf", "hf-static")
     assert len(list(cuda.cells())) == 2 * 66
-    assert load(config | {"device": "cpu"}, SCHEMA).memory_limit_bytes == 800_000_000
+    assert load(config | {"device": "cpu"}, SCHEMA)[0].memory_limit_bytes == 800_000_000
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (put("machnie", "x"), "machnie: unknown key; allowed: machine, device, models, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
         (drop("device"), "device: missing; allowed: auto, cuda, cpu"),
         (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
         (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
@@ -174,7 +174,7 @@ def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
     (line,) = problems(put("device", "cuda"))
     assert line.startswith('machine: "auto" cannot be resolved')
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machine": "a100"}
-    assert load(config, SCHEMA).machine == "a100"
+    assert load(config, SCHEMA)[0].machine == "a100"
 
 
 def test_sizes_of_families_are_read_without_importing_transformers():
@@ -259,3 +259,47 @@ def test_an_engine_whose_package_is_missing_is_named_before_any_job(monkeypatch)
         "grid.cpu.engines[1]: ctranslate2 needs the package ctranslate2, which is not installed here; "
         "pip install ctranslate2"
     ]
+
+
+MACHINE = {
+    "device_name": "A100",
+    "slurm": {
+        "partition": None, "account": None, "gpu_model": "a100", "gres": None, "constraint": None, "cpus": 8,
+        "mem_mb": 64000, "runtime_minutes": 60,
+    },
+}  # fmt: skip
+
+
+def test_machines_share_one_grid_and_the_first_device_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr(machine, "gpus", list)
+    config = copy.deepcopy(CONFIG) | {"device": "cuda", "machines": {"a100": MACHINE, "h200": MACHINE}}
+    experiments = load(config, SCHEMA)
+    assert [(each.machine, each.device_name) for each in experiments] == [("a100", "A100"), ("h200", "A100")]
+    assert [cell.path.replace("/h200/", "/a100/") for cell in experiments[1].cells()] == [
+        cell.path for cell in experiments[0].cells()
+    ]
+
+
+def test_what_contradicts_machines_is_named():
+    both = copy.deepcopy(MACHINE)
+    both["slurm"]["gres"] = "gpu:a100:1"
+
+    def change(config):
+        config |= {"machine": "box", "machines": {"a100": both, "A100": MACHINE}}
+
+    assert problems(change) == [
+        'machine: "box" has no use beside machines; set auto, or machines to null',
+        "device: auto is asked of the machine that runs Snakemake; beside machines set cuda or cpu",
+        "machines.a100: the same folder as another one where file systems ignore capitals; rename it",
+        "machines.A100: the same folder as another one where file systems ignore capitals; rename it",
+        "machines.a100.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null",
+    ]
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "gpu_model", "gres", "constraint"])
+@pytest.mark.parametrize("value", ["$(touch pwned)", "a; b", "a'b", "--wrap=x", "a b", "`x`", ""])
+def test_nothing_of_machines_can_be_more_than_a_word_to_a_shell(key, value):
+    hostile = copy.deepcopy(MACHINE)
+    hostile["slurm"] |= {"gpu_model": None, key: value}
+    (line,) = problems(lambda config: config.update(device="cuda", machines={"a100": hostile}))
+    assert line.startswith(f"machines.a100.slurm.{key}: {json.dumps(value)} is not allowed")

@@ -16,8 +16,8 @@ from packaging.utils import canonicalize_name
 from conftest import REPO
 
 
-def lock() -> dict[str, str]:
-    lines = (REPO / "envs/requirements.lock").read_text().splitlines()
+def lock(file: str = "requirements.lock") -> dict[str, str]:
+    lines = (REPO / "envs" / file).read_text().splitlines()
     pins = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): version for name, version in pins}
 
@@ -27,7 +27,7 @@ def project() -> dict:
 
 
 def test_the_lock_satisfies_the_ranges():
-    pins = lock()
+    pins = lock() | lock("slurm.lock")
     ranges = [*project()["dependencies"], *(r for extra in project()["optional-dependencies"].values() for r in extra)]
     for requirement in map(Requirement, ranges):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement

@@ -96,8 +96,9 @@ def exact_fields(cls: type, text: str, what: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Experiment:
-    """A validated configuration: the product of its axes are the cells.
+    """A validated configuration for one machine: the product of its axes are the cells.
 
+    device_name: a text that the name of the device holds which cells are measured on; None: any may be.
     max_batch, divergence: whether these studies are done for each column of the tables.
     mixed_provenance: ``refuse`` or ``split`` records whose figures cannot stand in one column. baselines: paths of
     what stands beside the cells, by name.
@@ -116,6 +117,7 @@ class Experiment:
     divergence: bool = False
     mixed_provenance: str = "refuse"
     baselines: Mapping[str, str] = field(default_factory=dict)
+    device_name: str | None = None
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order a person expects to see them measured: as configured, batch size last."""
@@ -153,12 +155,13 @@ class Watch:
     """How a measurement is watched: none of it decides a figure.
 
     timeout_s: for each process of a cell. sample_hz: looks at device and machine. exclusive: ``warn`` or
-    ``fail`` where others use the GPU at the start.
+    ``fail`` where others use the GPU at the start. device_name: as in Experiment; "" is any.
     """
 
     timeout_s: float = 3600
     sample_hz: float = 2
     exclusive: str = "warn"
+    device_name: str = ""
 
 
 def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch_size: int | str) -> str:

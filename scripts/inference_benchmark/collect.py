@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import comparability, study_files
+from inference_benchmark import comparability, machine, study_files
 from inference_benchmark.cells import Cell, Experiment
 from inference_benchmark.record import RecordError, load_for
 from inference_benchmark.studies import ColumnStudy, about, possible_studies, studies
@@ -32,11 +32,18 @@ def load_records(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str
 
     def read(part: Any, load: Callable[[Any, Path], dict[str, Any]]) -> dict[str, Any] | None:
         try:
-            return load(part, Path(part.path))
+            document = load(part, Path(part.path))
         except (RecordError, StudyError) as error:
             problems.append(f"{part.path}: {error}")
         except OSError as error:
             problems.append(f"{part.path}: {error.strerror}")
+        else:
+            name, wanted = document["device"]["name"], experiment.device_name
+            if machine.is_called(name, wanted):
+                return document
+            problems.append(
+                f"{part.path}: measured on {name}; machines.{experiment.machine}.device_name asks for {wanted!r}"
+            )
         return None
 
     records = [read(cell, load_for) for cell in experiment.cells()]

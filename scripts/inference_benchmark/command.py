@@ -40,8 +40,9 @@ def main(
     parser.add_argument(
         "--exclusive", choices=["warn", "fail"], default=default.exclusive, help="where others use the GPU at the start"
     )
+    parser.add_argument("--device-name", default=default.device_name, help="what the name of the device has to hold")
     arguments = parser.parse_args()
-    watch = Watch(arguments.timeout_s, arguments.sample_hz, arguments.exclusive)
+    watch = Watch(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
     # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     finished = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,8 +30,8 @@ class ConfigError(ValueError):
         super().__init__("\n".join(self.problems))
 
 
-def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = ()) -> Experiment:
-    """The experiment that a configuration describes, on this machine.
+def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Experiment, ...]:
+    """The experiments that a configuration describes: one for each of its machines, else that on this machine.
 
     config: the merged mapping; files: the YAML files it came from, searched for keys given twice.
     Raises ConfigError with all problems found.
@@ -43,7 +44,12 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     experiment = None if errors else _resolve(config, problems)
     if problems or experiment is None:
         raise ConfigError(dict.fromkeys(problems))
-    return experiment
+    if config["machines"] is None:
+        return (experiment,)
+    return tuple(
+        replace(experiment, machine=label, device_name=known["device_name"])
+        for label, known in config["machines"].items()
+    )
 
 
 def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[jsonschema.ValidationError]:
@@ -69,14 +75,16 @@ def _holds_whole_float(value: Any) -> bool:
 
 
 def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | None:
-    """The experiment on this machine and its files; what stands against it is added to problems."""
+    """The experiment on this machine, or on the first of several; what stands against it is added to problems."""
     device = machine.detect_device() if config["device"] == "auto" else config["device"]
     grid = config["grid"][device]
     models, label = [], config["machine"]
     for name, path in _baselines(config).items():
         problems += [f"baselines.{name}: {problem}" for problem in sides.check(Path(path))]
     problems += _missing_packages(device, grid)
-    if label == "auto":
+    if config["machines"] is not None:
+        label = next(iter(config["machines"]))
+    elif label == "auto":
         try:
             label = machine.label(device)
         except LookupError as error:
@@ -123,6 +131,8 @@ def _baselines(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
+    if is_sound("machines") and config.get("machines") is not None:
+        yield from _machine_problems(config)
     models = config.get("models", {}) if is_sound("models") else {}
     for name, model in models.items():
         if is_sound("models", name):
@@ -147,6 +157,19 @@ def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
                 "grid.cpu.max_batch: true needs a memory_limit on a CPU, or the search would fill the memory of the "
                 "whole machine; set grid.cpu.memory_limit, or max_batch to false"
             )
+
+
+def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    if config.get("machine") != "auto":
+        yield f"machine: {show(config.get('machine'))} has no use beside machines; set auto, or machines to null"
+    if config.get("device") == "auto":
+        yield "device: auto is asked of the machine that runs Snakemake; beside machines set cuda or cpu"
+    folders = Counter(label.lower() for label in config["machines"])
+    for label in (label for label in config["machines"] if folders[label.lower()] > 1):
+        yield f"machines.{label}: the same folder as another one where file systems ignore capitals; rename it"
+    for label, known in config["machines"].items():
+        if known["slurm"]["gres"] and known["slurm"]["gpu_model"]:
+            yield f"machines.{label}.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null"
 
 
 def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:

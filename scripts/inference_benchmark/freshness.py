@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
 from inference_benchmark import sides
 from inference_benchmark.cells import Experiment
-from inference_benchmark.outputs import derived
+from inference_benchmark.outputs import derived, overall
 from inference_benchmark.studies import possible_studies
 
 
@@ -34,12 +35,21 @@ def inputs_digest(experiment: Experiment) -> str:
     return digest.hexdigest()
 
 
-def settle(experiment: Experiment, memory: Path = Path(".snakemake/metadata")) -> None:
+def settle(experiments: Sequence[Experiment], memory: Path = Path(".snakemake/metadata")) -> None:
     """Date derived files so that Snakemake makes them again if, and only if, their content is out of date.
 
     Where Snakemake has a memory of its own (it has run here before), files that are up to date by
     content are left alone, so that changed code and templates are noticed.
     """
+    remembers = memory.is_dir() and any(memory.iterdir())
+    for experiment in experiments:
+        _settle_one(experiment, remembers)
+    for path in map(Path, overall(experiments)):  # after what it is made from
+        if path.exists() and not remembers:
+            _date(path, None)
+
+
+def _settle_one(experiment: Experiment, remembers: bool) -> None:
     files = [path for path in map(Path, derived(experiment)) if path.exists()]
     if not files:
         return
@@ -49,10 +59,14 @@ def settle(experiment: Experiment, memory: Path = Path(".snakemake/metadata")) -
         noted = None
     if noted != inputs_digest(experiment):
         times = (1, 1)
-    elif not (memory.is_dir() and any(memory.iterdir())):
+    elif not remembers:
         times = None  # now
     else:
         return
     for path in files:
-        with suppress(PermissionError):  # somebody else's results, to look at
-            os.utime(path, times)
+        _date(path, times)
+
+
+def _date(path: Path, times: tuple[int, int] | None) -> None:
+    with suppress(PermissionError):  # somebody else's results, to look at
+        os.utime(path, times)

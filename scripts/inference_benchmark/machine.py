@@ -90,6 +90,11 @@ def label(device: str, environ: Mapping[str, str] = os.environ) -> str:
     return slug(shown[0].name)
 
 
+def is_called(name: str, part: str | None) -> bool:
+    """Whether a device's name holds a text, in capitals or not; every name holds None."""
+    return not part or part.lower() in name.lower()
+
+
 def slug(name: str) -> str:
     """Lower-case letters, digits and dashes: ``Intel(R) Xeon(R) CPU @ 2.30GHz`` -> ``intel-xeon``."""
     name = re.sub(r"\((r|tm)\)|\bcpu\b|\bprocessor\b|\b\d+-core\b|@.*$", " ", name.lower())

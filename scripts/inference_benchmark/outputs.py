@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inference_benchmark.cells import Experiment, workload_name
 
 #: Charts that have a place in a README, and how each is drawn.
@@ -15,6 +17,11 @@ def derived(experiment: Experiment) -> list[str]:
     folder = f"results/{experiment.machine}"
     files = [f"{folder}/{name}" for name in ("summary.csv", "provenance.json", "tables.md", "report.html")]
     return files + comparison_files(experiment) + chart_files(experiment)
+
+
+def overall(experiments: Sequence[Experiment]) -> list[str]:
+    """What rule all makes of several machines together."""
+    return ["results/report.html"] if len(experiments) > 1 else []
 
 
 def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md", "html")) -> list[str]:

@@ -34,6 +34,7 @@ class CellLines(logging.Handler):
         """planned: the cells and studies by the paths of their files."""
         super().__init__(logging.INFO)
         self.planned, self.write_line, self.clock = planned, write, clock
+        self.several = len({subject.machine for subject in planned.values()}) > 1
         self.total = self.done = 0
         self.began = clock()
         self.jobs: dict[int, tuple[Subject, str]] = {}
@@ -61,7 +62,8 @@ class CellLines(logging.Handler):
     def _line(self, subject: Subject, ending: str) -> None:
         self.done += 1
         left = self.total - self.done
-        line = f"[{self.done}/{self.total}] {subject.label}: {ending}"
+        machine = f"{subject.machine}: " if self.several else ""
+        line = f"[{self.done}/{self.total}] {machine}{subject.label}: {ending}"
         if left > 0:
             seconds_left = (self.clock() - self.began) / self.done * left
             line += f", {left} left, about {format_duration(seconds_left)}"

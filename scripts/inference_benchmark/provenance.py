@@ -45,10 +45,15 @@ def device(gpu: machine.Gpu | None) -> dict[str, Any]:
     }
 
 
+def node_name() -> str:
+    """What the scheduler calls this machine, else its host name."""
+    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+
+
 def host() -> dict[str, Any]:
     """Facts of the machine around the device."""
     return {
-        "name": socket.gethostname(),
+        "name": node_name(),
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "cpu": machine.cpu_name(),

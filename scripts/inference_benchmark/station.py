@@ -66,6 +66,7 @@ def occupy(subject: Subject, watch: Watch) -> Iterator[Station]:
     """A device for a subject, held by nobody else until the block is left. Raises MeasurementError, OSError."""
     gpus = _gpus(subject)
     with lease.hold(gpus) if gpus else nullcontext(None) as gpu:
+        _check_device(gpu, subject, watch)
         yield Station(subject, watch, gpu, _busy(gpu, watch))
 
 
@@ -91,6 +92,17 @@ def _gpus(subject: Subject) -> list[Gpu]:
             f"(NVML lists {len(listed)}, CUDA_VISIBLE_DEVICES is {shown})"
         )
     return gpus
+
+
+def _check_device(gpu: Gpu | None, subject: Subject, watch: Watch) -> None:
+    """Raises MeasurementError where this is other hardware than the machine's label stands for."""
+    name = gpu.name if gpu else machine.cpu_name()
+    if not machine.is_called(name, watch.device_name):
+        where = provenance.node_name()
+        raise MeasurementError(
+            f"this is {name} on {where}, and machines.{subject.machine}.device_name asks for "
+            f"{watch.device_name!r}; nothing was measured"
+        )
 
 
 def _busy(gpu: Gpu | None, watch: Watch) -> str | None:
