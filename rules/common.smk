@@ -16,19 +16,17 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 sys.modules.setdefault("pandas", None)
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
+from inference_benchmark.attempts import Ledger
 from inference_benchmark.cells import Watch, record_path
-from inference_benchmark.config import ConfigError, load
+from inference_benchmark.config import ConfigError, load, slurm_requests
 from inference_benchmark.freshness import settle
 from inference_benchmark.outputs import chart_files, comparison_files, derived, overall
 from inference_benchmark.progress import attach
 from inference_benchmark.studies import possible_studies, studies
 
+SCHEMA = yaml.load(Path(workflow.basedir, "config.schema.yaml").read_text(), yaml.CSafeLoader)
 try:
-    EXPERIMENTS = load(
-        config,
-        yaml.load(Path(workflow.basedir, "config.schema.yaml").read_text(), yaml.CSafeLoader),
-        files=[Path(path) for path in workflow.configfiles],
-    )
+    EXPERIMENTS = load(config, SCHEMA, files=[Path(path) for path in workflow.configfiles])
 except ConfigError as error:
     raise WorkflowError("the configuration cannot be used:", *error.problems) from None
 
@@ -40,10 +38,27 @@ RECORDS = list(CELLS)
 STUDIES = [study.path for experiment in EXPERIMENTS for study in studies(experiment)]
 POSSIBLE_STUDIES = {study.path: study for experiment in EXPERIMENTS for study in possible_studies(experiment)}
 ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
+# What jobs ask Slurm for, by machine; empty where none is named.
+SLURM = slurm_requests(config, SCHEMA)
+# The cells that share a job of Slurm, so many as come one after the other in the configuration.
+JOBS = {
+    cell.path: f"{experiment.machine}-{index // SLURM[experiment.machine]['cells_per_job']}"
+    for experiment in EXPERIMENTS
+    if experiment.machine in SLURM and SLURM[experiment.machine]["cells_per_job"] > 1
+    for index, cell in enumerate(experiment.cells())
+}
+# Under this name profiles/slurm lets them be put together.
+workflow.parent_groupids.update(dict.fromkeys(JOBS.values(), "cells"))
 
 if workflow.is_main_process:
     settle(EXPERIMENTS)
-    attach(logger, {**CELLS, **POSSIBLE_STUDIES}, terse=not workflow.dryrun)
+    attach(
+        logger,
+        {**CELLS, **POSSIBLE_STUDIES},
+        Ledger(forget=lambda path: workflow.persistence.cleanup_backup(path)),
+        retries=lambda: workflow.execution_settings.retries,
+        terse=not workflow.dryrun,
+    )
 
 
 wildcard_constraints:
@@ -76,8 +91,16 @@ def study_json(wildcards, output):
     return POSSIBLE_STUDIES[output[0]].to_json()
 
 
+def cells_of_a_job(wildcards):
+    """A name that cells have in common that share a job of Slurm; None where each has its own."""
+    return JOBS.get(record_path(**wildcards))
+
+
 def cell_priority(wildcards):
     """Higher for cells that come earlier in the configuration."""
+    if workflow.remote_exec:
+        # Snakemake does not hand its keep-going on to jobs, and reads it after this.
+        workflow.execution_settings.keep_going = True
     return ORDER[record_path(**wildcards)]
 
 
@@ -116,6 +139,11 @@ def watch(wildcards):
     )
 
 
+def which_attempt(wildcards, attempt):
+    """1 for a job that is not tried again."""
+    return attempt
+
+
 def asked_of_slurm(key, per_attempt=False):
     """What a job of a machine asks Slurm for: the value of a key of machines.LABEL.slurm, nothing where it is null.
 
@@ -123,7 +151,7 @@ def asked_of_slurm(key, per_attempt=False):
     """
 
     def value(wildcards, attempt):
-        asked = config["machines"][wildcards.machine]["slurm"][key]
+        asked = SLURM[wildcards.machine][key]
         return asked * attempt if per_attempt else asked
 
     return value
@@ -140,5 +168,5 @@ ON_A_NODE = {
     "mem_mb": asked_of_slurm("mem_mb", per_attempt=True),
     "runtime": asked_of_slurm("runtime_minutes", per_attempt=True),
 }
-if config["machines"] is None:
+if not SLURM:
     ON_A_NODE = {}

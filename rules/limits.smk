@@ -12,6 +12,7 @@ rule ceilings:
     resources:
         **ON_A_NODE,
         gpu=1,
+        attempt=which_attempt,
     params:
         study=study_json,
         watch=watch,
@@ -23,6 +24,7 @@ rule ceilings:
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
         " --device-name={params.watch.device_name:q}"
+        " --attempt {resources.attempt}"
         " 2> {log:q}"
 
 
@@ -43,6 +45,7 @@ rule max_batch:
     resources:
         **ON_A_NODE,
         gpu=1,
+        attempt=which_attempt,
     params:
         study=study_json,
         watch=watch,
@@ -54,6 +57,7 @@ rule max_batch:
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
         " --device-name={params.watch.device_name:q}"
+        " --attempt {resources.attempt}"
         " 2> {log:q}"
 
 
@@ -71,6 +75,7 @@ rule divergence:
     resources:
         **ON_A_NODE,
         gpu=1,
+        attempt=which_attempt,
     params:
         study=study_json,
         watch=watch,
@@ -82,4 +87,5 @@ rule divergence:
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
         " --device-name={params.watch.device_name:q}"
+        " --attempt {resources.attempt}"
         " 2> {log:q}"

@@ -9,12 +9,15 @@ rule measure:
     log:
         "logs/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.log",
     priority: cell_priority
+    group:
+        cells_of_a_job
     conda:
         "../envs/benchmark.yaml"
     resources:
         **ON_A_NODE,
         # The slot to measure in, on a machine without a GPU too: cells side by side would slow each other.
         gpu=1,
+        attempt=which_attempt,
     params:
         cell=cell_json,
         watch=watch,
@@ -26,4 +29,5 @@ rule measure:
         " --sample-hz {params.watch.sample_hz}"
         " --exclusive {params.watch.exclusive}"
         " --device-name={params.watch.device_name:q}"
+        " --attempt {resources.attempt}"
         " 2> {log:q}"

@@ -7,6 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
+from inference_benchmark import files
 from inference_benchmark.cells import CellError, Experiment
 from inference_benchmark.cli import fail, run
 from inference_benchmark.collect import CollectError, load_records, provenance_of
@@ -32,9 +33,9 @@ def main() -> int:
             "nothing was changed. To make these files again, each old one kept beside the new: "
             "snakemake --forcerun PATH ..."
         )
-    summarise(records, studies).to_csv(arguments.summary, index=False)
+    files.write(summarise(records, studies).to_csv(index=False), arguments.summary)
     provenance = {"inputs_sha256": inputs_digest(experiment)} | provenance_of(experiment, records)
-    arguments.provenance.write_text(json.dumps(provenance, indent=1) + "\n")
+    files.write(json.dumps(provenance, indent=1) + "\n", arguments.provenance)
     return 0
 
 

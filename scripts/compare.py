@@ -17,7 +17,7 @@ import re
 import sys
 from pathlib import Path
 
-from inference_benchmark import comparison_text, sides
+from inference_benchmark import comparison_text, files, sides
 from inference_benchmark.cli import fail, run
 from inference_benchmark.comparison import SUBJECTS, compare, regressions
 from inference_benchmark.page import render
@@ -60,12 +60,13 @@ def main() -> int:
             fail(problem)
         return 1
     if arguments.json:
-        arguments.json.write_text(json.dumps(found.to_document(), indent=1) + "\n")
+        files.write(json.dumps(found.to_document(), indent=1) + "\n", arguments.json)
     if arguments.markdown:
-        arguments.markdown.write_text(comparison_text.to_markdown(found))
+        files.write(comparison_text.to_markdown(found), arguments.markdown)
     if arguments.html:
         title, parts = comparison_text.title(found), list(comparison_text.parts(found))
-        arguments.html.write_text(render(arguments.template, scripts=False, title=title, parts=parts))
+        page = render(arguments.template, scripts=False, title=title, parts=parts)
+        files.write(page, arguments.html)
     if not (arguments.json or arguments.markdown or arguments.html):
         sys.stdout.write(comparison_text.to_markdown(found))
     if arguments.fail_on_regression is None:

@@ -7,6 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
+from inference_benchmark import files
 from inference_benchmark.cli import fail, run
 from inference_benchmark.comparison import read_all
 from inference_benchmark.provenance import sentence
@@ -39,7 +40,7 @@ def main() -> int:
     if arguments.check:
         return fail(f"{arguments.readme} is out of date; run: snakemake readme") if after != before else 0
     if after != before:
-        arguments.readme.write_text(after)
+        files.write(after, arguments.readme)
     return 0
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas
 
+from inference_benchmark import files
 from inference_benchmark.cli import run
 from inference_benchmark.comparison import read_all
 from inference_benchmark.report import render
@@ -26,7 +27,7 @@ def main() -> int:
     summary = pandas.concat([read_summary(path) for path in arguments.summary], ignore_index=True)
     provenances = [json.loads(path.read_text()) for path in arguments.provenance]
     page = render(summary, provenances, arguments.template, read_all(arguments.comparison))
-    arguments.output.write_text(page)
+    files.write(page, arguments.output)
     return 0
 
 

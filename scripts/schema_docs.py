@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,9 @@ def rows(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "") ->
         at = f"{where}.{key}" if where else key
         sub = resolved(sub, root)
         if "description" in sub:
-            yield at, allowed(sub, root), sub["description"]
+            default = sub.get("default", {})
+            says = "" if isinstance(default, dict) else f" Default: `{json.dumps(default)}`."
+            yield at, allowed(sub, root), sub["description"] + says
         yield from _inside(sub, root, at)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from inference_benchmark import files
 from inference_benchmark.cli import run
 from inference_benchmark.comparison import read_all
 from inference_benchmark.summary import read_summary
@@ -18,7 +19,7 @@ def main() -> int:
     parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="where the Markdown goes")
     arguments = parser.parse_args()
-    arguments.output.write_text(document(read_summary(arguments.summary), read_all(arguments.comparison)))
+    files.write(document(read_summary(arguments.summary), read_all(arguments.comparison)), arguments.output)
     return 0
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from conftest import make_cell
 from inference_benchmark import metrics, progress
+from inference_benchmark.attempts import Ledger
 from inference_benchmark.cells import Cell, CellError, Experiment, difference
 from inference_benchmark.readme import BEGIN, END, MarkerError, insert
 from inference_benchmark.statistics import Estimate
@@ -173,9 +174,8 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     oom = {"outcome": "oom", "reason": {"phase": "warm-up"}}
     (tmp_path / cells[0].path).write_text(json.dumps(ok))
     (tmp_path / cells[1].path).write_text(json.dumps(oom))
-    (tmp_path / "x.log").write_text("measure.py: timeout during measure: no end after 5 s\n")
     lines, now = [], [100.0]
-    handler = progress.CellLines({cell.path: cell for cell in cells}, lines.append, lambda: now[0])
+    handler = progress.CellLines({c.path: c for c in cells}, Ledger(), lambda: 0, lines.append, lambda: now[0])
 
     def tell(kind, **facts):
         record = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
@@ -184,16 +184,20 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
 
     tell("run_info", stats={"measure": 3, "total": 7})
     for jobid, cell in enumerate(cells):
-        tell("job_info", jobid=jobid, rule_name="measure", log=["x.log"], output=[f"{cell.path} (update)"])
-    tell("job_info", jobid=9, rule_name="collect", log=[], output=[])
+        tell("job_info", jobid=jobid, rule_name="measure", output=[f"{cell.path} (update)"])
+    tell("job_info", jobid=9, rule_name="collect", output=[])
     now[0] += 10
     tell("job_finished", job_id=0)
     tell("job_finished", job_id=9)
     now[0] += 10
     tell("job_finished", job_id=1)
-    tell("job_error", jobid=2)
+    log = tmp_path / "logs/box/tiny/prompt4-new8/fake/fp32/batch-4.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("measure.py: timeout during measure: no end after 5 s; not tried again\n")
+    tell("job_error", jobid=2, aux={}, log=[log], rule_msg=None)
     assert lines == [
         "[1/3] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s ± 0.0% (drift, gpu-shared), 2 left, about 20 s\n",
         "[2/3] tiny prompt4-new8 fake fp32 batch 2: oom during warm-up, 1 left, about 10 s\n",
-        "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed (timeout), see x.log\n",
+        "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-4.log\n",
+        "    measure.py: timeout during measure: no end after 5 s; not tried again\n",
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
@@ -167,6 +168,11 @@ class Watch:
 def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch_size: int | str) -> str:
     """Where the record of a cell stands; the output of rule measure."""
     return f"{column_folder(machine, model, workload, engine, precision)}/batch-{batch_size}.json"
+
+
+def log_path(path: str) -> Path:
+    """The log of the job whose output this is; the log of rule measure and of the studies."""
+    return Path("logs", *Path(path).with_suffix(".log").parts[1:])
 
 
 def column_folder(machine: str, model: str, workload: str, engine: str, precision: str) -> str:

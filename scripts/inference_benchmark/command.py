@@ -8,13 +8,13 @@ import signal
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-from inference_benchmark import files
+from inference_benchmark import attempts, files
 from inference_benchmark.cells import Cell, CellError, Watch
 from inference_benchmark.checkpoint import CheckpointError
 from inference_benchmark.cli import fail
-from inference_benchmark.station import MeasurementError, MeasurementTimeout, Subject
+from inference_benchmark.station import CellFailure, MeasurementError, MeasurementTimeout, Subject
 
 TIMED_OUT = 124  # as timeout(1)
 
@@ -41,19 +41,29 @@ def main(
         "--exclusive", choices=["warn", "fail"], default=default.exclusive, help="where others use the GPU at the start"
     )
     parser.add_argument("--device-name", default=default.device_name, help="what the name of the device has to hold")
+    parser.add_argument("--attempt", type=int, default=1, help="which it is, where a job is tried again")
     arguments = parser.parse_args()
     watch = Watch(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
     # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    signal.signal(signal.SIGTERM, _terminated)
+    earlier = attempts.earlier(arguments.output, arguments.attempt)
+    if earlier and earlier[-1].finished:
+        print(f"attempt {earlier[-1].attempt} has left the record; nothing to do", file=sys.stderr)
+        return 0
+    if earlier and earlier[-1].final:
+        print(Path(earlier[-1].log).read_text(errors="replace"), end="", file=sys.stderr)
+        return 1
     finished = None
     try:
         subject = parse(arguments.subject)
         files.check_writable(arguments.output)
         finished = do(subject, watch)
+        if earlier:
+            finished["attempts"] = [attempt.for_record() for attempt in earlier]
         write(finished, arguments.output)
-    except MeasurementTimeout as error:
-        fail(str(error))
-        return TIMED_OUT
+    except CellFailure as error:
+        fail(f"{error}{attempts.FINAL}")
+        return TIMED_OUT if isinstance(error, MeasurementTimeout) else 1
     except (CellError, CheckpointError, MeasurementError) as error:
         return fail(str(error))
     except OSError as error:
@@ -64,3 +74,8 @@ def main(
         return 128 + signal.SIGINT
     print(f"{subject.label}: {words(finished)}", file=sys.stderr)
     return 0
+
+
+def _terminated(*_: object) -> NoReturn:
+    fail("ended by SIGTERM; nothing is recorded")
+    sys.exit(128 + signal.SIGTERM)

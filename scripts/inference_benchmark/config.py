@@ -52,6 +52,13 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     )
 
 
+def slurm_requests(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the jobs of each machine of a checked configuration ask Slurm for: what it says, else the defaults."""
+    known = schema["properties"]["machines"]["additionalProperties"]["properties"]["slurm"]["properties"]
+    defaults = {key: sub["default"] for key, sub in known.items()}
+    return {label: defaults | asked["slurm"] for label, asked in (config["machines"] or {}).items()}
+
+
 def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[jsonschema.ValidationError]:
     """All that breaks the schema, in the order of the keys."""
     # Each start of Snakemake pays for this: fastjsonschema says yes in a fraction of the time that
@@ -168,7 +175,7 @@ def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for label in (label for label in config["machines"] if folders[label.lower()] > 1):
         yield f"machines.{label}: the same folder as another one where file systems ignore capitals; rename it"
     for label, known in config["machines"].items():
-        if known["slurm"]["gres"] and known["slurm"]["gpu_model"]:
+        if known["slurm"].get("gres") and known["slurm"].get("gpu_model"):
             yield f"machines.{label}.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null"
 
 

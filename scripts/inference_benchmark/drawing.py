@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import altair
 
+from inference_benchmark import files
 from inference_benchmark.charts import FRONTIER, LIMIT, MEMORY, Chart, Picture
 from inference_benchmark.metrics import interval_columns
 
@@ -83,8 +84,8 @@ def save(chart: Chart, shown: Picture, look: Look, stem: Path) -> None:
     import vl_convert
 
     spec = with_data(definition(chart, shown, look), shown.points) | {"background": look.paper}
-    stem.with_name(f"{stem.name}.svg").write_text(vl_convert.vegalite_to_svg(spec))
-    stem.with_name(f"{stem.name}.png").write_bytes(vl_convert.vegalite_to_png(spec, scale=2))
+    files.write(vl_convert.vegalite_to_svg(spec), stem.with_name(f"{stem.name}.svg"))
+    files.write(vl_convert.vegalite_to_png(spec, scale=2), stem.with_name(f"{stem.name}.png"))
 
 
 # -- panels ----------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Files of measurements: written whole or not at all, and never over one another."""
+"""Files, written whole or not at all; those of measurements never over one another."""
 
 from __future__ import annotations
 
@@ -18,28 +18,36 @@ def check_writable(path: Path) -> None:
         probe.flush()
 
 
-def write_json(document: Mapping[str, Any], path: Path) -> None:
-    """Write a file whole or not at all; an earlier one there is kept beside it.
+def write(content: str | bytes, path: Path, keep_earlier: bool = False) -> None:
+    """Write a file whole or not at all. keep_earlier: what stood there is set aside, not lost.
 
     Raises OSError with nothing left behind but what was there.
     """
-    text = json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n"
+    content = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():  # /dev/stdout and its like
+        path.write_bytes(content)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     unfinished = Path(name)
     try:
-        with os.fdopen(descriptor, "w") as stream:
-            stream.write(text)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         unfinished.chmod(0o666 & ~_umask())
-        if path.exists():
+        if keep_earlier and path.exists():
             set_aside(path)
         unfinished.replace(path)
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_json(document: Mapping[str, Any], path: Path) -> None:
+    """Write a measurement, as write does; an earlier one there is kept beside it."""
+    write(json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n", path, keep_earlier=True)
 
 
 def set_aside(path: Path) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +10,14 @@ from typing import Any
 
 import pandas
 
-from inference_benchmark import report, sides, study_files, summary, tables
-from inference_benchmark.cells import Cell, Experiment
+from inference_benchmark import files, report, sides, study_files, summary, tables
+from inference_benchmark.attempts import last_words
+from inference_benchmark.cells import Cell, Experiment, log_path
 from inference_benchmark.collect import provenance_of
 from inference_benchmark.comparison import Comparison, compare
 from inference_benchmark.record import RecordError, load_for
 from inference_benchmark.studies import possible_studies
 from inference_benchmark.study_files import StudyError
-
-#: What a script of ours says last when it fails, and what an exception ends with.
-_LAST_WORDS = re.compile(r"^(?:\w+\.py: |\w*(?:Error|Exception|Interrupt)\b).*", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -44,11 +41,11 @@ class Preview:
 
     def write(self, folder: Path, template: Path) -> None:
         """summary.csv, tables.md and report.html of what there is."""
-        self.rows.to_csv(folder / "summary.csv", index=False)
+        files.write(self.rows.to_csv(index=False), folder / "summary.csv")
         text = tables.document(self.rows, self.beside)
-        (folder / "tables.md").write_text("\n\n".join([self.line, *self.unused, text]))
+        files.write("\n\n".join([self.line, *self.unused, text]), folder / "tables.md")
         page = report.render(self.rows, [self.provenance], template, self.beside, notes=[self.line, *self.unused])
-        (folder / "report.html").write_text(page)
+        files.write(page, folder / "report.html")
 
 
 def look(experiment: Experiment) -> Preview:
@@ -88,9 +85,8 @@ def look(experiment: Experiment) -> Preview:
 
 def _why_missing(cell: Cell) -> tuple[str, str]:
     """(outcome, reason) of a cell without a record: its log knows whether it failed."""
-    log = Path("logs", *Path(cell.path).with_suffix(".log").parts[1:])
-    try:
-        words = _LAST_WORDS.findall(log.read_text(errors="replace"))
-    except OSError:
+    log = log_path(cell.path)
+    if not log.exists():
         return "missing", ""
-    return ("failed", f"{log}: {words[-1]}") if words else ("missing", f"begun; {log}")
+    words = last_words(log)
+    return ("failed", f"{log}: {words}") if words else ("missing", f"begun; {log}")

@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import evidence, machine
+from inference_benchmark import evidence, machine, slurm
 
 #: Packages whose version can change a figure.
 PACKAGES = (
@@ -47,13 +47,14 @@ def device(gpu: machine.Gpu | None) -> dict[str, Any]:
 
 def node_name() -> str:
     """What the scheduler calls this machine, else its host name."""
-    return os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+    return slurm.node_name() or socket.gethostname()
 
 
 def host() -> dict[str, Any]:
     """Facts of the machine around the device."""
     return {
         "name": node_name(),
+        "job": slurm.job_id(),
         "system": f"{platform.system()} {platform.release()}",
         "architecture": platform.machine(),
         "cpu": machine.cpu_name(),

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from inference_benchmark import conditions, engines, evidence, lease, machine, provenance
+from inference_benchmark import conditions, engines, evidence, lease, machine, provenance, slurm
 from inference_benchmark.cells import Cell, Watch
 from inference_benchmark.machine import Gpu
 from inference_benchmark.studies import Ceilings, ColumnStudy
+from inference_benchmark.units import format_bytes
 from inference_benchmark.worker_process import Story, WorkerProcess
 
 Subject = Cell | ColumnStudy | Ceilings
@@ -24,7 +25,11 @@ class MeasurementError(RuntimeError):
     """It could not be measured and memory is not the reason; the message says what happened."""
 
 
-class MeasurementTimeout(MeasurementError):
+class CellFailure(MeasurementError):
+    """The cell itself is at fault, whatever the machine: another attempt would end the same way."""
+
+
+class MeasurementTimeout(CellFailure):
     """A worker had not ended when its time was up, and was killed."""
 
 
@@ -150,8 +155,15 @@ def classify(
         told = {key: end[key] for key in ("phase", "exception_type", "message")}
         return "oom", {**reason, **told, "limit": limit(subject, origin)}
     if outcome == "error":
-        raise MeasurementError(f"{end['exception_type']} during {story.phase}: {end['message']}")
+        raise CellFailure(f"{end['exception_type']} during {story.phase}: {end['message']}")
     killed_for_memory = [group for group, count in kills_after.items() if count > kills_before.get(group, count)]
+    granted = origin.get("host", {}).get("memory_limit") if slurm.job_id() else None
+    if story.returncode == -signal.SIGKILL and killed_for_memory and granted:
+        # What the job was granted is no property of the machine: with more, the cell may fit.
+        raise MeasurementError(
+            f"killed for memory during {story.phase}: the job has {format_bytes(granted['bytes'])} of the host's"
+            f"; ask for more with machines.{subject.machine}.slurm.mem_mb"
+        )
     if story.returncode == -signal.SIGKILL and killed_for_memory:
         return "oom", {
             **reason,

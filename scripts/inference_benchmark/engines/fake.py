@@ -11,7 +11,7 @@ FAKE_ENGINE in the environment, JSON, makes it misbehave:
 ``fault``: error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call), kill,
 hang or hog, in generate;
 ``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault;
-``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault.
+``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault; ``once``: a file; the fault that makes it is the last.
 """
 
 from __future__ import annotations
@@ -110,6 +110,8 @@ class FakeEngine(Engine):
 
     def _fault(self, batch: int) -> str | None:
         due = self.calls > self.behaviour.get("after", 0) and self.behaviour.get("on_batch", batch) == batch
+        if due and "once" in self.behaviour:
+            due = self._makes(self.behaviour["once"])
         return self.behaviour.get("fault") if due else None
 
     def _misbehave(self, fault: str | None) -> None:
