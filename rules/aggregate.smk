@@ -27,10 +27,11 @@ rule collect:
     conda:
         "../envs/benchmark.yaml"
     params:
+        file=experiment_file,
         experiment=experiment_json,
     shell:
         "python scripts/collect.py"
-        " --experiment {params.experiment:q}"
+        " --experiment {params.file:q}"
         " --summary {output.summary:q}"
         " --provenance {output.provenance:q}"
         " 2> {log:q}"

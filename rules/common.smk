@@ -1,5 +1,6 @@
 # The only Python among the rules: the configuration becomes the cells that the rules are about.
 
+import gc
 import os
 import re
 import sys
@@ -20,7 +21,7 @@ from inference_benchmark.attempts import Ledger
 from inference_benchmark.cells import Watch, record_path
 from inference_benchmark.config import ConfigError, load, slurm_requests
 from inference_benchmark.freshness import settle
-from inference_benchmark.outputs import chart_files, comparison_files, derived, overall
+from inference_benchmark.outputs import chart_files, charts_of, comparison_files, derived, overall
 from inference_benchmark.progress import attach
 from inference_benchmark.studies import possible_studies, studies
 
@@ -38,6 +39,13 @@ RECORDS = list(CELLS)
 STUDIES = [study.path for experiment in EXPERIMENTS for study in studies(experiment)]
 POSSIBLE_STUDIES = {study.path: study for experiment in EXPERIMENTS for study in possible_studies(experiment)}
 ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
+# How a measurement is watched. Snakemake compares only values of built-in types: a changed time-out measures nothing
+# again.
+WATCH = Watch(
+    timeout_s=config["watch"]["timeout_seconds"],
+    sample_hz=config["watch"]["sample_hz"],
+    exclusive=config["watch"]["exclusive"],
+)
 # What jobs ask Slurm for, by machine; empty where none is named.
 SLURM = slurm_requests(config, SCHEMA)
 # The cells that share a job of Slurm, so many as come one after the other in the configuration.
@@ -52,6 +60,8 @@ workflow.parent_groupids.update(dict.fromkeys(JOBS.values(), "cells"))
 
 if workflow.is_main_process:
     settle(EXPERIMENTS)
+    for experiment in EXPERIMENTS:
+        experiment.save()
     attach(
         logger,
         {**CELLS, **POSSIBLE_STUDIES},
@@ -59,6 +69,9 @@ if workflow.is_main_process:
         retries=lambda: workflow.execution_settings.retries,
         terse=not workflow.dryrun,
     )
+
+# What there is by now stays. Not to look at it again and again for garbage saves a tenth of a start with many cells.
+gc.freeze()
 
 
 wildcard_constraints:
@@ -122,26 +135,23 @@ def all_comparisons(wildcards):
 
 
 def experiment_json(wildcards):
-    """The whole experiment of a machine as one text, from which its cells follow."""
+    """The whole experiment of a machine as one text: a change of any setting is a changed parameter."""
     return BY_MACHINE[wildcards.machine].to_json()
 
 
-def watch(wildcards):
-    """How a measurement is watched, and which device it has to be on.
-
-    Snakemake compares only values of built-in types: a changed time-out measures nothing again.
-    """
-    return Watch(
-        timeout_s=config["watch"]["timeout_seconds"],
-        sample_hz=config["watch"]["sample_hz"],
-        exclusive=config["watch"]["exclusive"],
-        device_name=BY_MACHINE[wildcards.machine].device_name or "",
-    )
+def experiment_file(wildcards):
+    """The file with that text, from which the cells follow."""
+    return str(BY_MACHINE[wildcards.machine].path)
 
 
 def which_attempt(wildcards, attempt):
     """1 for a job that is not tried again."""
     return attempt
+
+
+def one_gpu(wildcards):
+    """1; 0 where Slurm is asked for the GPU by the name of a generic resource, and must not be twice."""
+    return 0 if SLURM and SLURM[wildcards.machine]["gres"] else 1
 
 
 def asked_of_slurm(key, per_attempt=False):
@@ -157,6 +167,11 @@ def asked_of_slurm(key, per_attempt=False):
     return value
 
 
+def watch_of_machine(wildcards):
+    """How a measurement is watched, and which device it has to be on."""
+    return replace(WATCH, device_name=BY_MACHINE[wildcards.machine].device_name or "")
+
+
 # What a job that takes a device asks for, besides the device itself.
 ON_A_NODE = {
     "slurm_partition": asked_of_slurm("partition"),
@@ -168,5 +183,6 @@ ON_A_NODE = {
     "mem_mb": asked_of_slurm("mem_mb", per_attempt=True),
     "runtime": asked_of_slurm("runtime_minutes", per_attempt=True),
 }
+# Where no machine is named, there is nothing to ask for each job: with thousands of them, that takes time.
 if not SLURM:
-    ON_A_NODE = {}
+    ON_A_NODE, watch_of_machine = {}, WATCH

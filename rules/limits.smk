@@ -11,11 +11,11 @@ rule ceilings:
         "../envs/benchmark.yaml"
     resources:
         **ON_A_NODE,
-        gpu=1,
+        gpu=one_gpu,
         attempt=which_attempt,
     params:
         study=study_json,
-        watch=watch,
+        watch=watch_of_machine,
     shell:
         "python scripts/ceilings.py"
         " --study {params.study:q}"
@@ -44,11 +44,11 @@ rule max_batch:
         "../envs/benchmark.yaml"
     resources:
         **ON_A_NODE,
-        gpu=1,
+        gpu=one_gpu,
         attempt=which_attempt,
     params:
         study=study_json,
-        watch=watch,
+        watch=watch_of_machine,
     shell:
         "python scripts/max_batch.py"
         " --study {params.study:q}"
@@ -74,11 +74,11 @@ rule divergence:
         "../envs/benchmark.yaml"
     resources:
         **ON_A_NODE,
-        gpu=1,
+        gpu=one_gpu,
         attempt=which_attempt,
     params:
         study=study_json,
-        watch=watch,
+        watch=watch_of_machine,
     shell:
         "python scripts/divergence.py"
         " --study {params.study:q}"

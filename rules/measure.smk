@@ -16,11 +16,11 @@ rule measure:
     resources:
         **ON_A_NODE,
         # The slot to measure in, on a machine without a GPU too: cells side by side would slow each other.
-        gpu=1,
+        gpu=one_gpu,
         attempt=which_attempt,
     params:
         cell=cell_json,
-        watch=watch,
+        watch=watch_of_machine,
     shell:
         "python scripts/measure.py"
         " --cell {params.cell:q}"

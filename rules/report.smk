@@ -6,20 +6,20 @@ localrules:
 
 
 rule charts:
-    """The charts for a README, of every model and workload: light and dark, SVG and PNG."""
+    """The charts for a README, of one model and workload: light and dark, SVG and PNG."""
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(ANY_MACHINE, ("json",)),
         code=["scripts/inference_benchmark/charts.py", "scripts/inference_benchmark/drawing.py"],
     output:
         report(
-            chart_files(ANY_MACHINE),
+            charts_of("{machine}", "{model}", "{workload}"),
             caption="../report/charts.rst",
             category="Charts",
-            labels={"machine": "{machine}"},
+            labels={"machine": "{machine}", "model": "{model}", "workload": "{workload}"},
         ),
     log:
-        "logs/{machine}/charts.log",
+        "logs/{machine}/charts/{model}-{workload}.log",
     conda:
         "../envs/benchmark.yaml"
     params:
@@ -27,6 +27,8 @@ rule charts:
     shell:
         "python scripts/charts.py"
         " --summary {input.summary:q}"
+        " --model {wildcards.model:q}"
+        " --workload {wildcards.workload:q}"
         " --comparison {input.comparisons:q}"
         " --folder {params.folder:q}"
         " 2> {log:q}"
@@ -101,7 +103,7 @@ rule preview:
     conda:
         "../envs/benchmark.yaml"
     params:
-        experiments=[experiment.to_json() for experiment in EXPERIMENTS],
+        experiments=[str(experiment.path) for experiment in EXPERIMENTS],
         folders=expand("results/{machine}/preview", machine=BY_MACHINE),
     shell:
         "python scripts/preview.py"

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 from pathlib import Path
 
@@ -17,12 +18,13 @@ from inference_benchmark.summary import summarise
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, metavar="JSON", help="the experiment, as Snakemake prints it")
+    parser.add_argument("--experiment", required=True, type=Path, metavar="FILE", help="as Snakemake prints it")
     parser.add_argument("--summary", required=True, type=Path, help="where the CSV goes")
     parser.add_argument("--provenance", required=True, type=Path, help="where the facts of the records go, as JSON")
     arguments = parser.parse_args()
+    gc.disable()  # all that is read is needed to the end
     try:
-        experiment = Experiment.from_json(arguments.experiment)
+        experiment = Experiment.from_json(arguments.experiment.read_text())
         records, studies = load_records(experiment)
     except CellError as error:
         return fail(str(error))

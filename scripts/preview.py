@@ -16,14 +16,21 @@ from inference_benchmark.cli import fail, run
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, nargs="+", metavar="JSON", help="the experiment of each machine")
+    parser.add_argument(
+        "--experiment",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="FILE",
+        help="one for each machine",
+    )
     parser.add_argument("--template", required=True, type=Path, help="the report's Jinja template")
     parser.add_argument(
         "--folder", required=True, nargs="+", type=Path, help="where its tables, report and summary.csv go"
     )
     arguments = parser.parse_args()
     try:
-        experiments = [Experiment.from_json(text) for text in arguments.experiment]
+        experiments = [Experiment.from_json(path.read_text()) for path in arguments.experiment]
     except CellError as error:
         return fail(str(error))
     for experiment, folder in zip(experiments, arguments.folder, strict=True):

@@ -11,7 +11,7 @@ import yaml
 
 from conftest import REPO
 from inference_benchmark import architecture, engines, machine
-from inference_benchmark.config import ConfigError, load
+from inference_benchmark.config import ConfigError, load, slurm_requests
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
@@ -294,6 +294,26 @@ def test_what_contradicts_machines_is_named():
         "machines.A100: the same folder as another one where file systems ignore capitals; rename it",
         "machines.a100.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null",
     ]
+
+
+def test_a_path_that_cannot_be_handed_to_a_job_is_named(monkeypatch, tmp_path):
+    (tmp_path / "it's").mkdir()
+    monkeypatch.chdir(tmp_path / "it's")
+    (line,) = problems(lambda config: config.update(device="cuda", baselines={}, machines={"a100": MACHINE}))
+    assert line == f"machines: the path {tmp_path}/it's cannot be handed to a job, for the ' in it; rename or move it"
+
+
+def test_what_is_not_said_of_slurm_has_defaults():
+    machines = {"a100": MACHINE, "h200": {"device_name": None, "slurm": {"gres": "gpu:h200:1", "cpus": 2}}}
+    config = copy.deepcopy(CONFIG) | {"device": "cuda", "machines": machines}
+    assert len(load(config, SCHEMA)) == 2
+    requests = slurm_requests(config, SCHEMA)
+    assert requests["a100"] == MACHINE["slurm"] | {"cells_per_job": 1}
+    assert requests["h200"] == {
+        "partition": None, "account": None, "gpu_model": None, "gres": "gpu:h200:1", "constraint": None, "cpus": 2,
+        "mem_mb": 64000, "runtime_minutes": 60, "cells_per_job": 1,
+    }  # fmt: skip
+    assert slurm_requests(CONFIG, SCHEMA) == {}
 
 
 @pytest.mark.parametrize("key", ["partition", "account", "gpu_model", "gres", "constraint"])

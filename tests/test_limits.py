@@ -164,19 +164,19 @@ def test_a_cell_faster_than_its_limit_is_flagged_and_one_within_the_ceilings_sca
     document = ceilings_document()
     cell = limited_record(200.0, 50.0)
     found = {"results/box/ceilings.json": document}
-    row = summary.row(cell, "", found)
+    row = summary.row(cell, "", summary.Studies.of(found))
     # Prefill at the median: 212 bytes at 10 per second, 1 320 operations at 5 per second.
     assert row["prefill_floor_s"] == pytest.approx(1320 / 5)
     assert row["prefill_limit_share"] == pytest.approx(1320 / 5 / 50)
     assert row["prefill_bound_by"] == "arithmetic"
     assert "above-limit" in row["flags"]
     assert "prefill at 528.0% of its limit" in row["notes"]
-    slow = summary.row(limited_record(20_000.0, 5_000.0), "", found)
+    slow = summary.row(limited_record(20_000.0, 5_000.0), "", summary.Studies.of(found))
     assert slow["flags"] == ""
     assert cell_texts.limit_text(slow) == "5.3% a \\| 2.7% a \\| 3.4% a"
     # What was measured on another machine says nothing of this one.
     other = {path: {**document, "device": {"kind": "cpu", "name": "Other"}} for path in found}
-    assert "whole_limit_share" not in summary.row(cell, "", other)
+    assert "whole_limit_share" not in summary.row(cell, "", summary.Studies.of(other))
 
 
 # -- where memory ends -------------------------------------------------------------------------

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark import files
+
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
 MEASURE_VERSION = 3
 
@@ -66,7 +68,7 @@ class Cell:
 
     def to_json(self) -> str:
         """One line, keys sorted: equal cells give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        return json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str) -> Cell:
@@ -138,6 +140,17 @@ class Experiment:
                                 memory_limit_bytes=self.memory_limit_bytes,
                                 measurement=self.measurement,
                             )
+
+    @property
+    def path(self) -> Path:
+        """Where it is written for the jobs that are about all of it: it can be longer than a command line."""
+        return Path(".snakemake", "experiments", f"{self.machine}.json")
+
+    def save(self) -> None:
+        """Write it there. Raises OSError."""
+        text = self.to_json() + "\n"
+        if not self.path.exists() or self.path.read_text() != text:
+            files.write(text, self.path)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))

@@ -87,10 +87,11 @@ def _outdated_by_a_search(records: Sequence[Document], found: Mapping[str, Docum
 
 def _of_something_else(records: Sequence[Document], found: Mapping[str, Document]) -> Iterator[str]:
     """Studies that were done on other hardware or software than the cells that they speak of."""
-    told = set()
-    for record in records:
+    known, told = {path: comparability.decisive(study) for path, study in found.items()}, set()
+    for record in records if found else ():
+        theirs = comparability.decisive(record)
         for path in about(Cell(**record["cell"])).values():
-            if path in found and path not in told:
-                for name, (ours, theirs) in comparability.disagreeing(found[path], record).items():
+            if path in known and path not in told:
+                for name, (study, cell) in comparability.disagreeing(known[path], theirs).items():
                     told.add(path)
-                    yield f"{path}: {name} was {ours}, for {Cell(**record['cell']).path} it was {theirs}"
+                    yield f"{path}: {name} was {study}, for {Cell(**record['cell']).path} it was {cell}"

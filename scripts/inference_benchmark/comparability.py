@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -51,20 +51,28 @@ _ENVIRONMENT = "environment "
 _NAMED = 3
 
 
-def facts(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Every fact that a record knows: what its figures were measured on and with."""
-    known = {name: (record[part] or {}).get(key) for name, (part, key) in _FACTS.items()}
-    known |= {f"{_ENVIRONMENT}{name}": value for name, value in record["environment"].items()}
-    return {name: str(value) if isinstance(value, Mapping) else value for name, value in known.items()}
+def facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Every fact that some record may know, with its value in each: what figures were measured on and with.
+
+    None where a record does not know it.
+    """
+    found = {name: [(record[part] or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()}
+    for name in dict.fromkeys(name for record in records for name in record["environment"]):
+        found[f"{_ENVIRONMENT}{name}"] = [record["environment"].get(name) for record in records]
+    return {
+        name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in found.items()
+    }
 
 
 def all_facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Every value that each fact takes in the records; more than one where they disagree."""
-    found: dict[str, dict[Any, None]] = {}
-    for name, value in (item for record in records for item in facts(record).items()):
-        if value is not None:
-            found.setdefault(name, {})[value] = None
-    return {name: list(values) for name, values in found.items()}
+    known = {name: [v for v in dict.fromkeys(values) if v is not None] for name, values in facts(records).items()}
+    return {name: values for name, values in known.items() if values}
+
+
+def decisive(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of one record or study that must agree, as far as it knows them."""
+    return {name: values[0] for name, values in facts([document]).items() if _decides(name, values[0])}
 
 
 def disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -84,12 +92,11 @@ def disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def disagreeing(study: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The facts that must agree for a study to say anything about a cell, and do not: (study's, cell's)."""
-    ours, theirs = dict(_decisive(study)), dict(_decisive(record))
+def disagreeing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The decisive facts that two do not agree in, such as a study and a cell that it is to say something about."""
     return {
         name: (ours.get(name, "not set"), theirs.get(name, "not set"))
-        for name in sorted(shared(ours, theirs))
+        for name in (() if ours == theirs else sorted(shared(ours, theirs)))
         if ours.get(name, "not set") != theirs.get(name, "not set")
     }
 
@@ -121,19 +128,19 @@ def _tables(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[
 
 def _differing(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Any]]:
     """The facts that must agree and do not: for each, its value by the record's place."""
-    every = [dict(_decisive(record)) for record in records]
-    names = dict.fromkeys(name for known in every for name in known)
-    for known in every:  # a variable that one record has and another has not makes them differ
-        known |= {name: "not set" for name in names if name.startswith(_ENVIRONMENT) and name not in known}
-    found = {name: {i: known[name] for i, known in enumerate(every) if name in known} for name in names}
-    return {name: values for name, values in found.items() if len(set(values.values())) > 1}
+    found = {}
+    for name, values in facts(records).items():
+        if name.startswith(_ENVIRONMENT):  # a variable that one record has and another has not makes them differ
+            values = ["not set" if value is None else value for value in values]
+        known = {index: value for index, value in enumerate(values) if _decides(name, value)}
+        if len(set(known.values())) > 1:
+            found[name] = known
+    return found
 
 
-def _decisive(record: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Facts that must agree. What a cell that did not get far enough could not find out is left out."""
-    for name, value in facts(record).items():
-        if name not in _FREE and (value is not None or _FACTS.get(name, ("model",))[0] != "model"):
-            yield name, value
+def _decides(name: str, value: Any) -> bool:
+    """Whether a fact must agree. What a cell that did not get far enough could not find out need not."""
+    return name not in _FREE and (value is not None or _FACTS.get(name, ("model",))[0] != "model")
 
 
 def _show(value: Any) -> str:

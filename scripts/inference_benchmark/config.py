@@ -40,6 +40,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     broken = {tuple(error.absolute_path)[:2] for error in errors}  # sections that cannot be looked into further
     problems = [line for path in files for line in _repeated_keys(path)]
     problems += [line for error in errors for line in explain(error, schema)]
+    problems += _unusable_paths(files) if isinstance(config.get("machines"), dict) else ()
     problems += _contradictions(config, lambda *where: not any(b and b == where[: len(b)] for b in broken))
     experiment = None if errors else _resolve(config, problems)
     if problems or experiment is None:
@@ -177,6 +178,13 @@ def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:
     for label, known in config["machines"].items():
         if known["slurm"].get("gres") and known["slurm"].get("gpu_model"):
             yield f"machines.{label}.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null"
+
+
+def _unusable_paths(files: Sequence[Path]) -> Iterator[str]:
+    """Snakemake puts these between single quotes in the command of a job, and does not look inside."""
+    for path in (Path.cwd(), *files):
+        if "'" in str(path):
+            yield f"machines: the path {path} cannot be handed to a job, for the ' in it; rename or move it"
 
 
 def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 from inference_benchmark import roofline, statistics
@@ -30,6 +31,7 @@ class Figures(NamedTuple):
     decode_tok_per_s: Estimate | None = None
 
 
+@cache
 def interval_columns(name: str) -> tuple[str, str]:
     """The columns with the ends of a figure's interval: ``latency_s`` -> ``latency_low_s``, ``latency_high_s``."""
     stem, unit = re.fullmatch(r"(.+?)_(tok_per_s|s)", name).groups()

@@ -32,11 +32,18 @@ def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "
 
 def chart_files(experiment: Experiment) -> list[str]:
     """The charts of each model and workload."""
-    folder = f"results/{experiment.machine}/charts"
     return [
-        f"{folder}/{chart_file(model['name'], workload_name(workload), chart, theme)}.{ending}"
+        path
         for model in experiment.models
         for workload in experiment.workloads
+        for path in charts_of(experiment.machine, model["name"], workload_name(workload))
+    ]
+
+
+def charts_of(machine: str, model: str, workload: str) -> list[str]:
+    """The charts of one model and workload; the output of rule charts."""
+    return [
+        f"results/{machine}/charts/{chart_file(model, workload, chart, theme)}.{ending}"
         for chart in FILE_CHARTS
         for theme in THEMES
         for ending in CHART_TYPES

@@ -75,7 +75,8 @@ class CellLines(logging.Handler):
             end = _End(getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job")
             self.group_ends |= {job["jobid"]: end for job in event.job_error_info}
         elif kind == "job_error" and event.jobid in self.jobs:
-            told = _End(event.aux.get("external_jobid"), event.log[1:], event.rule_msg)
+            message = (event.rule_msg or "").partition("\n")[0]
+            told = _End(event.aux.get("external_jobid"), event.log[1:], message)
             self._fail(self.jobs.pop(event.jobid), self.group_ends.pop(event.jobid, told))
 
     def _finish(self, subject: Subject) -> None:

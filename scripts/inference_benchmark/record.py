@@ -77,8 +77,8 @@ def load(path: Path) -> dict[str, Any]:
 def load_for(cell: Cell, path: Path) -> dict[str, Any]:
     """The record at path if it is one of exactly this cell. Raises RecordError, OSError."""
     record = load(path)
-    wanted = json.loads(cell.to_json())
-    if record["cell"] != wanted:
+    if record["cell"] != vars(cell):
+        wanted = json.loads(cell.to_json())
         raise RecordError(f"measured under another configuration: {difference(wanted, record['cell'])}")
     return record
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from inference_benchmark import comparability, metrics, statistics
 from inference_benchmark.ceilings import Machine
@@ -55,22 +55,30 @@ TEXTS = (
 P95_SAMPLES = 20
 
 
+class Studies(NamedTuple):
+    """Studies by path, their facts that a cell must agree with, and what the ceilings among them say."""
+
+    documents: Mapping[str, Document]
+    decisive: Mapping[str, Mapping[str, Any]]
+    machines: Mapping[str, Machine]
+
+    @classmethod
+    def of(cls, found: Mapping[str, Document]) -> Studies:
+        return cls(
+            found,
+            {path: comparability.decisive(study) for path, study in found.items()},
+            {path: Machine.of(study) for path, study in found.items() if study["study"]["kind"] == "ceilings"},
+        )
+
+
 def row(
     record: Document,
     variant: str = "",
-    found: Mapping[str, Document] | None = None,
-    machines: Mapping[str, Machine] | None = None,
+    studies: Studies | None = None,
 ) -> dict[str, Any]:
-    """One record as a row of summary.csv, its figures worked out from the samples and from the studies found.
-
-    found: studies by path. machines: what the ceilings among them say, by path.
-    """
+    """One record as a row of summary.csv, its figures worked out from the samples and from the studies found."""
     cell, runs = Cell(**record["cell"]), record["runs"]
-    told = {
-        kind: found[path]
-        for kind, path in about(cell).items()
-        if found and path in found and not comparability.disagreeing(found[path], record)
-    }
+    told = _told(cell, record, studies) if studies and studies.documents else {}
     reason, stability = record["reason"] or {}, record["stability"] or {}
     notes = [*stability.get("reasons", []), *record["flags"]]
     last = runs[-1] if runs else {"load_s": None, "warmup_s": [], "memory": {}}
@@ -103,7 +111,17 @@ def row(
     values |= _figures(record, figures)
     if "ceilings" not in told:
         return values
-    return _with_limits(values, record, figures, (machines or machines_of(found))[about(cell)["ceilings"]])
+    return _with_limits(values, record, figures, studies.machines[about(cell)["ceilings"]])
+
+
+def _told(cell: Cell, record: Document, studies: Studies) -> dict[str, Document]:
+    """The studies that say something about a cell, by kind."""
+    theirs = comparability.decisive(record)
+    return {
+        kind: studies.documents[path]
+        for kind, path in about(cell).items()
+        if path in studies.documents and not comparability.disagreeing(studies.decisive[path], theirs)
+    }
 
 
 def blank_row(cell: Cell, outcome: str, reason: str) -> dict[str, Any]:
@@ -193,15 +211,10 @@ def summarise(records: Sequence[Document], found: Mapping[str, Document] | None 
     """A pandas DataFrame with COLUMNS, whole numbers kept whole. found: the studies, by path."""
     import pandas
 
-    machines = machines_of(found or {})
+    studies = Studies.of(found or {})
     named = zip(records, comparability.variants(records), strict=True)
-    rows = [row(record, variant, found, machines) for record, variant in named]
+    rows = [row(record, variant, studies) for record, variant in named]
     return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
-
-
-def machines_of(found: Mapping[str, Document]) -> dict[str, Machine]:
-    """What the ceilings among some studies say, by path."""
-    return {path: Machine.of(study) for path, study in found.items() if study["study"]["kind"] == "ceilings"}
 
 
 def read_summary(path: Path):

@@ -57,7 +57,7 @@ JobRequeue=0
 CONF
   for node in $nodes; do
     IFS=: read -r name type port <<<"$node"
-    echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=2 RealMemory=4000 Gres=gpu:$type:1 State=UNKNOWN"
+    echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=2 RealMemory=8000 Gres=gpu:$type:1 Feature=$type State=UNKNOWN"
   done
   echo "PartitionName=gpu Nodes=a1,h1 Default=YES MaxTime=01:00:00 DefMemPerCPU=100 State=UP"
 } >"$base/slurm.conf"

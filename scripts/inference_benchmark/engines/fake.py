@@ -11,7 +11,8 @@ FAKE_ENGINE in the environment, JSON, makes it misbehave:
 ``fault``: error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call), kill,
 hang or hog, in generate;
 ``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault;
-``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault; ``once``: a file; the fault that makes it is the last.
+``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault;
+``once``: a file, the fault that makes it is the last. ``holds_bytes``: real memory that a loaded model takes.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ class FakeEngine(Engine):
         if self.behaviour.get("at_load"):
             self._misbehave(self.behaviour["fault"])
         self._allocate(0)
+        self.held = b"1" * self.behaviour.get("holds_bytes", 0)
 
     @property
     def vocab_size(self) -> int:

@@ -1,0 +1,122 @@
+"""Records and studies measured elsewhere, brought into one results folder: none over another."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark import files, record, study_files
+from inference_benchmark.cells import Cell, CellError
+from inference_benchmark.record import RecordError
+from inference_benchmark.studies import Ceilings, ColumnStudy
+from inference_benchmark.study_files import StudyError
+
+#: What the names of files with measurements begin with; all else in a results folder is derived from them.
+_NAMES = ("batch-", "ceilings.json", "max-batch.json", "divergence.json")
+
+
+@dataclass
+class Merge:
+    """What is to be done. copies: sources by their places. conflicts: (place, what stands there or comes from an
+    earlier source, what else is to go there). problems: files that are none of ours, in words. same: how many files
+    are there already."""
+
+    copies: dict[Path, Path] = field(default_factory=dict)
+    conflicts: list[tuple[Path, Path, Path]] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    same: int = 0
+
+
+def plan(sources: Sequence[Path], into: Path) -> Merge:
+    """What merging results folders into one comes to. Reads only; raises OSError where a source cannot be read."""
+    found = Merge()
+    for source in sources:
+        paths = list(_measurements(source))
+        if not paths:
+            found.problems.append(f"{source}: holds no record; give a results folder, the one above MACHINE")
+        for path in paths:
+            try:
+                _add(found, path, Path(own_place(path)), path.relative_to(source), into)
+            except (RecordError, StudyError, CellError) as error:
+                found.problems.append(f"{path}: {error}")
+            except OSError as error:
+                found.problems.append(f"{path}: {error.strerror}")
+    return found
+
+
+def _add(found: Merge, path: Path, belongs: Path, stands: Path, into: Path) -> None:
+    """Add a file to what is to be done."""
+    place = into / belongs
+    there = found.copies.get(place) or (place if os.path.lexists(place) else None)
+    if stands != belongs:
+        found.problems.append(f"{path}: is the record of {belongs}; move or rename it")
+    elif there is None:
+        found.copies[place] = path
+    elif there.read_bytes() == path.read_bytes():
+        found.same += 1
+    else:
+        found.conflicts.append((place, there, path))
+
+
+def carry_out(copies: Mapping[Path, Path]) -> None:
+    """Copy each file to its place; what stands there is kept beside it. Raises OSError."""
+    for place, source in copies.items():
+        files.write(source.read_bytes(), place, keep_earlier=True)
+
+
+def own_place(path: Path) -> str:
+    """Where a file with a measurement belongs in a results folder, by what it says itself.
+
+    Raises RecordError, StudyError or CellError where it is none, and OSError.
+    """
+    document = read(path)
+    if "study" in document:
+        kind = str(document["study"].get("kind")) if isinstance(document["study"], dict) else ""
+        if kind not in ("ceilings", "max-batch", "divergence"):
+            raise StudyError(f"there is no study named {kind!r}")
+        study_files.check(document, kind)
+        cls = Ceilings if kind == "ceilings" else ColumnStudy
+        subject = cls.from_json(json.dumps(document["study"]))
+    else:
+        record.check(document)
+        subject = Cell.from_json(json.dumps(document["cell"]))
+    return str(Path(subject.path).relative_to("results"))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """The JSON in a regular file. Raises RecordError, OSError."""
+    if path.is_symlink() or not path.is_file():
+        raise RecordError("no regular file")
+    try:
+        document = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"not JSON ({error})") from None
+    if not isinstance(document, dict):
+        raise RecordError("no mapping")
+    return document
+
+
+def described(path: Path) -> str:
+    """A file, and where and when what it holds was measured, in words."""
+    try:
+        document = read(path)
+        return f"{path} of {document['started_at']} on {document['host'].get('name')}"
+    except (RecordError, OSError, KeyError, AttributeError):
+        return f"{path}, which is no record"
+
+
+def _measurements(folder: Path) -> Iterator[Path]:
+    """The files with measurements below a folder, in order; not those that were superseded."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = sorted(name for name in folders if name not in ("preview", "comparison", "charts"))
+        for name in sorted(names):
+            if name.startswith(_NAMES) and name.endswith(".json") and ".superseded-" not in name:
+                yield Path(parent, name)

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Bring records and studies from other results folders into this one: a cluster's, a colleague's.
+
+Each is checked, and goes where it says itself that it belongs. Two different records of one cell are a conflict:
+they are named, and nothing is copied, unless --on-conflict says what to do. Then run snakemake, which makes tables
+and report of all, and refuses by name what does not belong to the configuration.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from inference_benchmark.cli import fail, run
+from inference_benchmark.merge import carry_out, described, plan
+from inference_benchmark.words import printable
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sources", nargs="+", type=Path, metavar="FROM", help="a results folder, with MACHINE below it")
+    parser.add_argument("--into", type=Path, default=Path("results"), help="where they go (%(default)s)")
+    parser.add_argument(
+        "--on-conflict",
+        choices=["refuse", "keep", "replace"],
+        default="refuse",
+        help="refuse (default): copy nothing; keep: what is here stays; replace: it is kept as *.superseded-TIME.json",
+    )
+    arguments = parser.parse_args()
+    found = plan(arguments.sources, arguments.into)
+    for problem in found.problems:
+        fail(printable(problem))
+    refused = arguments.on_conflict == "refuse"
+    for place, there, new in found.conflicts if refused else ():
+        fail(printable(f"{place}: two records for one place: {described(there)}; {described(new)}"))
+    if found.problems or (refused and found.conflicts):
+        return fail("nothing was copied" + (" (see --on-conflict)" if found.conflicts else ""))
+    carry_out(found.copies)
+    if arguments.on_conflict == "replace":
+        carry_out({place: new for place, _, new in found.conflicts})
+    print(
+        f"{len(found.copies)} files copied, {found.same} were here already, {len(found.conflicts)} conflicts: "
+        f"{'none' if not found.conflicts else arguments.on_conflict}"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
