@@ -13,7 +13,6 @@ from pathlib import Path
 
 from inference_benchmark.cli import fail, run
 from inference_benchmark.merge import carry_out, described, plan
-from inference_benchmark.words import printable
 
 
 def main() -> int:
@@ -29,10 +28,10 @@ def main() -> int:
     arguments = parser.parse_args()
     found = plan(arguments.sources, arguments.into)
     for problem in found.problems:
-        fail(printable(problem))
+        fail(problem)
     refused = arguments.on_conflict == "refuse"
     for place, there, new in found.conflicts if refused else ():
-        fail(printable(f"{place}: two records for one place: {described(there)}; {described(new)}"))
+        fail(f"{place}: two records for one place: {described(there)}; {described(new)}")
     if found.problems or (refused and found.conflicts):
         return fail("nothing was copied" + (" (see --on-conflict)" if found.conflicts else ""))
     carry_out(found.copies)

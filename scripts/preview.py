@@ -11,7 +11,7 @@ from pathlib import Path
 
 from inference_benchmark import preview
 from inference_benchmark.cells import CellError, Experiment
-from inference_benchmark.cli import fail, run
+from inference_benchmark.cli import fail, printable, run
 
 
 def main() -> int:
@@ -41,7 +41,7 @@ def main() -> int:
 def show(found: preview.Preview, folder: Path, template: Path) -> None:
     """Write what there is of one machine, and say how far it has come."""
     for row in found.rows[found.rows["outcome"].isin(("failed", "refused"))].to_dict("records"):
-        print(f"{row['record']}: {row['outcome']}: {row['reason']}")
+        print(printable(f"{row['record']}: {row['outcome']}: {row['reason']}"))
     if found.provenance is None:
         print(f"{found.line} There is nothing to show yet.")
         return

@@ -27,6 +27,15 @@ def _locks_of_our_own(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
 
+def test_locks_of_somebody_else_are_not_touched(tmp_path, monkeypatch):
+    """The folder's name can be foreseen, and anybody can make it first."""
+    monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
+    lease.folder().mkdir()
+    with pytest.raises(PermissionError, match="belongs to another user"), lease.hold(GPUS):
+        pass
+    assert not list(lease.folder().iterdir())
+
+
 def on_each_device(records: list[dict]) -> dict[str, list[tuple[str, str]]]:
     """When each device was measured on, in order."""
     spans: dict[str, list[tuple[str, str]]] = {}

@@ -3,6 +3,7 @@
 Layers, each importing only from those above it, and in a line from what stands to the left:
 
     cli, units, files, markdown, cells   pure: names and what they stand for; how a file is written
+    slurm                                what a scheduler says of its jobs
     statistics, roofline                 pure: intervals, verdicts; the least time a cell can take
     ceilings, metrics                    pure: what a machine can do, figures; a formula each, in one place
     edge, answers                        pure: where memory ends; how far two sets of answers are apart
@@ -12,6 +13,7 @@ Layers, each importing only from those above it, and in a line from what stands 
     studies                              what is found out beside the cells
     evidence, provenance                 what the kernel knows, and where a figure comes from
     record, study_files                  what a finished cell or study leaves behind
+    attempts, merge                      what failed attempts leave; records measured elsewhere
     comparability, sides                 which facts must agree; what can be compared: records, or figures
     config_words, config                 the experiment, or all that is wrong with it
     host_counters, conditions, energy    what device and machine do meanwhile

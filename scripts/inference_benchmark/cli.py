@@ -17,7 +17,14 @@ def run(main: Callable[[], int]) -> NoReturn:
     sys.exit(status)
 
 
+def printable(text: str) -> str:
+    """A text from a file, with nothing in it that a terminal would obey."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def fail(message: str) -> int:
     """Say what is wrong in the script's name; 1, to return from main."""
-    print(f"{Path(sys.argv[0]).name}: {message}", file=sys.stderr)
+    print(f"{Path(sys.argv[0]).name}: {printable(message)}", file=sys.stderr)
     return 1

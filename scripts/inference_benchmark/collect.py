@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import comparability, machine, study_files
-from inference_benchmark.cells import Cell, Experiment
+from inference_benchmark import comparability, files, machine, merge, study_files
+from inference_benchmark.cells import Cell, CellError, Experiment
 from inference_benchmark.record import RecordError, load_for
 from inference_benchmark.studies import ColumnStudy, about, possible_studies, studies
 from inference_benchmark.study_files import StudyError
 
 Document = Mapping[str, Any]
+#: How files are called that this program itself puts where records are.
+_RECORD = re.compile(r"batch-\d+(\.superseded-\d+(-\d+)?)?\.json")
 
 
 class CollectError(ValueError):
@@ -50,6 +54,7 @@ def load_records(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str
     wanted = {study.path for study in studies(experiment)}
     there = (s for s in possible_studies(experiment) if s.path in wanted or Path(s.path).exists())
     found = {study.path: read(study, study_files.load_for) for study in there}
+    problems += _second_records(experiment)
     if not problems:
         problems += _outdated_by_a_search(records, found)
         if experiment.mixed_provenance == "refuse":
@@ -72,6 +77,20 @@ def provenance_of(experiment: Experiment, records: Sequence[Document]) -> dict[s
         "models": list(experiment.models),
         "facts": comparability.all_facts(records),
     }
+
+
+def _second_records(experiment: Experiment) -> Iterator[str]:
+    """Files beside the records that hold another record of the same cell, as copying can leave them."""
+    paths = {cell.path for cell in experiment.cells()}
+    for folder in dict.fromkeys(Path(path).parent for path in paths):
+        for path in sorted(folder.glob("batch-*.json")):
+            if _RECORD.fullmatch(path.name):
+                continue
+            with suppress(RecordError, StudyError, CellError, OSError):
+                place = Path("results", merge.own_place(path))
+                if str(place) in paths and files.read(place) != files.read(path):
+                    both = f"{merge.described(place)}; {merge.described(path)}"
+                    yield f"two records of one cell: {both}; keep one of them"
 
 
 def _outdated_by_a_search(records: Sequence[Document], found: Mapping[str, Document]) -> Iterator[str]:

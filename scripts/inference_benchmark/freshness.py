@@ -15,7 +15,7 @@ from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 
-from inference_benchmark import sides
+from inference_benchmark import files, sides
 from inference_benchmark.cells import Experiment
 from inference_benchmark.outputs import derived, overall
 from inference_benchmark.studies import possible_studies
@@ -27,7 +27,7 @@ def inputs_digest(experiment: Experiment) -> str:
     parts = chain(experiment.cells(), possible_studies(experiment))
     for path in chain((part.path for part in parts), sides.files(experiment.baselines.values())):
         try:
-            content = Path(path).read_bytes()
+            content = files.read(Path(path))
         except OSError:
             continue
         digest.update(f"\0{path}\0{len(content)}\0".encode())

@@ -7,6 +7,7 @@ Other users and other programs know nothing of it: against them helps the look a
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
@@ -36,6 +37,8 @@ def hold(gpus: Sequence[Gpu]) -> Iterator[Gpu]:
     gpus: those that this process may use. Raises OSError where locks cannot be made.
     """
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    if hasattr(os, "getuid") and folder().stat().st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "belongs to another user; set TMPDIR to a folder of your own", str(folder()))
     with ExitStack() as stack:
         yield _first_free(gpus, stack)
 

@@ -32,10 +32,14 @@ class Merge:
 
 
 def plan(sources: Sequence[Path], into: Path) -> Merge:
-    """What merging results folders into one comes to. Reads only; raises OSError where a source cannot be read."""
+    """What merging results folders into one comes to. Reads only."""
     found = Merge()
     for source in sources:
-        paths = list(_measurements(source))
+        try:
+            paths = list(_measurements(source))
+        except OSError as error:
+            found.problems.append(f"{error.filename}: {error.strerror}")
+            continue
         if not paths:
             found.problems.append(f"{source}: holds no record; give a results folder, the one above MACHINE")
         for path in paths:
@@ -56,7 +60,7 @@ def _add(found: Merge, path: Path, belongs: Path, stands: Path, into: Path) -> N
         found.problems.append(f"{path}: is the record of {belongs}; move or rename it")
     elif there is None:
         found.copies[place] = path
-    elif there.read_bytes() == path.read_bytes():
+    elif files.read(there) == files.read(path):
         found.same += 1
     else:
         found.conflicts.append((place, there, path))
@@ -65,7 +69,7 @@ def _add(found: Merge, path: Path, belongs: Path, stands: Path, into: Path) -> N
 def carry_out(copies: Mapping[Path, Path]) -> None:
     """Copy each file to its place; what stands there is kept beside it. Raises OSError."""
     for place, source in copies.items():
-        files.write(source.read_bytes(), place, keep_earlier=True)
+        files.write(files.read(source), place, keep_earlier=True)
 
 
 def own_place(path: Path) -> str:
@@ -88,11 +92,9 @@ def own_place(path: Path) -> str:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The JSON in a regular file. Raises RecordError, OSError."""
-    if path.is_symlink() or not path.is_file():
-        raise RecordError("no regular file")
+    """The JSON in a file. Raises RecordError, OSError."""
     try:
-        document = json.loads(path.read_bytes())
+        document = json.loads(files.read(path))
     except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON ({error})") from None
     if not isinstance(document, dict):

@@ -67,8 +67,8 @@ def _check_complete(stability: Any, runs: list[dict[str, Any]], cell: Mapping[st
 def load(path: Path) -> dict[str, Any]:
     """A checked record. Raises RecordError, and OSError where the file cannot be read."""
     try:
-        record = json.loads(path.read_bytes())
-    except ValueError as error:
+        record = json.loads(files.read(path))
+    except (ValueError, RecursionError) as error:
         raise RecordError(f"not JSON ({error})") from None
     check(record)
     return record

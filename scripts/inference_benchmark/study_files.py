@@ -51,8 +51,8 @@ def check(document: Any, kind: str) -> None:
 def load_for(study: Ceilings | ColumnStudy, path: Path) -> dict[str, Any]:
     """The document at path if it is one of exactly this study. Raises StudyError, OSError."""
     try:
-        document = json.loads(path.read_bytes())
-    except ValueError as error:
+        document = json.loads(files.read(path))
+    except (ValueError, RecursionError) as error:
         raise StudyError(f"not JSON ({error})") from None
     check(document, study.kind)
     wanted = json.loads(study.to_json())

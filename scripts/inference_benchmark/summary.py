@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from inference_benchmark import comparability, metrics, statistics
 from inference_benchmark.ceilings import Machine
 from inference_benchmark.cells import Cell, workload_name
+from inference_benchmark.cli import printable
 from inference_benchmark.edge import edge
 from inference_benchmark.studies import about
 
@@ -129,6 +130,15 @@ def blank_row(cell: Cell, outcome: str, reason: str) -> dict[str, Any]:
     return {**_identity(cell), "outcome": outcome, "reason": reason}
 
 
+def _harmless(values: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts, which come from files of whoever can write there, are only texts: to a terminal, to what
+    draws charts, and to a spreadsheet, which takes a text that begins so for a formula."""
+    for name in TEXTS:
+        if text := values.get(name):
+            values[name] = f"'{printable(text)}" if text[0] in "=+-@" else printable(text)
+    return values
+
+
 def _identity(cell: Cell) -> dict[str, Any]:
     """What a row knows before anything is measured."""
     return {
@@ -213,7 +223,7 @@ def summarise(records: Sequence[Document], found: Mapping[str, Document] | None 
 
     studies = Studies.of(found or {})
     named = zip(records, comparability.variants(records), strict=True)
-    rows = [row(record, variant, studies) for record, variant in named]
+    rows = [_harmless(row(record, variant, studies)) for record, variant in named]
     return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
 
 

@@ -10,11 +10,6 @@ from inference_benchmark.ceilings import peaks
 from inference_benchmark.edge import edge
 
 
-def printable(text: str) -> str:
-    """A text from a file, with nothing in it that a terminal would obey."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
-
-
 def outcome_text(record: Mapping[str, Any]) -> str:
     """How a cell ended, in a few words: ``1,234.5 tok/s`` or ``oom during warm-up``."""
     if record["outcome"] == "oom":

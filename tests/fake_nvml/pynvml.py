@@ -5,6 +5,7 @@ FAKE_NVML says, as JSON, what it is to show; without it there are no GPUs. Only 
 {"gpus": [{"uuid": "GPU-a", "name": "NVIDIA Fake A", "memory_bytes": 85899345920, "memory_used_bytes": 0,
            "power_w": 300, "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40,
            "utilisation": 0, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]]}],
+ "nodes": {"gpu07": [...]},    GPUs that only a node of Slurm's has
  "driver": "570.00",
  "init_fails": true,           nvmlInit finds no driver
  "fail_after": 3,              so many queries of a device's state succeed, all further ones are unknown errors
@@ -214,7 +215,8 @@ def _settings() -> dict[str, Any]:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    return _settings().get("gpus", [])
+    of_nodes = _settings().get("nodes", {})
+    return _settings().get("gpus", []) + of_nodes.get(os.environ.get("SLURMD_NODENAME"), [])
 
 
 def _check_initialised() -> None:

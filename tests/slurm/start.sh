@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Start a throw-away Slurm in folder $1, as root, on loopback only: munged, slurmctld, and a slurmd for each of two
-# nodes, a1 with an "a100" and h1 with an "h200". The GPUs are device files that nothing opens.
+# nodes, a1 with an "a100" and h1 with an "h200". The GPUs are device files that nothing opens; of CPUs and memory the
+# nodes claim to have more than there is.
 set -euo pipefail
 base=$1
 host=$(hostname -s)
@@ -51,13 +52,14 @@ MinJobAge=300
 KillWait=5
 MailProg=/bin/true
 SlurmdTimeout=30
+SlurmdParameters=config_overrides
 InactiveLimit=0
 EnforcePartLimits=ALL
 JobRequeue=0
 CONF
   for node in $nodes; do
     IFS=: read -r name type port <<<"$node"
-    echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=2 RealMemory=8000 Gres=gpu:$type:1 Feature=$type State=UNKNOWN"
+    echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=16 RealMemory=128000 Gres=gpu:$type:1 Feature=$type State=UNKNOWN"
   done
   echo "PartitionName=gpu Nodes=a1,h1 Default=YES MaxTime=01:00:00 DefMemPerCPU=100 State=UP"
 } >"$base/slurm.conf"
