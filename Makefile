@@ -25,8 +25,9 @@ $(STAMP):
 bench: setup
 	$(RUN) snakemake --cores 1 --resources gpu=1
 
+# Two at a time: those with a cluster, which mostly wait for it, and all others.
 test: setup
-	$(RUN) pytest
+	$(RUN) pytest --numprocesses 2 --dist loadgroup
 
 lint: setup
 	$(RUN) ruff check .

@@ -48,6 +48,12 @@ FAKE_GRID = {
 }
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Two lanes for `make test`: within each, one test after the other."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group("cluster" if item.path.name == "test_slurm.py" else "here"))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _weights_cache(tmp_path_factory):
     """Weights drawn by tests go to a cache of their own."""

@@ -301,11 +301,58 @@ def test_an_interrupted_run_cancels_its_jobs_and_goes_on_where_it_was(cluster, t
     assert {name: records[name] for name in kept} == kept
 
 
+def test_the_docs_are_right_word_for_word(cluster, tmp_path):
+    """Every file and command of docs/cluster.md after the set-up, on nodes that seem to have the GPUs named there."""
+    (tmp_path / "project").mkdir()
+    campaign = Campaign.make_for(tmp_path / "project", ["fp32"], [1, 2])
+    campaign.config |= {"device": "auto", "machines": None}
+    campaign.save()
+    profile = campaign.folder / "profiles/slurm/config.yaml"
+    hurried = profile.read_text().replace("status-checks: 20", "status-checks: 2")
+    assert hurried != profile.read_text()
+    profile.write_text(hurried)
+    text = (REPO / "docs/cluster.md").read_text().split("## Which machines")[1]
+    machines, more = re.findall(r"```yaml\n(.*?)```", text, re.DOTALL)
+    planning, *others, merging = re.findall(r"```sh\n(.*?)```", text, re.DOTALL)
+    (campaign.folder / "cluster.yaml").write_text(machines)
+    (campaign.folder / "short.yaml").write_text(more)
+    gpus = {"a1": "NVIDIA A100-SXM4-80GB", "h1": "NVIDIA H200"}
+    nodes = {node: [{"uuid": f"GPU-{node}", "name": name, "memory_bytes": 8 * 10**10}] for node, name in gpus.items()}
+    environ = {
+        **os.environ,
+        "PATH": f"{Path(campaign.command()[0]).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": f"{REPO}/tests/fake_nvml:{PLUGINS}",
+        "FAKE_NVML": json.dumps({"nodes": nodes}),
+    }
+
+    def do(commands: str) -> str:
+        command = ["bash", "-euc", commands]
+        done = subprocess.run(command, cwd=campaign.folder, env=environ, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    assert "[4/4] " in do(planning)
+    known = {name.split("/")[0]: record["device"]["name"] for name, record in campaign.records().items()}
+    assert known == {"a100": gpus["a1"], "h200": gpus["h1"]}
+    said = "".join(do(commands) for commands in others)
+    assert said.count("2 of 2 cells have a record") == 2
+    elsewhere = tmp_path / "other/results"
+    shutil.copytree(campaign.folder / "results", elsewhere)
+    shutil.rmtree(campaign.folder / "results/h200")
+    said = do(merging)
+    assert "2 files copied, 2 were here already, 0 conflicts: none" in said
+    assert "measure" not in said
+    assert "<h1>Text generation on a100, h200" in (campaign.folder / "results/report.html").read_text()
+    shutil.rmtree(campaign.folder / "results")
+    do(f"{planning.splitlines()[1]} short.yaml")
+    assert len({record["host"]["job"] for record in campaign.records().values()}) == 3
+
+
 def test_what_slurm_refuses_is_told(cluster, tmp_path):
     campaign = Campaign.make_for(tmp_path, ["fp32"], [1], a100=on_slurm("a100", partition="nowhere"))
     done = campaign.snakemake("--retries", "0")
     assert done.returncode != 0
-    assert re.search(r"failed \(SLURM sbatch failed.*invalid partition specified: nowhere.*\), see", done.stderr)
+    assert re.search(r"failed \(SLURM sbatch failed.*invalid partition specified: nowhere.*\)$", done.stderr, re.MULTILINE)
     assert not campaign.records()
 
 

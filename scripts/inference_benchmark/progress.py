@@ -92,8 +92,8 @@ class CellLines(logging.Handler):
         elif attempt.attempt <= retries and not attempt.final:
             self._say(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
         elif subject.path not in self.told:
-            log = log_path(subject.path)
-            self._line(subject, f"failed{_why(attempt)}, see {' and '.join([str(log), *end.logs])}")
+            logs = [log for log in map(str, (log_path(subject.path), *end.logs)) if Path(log).exists()]
+            self._line(subject, f"failed{_why(attempt)}" + (f", see {' and '.join(logs)}" if logs else ""))
             self.write_line(_tail(Path(attempt.log)))
 
     def _line(self, subject: Subject, ending: str) -> None:

@@ -61,7 +61,7 @@ CONF
     IFS=: read -r name type port <<<"$node"
     echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=16 RealMemory=128000 Gres=gpu:$type:1 Feature=$type State=UNKNOWN"
   done
-  echo "PartitionName=gpu Nodes=a1,h1 Default=YES MaxTime=01:00:00 DefMemPerCPU=100 State=UP"
+  echo "PartitionName=gpu Nodes=a1,h1 Default=YES MaxTime=1-00:00:00 DefMemPerCPU=100 State=UP"
 } >"$base/slurm.conf"
 for node in $nodes; do
   IFS=: read -r name type port <<<"$node"
