@@ -352,7 +352,9 @@ def test_what_slurm_refuses_is_told(cluster, tmp_path):
     campaign = Campaign.make_for(tmp_path, ["fp32"], [1], a100=on_slurm("a100", partition="nowhere"))
     done = campaign.snakemake("--retries", "0")
     assert done.returncode != 0
-    assert re.search(r"failed \(SLURM sbatch failed.*invalid partition specified: nowhere.*\)$", done.stderr, re.MULTILINE)
+    assert re.search(
+        r"failed \(SLURM sbatch failed.*invalid partition specified: nowhere.*\)$", done.stderr, re.MULTILINE
+    )
     assert not campaign.records()
 
 

@@ -372,6 +372,23 @@ def test_the_printed_command_runs_by_hand(measured):
     assert measured.record("fp32", 1)["outcome"] == "ok"
 
 
+def test_no_command_grows_with_the_grid(workspace):
+    """A command line has a limit, and so has each word of it."""
+
+    def commands() -> dict[str, int]:
+        done = workspace.run("-n", "-p", "--forceall")
+        found = re.findall(r"python scripts/(\w+)\.py.*", done.stdout + done.stderr)
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if "python scripts/" in line]
+        return {name: max(len(line) for line in lines if f"/{name}.py" in line) for name in found}
+
+    small = commands()
+    workspace.grid["batch_sizes"] = list(range(1, 10)) + list(range(100, 600))
+    workspace.save()
+    large = commands()
+    assert {"measure", "collect", "tables", "charts", "report"} <= set(small)
+    assert large == small
+
+
 def test_real_models_through_configuration_alone(tmp_path):
     """Three families, real torch and bitsandbytes: nothing but the configuration names them."""
     grid = {
