@@ -174,8 +174,9 @@ def test_the_cpu_grid_goes_through_the_profile_to_finished_tables(cluster, tmp_p
     assert {known["host"]["job"] for known in campaign.records().values()} < {job["JobId"] for job in over}
     for node in ("a1", "h1"):
         spans = sorted((job["StartTime"], job["EndTime"]) for job in over if job["NodeList"] == node)
-        assert len(spans) == {"a1": 3, "h1": 2}[node]  # with a job for two cells
+        assert len(spans) == {"a1": 3, "h1": 2}[node]  # with a job for two cells, which has the time of both
         assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+    assert sorted(job["TimeLimit"] for job in over if job["NodeList"] == "h1") == ["3", "6"]
     assert "Nothing to be done" in (again := campaign.run("-n")).stdout + again.stderr
 
 

@@ -32,10 +32,12 @@ _LAST_WORDS = re.compile(r"^(?:\w+\.py: |\w*(?:Error|Exception|Interrupt)\b).*",
 
 @dataclass(frozen=True)
 class Attempt:
-    """One that failed. ended_at: ISO 8601, when Snakemake learnt of it. job, state, node: the scheduler's number for
-    it, what it calls its end, and where it ran. said: the last line of its log that tells a failure, or why there is
-    none. log: where that
-    log is kept. finished: it had left its record."""
+    """One that failed.
+
+    ended_at: ISO 8601, when Snakemake learnt of it. job, state, node: the scheduler's number for it, what it calls its
+    end, and where it ran. said: the last line of its log that tells a failure, or why there is none. log: where that
+    log is kept. finished: it had left its record.
+    """
 
     attempt: int
     ended_at: str

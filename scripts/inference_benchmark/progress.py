@@ -11,14 +11,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inference_benchmark.attempts import FINAL, Attempt, Ledger
+from inference_benchmark.attempts import FINAL, Attempt, Ledger, Subject
 from inference_benchmark.cells import Cell, log_path
 from inference_benchmark.cli import printable
-from inference_benchmark.studies import Ceilings, ColumnStudy
 from inference_benchmark.units import format_duration
 from inference_benchmark.words import outcome_text, study_text
 
-Subject = Cell | Ceilings | ColumnStudy
 #: Rules whose jobs take a device and time.
 RULES = ("measure", "ceilings", "max_batch", "divergence")
 #: How messages begin that say nothing more than our lines.
