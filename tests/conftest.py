@@ -48,6 +48,7 @@ FAKE_GRID = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two lanes for `make test`: within each, one test after the other."""
     for item in items:

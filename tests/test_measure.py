@@ -214,7 +214,7 @@ def test_a_stopped_worker_is_killed_when_its_time_is_up(tmp_path):
     assert 5 <= time.monotonic() - began < 30
     assert (done.returncode, done.stderr.strip()) == (
         124,
-        "measure.py: timeout during measure: no end after 5 s; the worker, stopped by a signal, was killed",
+        "measure.py: timeout during measure: no end after 5 s; the worker, stopped by a signal, was killed; not tried again",
     )
     assert not list(tmp_path.iterdir())
 
@@ -223,7 +223,7 @@ def test_a_slow_worker_times_out_too(tmp_path):
     done = measure_cli(make_cell(), tmp_path / "r.json", options=("--timeout-s", "4"), FAKE_ENGINE=fault(sleep_s=60))
     assert (done.returncode, done.stderr.strip()) == (
         124,
-        "measure.py: timeout during warm-up: no end after 4 s; the worker was killed",
+        "measure.py: timeout during warm-up: no end after 4 s; the worker was killed; not tried again",
     )
 
 
