@@ -214,6 +214,8 @@ def main() -> int:
     )
     parser.add_argument("--pairs", type=int, default=3, help="pairs of no-op runs")
     arguments = parser.parse_args()
+    # Ignored where this runs in the background, and then by the Snakemake that is to be interrupted.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     for n in arguments.cells:
         measure(n, arguments.pairs)
     return 0

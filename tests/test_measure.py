@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conftest import MEASUREMENT, REPO, fake_gpus, inside, make_cell, measure_cli
-from inference_benchmark import record
+from inference_benchmark import record, worker
 from inference_benchmark.station import MeasurementError, classify
 from inference_benchmark.worker_process import Story
 
@@ -217,6 +217,14 @@ def test_a_stopped_worker_is_killed_when_its_time_is_up(tmp_path):
         "measure.py: timeout during measure: no end after 5 s; the worker, stopped by a signal, was killed; not tried again",
     )
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cuda_reports_of_a_gpu_is_no_fault_of_the_cell():
+    """Torch's own class, by whose name it is known; a wrong shape is a plain RuntimeError."""
+    import torch
+
+    assert worker.of_the_machine(torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"))
+    assert not worker.of_the_machine(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 def test_a_slow_worker_times_out_too(tmp_path):

@@ -217,12 +217,18 @@ def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
     assert workspace.plan() == NOTHING
 
 
-def test_an_attempt_that_something_else_ended_is_repeated_and_stands_in_the_record(workspace):
-    fault = {"fault": "kill", "on_batch": 2, "once": str(workspace.folder / "been-here")}
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("kill", "the worker was killed by SIGKILL during warm-up"),
+        ("io-error", "OSError during warm-up: made-up error of a disk"),
+    ],
+)
+def test_an_attempt_that_something_else_ended_is_repeated_and_stands_in_the_record(workspace, fault, why):
+    fault = {"fault": fault, "on_batch": 2, "once": str(workspace.folder / "been-here")}
     workspace.grid["precisions"] = ["fp32"]
     workspace.save()
     done = workspace.run("--retries", "2", FAKE_ENGINE=json.dumps(fault))
-    why = "the worker was killed by SIGKILL during warm-up"
     assert f"[1/3] tiny prompt4-new8 fake fp32 batch 2: failed ({why}), attempt 2 of 3 follows" in done.stderr
     (lost,) = workspace.record("fp32", 2)["attempts"]
     assert lost.pop("ended_at") < workspace.record("fp32", 2)["ended_at"]

@@ -50,8 +50,8 @@ def settle(experiments: Sequence[Experiment], memory: Path = Path(".snakemake/me
 
 
 def _settle_one(experiment: Experiment, remembers: bool) -> None:
-    files = [path for path in map(Path, derived(experiment)) if path.exists()]
-    if not files:
+    made = [path for path in map(Path, derived(experiment)) if path.exists()]
+    if not made:
         return
     try:
         noted = json.loads(Path("results", experiment.machine, "provenance.json").read_bytes())["inputs_sha256"]
@@ -63,7 +63,7 @@ def _settle_one(experiment: Experiment, remembers: bool) -> None:
         times = None  # now
     else:
         return
-    for path in files:
+    for path in made:
         _date(path, times)
 
 

@@ -155,7 +155,8 @@ def classify(
         told = {key: end[key] for key in ("phase", "exception_type", "message")}
         return "oom", {**reason, **told, "limit": limit(subject, origin)}
     if outcome == "error":
-        raise CellFailure(f"{end['exception_type']} during {story.phase}: {end['message']}")
+        failure = MeasurementError if end["of_the_machine"] else CellFailure
+        raise failure(f"{end['exception_type']} during {story.phase}: {end['message']}")
     killed_for_memory = [group for group, count in kills_after.items() if count > kills_before.get(group, count)]
     granted = origin.get("host", {}).get("memory_limit") if slurm.job_id() else None
     if story.returncode == -signal.SIGKILL and killed_for_memory and granted:

@@ -28,9 +28,18 @@ def main(request: str, pipe: int) -> int:
             task.run(wanted["order"], Gpu(**wanted["gpu"]) if wanted["gpu"] else None, tell)
         except Exception as error:
             traceback.print_exc()
-            tell("end", outcome="error", exception_type=qualified(error), message=str(error))
+            told = {"exception_type": qualified(error), "message": str(error)}
+            tell("end", outcome="error", **told, of_the_machine=of_the_machine(error))
             return 1
     return 0
+
+
+def of_the_machine(error: Exception) -> bool:
+    """Whether an error tells of files, a network or a GPU, which may be well again or elsewhere, and not of the cell.
+
+    Torch's class for what CUDA reports goes by its name, as torch need not be here.
+    """
+    return isinstance(error, OSError) or type(error).__name__ == "AcceleratorError"
 
 
 if __name__ == "__main__":

@@ -8,8 +8,8 @@ FAKE_ENGINE in the environment, JSON, makes it misbehave:
 ``sleep_s``: real seconds per call. ``real_clock``: the clock tells these, so that a call takes what it takes.
 ``scatter``: [processes, calls], standard deviations of the logarithm of the time, drawn anew in each.
 ``slow``: calls take so many times as long. ``drift``: each call takes this part longer than the one before.
-``fault``: error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call), kill,
-hang or hog, in generate;
+``fault``: error, io-error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call),
+kill, hang or hog, in generate;
 ``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault;
 ``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault;
 ``once``: a file, the fault that makes it is the last. ``holds_bytes``: real memory that a loaded model takes.
@@ -119,6 +119,8 @@ class FakeEngine(Engine):
     def _misbehave(self, fault: str | None) -> None:
         if fault == "error":
             raise ValueError("made-up error")
+        if fault == "io-error":
+            raise OSError("made-up error of a disk")
         if fault == "oom":
             raise FakeMemoryError("made-up memory is full")
         if fault == "kill":
