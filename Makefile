@@ -27,7 +27,7 @@ bench: setup
 
 # Two at a time: those with a cluster, which mostly wait for it, and all others.
 test: setup
-	$(RUN) pytest --numprocesses 2 --dist loadgroup
+	$(RUN) pytest --numprocesses 2
 
 lint: setup
 	$(RUN) ruff check .
