@@ -172,7 +172,8 @@ def watch_of_machine(wildcards):
     return replace(WATCH, device_name=BY_MACHINE[wildcards.machine].device_name or "")
 
 
-# What a job that takes a device asks for, besides the device itself.
+# What a job that takes a device asks for, besides the device itself, and how it is watched. Where no machine is named,
+# there is nothing to find out for each job: with thousands of them, that takes time.
 ON_A_NODE = {
     "slurm_partition": asked_of_slurm("partition"),
     "slurm_account": asked_of_slurm("account"),
@@ -183,6 +184,6 @@ ON_A_NODE = {
     "mem_mb": asked_of_slurm("mem_mb", per_attempt=True),
     "runtime": asked_of_slurm("runtime_minutes", per_attempt=True),
 }
-# Where no machine is named, there is nothing to ask for each job: with thousands of them, that takes time.
+WATCHED = watch_of_machine
 if not SLURM:
-    ON_A_NODE, watch_of_machine = {}, WATCH
+    ON_A_NODE, WATCHED = {}, WATCH

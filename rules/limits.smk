@@ -15,7 +15,7 @@ rule ceilings:
         attempt=which_attempt,
     params:
         study=study_json,
-        watch=watch_of_machine,
+        watch=WATCHED,
     shell:
         "python scripts/ceilings.py"
         " --study {params.study:q}"
@@ -48,7 +48,7 @@ rule max_batch:
         attempt=which_attempt,
     params:
         study=study_json,
-        watch=watch_of_machine,
+        watch=WATCHED,
     shell:
         "python scripts/max_batch.py"
         " --study {params.study:q}"
@@ -78,7 +78,7 @@ rule divergence:
         attempt=which_attempt,
     params:
         study=study_json,
-        watch=watch_of_machine,
+        watch=WATCHED,
     shell:
         "python scripts/divergence.py"
         " --study {params.study:q}"

@@ -20,7 +20,7 @@ rule measure:
         attempt=which_attempt,
     params:
         cell=cell_json,
-        watch=watch_of_machine,
+        watch=WATCHED,
     shell:
         "python scripts/measure.py"
         " --cell {params.cell:q}"

@@ -18,7 +18,7 @@ from inference_benchmark.summary import summarise
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--experiment", required=True, type=Path, metavar="FILE", help="as Snakemake prints it")
+    parser.add_argument("--experiment", required=True, type=Path, metavar="FILE", help="as Snakemake writes it")
     parser.add_argument("--summary", required=True, type=Path, help="where the CSV goes")
     parser.add_argument("--provenance", required=True, type=Path, help="where the facts of the records go, as JSON")
     arguments = parser.parse_args()

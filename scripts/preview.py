@@ -17,12 +17,7 @@ from inference_benchmark.cli import fail, printable, run
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--experiment",
-        required=True,
-        nargs="+",
-        type=Path,
-        metavar="FILE",
-        help="one for each machine",
+        "--experiment", required=True, nargs="+", type=Path, metavar="FILE", help="one for each machine"
     )
     parser.add_argument("--template", required=True, type=Path, help="the report's Jinja template")
     parser.add_argument(

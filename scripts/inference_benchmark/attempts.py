@@ -102,7 +102,7 @@ def earlier(output: Path, attempt: int) -> list[Attempt]:
     if attempt == 1:
         return []
     try:
-        noted = [Attempt(**each) for each in json.loads(_notes(output).read_bytes())]
+        noted = [Attempt(**each) for each in files.read_json(_notes(output))]
     except (OSError, ValueError, TypeError):
         return []
     return noted[: attempt - 1]

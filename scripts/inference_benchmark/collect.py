@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark import comparability, files, machine, merge, study_files
-from inference_benchmark.cells import Cell, CellError, Experiment
+from inference_benchmark.cells import Cell, Experiment
 from inference_benchmark.record import RecordError, load_for
 from inference_benchmark.studies import ColumnStudy, about, possible_studies, studies
 from inference_benchmark.study_files import StudyError
@@ -86,7 +86,7 @@ def _second_records(experiment: Experiment) -> Iterator[str]:
         for path in sorted(folder.glob("batch-*.json")):
             if _RECORD.fullmatch(path.name):
                 continue
-            with suppress(RecordError, StudyError, CellError, OSError):
+            with suppress(ValueError, OSError):
                 place = Path("results", merge.own_place(path))
                 if str(place) in paths and files.read(place) != files.read(path):
                     both = f"{merge.described(place)}; {merge.described(path)}"

@@ -21,6 +21,14 @@ def read(path: Path) -> bytes:
         return stream.read()
 
 
+def read_json(path: Path) -> Any:
+    """What a regular file says as JSON. Raises ValueError where it is none, and OSError."""
+    try:
+        return json.loads(read(path))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"not JSON ({error})") from None
+
+
 def check_writable(path: Path) -> None:
     """Raises OSError where a record could not be written: better now than after an hour of measuring."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,6 @@ collect notes a digest of what it read, and when Snakemake starts the times are 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from contextlib import suppress
@@ -54,7 +53,7 @@ def _settle_one(experiment: Experiment, remembers: bool) -> None:
     if not made:
         return
     try:
-        noted = json.loads(Path("results", experiment.machine, "provenance.json").read_bytes())["inputs_sha256"]
+        noted = files.read_json(Path("results", experiment.machine, "provenance.json"))["inputs_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         noted = None
     if noted != inputs_digest(experiment):

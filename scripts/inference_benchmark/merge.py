@@ -7,16 +7,14 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from inference_benchmark import files, record, study_files
-from inference_benchmark.cells import Cell, CellError
-from inference_benchmark.record import RecordError
-from inference_benchmark.studies import Ceilings, ColumnStudy
+from inference_benchmark.cells import Cell
+from inference_benchmark.studies import VERSIONS, Ceilings, ColumnStudy
 from inference_benchmark.study_files import StudyError
 
 #: What the names of files with measurements begin with; all else in a results folder is derived from them.
-_NAMES = ("batch-", "ceilings.json", "max-batch.json", "divergence.json")
+_NAMES = ("batch-", *(f"{kind}.json" for kind in VERSIONS))
 
 
 @dataclass
@@ -44,8 +42,8 @@ def plan(sources: Sequence[Path], into: Path) -> Merge:
             found.problems.append(f"{source}: holds no record; give a results folder, the one above MACHINE")
         for path in paths:
             try:
-                _add(found, path, Path(own_place(path)), path.relative_to(source), into)
-            except (RecordError, StudyError, CellError) as error:
+                _add(found, path, own_place(path), path.relative_to(source), into)
+            except ValueError as error:
                 found.problems.append(f"{path}: {error}")
             except OSError as error:
                 found.problems.append(f"{path}: {error.strerror}")
@@ -72,15 +70,15 @@ def carry_out(copies: Mapping[Path, Path]) -> None:
         files.write(files.read(source), place, keep_earlier=True)
 
 
-def own_place(path: Path) -> str:
+def own_place(path: Path) -> Path:
     """Where a file with a measurement belongs in a results folder, by what it says itself.
 
-    Raises RecordError, StudyError or CellError where it is none, and OSError.
+    Raises ValueError where it is none, and OSError.
     """
-    document = read(path)
-    if "study" in document:
+    document = files.read_json(path)
+    if isinstance(document, dict) and "study" in document:
         kind = str(document["study"].get("kind")) if isinstance(document["study"], dict) else ""
-        if kind not in ("ceilings", "max-batch", "divergence"):
+        if kind not in VERSIONS:
             raise StudyError(f"there is no study named {kind!r}")
         study_files.check(document, kind)
         cls = Ceilings if kind == "ceilings" else ColumnStudy
@@ -88,26 +86,15 @@ def own_place(path: Path) -> str:
     else:
         record.check(document)
         subject = Cell.from_json(json.dumps(document["cell"]))
-    return str(Path(subject.path).relative_to("results"))
-
-
-def read(path: Path) -> dict[str, Any]:
-    """The JSON in a file. Raises RecordError, OSError."""
-    try:
-        document = json.loads(files.read(path))
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON ({error})") from None
-    if not isinstance(document, dict):
-        raise RecordError("no mapping")
-    return document
+    return Path(subject.path).relative_to("results")
 
 
 def described(path: Path) -> str:
     """A file, and where and when what it holds was measured, in words."""
     try:
-        document = read(path)
+        document = files.read_json(path)
         return f"{path} of {document['started_at']} on {document['host'].get('name')}"
-    except (RecordError, OSError, KeyError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return f"{path}, which is no record"
 
 

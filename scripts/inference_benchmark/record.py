@@ -67,9 +67,9 @@ def _check_complete(stability: Any, runs: list[dict[str, Any]], cell: Mapping[st
 def load(path: Path) -> dict[str, Any]:
     """A checked record. Raises RecordError, and OSError where the file cannot be read."""
     try:
-        record = json.loads(files.read(path))
-    except (ValueError, RecursionError) as error:
-        raise RecordError(f"not JSON ({error})") from None
+        record = files.read_json(path)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
     check(record)
     return record
 

@@ -51,9 +51,9 @@ def check(document: Any, kind: str) -> None:
 def load_for(study: Ceilings | ColumnStudy, path: Path) -> dict[str, Any]:
     """The document at path if it is one of exactly this study. Raises StudyError, OSError."""
     try:
-        document = json.loads(files.read(path))
-    except (ValueError, RecursionError) as error:
-        raise StudyError(f"not JSON ({error})") from None
+        document = files.read_json(path)
+    except ValueError as error:
+        raise StudyError(str(error)) from None
     check(document, study.kind)
     wanted = json.loads(study.to_json())
     if document["study"] != wanted:

@@ -72,14 +72,13 @@ class Studies(NamedTuple):
         )
 
 
-def row(
-    record: Document,
-    variant: str = "",
-    studies: Studies | None = None,
-) -> dict[str, Any]:
+NO_STUDIES = Studies.of({})
+
+
+def row(record: Document, variant: str = "", studies: Studies = NO_STUDIES) -> dict[str, Any]:
     """One record as a row of summary.csv, its figures worked out from the samples and from the studies found."""
     cell, runs = Cell(**record["cell"]), record["runs"]
-    told = _told(cell, record, studies) if studies and studies.documents else {}
+    told = _told(cell, record, studies) if studies.documents else {}
     reason, stability = record["reason"] or {}, record["stability"] or {}
     notes = [*stability.get("reasons", []), *record["flags"]]
     last = runs[-1] if runs else {"load_s": None, "warmup_s": [], "memory": {}}
