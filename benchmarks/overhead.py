@@ -28,9 +28,9 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
-from conftest import MEASUREMENT  # noqa: E402
-from inference_benchmark import checkpoint  # noqa: E402
-from inference_benchmark.cells import Cell  # noqa: E402
+from conftest import MEASUREMENT
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.models import checkpoint
 
 BARE = """
 import json, sys, time
@@ -124,7 +124,7 @@ def bare_call(engine, name: str, prompts, new_tokens: int):
 def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list[float] | None:
     """Our timed call over the bare one for so many seconds; None where the engine lacks the precision."""
     from inference_benchmark import engines
-    from inference_benchmark.tasks.common import draw_prompts, timed_call
+    from inference_benchmark.worker.stage import draw_prompts, timed_call
 
     config = yaml.safe_load((REPO / "config.yaml").read_text())
     grid = config["grid"]["cpu"]

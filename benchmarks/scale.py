@@ -34,11 +34,12 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
-import grids  # noqa: E402
+import grids
 
-from conftest import TINY_BLOOM, Workspace  # noqa: E402
-from inference_benchmark import config, record  # noqa: E402
-from inference_benchmark.cells import Experiment  # noqa: E402
+from conftest import TINY_BLOOM, Workspace
+from inference_benchmark.experiment import config
+from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.records import record
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 #: Models, workloads and batch sizes, of two precisions each, by the number of cells.

@@ -29,11 +29,14 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
-from conftest import MEASUREMENT, make_cell  # noqa: E402
-from inference_benchmark import checkpoint, conditions, engines, statistics, supervise  # noqa: E402
-from inference_benchmark.cells import Cell, Watch  # noqa: E402
-from inference_benchmark.host_counters import REAL_ROOTS, process_cpu_s  # noqa: E402
-from inference_benchmark.tasks.common import timed_call  # noqa: E402
+from conftest import MEASUREMENT, make_cell
+from inference_benchmark import engines
+from inference_benchmark.analysis import statistics
+from inference_benchmark.experiment.cells import Cell, Watch
+from inference_benchmark.machine import conditions
+from inference_benchmark.machine.host_counters import REAL_ROOTS, process_cpu_s
+from inference_benchmark.models import checkpoint
+from inference_benchmark.worker.stage import timed_call
 
 SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "vocab_size": 10_000}
 #: Engine of the planted experiment: real sleeps on a real clock.
@@ -48,7 +51,7 @@ Grid = list[list[list[float]]]
 def measure_grid(cells: Sequence[Cell], **behaviour) -> Grid:
     """The whole calls of each cell, by process."""
     os.environ["FAKE_ENGINE"] = json.dumps(behaviour)
-    return [[run["samples_s"] for run in supervise.measure(cell, Watch())["runs"]] for cell in cells]
+    return [[run["samples_s"] for run in cell.measure(cell, Watch())["runs"]] for cell in cells]
 
 
 def called_different(base: Grid, new: Grid) -> int:
@@ -95,7 +98,7 @@ def planted(n_cells: int, processes: int) -> str:
 
 SAMPLER = """
 import sys, time
-from inference_benchmark.conditions import Sampler
+from inference_benchmark.machine.conditions import Sampler
 sampler = Sampler(None, int(sys.argv[1]))
 sampler.open()
 while True:

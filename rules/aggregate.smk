@@ -14,6 +14,7 @@ rule collect:
         studies=studies_of_machine,
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
+        code=library("analysis", "engines", "experiment", "machine", "records"),
     output:
         summary=report(
             "results/{machine}/summary.csv",
@@ -42,11 +43,7 @@ rule tables:
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(ANY_MACHINE, ("json",)),
-        code=[
-            "scripts/inference_benchmark/beside.py",
-            "scripts/inference_benchmark/cell_texts.py",
-            "scripts/inference_benchmark/tables.py",
-        ],
+        code=library("analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(
             "results/{machine}/tables.md",

@@ -17,13 +17,13 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 sys.modules.setdefault("pandas", None)
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from inference_benchmark.attempts import Ledger
-from inference_benchmark.cells import Watch, record_path
-from inference_benchmark.config import ConfigError, load, slurm_requests
-from inference_benchmark.freshness import settle
-from inference_benchmark.outputs import chart_files, charts_of, comparison_files, derived, overall
-from inference_benchmark.progress import attach
-from inference_benchmark.studies import possible_studies, studies
+from inference_benchmark.records.attempts import Ledger
+from inference_benchmark.experiment.cells import Watch, record_path
+from inference_benchmark.experiment.config import ConfigError, load, slurm_requests
+from inference_benchmark.experiment.freshness import settle
+from inference_benchmark.experiment.outputs import chart_files, charts_of, comparison_files, derived, overall
+from inference_benchmark.render.progress import attach
+from inference_benchmark.experiment.studies import possible_studies, studies
 
 SCHEMA = yaml.load(Path(workflow.basedir, "config.schema.yaml").read_text(), yaml.CSafeLoader)
 try:
@@ -82,6 +82,17 @@ wildcard_constraints:
     precision=r"[^/]+",
     batch_size=r"\d+",
     baseline="|".join(map(re.escape, ANY_MACHINE.baselines)) or "none",
+
+
+def library(*packages):
+    """Every source file of these packages of the library, as an input of what only reads.
+
+    What measures must not have it, or an edit would measure every cell again.
+    """
+    folder = Path("scripts/inference_benchmark")
+    return sorted(
+        map(str, (*folder.glob("*.py"), *(file for name in packages for file in folder.glob(f"{name}/*.py"))))
+    )
 
 
 def records_of_machine(wildcards):

@@ -12,7 +12,7 @@ rule comparison:
         base=baseline_path,
         new="results/{machine}/summary.csv",
         template="report/compare.html.j2",
-        code=["scripts/inference_benchmark/comparison.py", "scripts/inference_benchmark/comparison_text.py"],
+        code=library("analysis", "experiment", "records", "compare", "render"),
     output:
         json="results/{machine}/comparison/{baseline}.json",
         markdown=report(

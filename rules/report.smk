@@ -10,7 +10,7 @@ rule charts:
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(ANY_MACHINE, ("json",)),
-        code=["scripts/inference_benchmark/charts.py", "scripts/inference_benchmark/drawing.py"],
+        code=library("analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(
             charts_of("{machine}", "{model}", "{workload}"),
@@ -42,16 +42,7 @@ rule report:
         comparisons=comparison_files(ANY_MACHINE, ("json",)),
         template="report/report.html.j2",
         parts=["report/base.html.j2", "report/tables.html.j2", "report/page.css", "report/page.js"],
-        code=[
-            "scripts/inference_benchmark/beside.py",
-            "scripts/inference_benchmark/cell_texts.py",
-            "scripts/inference_benchmark/charts.py",
-            "scripts/inference_benchmark/drawing.py",
-            "scripts/inference_benchmark/page.py",
-            "scripts/inference_benchmark/report.py",
-            "scripts/inference_benchmark/tables.py",
-            "scripts/inference_benchmark/tips.py",
-        ],
+        code=library("analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(
             "results/{machine}/report.html",

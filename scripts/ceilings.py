@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import sys
 
-from inference_benchmark import study_files
-from inference_benchmark.command import main
-from inference_benchmark.conduct import conduct
-from inference_benchmark.studies import Ceilings
-from inference_benchmark.words import study_text
+from inference_benchmark.experiment.studies import Ceilings
+from inference_benchmark.measure.command import main
+from inference_benchmark.measure.study import conduct
+from inference_benchmark.records import study_files
+from inference_benchmark.render.one_line import study_text
 
 if __name__ == "__main__":
     sys.exit(main(__doc__, Ceilings.from_json, conduct, study_files.write, study_text))

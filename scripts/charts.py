@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inference_benchmark import charts, drawing, outputs
 from inference_benchmark.cli import fail, run
-from inference_benchmark.comparison import read_all
-from inference_benchmark.summary import read_summary
+from inference_benchmark.compare.comparison import read_all
+from inference_benchmark.experiment import outputs
+from inference_benchmark.records.summary import read_summary
+from inference_benchmark.render import charts, drawing
 
 
 def main() -> int:

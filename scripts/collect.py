@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 
 from inference_benchmark import files
-from inference_benchmark.cells import CellError, Experiment
 from inference_benchmark.cli import fail, run
-from inference_benchmark.collect import CollectError, load_records, provenance_of
-from inference_benchmark.freshness import inputs_digest
-from inference_benchmark.summary import summarise
+from inference_benchmark.experiment.cells import CellError, Experiment
+from inference_benchmark.experiment.freshness import inputs_digest
+from inference_benchmark.records.collect import CollectError, load_records, provenance_of
+from inference_benchmark.records.summary import summarise
 
 
 def main() -> int:

@@ -17,10 +17,13 @@ import re
 import sys
 from pathlib import Path
 
-from inference_benchmark import comparison_text, files, sides
+from inference_benchmark import files
 from inference_benchmark.cli import fail, run
-from inference_benchmark.comparison import SUBJECTS, compare, regressions
-from inference_benchmark.page import render
+from inference_benchmark.compare import result_set
+from inference_benchmark.compare import text as comparison_text
+from inference_benchmark.compare.comparison import SUBJECTS, compare, regressions
+from inference_benchmark.experiment.baselines import BaselineError
+from inference_benchmark.render.page import render
 
 
 def percentage(text: str) -> float:
@@ -54,8 +57,10 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        found = compare(sides.load(arguments.base, arguments.base_name), sides.load(arguments.new), arguments.figure)
-    except sides.SideError as error:
+        found = compare(
+            result_set.load(arguments.base, arguments.base_name), result_set.load(arguments.new), arguments.figure
+        )
+    except BaselineError as error:
         for problem in error.problems:
             fail(problem)
         return 1

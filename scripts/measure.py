@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import sys
 
-from inference_benchmark import record
-from inference_benchmark.cells import Cell
-from inference_benchmark.command import main
-from inference_benchmark.supervise import beyond_the_edge, measure
-from inference_benchmark.words import outcome_text
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.measure.cell import beyond_the_edge, measure
+from inference_benchmark.measure.command import main
+from inference_benchmark.records import record
+from inference_benchmark.render.one_line import outcome_text
 
 if __name__ == "__main__":
     sys.exit(

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from inference_benchmark.cli import fail, run
-from inference_benchmark.merge import carry_out, described, plan
+from inference_benchmark.records.merge import carry_out, described, plan
 
 
 def main() -> int:

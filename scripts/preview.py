@@ -9,9 +9,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inference_benchmark import preview
-from inference_benchmark.cells import CellError, Experiment
 from inference_benchmark.cli import fail, printable, run
+from inference_benchmark.experiment.cells import CellError, Experiment
+from inference_benchmark.render import preview
 
 
 def main() -> int:

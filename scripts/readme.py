@@ -9,11 +9,11 @@ from pathlib import Path
 
 from inference_benchmark import files
 from inference_benchmark.cli import fail, run
-from inference_benchmark.comparison import read_all
-from inference_benchmark.provenance import sentence
-from inference_benchmark.readme import MarkerError, insert, pictures
-from inference_benchmark.summary import read_summary
-from inference_benchmark.tables import document
+from inference_benchmark.compare.comparison import read_all
+from inference_benchmark.records.summary import read_summary
+from inference_benchmark.render.one_line import sentence
+from inference_benchmark.render.readme import MarkerError, insert, pictures
+from inference_benchmark.render.tables import document
 
 
 def main() -> int:

@@ -11,9 +11,9 @@ import pandas
 
 from inference_benchmark import files
 from inference_benchmark.cli import run
-from inference_benchmark.comparison import read_all
-from inference_benchmark.report import render
-from inference_benchmark.summary import read_summary
+from inference_benchmark.compare.comparison import read_all
+from inference_benchmark.records.summary import read_summary
+from inference_benchmark.render.report import render
 
 
 def main() -> int:

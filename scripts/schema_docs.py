@@ -12,14 +12,14 @@ from typing import Any
 import yaml
 
 from inference_benchmark.cli import fail, run
-from inference_benchmark.config_words import allowed, resolved
-from inference_benchmark.readme import MarkerError, insert
+from inference_benchmark.experiment.config_errors import allowed, resolved
+from inference_benchmark.render.readme import MarkerError, insert
 
 #: Where each schema is explained: page, name of the markers, schema.
 TABLES = (
     (Path("docs/config.md"), "keys", Path("config.schema.yaml")),
-    (Path("docs/record.md"), "keys", Path("scripts/inference_benchmark/record.schema.yaml")),
-    (Path("docs/record.md"), "study keys", Path("scripts/inference_benchmark/study.schema.yaml")),
+    (Path("docs/record.md"), "keys", Path("scripts/inference_benchmark/records/record.schema.yaml")),
+    (Path("docs/record.md"), "study keys", Path("scripts/inference_benchmark/records/study.schema.yaml")),
 )
 #: Definitions that say what the results of a study of that kind are.
 KINDS = ("ceilings", "max-batch", "divergence")

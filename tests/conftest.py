@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from inference_benchmark import evidence
-from inference_benchmark.cells import Cell
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.machine import cgroups
 
 REPO = Path(__file__).resolve().parents[1]
 CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "reference", "envs", "profiles")
@@ -208,7 +208,7 @@ def small_disk(tmp_path):
 @contextmanager
 def cgroup_of_ours(controller: str, v1: dict[str, str], v2: dict[str, str]) -> Iterator[Path]:
     """The folder of a cgroup below ours with these limits, the first of which it must have; skips where that cannot be."""
-    parent = next(evidence.cgroups(controller), Path("/sys/fs/cgroup"))
+    parent = next(cgroups.cgroups(controller), Path("/sys/fs/cgroup"))
     folder = parent / f"inference-benchmark-test-{os.getpid()}"
     try:
         folder.mkdir()

@@ -10,8 +10,9 @@ import pandas
 from test_record import DRIFTS, OOM, SHARED, STABLE, make_record, make_run
 
 from conftest import MEASUREMENT, make_cell
-from inference_benchmark import collect, report, summary
-from inference_benchmark.cells import Experiment
+from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.records import collect, summary
+from inference_benchmark.render import report
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
 #: Tokens per second of one row, tokens per second at most, and the largest batch that fits.

@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from test_record import make_record
 
 from conftest import REPO, make_cell
-from inference_benchmark import comparison, sides
+from inference_benchmark.compare import comparison, result_set
 
 TEMPLATE = REPO / "report/report.html.j2"
 AXE = REPO / "tests/browser/node_modules/axe-core/axe.min.js"
@@ -51,8 +51,8 @@ def browser() -> Iterator[Browser]:
 def report(tmp_path_factory) -> Path:
     """The grid of the published table in two engines, with the published figures beside it."""
     experiment = grids.experiment()
-    base = sides.load(REPO / "reference/bloom_a100_80gb.csv", "a100-80gb")
-    beside = [comparison.compare(base, sides.of_records(grids.records(experiment)))]
+    base = result_set.load(REPO / "reference/bloom_a100_80gb.csv", "a100-80gb")
+    beside = [comparison.compare(base, result_set.of_records(grids.records(experiment)))]
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(grids.page([experiment], TEMPLATE, beside))
     return path

@@ -12,16 +12,22 @@ import pytest
 from test_record import OOM, make_record
 
 from conftest import MEASUREMENT, REPO, make_cell
-from inference_benchmark import comparison, comparison_text, files, sides, summary, tables
-from inference_benchmark.comparison import Comparison, compare, regressions
-from inference_benchmark.sides import Measured, Side, SideError
+from inference_benchmark import files
+from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.compare import text as comparison_text
+from inference_benchmark.compare.comparison import Comparison, compare, regressions
+from inference_benchmark.compare.result_set import Measured, Side
+from inference_benchmark.experiment import baselines
+from inference_benchmark.experiment.baselines import BaselineError
+from inference_benchmark.records import summary
+from inference_benchmark.render import tables
 
 A100 = REPO / "reference/bloom_a100_80gb.csv"
 SMALL = {"batch_sizes": (1, 2, 4, 8, 16, 32, 64), "precisions": ("fp32", "bf16"), "engines": ("hf",)}
 
 
 def side(name: str = "box", faster: float = 1.0, processes: int = 8, seed: int = 0, **changes) -> Side:
-    return sides.of_records(grids.records(grids.experiment(**SMALL | changes), faster, processes, seed), name)
+    return result_set.of_records(grids.records(grids.experiment(**SMALL | changes), faster, processes, seed), name)
 
 
 def verdicts(found: Comparison) -> list[str]:
@@ -121,11 +127,11 @@ def test_edges_of_memory_stand_against_each_other():
         make_record(make_cell(**records[1]["cell"]), outcome="oom", samples_s=[], reason=OOM),
         records[2],
     ]
-    found = compare(sides.of_records(records), sides.of_records(lost))
+    found = compare(result_set.of_records(records), result_set.of_records(lost))
     assert verdicts(found) == ["same", "fits no longer", "neither fits"]
     assert found.columns[0][-2:] == (896, 768)
     assert [cell.where["batch_size"] for cell in regressions(found, 0.05)] == [896]
-    assert verdicts(compare(sides.of_records(lost), sides.of_records(records)))[1] == "fits now"
+    assert verdicts(compare(result_set.of_records(lost), result_set.of_records(records)))[1] == "fits now"
 
 
 def test_cells_of_one_side_are_listed_by_column():
@@ -147,7 +153,7 @@ def test_what_differs_is_said_first():
     records = grids.records(new, processes=2)
     for known in records:
         known["software"] = {**known["software"], "torch": "2.99"}
-    found = compare(side(), sides.of_records(records, "new"))
+    found = compare(side(), result_set.of_records(records, "new"))
     told = {each.fact: (each.base, each.new) for each in found.differences}
     assert told["torch"] == (["2.13.0"], ["2.99"])
     assert told["measurement seed"] == ([0], [7])
@@ -162,7 +168,7 @@ def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_k
     records = grids.records(grids.experiment(**SMALL), processes=8)
     for known in records:
         known["environment"] = {"OMP_PROC_BIND": "true"}
-    assert compare(side(), sides.of_records(records)).differences == [
+    assert compare(side(), result_set.of_records(records)).differences == [
         ("environment OMP_PROC_BIND", ["not set"], ["true"])
     ]
     bare = Side("bare", side().cells, {"device": ["Made-up GPU"], "torch": ["2.0"]})
@@ -173,7 +179,7 @@ def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_k
 
 
 def test_the_published_figures_stand_beside_every_engine_of_their_model():
-    found = compare(sides.load(A100, "a100-80gb"), sides.of_records(grids.records(grids.experiment())))
+    found = compare(result_set.load(A100, "a100-80gb"), result_set.of_records(grids.records(grids.experiment())))
     assert len(found.cells) == 2 * 44
     assert {cell.where["engine"] for cell in found.cells} == {"hf", "hf-static"}
     cell = cell_of(found, "hf", "bf16", 1)
@@ -188,16 +194,16 @@ def test_the_published_figures_stand_beside_every_engine_of_their_model():
     assert "Significance is unknown" in text
     assert "as published" in text
     other_tokens = grids.experiment(workloads=({"prompt_tokens": 9, "new_tokens": 50},))
-    assert compare(sides.load(A100), sides.of_records(grids.records(other_tokens))).cells == []
+    assert compare(result_set.load(A100), result_set.of_records(grids.records(other_tokens))).cells == []
     smaller = grids.records(grids.experiment(**SMALL))
     for known in smaller:
         known["model"] = {"parameters": 51_000_000, "weights_bytes": 1}
-    assert compare(sides.load(A100), sides.of_records(smaller)).cells == []
+    assert compare(result_set.load(A100), result_set.of_records(smaller)).cells == []
 
 
 def test_the_published_figures_are_columns_of_the_tables():
     records = grids.records(grids.experiment(engines=("hf",)))
-    beside = [compare(sides.load(A100, "a100-80gb"), sides.of_records(records))]
+    beside = [compare(result_set.load(A100, "a100-80gb"), result_set.of_records(records))]
     text = tables.document(summary.summarise(records), beside)
     throughput = text.split("Throughput (")[1].split("Against")[0].splitlines()
     assert "a100-80gb<br>fp32 | a100-80gb<br>bf16 |" in " ".join(throughput[2].split())
@@ -231,15 +237,15 @@ def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
     folder = write(tmp_path, records)
     rows = summary.summarise(records)
     rows.to_csv(folder / "summary.csv", index=False)
-    new = sides.of_records(records)
+    new = result_set.of_records(records)
     for path in (folder, folder / "summary.csv"):
-        found = compare(sides.load(path), new)
+        found = compare(result_set.load(path), new)
         assert found.base == "made-up-gpu"
         assert verdicts(found) == ["same"] * 14
         assert found.judged == 14
     elsewhere = tmp_path / "elsewhere.csv"
     rows.to_csv(elsewhere, index=False)
-    found = compare(sides.load(elsewhere), new)
+    found = compare(result_set.load(elsewhere), new)
     assert set(verdicts(found)) == {"unknown"}
     assert [cell.ratio for cell in found.cells] == pytest.approx([1.0] * 14)
 
@@ -252,34 +258,34 @@ def test_a_copied_summary_never_speaks_of_records_made_since(tmp_path):
     copied = tmp_path / "old" / folder.name / "summary.csv"
     copied.parent.mkdir(parents=True)
     rows.to_csv(copied, index=False)
-    found = compare(sides.load(copied), sides.load(folder))
+    found = compare(result_set.load(copied), result_set.load(folder))
     assert set(verdicts(found)) == {"unknown"}
     assert found.cells[0].ratio == pytest.approx(2, rel=0.05)
     # Only some of the records came along: no mixture is made of them.
     write(tmp_path / "some", records[:3])
     rows.to_csv(tmp_path / "some/results" / folder.name / "summary.csv", index=False)
-    side_of_some = sides.load(tmp_path / "some/results" / folder.name / "summary.csv")
+    side_of_some = result_set.load(tmp_path / "some/results" / folder.name / "summary.csv")
     assert "11 of its 14 records are not beside it" in side_of_some.notes[0]
-    assert set(verdicts(compare(side_of_some, sides.load(folder)))) == {"unknown"}
+    assert set(verdicts(compare(side_of_some, result_set.load(folder)))) == {"unknown"}
 
 
 def test_superseded_records_are_left_out_and_broken_ones_named(tmp_path):
     records = grids.records(grids.experiment(**SMALL))
     folder = write(tmp_path, records)
     write(tmp_path, grids.records(grids.experiment(**SMALL), faster=2))
-    sizes = [cell.where["batch_size"] for cell in sides.load(folder).cells]
+    sizes = [cell.where["batch_size"] for cell in result_set.load(folder).cells]
     assert sizes == [1, 2, 4, 8, 16, 32, 64] * 2
     path = next(folder.rglob("batch-2.json"))
     path.write_text("{")
-    with pytest.raises(SideError, match=r"batch-2\.json: not JSON"):
-        sides.load(folder)
+    with pytest.raises(BaselineError, match=r"batch-2\.json: not JSON"):
+        result_set.load(folder)
 
 
 def test_records_of_several_machines_are_no_side(tmp_path):
     write(tmp_path, grids.records(grids.experiment(**SMALL)))
     write(tmp_path, grids.records(grids.experiment(**SMALL, machine="other")))
-    with pytest.raises(SideError, match="holds records of made-up-gpu, other; give the folder of one of them"):
-        sides.load(tmp_path / "results")
+    with pytest.raises(BaselineError, match="holds records of made-up-gpu, other; give the folder of one of them"):
+        result_set.load(tmp_path / "results")
 
 
 @pytest.mark.parametrize(
@@ -299,18 +305,18 @@ def test_records_of_several_machines_are_no_side(tmp_path):
 def test_a_table_that_cannot_be_used_is_named_by_its_rows(tmp_path, text, said):
     path = tmp_path / "t.csv"
     path.write_text(text)
-    with pytest.raises(SideError) as caught:
-        sides.load(path)
+    with pytest.raises(BaselineError) as caught:
+        result_set.load(path)
     assert said in str(caught.value)
-    assert sides.check(path) == caught.value.problems
+    assert baselines.check(path) == caught.value.problems
 
 
 def test_what_is_not_there_is_said():
-    assert sides.check(Path("no/such.csv")) == ["no/such.csv: No such file or directory"]
+    assert baselines.check(Path("no/such.csv")) == ["no/such.csv: No such file or directory"]
 
 
 def test_a_comparison_comes_back_from_its_file():
-    found = compare(sides.load(A100), side())
+    found = compare(result_set.load(A100), side())
     document = json.loads(json.dumps(found.to_document()))
     again = Comparison.from_document(document)
     assert comparison_text.to_markdown(again) == comparison_text.to_markdown(found)

@@ -16,10 +16,10 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import REPO
-from inference_benchmark import conditions, energy, host_counters
-from inference_benchmark.conditions import Roots, Sampler
-from inference_benchmark.energy import EnergyError
-from inference_benchmark.machine import Gpu
+from inference_benchmark.machine import conditions, energy, host_counters
+from inference_benchmark.machine.conditions import Roots, Sampler
+from inference_benchmark.machine.energy import EnergyError
+from inference_benchmark.machine.hardware import Gpu
 
 FAKE = REPO / "tests/fake_nvml/pynvml.py"
 GPU = Gpu(0, "GPU-a", "NVIDIA Fake A", 80 * 2**30)
@@ -718,9 +718,9 @@ def test_the_fake_has_the_names_and_values_of_the_real_pynvml():
 )
 def test_a_subprocess_is_shown_the_fake_gpus_and_imports_no_torch(environ, found):
     code = (
-        "import sys; from inference_benchmark import conditions, energy, machine\n"
-        "gpus = machine.gpus()\n"
-        "print(gpus[0].uuid if gpus else 'none', machine.driver_version(), 'torch' in sys.modules)"
+        "import sys; from inference_benchmark.machine import conditions, energy, hardware\n"
+        "gpus = hardware.gpus()\n"
+        "print(gpus[0].uuid if gpus else 'none', hardware.driver_version(), 'torch' in sys.modules)"
     )
     path = os.pathsep.join([str(FAKE.parent), str(REPO / "scripts")])
     inherited = {name: value for name, value in os.environ.items() if name != "FAKE_NVML"}

@@ -10,8 +10,10 @@ import pytest
 import yaml
 
 from conftest import REPO
-from inference_benchmark import architecture, engines, machine
-from inference_benchmark.config import ConfigError, load, slurm_requests
+from inference_benchmark import engines
+from inference_benchmark.experiment.config import ConfigError, load, slurm_requests
+from inference_benchmark.machine import hardware
+from inference_benchmark.models import architecture
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
@@ -170,7 +172,7 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
 
 
 def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
-    monkeypatch.setattr(machine, "gpus", list)
+    monkeypatch.setattr(hardware, "gpus", list)
     (line,) = problems(put("device", "cuda"))
     assert line.startswith('machine: "auto" cannot be resolved')
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machine": "a100"}
@@ -186,7 +188,7 @@ def test_sizes_of_families_are_read_without_importing_transformers():
     assert "gpt2" in architecture.families()
 
 
-GPUS = [machine.Gpu(i, f"GPU-{i}abc", f"NVIDIA Test {i}", 80 * 10**9) for i in range(3)]
+GPUS = [hardware.Gpu(i, f"GPU-{i}abc", f"NVIDIA Test {i}", 80 * 10**9) for i in range(3)]
 
 
 @pytest.mark.parametrize(
@@ -195,14 +197,14 @@ GPUS = [machine.Gpu(i, f"GPU-{i}abc", f"NVIDIA Test {i}", 80 * 10**9) for i in r
 )  # fmt: skip
 def test_visible_gpus_are_those_cuda_would_show(value, indices):
     environ = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
-    assert [gpu.index for gpu in machine.visible(GPUS, environ)] == indices
+    assert [gpu.index for gpu in hardware.visible(GPUS, environ)] == indices
 
 
 def test_device_and_label_follow_what_is_visible(monkeypatch):
-    monkeypatch.setattr(machine, "gpus", lambda: GPUS)
-    assert machine.detect_device({}) == "cuda"
-    assert machine.label("cuda", {"CUDA_VISIBLE_DEVICES": "1"}) == "nvidia-test-1"
-    assert machine.detect_device({"CUDA_VISIBLE_DEVICES": ""}) == "cpu"
+    monkeypatch.setattr(hardware, "gpus", lambda: GPUS)
+    assert hardware.detect_device({}) == "cuda"
+    assert hardware.label("cuda", {"CUDA_VISIBLE_DEVICES": "1"}) == "nvidia-test-1"
+    assert hardware.detect_device({"CUDA_VISIBLE_DEVICES": ""}) == "cpu"
 
 
 @pytest.mark.parametrize(
@@ -217,14 +219,14 @@ def test_device_and_label_follow_what_is_visible(monkeypatch):
     ],
 )
 def test_labels_are_slugs(name, slug):
-    assert machine.slug(name) == slug
+    assert hardware.slug(name) == slug
 
 
 def test_cpu_name_is_the_kernels(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU 3000\nmodel name\t: other\n")
-    assert machine.cpu_name(tmp_path / "cpuinfo") == "Some CPU 3000"
+    assert hardware.cpu_name(tmp_path / "cpuinfo") == "Some CPU 3000"
     (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 50\n")
-    assert machine.cpu_name(tmp_path / "arm") != ""
+    assert hardware.cpu_name(tmp_path / "arm") != ""
 
 
 def test_docs_hold_the_table_made_from_the_schema():
@@ -271,7 +273,7 @@ MACHINE = {
 
 
 def test_machines_share_one_grid_and_the_first_device_is_not_asked_for(monkeypatch):
-    monkeypatch.setattr(machine, "gpus", list)
+    monkeypatch.setattr(hardware, "gpus", list)
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machines": {"a100": MACHINE, "h200": MACHINE}}
     experiments = load(config, SCHEMA)
     assert [(each.machine, each.device_name) for each in experiments] == [("a100", "A100"), ("h200", "A100")]

@@ -19,8 +19,10 @@ import yaml
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import REPO, TINY_BLOOM, make_cell, measure_cli
-from inference_benchmark import checkpoint, engines, record
-from inference_benchmark.synthesize import synthesize
+from inference_benchmark import engines
+from inference_benchmark.models import checkpoint
+from inference_benchmark.models.synthesize import synthesize
+from inference_benchmark.records import record
 
 MODELS = {
     "bloom": {"model_type": "bloom", "hidden_size": 128, "n_head": 4, "n_layer": 4, "vocab_size": 1000},
@@ -293,7 +295,9 @@ def test_many_at_once_draw_the_weights_only_once():
 def test_weights_killed_half_way_are_drawn_again():
     big = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 8, "vocab_size": 60_000}
     folder = checkpoint.cache_folder(big, 0)
-    code = f"from inference_benchmark import checkpoint; checkpoint.ensure({{'architecture': {big!r}, 'seed': 0}})"
+    code = (
+        f"from inference_benchmark.models import checkpoint; checkpoint.ensure({{'architecture': {big!r}, 'seed': 0}})"
+    )
     drawing = subprocess.Popen(
         [sys.executable, "-c", code],
         env=checkpoint.child_environment(),

@@ -11,10 +11,12 @@ import pytest
 from test_engine_hf import MODELS
 
 from conftest import make_cell, measure_cli
-from inference_benchmark import checkpoint, engines, record
-from inference_benchmark.checkpoint import CheckpointError
+from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
+from inference_benchmark.models import checkpoint
+from inference_benchmark.models.checkpoint import CheckpointError
+from inference_benchmark.records import record
 
 #: (rows, prompt tokens, new tokens)
 FORMS = [(1, 1, 1), (1, 1, 24), (1, 9, 2), (2, 3, 17), (5, 17, 8), (8, 40, 32), (33, 2, 5)]

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 from conftest import FAKE_GRID, Workspace, fake_gpus, make_cell, measure_cli
-from inference_benchmark import lease, record
-from inference_benchmark.machine import Gpu
+from inference_benchmark.machine import gpu_lock
+from inference_benchmark.machine.hardware import Gpu
+from inference_benchmark.records import record
 
 GPUS = [Gpu(i, f"GPU-{i:04d}", "NVIDIA Fake A", 80 * 10**9) for i in range(3)]
 
@@ -30,10 +31,10 @@ def _locks_of_our_own(tmp_path, monkeypatch):
 def test_locks_of_somebody_else_are_not_touched(tmp_path, monkeypatch):
     """The folder's name can be foreseen, and anybody can make it first."""
     monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
-    lease.folder().mkdir()
-    with pytest.raises(PermissionError, match="belongs to another user"), lease.hold(GPUS):
+    gpu_lock.folder().mkdir()
+    with pytest.raises(PermissionError, match="belongs to another user"), gpu_lock.hold(GPUS):
         pass
-    assert not list(lease.folder().iterdir())
+    assert not list(gpu_lock.folder().iterdir())
 
 
 def on_each_device(records: list[dict]) -> dict[str, list[tuple[str, str]]]:
@@ -89,11 +90,11 @@ def test_what_a_scheduler_assigned_is_honoured(tmp_path, assigned, taken):
 
 
 def test_a_lease_is_waited_for_and_told_once(capsys):
-    with lease.hold(GPUS[:1]) as held:
+    with gpu_lock.hold(GPUS[:1]) as held:
         got = []
 
         def wait() -> None:
-            with lease.hold(GPUS[:1]) as gpu:
+            with gpu_lock.hold(GPUS[:1]) as gpu:
                 got.append((gpu, time.monotonic()))
 
         thread = threading.Thread(target=wait)
@@ -109,15 +110,15 @@ def test_a_lease_is_waited_for_and_told_once(capsys):
 
 def test_a_holder_that_is_killed_gives_its_device_back(tmp_path):
     code = (
-        "import sys, time\nfrom inference_benchmark import lease\nfrom inference_benchmark.machine import Gpu\n"
-        "with lease.hold([Gpu(0, 'GPU-0000', 'x', 1)]):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "import sys, time\nfrom inference_benchmark.machine import gpu_lock\nfrom inference_benchmark.machine.hardware import Gpu\n"
+        "with gpu_lock.hold([Gpu(0, 'GPU-0000', 'x', 1)]):\n    print('held', flush=True)\n    time.sleep(60)\n"
     )
-    environ = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(lease.__file__).parents[1])}
+    environ = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(gpu_lock.__file__).parents[2])}
     holder = subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
-    with lease.hold(GPUS[:2]) as gpu:
+    with gpu_lock.hold(GPUS[:2]) as gpu:
         assert gpu.uuid == "GPU-0001", "the first is taken"
     holder.send_signal(signal.SIGKILL)
     holder.wait()
-    with lease.hold(GPUS[:1]) as gpu:
+    with gpu_lock.hold(GPUS[:1]) as gpu:
         assert gpu.uuid == "GPU-0000"

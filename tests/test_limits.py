@@ -13,11 +13,13 @@ from test_record import make_record, make_run
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from conftest import make_cell
-from inference_benchmark import answers, ceilings, cell_texts, edge, metrics, roofline, study_files, summary
-from inference_benchmark.cells import CellError
+from inference_benchmark.analysis import ceilings, divergence, max_batch, metrics, roofline
+from inference_benchmark.analysis.roofline import Floor, Matrix, Peaks, Shapes
 from inference_benchmark.engines import shapes
-from inference_benchmark.roofline import Floor, Matrix, Peaks, Shapes
-from inference_benchmark.studies import Ceilings, ColumnStudy
+from inference_benchmark.experiment.cells import CellError
+from inference_benchmark.experiment.studies import Ceilings, ColumnStudy
+from inference_benchmark.records import study_files, summary
+from inference_benchmark.render import cell_texts
 
 BLOOM_1B3 = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer": 24, "vocab_size": 50258}
 LLAMA = {
@@ -182,14 +184,14 @@ def test_a_cell_faster_than_its_limit_is_flagged_and_one_within_the_ceilings_sca
 # -- where memory ends -------------------------------------------------------------------------
 
 
-def found_by(fits: int, flaky: frozenset[int] = frozenset()) -> tuple[edge.Edge, list[int]]:
+def found_by(fits: int, flaky: frozenset[int] = frozenset()) -> tuple[max_batch.Edge, list[int]]:
     """The search on a memory for so many rows; flaky sizes fit once and then never again."""
     tries: list[dict] = []
-    while (size := edge.next_batch_size(tries)) is not None:
+    while (size := max_batch.next_batch_size(tries)) is not None:
         assert len(tries) < 100
         again = any(t["batch_size"] == size for t in tries)
         tries.append({"batch_size": size, "fits": size <= fits and not (again and size in flaky)})
-    return edge.edge(tries), [t["batch_size"] for t in tries]
+    return max_batch.edge(tries), [t["batch_size"] for t in tries]
 
 
 @pytest.mark.parametrize("fits", [0, 1, 2, 3, 17, 64, 100, 1023, 1024, 1025])
@@ -217,7 +219,7 @@ def test_doubling_comes_first_and_halving_after():
 
 def test_equal_answers_differ_in_nothing():
     tokens, logits = numpy.array([[1, 2], [0, 1]]), numpy.random.default_rng(0).normal(size=(2, 2, 3))
-    found = answers.compare(tokens, tokens, logits, logits + 5)  # a constant changes no probability
+    found = divergence.compare(tokens, tokens, logits, logits + 5)  # a constant changes no probability
     assert (found["token_agreement"], found["first_difference"]) == (1.0, [None, None])
     assert found["logits_error"]["max"] == pytest.approx(0, abs=1e-12)
     assert found["kl_nats"]["max"] == pytest.approx(0, abs=1e-12)
@@ -228,7 +230,7 @@ def test_differing_answers_differ_as_worked_out_by_hand():
     # Two tokens: wanted logits (1, -1), (-1, 1), (0, 2); found (1, -1), (1, -1), (0, 2).
     wanted_logits = numpy.array([[[1.0, -1.0], [-1.0, 1.0], [0.0, 2.0]]])
     logits = numpy.array([[[1.0, -1.0], [1.0, -1.0], [0.0, 2.0]]])
-    found = answers.compare(wanted, tokens, wanted_logits, logits)
+    found = divergence.compare(wanted, tokens, wanted_logits, logits)
     assert found["token_agreement"] == pytest.approx(2 / 3)
     assert found["first_difference"] == [1]
     assert found["next_token_agreement"] == pytest.approx(2 / 3)
@@ -240,7 +242,7 @@ def test_differing_answers_differ_as_worked_out_by_hand():
 
 def test_logits_that_are_no_numbers_give_no_figure():
     tokens, logits = numpy.array([[0]]), numpy.array([[[1.0, 2.0]]])
-    found = answers.compare(tokens, tokens, logits, numpy.array([[[1.0, float("nan")]]]))
+    found = divergence.compare(tokens, tokens, logits, numpy.array([[[1.0, float("nan")]]]))
     assert found["logits_error"] == found["kl_nats"] == {"mean": None, "max": None}
 
 

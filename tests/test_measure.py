@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from conftest import MEASUREMENT, REPO, fake_gpus, inside, make_cell, measure_cli
-from inference_benchmark import record, worker
-from inference_benchmark.station import MeasurementError, classify
-from inference_benchmark.worker_process import Story
+from inference_benchmark.measure.session import MeasurementError, classify
+from inference_benchmark.measure.worker_process import Story
+from inference_benchmark.records import record
+from inference_benchmark.worker import __main__ as worker
 
 ORIGIN = {"host": {"memory_limit": None, "memory_bytes": 10**9}, "device": {"memory_bytes": 8 * 10**10}}
 
@@ -450,7 +451,7 @@ def test_a_text_that_is_no_cell_is_one_clear_line(tmp_path, text):
 
 
 def test_the_parent_imports_no_torch():
-    code = "import sys, inference_benchmark.supervise, inference_benchmark.progress; sys.exit('torch' in sys.modules)"
+    code = "import sys, inference_benchmark.measure.cell, inference_benchmark.render.progress; sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(REPO / "scripts")}).returncode
         == 0

@@ -14,7 +14,7 @@ from test_record import OOM, make_record
 from test_studies import conducted
 
 from conftest import REPO, Workspace, make_cell
-from inference_benchmark.studies import ColumnStudy
+from inference_benchmark.experiment.studies import ColumnStudy
 
 
 def write(folder: Path, **changes) -> Path:

@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import make_cell
-from inference_benchmark import metrics, progress
-from inference_benchmark.attempts import Ledger
-from inference_benchmark.cells import Cell, CellError, Experiment, difference
-from inference_benchmark.readme import BEGIN, END, MarkerError, insert
-from inference_benchmark.statistics import Estimate
+from inference_benchmark.analysis import metrics
+from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.experiment.cells import Cell, CellError, Experiment, difference
+from inference_benchmark.records.attempts import Ledger
+from inference_benchmark.render import progress
+from inference_benchmark.render.readme import BEGIN, END, MarkerError, insert
 from inference_benchmark.units import format_bytes, format_duration, parse_bytes
 
 

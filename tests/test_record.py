@@ -7,8 +7,10 @@ import json
 import pytest
 
 from conftest import MEASUREMENT, make_cell
-from inference_benchmark import collect, comparability, evidence, files, provenance, record, summary
-from inference_benchmark.cells import Experiment
+from inference_benchmark import files
+from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.machine import cgroups, provenance
+from inference_benchmark.records import collect, comparability, record, summary
 
 
 def make_run(**changes) -> dict:
@@ -238,11 +240,11 @@ def test_memory_cgroups_of_both_versions_are_understood(tmp_path, membership, fi
         (root / name).write_text(text)
 
     def groups():
-        return evidence.cgroups("memory", tmp_path / "membership", root)
+        return cgroups.cgroups("memory", tmp_path / "membership", root)
 
-    found = evidence.memory_limit(groups())
+    found = cgroups.memory_limit(groups())
     assert (found and found["bytes"]) == limit
-    assert next(iter(evidence.oom_kills(groups()).values()), None) == kills
+    assert next(iter(cgroups.oom_kills(groups()).values()), None) == kills
 
 
 @pytest.mark.parametrize(
@@ -258,10 +260,10 @@ def test_cpu_limits_of_both_versions_are_understood(tmp_path, membership, files,
     for name, text in files.items():
         (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cgroup" / name).write_text(text)
-    assert evidence.cpu_limit(evidence.cgroups("cpu", tmp_path / "membership", tmp_path / "cgroup")) == cpus
+    assert cgroups.cpu_limit(cgroups.cgroups("cpu", tmp_path / "membership", tmp_path / "cgroup")) == cpus
 
 
 def test_this_process_can_be_asked_about_its_own_limits():
-    limit = evidence.memory_limit()
+    limit = cgroups.memory_limit()
     assert limit is None or limit["bytes"] > 0
-    assert all(count >= 0 for count in evidence.oom_kills().values())
+    assert all(count >= 0 for count in cgroups.oom_kills().values())

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from conftest import MEASUREMENT
-from inference_benchmark import statistics
-from inference_benchmark.statistics import Comparison, Estimate, compare, different, estimate
+from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis.statistics import Comparison, Estimate, compare, different, estimate
 
 SAMPLES = [1.02, 0.98, 1.01, 1.05, 0.97, 1.00, 1.03]
 OTHERS = [0.52, 0.55, 0.50, 0.53]

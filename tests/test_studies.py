@@ -16,10 +16,11 @@ import pytest
 from test_engine_hf import MODELS
 
 from conftest import DERIVED, FAKE_GRID, MEASUREMENT, REPO, Workspace, fake_gpus, inside, make_cell, measure_cli
-from inference_benchmark import ceilings, record, study_files
-from inference_benchmark.cells import Cell, Experiment
-from inference_benchmark.edge import edge
-from inference_benchmark.studies import Ceilings, ColumnStudy, studies
+from inference_benchmark.analysis import ceilings
+from inference_benchmark.analysis.max_batch import edge
+from inference_benchmark.experiment.cells import Cell, Experiment
+from inference_benchmark.experiment.studies import Ceilings, ColumnStudy, studies
+from inference_benchmark.records import record, study_files
 
 #: Logits of a megabyte per row, several times over: where memory ends does not depend on kilobytes.
 WIDE = {

@@ -14,8 +14,11 @@ import pytest
 from test_record import DRIFTS, OOM, SHARED, make_record
 
 from conftest import MEASUREMENT, REPO, make_cell
-from inference_benchmark import cell_texts, comparability, markdown, metrics, report, summary, tables
-from inference_benchmark.statistics import Estimate
+from inference_benchmark import markdown
+from inference_benchmark.analysis import metrics
+from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.records import comparability, summary
+from inference_benchmark.render import cell_texts, report, tables
 
 DATA = Path(__file__).parent / "data"
 

@@ -195,6 +195,16 @@ def test_a_changed_template_makes_the_report_again_and_nothing_else(measured):
     assert measured.plan() == {"report": 1, "all": 1, "total": 2}
 
 
+def test_a_changed_formula_makes_the_summary_again_and_measures_nothing(measured):
+    formula = measured.folder / "scripts/inference_benchmark/analysis/metrics.py"
+    text = formula.read_text()
+    assert text.count("return 1000 / throughput") == 1
+    formula.write_text(text.replace("return 1000 / throughput", "return 1e6 / throughput"))
+    assert measured.plan() == {"collect": 1, **DERIVED, "all": 1, "total": 6}
+    measured.run()
+    assert "\\| 2031.25" in (measured.folder / "results/box/tables.md").read_text()
+
+
 @pytest.mark.parametrize("content", ["{", '{"schema_version": 0}', ""], ids=["half", "old", "empty"])
 def test_corrupt_and_old_records_are_refused_by_name(measured, content):
     measured.record_path("bf16", 2).write_text(content)

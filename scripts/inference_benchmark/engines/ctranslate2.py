@@ -12,9 +12,9 @@ import numpy
 import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from inference_benchmark import checkpoint as checkpoints
 from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
+from inference_benchmark.models import checkpoint as checkpoints
 
 #: Raised whenever the conversion of one checkpoint gives other files.
 CONVERSION_VERSION = 1

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from inference_benchmark.roofline import Matrix, Shapes
+from inference_benchmark.analysis.roofline import Matrix, Shapes
 
 #: (bytes of the stored weights, dtype of the product) of a module with a matrix.
 Stored = Callable[[torch.nn.Module], tuple[int, str]]

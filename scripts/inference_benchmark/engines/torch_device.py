@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from inference_benchmark.checkpoint import weights_files
 from inference_benchmark.engines import Engine, cpu_memory
+from inference_benchmark.models.checkpoint import weights_files
 
 #: How allocators, cuBLAS, MKL and the CUDA runtime word it where they raise no class of their own.
 _OOM_WORDS = (

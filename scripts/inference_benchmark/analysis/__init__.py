@@ -1,0 +1,1 @@
+"""What the samples say: pure formulas, each in one place."""

@@ -1,0 +1,1 @@
+"""Two sets of results, cell by cell: ratios, and which differences are more than noise."""

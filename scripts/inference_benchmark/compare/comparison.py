@@ -1,0 +1,242 @@
+"""Two sides, cell by cell: how many times as fast, and whether the difference is more than noise. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inference_benchmark.analysis import statistics
+from inference_benchmark.compare.result_set import KEYS, Measured, Side
+from inference_benchmark.records import comparability
+
+VERSION = 1
+
+FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "unknown"
+#: By the calls of a single process of a side: they repeat better than processes do, so that no two processes are alike.
+PERHAPS_FASTER, PERHAPS_SLOWER = "perhaps faster", "perhaps slower"
+FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer", "neither fits", "no figure"
+
+#: The figures that two sides can be compared in, by the name on a command line, and the samples behind each.
+SUBJECTS = {"throughput": ("throughput_tok_per_s", "whole_s"), "first-token": ("first_token_s", "first_s")}
+
+#: What one set of charts and tables is about: a model and a workload.
+GRID = ("model", "prompt_tokens", "new_tokens")
+Grid = tuple[str, int, int]
+
+
+def grid_of(where: Mapping[str, Any]) -> Grid:
+    return tuple(where[key] for key in GRID)
+
+
+class ComparedCell(NamedTuple):
+    """A cell that both sides have.
+
+    where: as the new side names it; base_engine: "" where the base names none. base, new: the figures. ratio: how
+    many times as fast the new side is, above 1 for faster, with its 95 % interval; None where it cannot be said.
+    p_value: of both having the same mean. processes: of base and new; 0 where there are no samples.
+    """
+
+    where: Mapping[str, Any]
+    base_engine: str
+    base_outcome: str
+    new_outcome: str
+    base: Mapping[str, float]
+    new: Mapping[str, float]
+    verdict: str
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_value: float | None = None
+    processes: tuple[int, int] = (0, 0)
+
+
+class ComparedColumn(NamedTuple):
+    """Cells that differ in batch size alone. geometric_mean: of the ratios of so many cells. base_largest,
+    new_largest: the largest batch of those compared that fits, None where none does."""
+
+    where: Mapping[str, Any]
+    geometric_mean: float | None
+    cells: int
+    base_largest: int | None
+    new_largest: int | None
+
+
+class Difference(NamedTuple):
+    """A fact that is not the same on both sides, with every value that it takes there."""
+
+    fact: str
+    base: Sequence[Any]
+    new: Sequence[Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """base, new: names of the sides. figure: what is compared, in the summary's columns. notes: what the base says
+    of itself. only_base, only_new: cells that the other side does not have."""
+
+    base: str
+    new: str
+    figure: str
+    notes: Sequence[str]
+    differences: Sequence[Difference]
+    cells: Sequence[ComparedCell]
+    columns: Sequence[ComparedColumn]
+    only_base: Sequence[Mapping[str, Any]]
+    only_new: Sequence[Mapping[str, Any]]
+    version: int = VERSION
+
+    def to_document(self) -> dict[str, Any]:
+        """For JSON. ``verdict`` holds at 95 % for all cells together (Holm); each interval for its cell alone."""
+        return {
+            **asdict(self),
+            "differences": [each._asdict() for each in self.differences],
+            "cells": [each._asdict() for each in self.cells],
+            "columns": [each._asdict() for each in self.columns],
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Comparison:
+        """The inverse of to_document. Raises ValueError where it is of another version."""
+        if document.get("version") != VERSION:
+            raise ValueError(f"version is {document.get('version')!r}; this program reads version {VERSION}")
+        parts = {"differences": Difference, "cells": ComparedCell, "columns": ComparedColumn}
+        return cls(**document | {name: [kind(**each) for each in document[name]] for name, kind in parts.items()})
+
+    @cached_property
+    def grids(self) -> Mapping[Grid, Sequence[ComparedCell]]:
+        """Its cells by the model and workload that they are of."""
+        found: dict[Grid, list[ComparedCell]] = {}
+        for cell in self.cells:
+            found.setdefault(grid_of(cell.where), []).append(cell)
+        return found
+
+    @property
+    def judged(self) -> int:
+        """Of how many cells it can be said whether they differ: those with several processes on both sides."""
+        return sum(cell.p_value is not None and min(cell.processes) > 1 for cell in self.cells)
+
+    @property
+    def single_process(self) -> bool:
+        """Whether a cell was tested by the calls of a single process of a side."""
+        return any(cell.p_value is not None and min(cell.processes) == 1 for cell in self.cells)
+
+
+def compare(base: Side, new: Side, subject: str = "throughput") -> Comparison:
+    """Each cell of new beside the same cell of base.
+
+    Cells are the same where they agree in all of KEYS that the base has; where it names models, it is by their names
+    and not by their parameters. A cell of the base can so stand beside several of the new side. Samples are compared
+    by Welch's test on the logarithms of the means of processes, or of calls where a side has one process; what that
+    shows is called ``perhaps`` a difference.
+    """
+    figure, samples = SUBJECTS[subject]
+    keys = _shared_keys(base)
+    known = {_key(cell, keys): cell for cell in base.cells}
+    pairs = [(known[_key(cell, keys)], cell) for cell in new.cells if _key(cell, keys) in known]
+    tests = [_test(one, other, samples) for one, other in pairs]
+    different = iter(statistics.different([test for test in tests if test]))
+    cells = [
+        _compared(one, other, figure, samples, test, bool(test) and next(different))
+        for (one, other), test in zip(pairs, tests, strict=True)
+    ]
+    matched = {_key(other, keys) for _, other in pairs}
+    return Comparison(
+        base=base.name,
+        new=new.name,
+        figure=figure,
+        notes=base.notes,
+        differences=list(_differences(base.facts, new.facts)),
+        cells=cells,
+        columns=list(_columns(cells)),
+        only_base=[cell.where for cell in base.cells if _key(cell, keys) not in matched],
+        only_new=[cell.where for cell in new.cells if _key(cell, keys) not in known],
+    )
+
+
+def read_all(paths: Iterable[Path]) -> list[Comparison]:
+    """Comparisons from their JSON files."""
+    return [Comparison.from_document(json.loads(path.read_bytes())) for path in paths]
+
+
+def regressions(comparison: Comparison, limit: float) -> list[ComparedCell]:
+    """Cells called slower by at least this part of the base's speed, and those that no longer fit."""
+    return [
+        cell
+        for cell in comparison.cells
+        if cell.verdict == FITS_NO_LONGER or (cell.verdict == SLOWER and cell.ratio <= 1 - limit)
+    ]
+
+
+def _shared_keys(base: Side) -> tuple[str, ...]:
+    keys = [key for key in KEYS if any(cell.where.get(key) is not None for cell in base.cells)]
+    return tuple(key for key in keys if not (key == "parameters" and "model" in keys))
+
+
+def _key(cell: Measured, keys: Sequence[str]) -> tuple[Any, ...]:
+    return tuple(cell.where.get(key) for key in keys)
+
+
+def _test(base: Measured, new: Measured, samples: str) -> statistics.Comparison | None:
+    one, other = getattr(base, samples), getattr(new, samples)
+    return statistics.compare(one, other) if one and other else None
+
+
+def _compared(
+    base: Measured, new: Measured, figure: str, samples: str, test: statistics.Comparison | None, different: bool
+) -> ComparedCell:
+    cell = ComparedCell(
+        where=new.where,
+        base_engine=base.where.get("engine", ""),
+        base_outcome=base.outcome,
+        new_outcome=new.outcome,
+        base=base.figures,
+        new=new.figures,
+        verdict=_ending(base.outcome, new.outcome),
+    )
+    if not (figure in base.figures and figure in new.figures):
+        return cell
+    cell = cell._replace(processes=(len(getattr(base, samples)), len(getattr(new, samples))), verdict=UNKNOWN)
+    if test is None:
+        ratio = new.figures[figure] / base.figures[figure]
+        return cell._replace(ratio=ratio if figure.endswith("tok_per_s") else 1 / ratio)
+    # Samples are times: half the time is twice the speed.
+    verdicts = (FASTER, SLOWER) if min(cell.processes) > 1 else (PERHAPS_FASTER, PERHAPS_SLOWER)
+    verdict = SAME if not different else verdicts[test.ratio > 1]
+    return cell._replace(
+        verdict=verdict, ratio=1 / test.ratio, low=1 / test.high, high=1 / test.low, p_value=test.p_value
+    )
+
+
+def _ending(base: str, new: str) -> str:
+    """The verdict where there are not two figures."""
+    return {("oom", "ok"): FITS_NOW, ("ok", "oom"): FITS_NO_LONGER, ("oom", "oom"): NEITHER_FITS}.get(
+        (base, new), NO_FIGURE
+    )
+
+
+def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
+    columns: dict[tuple[Any, ...], list[ComparedCell]] = {}
+    for cell in cells:
+        where = {key: value for key, value in cell.where.items() if key != "batch_size"}
+        columns.setdefault(tuple(where.items()), []).append(cell)
+    for where, members in columns.items():
+        logs = [math.log(cell.ratio) for cell in members if cell.ratio is not None]
+        largest = [
+            max((cell.where["batch_size"] for cell in members if outcome(cell) == "ok"), default=None)
+            for outcome in (lambda cell: cell.base_outcome, lambda cell: cell.new_outcome)
+        ]
+        yield ComparedColumn(dict(where), math.exp(statistics.mean(logs)) if logs else None, len(logs), *largest)
+
+
+def _differences(base: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:
+    """Facts that both sides know and that differ; a variable of the environment may be set on one side only."""
+    known = comparability.shared(base, new) if base and new else set()
+    for fact in (name for name in {**base, **new} if name in known):
+        ours, theirs = list(base.get(fact, ["not set"])), list(new.get(fact, ["not set"]))
+        if {str(value) for value in ours} != {str(value) for value in theirs}:
+            yield Difference(fact, ours, theirs)

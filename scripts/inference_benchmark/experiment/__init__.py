@@ -1,0 +1,1 @@
+"""What to measure: the configuration, the cells and studies it describes, and the files that follow from them."""

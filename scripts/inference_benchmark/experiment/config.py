@@ -1,0 +1,265 @@
+"""config.yaml -> Experiment, with every problem found at once, each in one line for a person."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import fastjsonschema
+import yaml
+
+from inference_benchmark import engines
+from inference_benchmark.experiment import baselines
+from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.config_errors import explain, guess_text, listing, show, where_text
+from inference_benchmark.machine import hardware
+from inference_benchmark.models import architecture
+from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, read_config
+from inference_benchmark.units import parse_bytes
+
+if TYPE_CHECKING:
+    import jsonschema
+
+
+class ConfigError(ValueError):
+    """The configuration cannot be used; ``problems`` holds one line each."""
+
+    def __init__(self, problems: Iterable[str]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Experiment, ...]:
+    """The experiments that a configuration describes: one for each of its machines, else that on this machine.
+
+    config: the merged mapping; files: the YAML files it came from, searched for keys given twice.
+    Raises ConfigError with all problems found.
+    """
+    errors = _schema_errors(config, schema)
+    broken = {tuple(error.absolute_path)[:2] for error in errors}  # sections that cannot be looked into further
+    problems = [line for path in files for line in _repeated_keys(path)]
+    problems += [line for error in errors for line in explain(error, schema)]
+    problems += _unusable_paths(files) if isinstance(config.get("machines"), dict) else ()
+    problems += _contradictions(config, lambda *where: not any(b and b == where[: len(b)] for b in broken))
+    experiment = None if errors else _resolve(config, problems)
+    if problems or experiment is None:
+        raise ConfigError(dict.fromkeys(problems))
+    if config["machines"] is None:
+        return (experiment,)
+    return tuple(
+        replace(experiment, machine=label, device_name=known["device_name"])
+        for label, known in config["machines"].items()
+    )
+
+
+def slurm_requests(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What the jobs of each machine of a checked configuration ask Slurm for: what it says, else the defaults."""
+    known = schema["properties"]["machines"]["additionalProperties"]["properties"]["slurm"]["properties"]
+    defaults = {key: sub["default"] for key, sub in known.items()}
+    return {label: defaults | asked["slurm"] for label, asked in (config["machines"] or {}).items()}
+
+
+def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[jsonschema.ValidationError]:
+    """All that breaks the schema, in the order of the keys."""
+    # Each start of Snakemake pays for this: fastjsonschema says yes in a fraction of the time that
+    # jsonschema takes to be imported, but names one error only, and takes 1.0 for an integer.
+    with suppress(fastjsonschema.JsonSchemaException):
+        fastjsonschema.compile(schema, use_default=False)(config)
+        if not _holds_whole_float(config):
+            return []
+    import jsonschema
+
+    types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema)
+    return sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+
+
+def _holds_whole_float(value: Any) -> bool:
+    parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return (isinstance(value, float) and value.is_integer()) or any(map(_holds_whole_float, parts))
+
+
+def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | None:
+    """The experiment on this machine, or on the first of several; what stands against it is added to problems."""
+    device = hardware.detect_device() if config["device"] == "auto" else config["device"]
+    grid = config["grid"][device]
+    models, label = [], config["machine"]
+    for name, path in _baselines(config).items():
+        problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
+    problems += _missing_packages(device, grid)
+    if config["machines"] is not None:
+        label = next(iter(config["machines"]))
+    elif label == "auto":
+        try:
+            label = hardware.label(device)
+        except LookupError as error:
+            problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
+    for name in (name for name in grid["models"] if name in config["models"]):
+        model = dict(config["models"][name])
+        if "architecture" in model:
+            model.setdefault("seed", 0)
+        try:
+            config_json = model.get("architecture")
+            if "checkpoint" in model:
+                config_json = read_config(Path(model["checkpoint"]))
+                model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
+            if config_json:
+                problems += _too_long(device, grid, name, config_json)
+        except CheckpointError as error:
+            problems.append(f"models.{name}.checkpoint: {error}")
+        models.append({"name": name, **model})
+    if problems:
+        return None
+    return Experiment(
+        machine=label,
+        device=device,
+        models=tuple(models),
+        workloads=tuple(grid["workloads"]),
+        engines=tuple(grid["engines"]),
+        precisions=tuple(grid["precisions"]),
+        batch_sizes=tuple(grid["batch_sizes"]),
+        memory_limit_bytes=parse_bytes(grid["memory_limit"]),
+        max_batch=grid["max_batch"],
+        divergence=grid["divergence"],
+        measurement=dict(config["measurement"]),
+        mixed_provenance=config["mixed_provenance"],
+        baselines=_baselines(config),
+    )
+
+
+def _baselines(config: Mapping[str, Any]) -> dict[str, str]:
+    """Those that are not switched off by a null."""
+    return {name: path for name, path in config["baselines"].items() if path is not None}
+
+
+# -- what a schema cannot say ------------------------------------------------------------------
+
+
+def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
+    if is_sound("machines") and config.get("machines") is not None:
+        yield from _machine_problems(config)
+    models = config.get("models", {}) if is_sound("models") else {}
+    for name, model in models.items():
+        if is_sound("models", name):
+            yield from _model_problems(f"models.{name}", model)
+    if is_sound("measurement") and "measurement" in config:
+        least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
+        if most < least:
+            yield f"measurement.max_seconds: {show(most)} is less than min_seconds; allowed: {show(least)} or more"
+    for device, grid in config.get("grid", {}).items() if is_sound("grid") else ():
+        if not is_sound("grid", device):
+            continue
+        for index, name in enumerate(grid["models"]):
+            if models and name not in models:
+                where = f"grid.{device}.models[{index}]"
+                yield f"{where}: {show(name)} is not under models; allowed: {listing(models)}{guess_text(name, models)}"
+        try:
+            parse_bytes(grid["memory_limit"])
+        except ValueError as error:
+            yield f"grid.{device}.memory_limit: {error}"
+        if device == "cpu" and grid["max_batch"] and grid["memory_limit"] is None:
+            yield (
+                "grid.cpu.max_batch: true needs a memory_limit on a CPU, or the search would fill the memory of the "
+                "whole machine; set grid.cpu.memory_limit, or max_batch to false"
+            )
+
+
+def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:
+    if config.get("machine") != "auto":
+        yield f"machine: {show(config.get('machine'))} has no use beside machines; set auto, or machines to null"
+    if config.get("device") == "auto":
+        yield "device: auto is asked of the machine that runs Snakemake; beside machines set cuda or cpu"
+    folders = Counter(label.lower() for label in config["machines"])
+    for label in (label for label in config["machines"] if folders[label.lower()] > 1):
+        yield f"machines.{label}: the same folder as another one where file systems ignore capitals; rename it"
+    for label, known in config["machines"].items():
+        if known["slurm"].get("gres") and known["slurm"].get("gpu_model"):
+            yield f"machines.{label}.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null"
+
+
+def _unusable_paths(files: Sequence[Path]) -> Iterator[str]:
+    """Snakemake puts these between single quotes in the command of a job, and does not look inside."""
+    for path in (Path.cwd(), *files):
+        if "'" in str(path):
+            yield f"machines: the path {path} cannot be handed to a job, for the ' in it; rename or move it"
+
+
+def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
+    sources = [key for key in ("architecture", "checkpoint", "hub") if key in model]
+    if len(sources) != 1:
+        found = " and ".join(sources) or "none of them"
+        yield f"{where}: has {found}; allowed: exactly one of architecture, checkpoint, hub"
+    if "seed" in model and "architecture" not in model:
+        yield f"{where}.seed: {show(model['seed'])} has no use without architecture; remove it"
+    if "revision" in model and "hub" not in model:
+        yield f"{where}.revision: {show(model['revision'])} has no use without hub; remove it"
+    if "hub" in model and "revision" not in model:
+        yield f"{where}.revision: missing; allowed: a commit, tag or branch of {model['hub']}"
+    if "architecture" in model:
+        yield from _architecture_problems(f"{where}.architecture", model["architecture"])
+
+
+def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
+    family = sizes["model_type"]
+    known = architecture.sizes(family)
+    if known is None:
+        families = architecture.families()
+        if families is not None:  # else transformers is not installed here and the job will tell
+            yield f"{where}.model_type: transformers has no {show(family)}{guess_text(family, families)}"
+        return
+    for key, value in sizes.items():
+        if key == "model_type" or not known:
+            continue
+        if key not in known and key not in architecture.common_sizes():
+            guess = guess_text(key, [*known, *architecture.common_sizes()])
+            yield f"{where}.{key}: unknown key; {family} has no such size{guess}"
+        elif type(known.get(key)) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
+            yield f"{where}.{key}: {show(value)} is not allowed; allowed: an integer >= 1"
+    width, heads = architecture.size(sizes, architecture.WIDTH), architecture.size(sizes, architecture.HEADS)
+    if width and heads and "head_dim" not in sizes and width % heads:
+        yield f"{where}: a width of {width} cannot be split into {heads} attention heads; allowed: a divisor of {width}"
+
+
+def _missing_packages(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
+    if architecture.families() is None:  # what measures is not installed here at all: jobs run elsewhere
+        return
+    for index, engine in enumerate(grid["engines"]):
+        if package := engines.missing_package(engine):
+            where = f"grid.{device}.engines[{index}]"
+            yield f"{where}: {engine} needs the package {package}, which is not installed here; pip install {package}"
+
+
+def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
+    room = architecture.size(config_json, architecture.POSITIONS) if "model_type" in config_json else None
+    for index, workload in enumerate(grid["workloads"] if room else ()):
+        length = workload["prompt_tokens"] + workload["new_tokens"]
+        if length > room:
+            where = f"grid.{device}.workloads[{index}]"
+            yield f"{where}: prompt and new tokens make {length} positions; model {name} has {room}"
+
+
+def _repeated_keys(path: Path) -> Iterator[str]:
+    """Keys that a YAML file gives twice: the loader would silently keep the last."""
+
+    def walk(node: yaml.Node, where: list[Any]) -> Iterator[str]:
+        if isinstance(node, yaml.MappingNode):
+            counts = Counter(key.value for key, _ in node.value)
+            for key in (key for key, n in counts.items() if n > 1):
+                lines = [k.start_mark.line + 1 for k, _ in node.value if k.value == key]
+                at = where_text([*where, key])
+                yield f"{at}: given {counts[key]} times ({path} lines {listing(lines)}); keep one"
+            for key, value in node.value:
+                yield from walk(value, [*where, key.value])
+        elif isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                yield from walk(item, [*where, index])
+
+    root = yaml.compose(path.read_text(), Loader=yaml.CSafeLoader)
+    if root is not None:
+        yield from walk(root, [])

@@ -1,0 +1,55 @@
+"""Everything that is derived from the files of an experiment, and where it stands."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inference_benchmark.experiment.cells import Experiment, workload_name
+
+#: Charts that have a place in a README, and how each is drawn.
+FILE_CHARTS = ("throughput", "latency")
+THEMES = ("light", "dark")
+CHART_TYPES = ("svg", "png")
+
+
+def derived(experiment: Experiment) -> list[str]:
+    """The files that rule all makes beside the cells and studies."""
+    folder = f"results/{experiment.machine}"
+    files = [f"{folder}/{name}" for name in ("summary.csv", "provenance.json", "tables.md", "report.html")]
+    return files + comparison_files(experiment) + chart_files(experiment)
+
+
+def overall(experiments: Sequence[Experiment]) -> list[str]:
+    """What rule all makes of several machines together."""
+    return ["results/report.html"] if len(experiments) > 1 else []
+
+
+def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md", "html")) -> list[str]:
+    """The comparisons with each baseline."""
+    folder = f"results/{experiment.machine}/comparison"
+    return [f"{folder}/{name}.{ending}" for name in experiment.baselines for ending in types]
+
+
+def chart_files(experiment: Experiment) -> list[str]:
+    """The charts of each model and workload."""
+    return [
+        path
+        for model in experiment.models
+        for workload in experiment.workloads
+        for path in charts_of(experiment.machine, model["name"], workload_name(workload))
+    ]
+
+
+def charts_of(machine: str, model: str, workload: str) -> list[str]:
+    """The charts of one model and workload; the output of rule charts."""
+    return [
+        f"results/{machine}/charts/{chart_file(model, workload, chart, theme)}.{ending}"
+        for chart in FILE_CHARTS
+        for theme in THEMES
+        for ending in CHART_TYPES
+    ]
+
+
+def chart_file(model: str, workload: str, chart: str, theme: str) -> str:
+    """The name of a chart's file, without its ending."""
+    return f"{model}-{workload}-{chart}-{theme}"

@@ -1,0 +1,91 @@
+"""What the kernel counts of CPUs, processes and cgroups: cheap readings, each left out where it cannot be had."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_benchmark.machine.cgroups import cgroups
+from inference_benchmark.machine.cgroups import read as _read
+
+# Asking every CPU of a large server takes milliseconds and interrupts the CPUs that are being measured.
+_MAX_FREQUENCIES = 16
+_MAX_CPUINFO_CHARACTERS = 2**16
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where the kernel tells about this machine."""
+
+    proc: Path = Path("/proc")
+    sys: Path = Path("/sys")
+
+
+REAL_ROOTS = Roots()
+
+
+def cpu_frequency_hz(roots: Roots, cpus: Sequence[int]) -> float | None:
+    """The mean over those CPUs, or over some of them where they are many."""
+    chosen = cpus[:: -(-len(cpus) // _MAX_FREQUENCIES)]
+    texts = [_read(roots.sys / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in chosen]
+    found_hz = [int(text) * 1e3 for text in texts if text.strip().isdigit()]
+    if not found_hz:
+        blocks = re.finditer(
+            r"^processor\s*: (\d+)$(?:\n.+)*?\ncpu MHz\s*: ([\d.]+)$",
+            _read(roots.proc / "cpuinfo", _MAX_CPUINFO_CHARACTERS),
+            re.MULTILINE,
+        )
+        found_hz = [float(block[2]) * 1e6 for block in blocks if int(block[1]) in cpus]
+    return statistics.fmean(found_hz) if found_hz else None
+
+
+def process_cpu_s(roots: Roots, pid: int | str) -> float | None:
+    """User and system time of a process, all its threads together."""
+    # The name, which may hold anything, ends at the last bracket; utime and stime are fields 14 and 15.
+    numbers = _read(roots.proc / f"{pid}/stat").rpartition(")")[2]
+    match = re.match(r" \S(?: -?\d+){10} (\d+) (\d+)", numbers)
+    return (int(match[1]) + int(match[2])) * _tick_s() if match else None
+
+
+def cpu_times_s(roots: Roots, cpus: Sequence[int]) -> dict[str, float]:
+    """What those CPUs did together: ``busy_cpu_s`` and, of a guest's time, ``steal_cpu_s``."""
+    lines = re.findall(r"^cpu(\d+)((?: \d+){8})", _read(roots.proc / "stat"), re.MULTILINE)
+    rows = [list(map(int, numbers.split())) for cpu, numbers in lines if int(cpu) in cpus]
+    if not rows:
+        return {}
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(sum, zip(*rows, strict=True))
+    busy = user + nice + system + irq + softirq  # user has the time of guests in it
+    return {"busy_cpu_s": busy * _tick_s(), "steal_cpu_s": steal * _tick_s()}
+
+
+def thermal_throttle_events(roots: Roots, cpus: Sequence[int]) -> int | None:
+    """As those CPUs count them; an event of a whole package is counted by each."""
+    folders = [roots.sys / f"devices/system/cpu/cpu{cpu}/thermal_throttle" for cpu in cpus]
+    texts = [_read(folder / f"{part}_throttle_count") for folder in folders for part in ("core", "package")]
+    counts = [int(text) for text in texts if text.strip().isdigit()]
+    return sum(counts) if counts else None
+
+
+def cgroup_times_s(roots: Roots) -> dict[str, float]:
+    """Pressure in the nearest cgroup that tells, else on the machine; ``throttled PATH`` for each cgroup."""
+    groups = list(cgroups("cpu", roots.proc / "self/cgroup", roots.sys / "fs/cgroup"))
+    times_s = {}
+    for group in groups:
+        stat = _read(group / "cpu.stat")
+        for pattern, unit_s in ((r"^throttled_usec (\d+)$", 1e-6), (r"^throttled_time (\d+)$", 1e-9)):  # v2, v1
+            if match := re.search(pattern, stat, re.MULTILINE):
+                times_s[f"throttled {group}"] = int(match[1]) * unit_s
+    for kind in ("cpu", "memory", "io"):
+        for path in (*(group / f"{kind}.pressure" for group in groups), roots.proc / f"pressure/{kind}"):
+            if match := re.search(r"^some .*\btotal=(\d+)", _read(path), re.MULTILINE):
+                times_s[f"{kind}_pressure_s"] = int(match[1]) * 1e-6
+                break
+    return times_s
+
+
+def _tick_s() -> float:
+    return 1 / os.sysconf("SC_CLK_TCK")

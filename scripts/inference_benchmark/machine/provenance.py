@@ -1,0 +1,105 @@
+"""Where a figure comes from: software, device, host and the state of this checkout. Imports no torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import socket
+import subprocess
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark.machine import cgroups, hardware, slurm
+
+#: Packages whose version can change a figure.
+PACKAGES = (
+    "torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2", "tokenizers", "safetensors", "numpy",
+    "snakemake",
+)  # fmt: skip
+
+
+def software() -> dict[str, Any]:
+    """Versions of Python and of the packages above that are installed."""
+    versions: dict[str, Any] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def device(gpu: hardware.Gpu | None) -> dict[str, Any]:
+    """Name, driver and memory of the device a cell is measured on: this GPU, or the CPU where it is None."""
+    if gpu is None:
+        return {"kind": "cpu", "name": hardware.cpu_name()}
+    return {
+        "kind": "cuda",
+        "name": gpu.name,
+        "uuid": gpu.uuid,
+        "memory_bytes": gpu.memory_bytes,
+        "driver": hardware.driver_version(),
+    }
+
+
+def node_name() -> str:
+    """What the scheduler calls this machine, else its host name."""
+    return slurm.node_name() or socket.gethostname()
+
+
+def host() -> dict[str, Any]:
+    """Facts of the machine around the device."""
+    return {
+        "name": node_name(),
+        "job": slurm.job_id(),
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "cpu": hardware.cpu_name(),
+        "usable_cpus": hardware.usable_cpus(),
+        "cpu_limit": cgroups.cpu_limit(),
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        "memory_limit": cgroups.memory_limit(),
+        "container": cgroups.container(),
+    }
+
+
+#: Variables that libraries under a worker read and that can change a figure.
+_DECISIVE = re.compile(
+    r"(OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|VECLIB|ONEDNN|DNNL|ATEN|TORCH|PYTORCH|TORCHINDUCTOR|TORCHDYNAMO|TRITON|CUDA"
+    r"|CUBLAS|CUDNN|NCCL|MALLOC|BITSANDBYTES|BNB|TRANSFORMERS|ACCELERATE)_\w+"
+    r"|NVIDIA_TF32_OVERRIDE|LD_PRELOAD|GLIBC_TUNABLES"
+)
+#: Among them, those that say where something is (the leased device stands in the record), and secrets.
+_IRRELEVANT = re.compile(
+    r"CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|\w+_(HOME|PATH|DIR|ROOT|CACHE|VERSION)|\w*(TOKEN|KEY|SECRET|PASS)\w*"
+)
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of a worker's environment that can change its speed."""
+    names = (name for name in sorted(environ) if _DECISIVE.fullmatch(name) and not _IRRELEVANT.fullmatch(name))
+    return {name: environ[name] for name in names}
+
+
+def git(folder: Path | None = None) -> dict[str, Any] | None:
+    """Commit of the code that measures and whether it was changed since; None outside a checkout.
+
+    Only the code counts: the configuration stands in each cell.
+    """
+    folder = folder or Path(__file__).resolve().parents[3]
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    changed = _git(folder, "status", "--porcelain", "--", "Snakefile", "rules", "scripts")
+    return {"commit": commit, "dirty": bool(changed)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except OSError:  # no git here
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,169 @@
+"""A worker as its parent has it: what it is told, what it tells, and how it ends. Imports no torch.
+
+While a worker measures, its parent sleeps on a pipe and wakes a few times a second to look at the
+device: on two cores, a parent that polls is half of what gets measured.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark.experiment.cells import Watch
+from inference_benchmark.machine import conditions, hardware
+from inference_benchmark.machine.hardware import Gpu
+from inference_benchmark.models import checkpoint
+
+#: What numerical libraries take the number of their threads from.
+_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+
+
+@dataclass
+class Story:
+    """What a worker told before it ended, what was seen of the device meanwhile, and how it ended."""
+
+    phase: str = "start"
+    load_s: float | None = None
+    calls_s: dict[str, list[float]] = field(default_factory=dict)
+    answers: dict[str, None] = field(default_factory=dict)
+    results: list[dict[str, Any]] = field(default_factory=list)
+    trying: int | None = None
+    memory: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    energy: dict[str, Any] | None = None
+    energy_error: str | None = None
+    conditions: dict[str, Any] = field(default_factory=dict)
+    end: dict[str, Any] | None = None
+    returncode: int | None = None
+
+    def hear(self, event: Mapping[str, Any]) -> None:
+        match event["event"]:
+            case "phase":
+                self.phase = event["phase"]
+            case "load":
+                self.load_s = event["seconds"]
+            case "calls":
+                self.calls_s[event["phase"]] = event["seconds"]
+                if event["phase"] != "first-token":
+                    self.answers |= dict.fromkeys(event["tokens_sha256"])
+            case "trying":
+                self.trying = event["batch_size"]
+            case "result":
+                self.results.append({key: value for key, value in event.items() if key != "event"})
+            case "memory":
+                self.memory = event["memory"]
+            case "describe":
+                self.model |= event["model"]
+            case "energy":
+                self.energy, self.energy_error = event.get("energy"), event.get("error")
+            case "end":
+                self.end = dict(event)
+
+    def run(self) -> dict[str, Any]:
+        """What the record keeps of this process."""
+        return {
+            "load_s": self.load_s,
+            "warmup_s": self.calls_s.get("warm-up", []),
+            "samples_s": self.calls_s.get("measure", []),
+            "first_token_s": self.calls_s.get("first-token", []),
+            "tokens_sha256": list(self.answers),
+            "memory": self.memory,
+            "energy": self.energy,
+            "conditions": self.conditions,
+        }
+
+
+class WorkerProcess:
+    """A worker process that is gone when the block is left, however it is left."""
+
+    def __init__(self, task: str, order: Mapping[str, Any], threads: int | None, gpu: Gpu | None) -> None:
+        """task: a module of tasks; order: what its run gets. threads: None is all the process may use."""
+        self.gpu = gpu
+        self.request = json.dumps({"task": task, "order": order, "gpu": asdict(gpu) if gpu else None})
+        # Snakemake sets these to the rule's threads, which count jobs here, not cores; weights are on disk
+        # by now, so the hub is not asked; the worker sees the leased device and no other.
+        self.environment = checkpoint.child_environment(
+            **dict.fromkeys(_THREADS, str(threads or hardware.usable_cpus())),
+            HF_HUB_OFFLINE="1",
+            CUDA_DEVICE_ORDER="PCI_BUS_ID",
+        )
+        if gpu:
+            self.environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
+
+    def __enter__(self) -> WorkerProcess:
+        self.pipe, writing_end = os.pipe()
+        command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
+        try:
+            self.process = subprocess.Popen(
+                command, env=self.environment, pass_fds=[writing_end], stdin=subprocess.DEVNULL, stdout=sys.stderr
+            )
+        finally:
+            os.close(writing_end)
+        return self
+
+    def listen(self, watch: Watch) -> Story:
+        """Sleep until the worker has ended or its time is up, then return all it told and what was seen."""
+        story, unread, deadline = Story(), b"", time.monotonic() + watch.timeout_s
+        waiting = select.poll()
+        waiting.register(self.pipe, select.POLLIN)
+        next_look = None  # nothing is looked at but while calls are timed
+        with conditions.Sampler(self.gpu, self.process.pid) as sampler:
+            while True:
+                now = time.monotonic()
+                if now >= deadline:
+                    return self._stop(story, watch)
+                if next_look is not None and now >= next_look:
+                    sampler.sample()
+                    next_look = now + 1 / watch.sample_hz
+                until = deadline if next_look is None else min(deadline, next_look)
+                if not waiting.poll(max(0, until - time.monotonic()) * 1000):
+                    continue
+                told = os.read(self.pipe, 2**16)
+                if not told:
+                    break
+                *lines, unread = (unread + told).split(b"\n")  # a killed worker may leave half a line
+                for event in map(json.loads, lines):
+                    story.hear(event)
+                    if event["event"] == "phase" and event["phase"] == "measure":
+                        sampler.open()
+                        next_look = time.monotonic() + 1 / watch.sample_hz
+                    elif event["event"] == "end" and next_look is not None:
+                        sampler.close()
+                        next_look, story.conditions = None, sampler.summary()
+        try:
+            story.returncode = self.process.wait(timeout=max(1, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return self._stop(story, watch)
+        return story
+
+    def _stop(self, story: Story, watch: Watch) -> Story:
+        """Kill the worker, and say so in its story."""
+        stopped = ", stopped by a signal," if _state(self.process.pid) == "T" else ""
+        self.process.kill()
+        story.end = {
+            "outcome": "timeout",
+            "message": f"no end after {watch.timeout_s:g} s; the worker{stopped} was killed",
+        }
+        return story
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.pipe)
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def _state(pid: int) -> str | None:
+    """The kernel's letter for what a process is doing (proc(5)): R, S, T for stopped; None where it does not say."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return None

@@ -1,0 +1,82 @@
+"""Draws a model's weights from a seed and saves them as a checkpoint. Runs as a process of its own.
+
+transformers' own initialisation makes a model with tied embeddings repeat its last prompt token for
+ever: the residual stream is that token's embedding and little else, so any two engines agree on every
+answer. Here each linear map keeps the scale of its input (a gain over 1/sqrt(fan in)), and embeddings
+enter the residual stream small, so that the blocks decide what comes next.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark.models.architecture import sizes as known_sizes
+
+#: Standard deviation of a linear map's outputs for inputs of unit scale. Above 1 attention is sharp
+#: enough to depend on the prompt; far above, half precision would drown in its own rounding.
+LINEAR_GAIN = 2.0
+#: Standard deviation of the logits: as peaked as a trained model's.
+LOGIT_SCALE = 3.0
+#: Scale of the embeddings in the residual stream where a norm follows them (BLOOM).
+EMBEDDING_SCALE = 0.02
+
+
+def synthesize(architecture: Mapping[str, Any], seed: int):
+    """A causal language model of these sizes in fp32, its weights drawn from the seed.
+
+    architecture: ``model_type`` and the sizes of its transformers configuration.
+    Raises ValueError where transformers does not know the family or a size.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    sizes = {key: value for key, value in architecture.items() if key != "model_type"}
+    defaults = known_sizes(architecture["model_type"]) or {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # a family's own may lie outside a smaller vocabulary
+        if name not in sizes and (defaults.get(name) or 0) >= sizes.get("vocab_size", math.inf):
+            sizes[name] = None
+    config = AutoConfig.for_model(architecture["model_type"], **sizes)
+    unknown = [key for key in sizes if key not in type(config)().to_dict() and key not in config.attribute_map]
+    if unknown:
+        raise ValueError(f"{architecture['model_type']} has no size named {', '.join(unknown)}")
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    generator = torch.Generator().manual_seed(seed)
+    embedding_std = LOGIT_SCALE * model.get_input_embeddings().embedding_dim ** -0.5
+    with torch.no_grad():
+        for name, module in model.named_modules():
+            if isinstance(module, (torch.nn.Linear, Conv1D)):
+                fan_in = module.nx if isinstance(module, Conv1D) else module.in_features
+                module.weight.normal_(0, LINEAR_GAIN * fan_in**-0.5, generator=generator)
+                # Blind to the mean of its inputs: behind a GELU that mean is alike for every token, and
+                # layer by layer it would grow into one direction, and one answer, for all of them.
+                module.weight.sub_(module.weight.mean(dim=0 if isinstance(module, Conv1D) else 1, keepdim=True))
+            elif isinstance(module, torch.nn.Embedding):
+                module.weight.normal_(0, embedding_std, generator=generator)
+            elif "embeddings_layernorm" in name:
+                module.weight.fill_(EMBEDDING_SCALE)
+        # Last, because a tied output layer is the input embedding under another name.
+        model.get_output_embeddings().weight.normal_(0, embedding_std, generator=generator)
+    return model.eval()
+
+
+def main(request: str) -> int:
+    """request: JSON with architecture, seed and output, a folder that does not exist."""
+    order = json.loads(request)
+    print(f"drawing the weights of {order['architecture']} from seed {order['seed']}", file=sys.stderr)
+    try:
+        model = synthesize(order["architecture"], order["seed"])
+    except Exception as error:  # whatever transformers says of these sizes is the answer
+        print(f"these sizes make no model: {error}", file=sys.stderr)
+        return 1
+    model.save_pretrained(Path(order["output"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

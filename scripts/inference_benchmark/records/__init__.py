@@ -1,0 +1,1 @@
+"""What a finished cell or study leaves behind."""

@@ -1,0 +1,147 @@
+"""Which facts must agree for cells to stand in one table, and what to say or do where they do not."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from inference_benchmark.experiment.cells import Cell, workload_name
+
+#: Facts of a record: (name, keys from the top).
+_FACTS = {
+    "device": ("device", "name"),
+    "driver": ("device", "driver"),
+    "device memory (bytes)": ("device", "memory_bytes"),
+    "CPU": ("host", "cpu"),
+    "usable CPUs": ("host", "usable_cpus"),
+    "CPU limit": ("host", "cpu_limit"),
+    "threads": ("model", "threads"),
+    "CUDA": ("model", "cuda"),
+    "float32 matmul precision": ("model", "float32_matmul_precision"),
+    "TF32": ("model", "tf32"),
+    "torch": ("software", "torch"),
+    "transformers": ("software", "transformers"),
+    "accelerate": ("software", "accelerate"),
+    "bitsandbytes": ("software", "bitsandbytes"),
+    "ctranslate2": ("model", "ctranslate2"),  # of those cells that used it
+    "host": ("host", "name"),
+    "system": ("host", "system"),
+    "container": ("host", "container"),
+    "host memory (bytes)": ("host", "memory_bytes"),
+    "memory limit": ("host", "memory_limit"),
+    "attention": ("model", "attention"),
+    "python": ("software", "python"),
+    "numpy": ("software", "numpy"),
+    "commit": ("git", "commit"),
+    "uncommitted changes": ("git", "dirty"),
+}
+
+#: Those that need not agree. Nodes of a cluster are alike under many names; kernel, Python and numpy have no
+#: part in a timed call worth the name; memory decides whether a cell fits, which its record explains; attention
+#: belongs to the model; a change of how cells are measured raises MEASURE_VERSION, whatever the commit.
+_FREE = {
+    "host", "system", "container", "host memory (bytes)", "memory limit", "attention", "python", "numpy",
+    "commit", "uncommitted changes",
+}  # fmt: skip
+
+_ENVIRONMENT = "environment "
+#: How many cells are named beside a disagreement.
+_NAMED = 3
+
+
+def facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Every fact that some record may know, with its value in each: what figures were measured on and with.
+
+    None where a record does not know it.
+    """
+    found = {name: [(record[part] or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()}
+    for name in dict.fromkeys(name for record in records for name in record["environment"]):
+        found[f"{_ENVIRONMENT}{name}"] = [record["environment"].get(name) for record in records]
+    return {
+        name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in found.items()
+    }
+
+
+def all_facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Every value that each fact takes in the records; more than one where they disagree."""
+    known = {name: [v for v in dict.fromkeys(values) if v is not None] for name, values in facts(records).items()}
+    return {name: values for name, values in known.items() if values}
+
+
+def decisive(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The facts of one record or study that must agree, as far as it knows them."""
+    return {name: values[0] for name, values in facts([document]).items() if _decides(name, values[0])}
+
+
+def disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One line per table and fact that must agree and does not: its values, and the cells that are in the minority."""
+    lines = []
+    for (model, workload), indices in _tables(records).items():
+        for name, values in _differing([records[i] for i in indices]).items():
+            common, *others = Counter(values.values()).most_common()
+            told = [f"{_show(common[0])} in {common[1]} cells"]
+            for value, count in others:
+                paths = [Cell(**records[indices[i]]["cell"]).path for i, v in values.items() if v == value]
+                more = f" and {count - _NAMED} more" if count > _NAMED else ""
+                told.append(f"{_show(value)} in {', '.join(islice(paths, _NAMED))}{more}")
+            lines.append(f"{model} {workload}: {name} differs: {'; '.join(told)}")
+    if lines:
+        lines.append("measure these cells again, or set mixed_provenance: split to give them columns of their own")
+    return lines
+
+
+def disagreeing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """The decisive facts that two do not agree in, such as a study and a cell that it is to say something about."""
+    return {
+        name: (ours.get(name, "not set"), theirs.get(name, "not set"))
+        for name in (() if ours == theirs else sorted(shared(ours, theirs)))
+        if ours.get(name, "not set") != theirs.get(name, "not set")
+    }
+
+
+def shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
+    """The facts that two can differ in: those that both know, and variables of the environment that one of them set."""
+    return ours.keys() & theirs.keys() | {n for n in ours.keys() | theirs.keys() if n.startswith(_ENVIRONMENT)}
+
+
+def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each record what sets it apart within its table (``torch 2.12.0, driver 570``); "" where all agree."""
+    names = [""] * len(records)
+    for indices in _tables(records).values():
+        differing = _differing([records[i] for i in indices])
+        for position, index in enumerate(indices):
+            apart = (f"{n} {_show(values[position])}" for n, values in differing.items() if position in values)
+            names[index] = ", ".join(apart)
+    return names
+
+
+def _tables(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[int]]:
+    """Which records make one table: their indices by model and workload."""
+    tables: dict[tuple[str, str], list[int]] = {}
+    for index, record in enumerate(records):
+        key = record["cell"]["model"]["name"], workload_name(record["cell"]["workload"])
+        tables.setdefault(key, []).append(index)
+    return tables
+
+
+def _differing(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Any]]:
+    """The facts that must agree and do not: for each, its value by the record's place."""
+    found = {}
+    for name, values in facts(records).items():
+        if name.startswith(_ENVIRONMENT):  # a variable that one record has and another has not makes them differ
+            values = ["not set" if value is None else value for value in values]
+        known = {index: value for index, value in enumerate(values) if _decides(name, value)}
+        if len(set(known.values())) > 1:
+            found[name] = known
+    return found
+
+
+def _decides(name: str, value: Any) -> bool:
+    """Whether a fact must agree. What a cell that did not get far enough could not find out need not."""
+    return name not in _FREE and (value is not None or _FACTS.get(name, ("model",))[0] != "model")
+
+
+def _show(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,1 @@
+"""What a person reads: tables, charts, the report, lines on a terminal."""

@@ -1,0 +1,41 @@
+"""The block of a README that is made from results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from inference_benchmark.experiment.outputs import FILE_CHARTS, THEMES, chart_file
+
+BEGIN = "<!-- results: begin (made by `snakemake readme`) -->"
+END = "<!-- results: end -->"
+
+
+class MarkerError(ValueError):
+    """The README has no single place for the results."""
+
+
+def pictures(folder: Path) -> Callable[[str, str], str]:
+    """What puts charts of a model and workload into a README: those for its reader's theme, from the folder."""
+
+    def of(model: str, workload: str) -> str:
+        return "\n".join(_picture(folder, model, workload, chart) for chart in FILE_CHARTS)
+
+    return of
+
+
+def _picture(folder: Path, model: str, workload: str, chart: str) -> str:
+    light, dark = (folder / f"{chart_file(model, workload, chart, theme)}.svg" for theme in THEMES)
+    return (
+        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+        f'<img alt="{chart} over batch size: {model}, {workload}" src="{light}" width="49%"></picture>'
+    )
+
+
+def insert(page: str, block: str, begin: str = BEGIN, end: str = END) -> str:
+    """The page with the block between its markers, all else as it was. Raises MarkerError."""
+    if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
+        raise MarkerError(f"it must hold the line {begin} once and, after it, the line {end} once")
+    before, rest = page.split(begin)
+    _, after = rest.split(end)
+    return f"{before}{begin}\n{block.strip()}\n{end}{after}"

@@ -1,0 +1,127 @@
+"""What this device does at its best: memory bandwidth over working sets, matrix products over dtypes.
+
+Several kernels and shapes are tried at each point; the fastest is the ceiling. Operands are random: zeros
+make some devices faster, for they switch fewer bits.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+
+from inference_benchmark.machine.hardware import Gpu, usable_cpus
+from inference_benchmark.worker.stage import Tell
+
+#: Working sets in bytes: from what a cache holds to what none does.
+_LEAST, _MOST = {"cpu": 2**21, "cuda": 2**24}, {"cpu": 2**30, "cuda": 2**33}
+#: Part of the free memory that the operand of a kernel may take; copying needs two.
+_MEMORY_SHARE = 0.25
+#: Rows of activations that weights of (inputs, outputs) are multiplied by, few to many.
+_ROWS = (16, 128, 1024, 8192)
+_SIDE = {"cpu": 2048, "cuda": 8192}
+_DTYPES = ("float32", "bfloat16", "float16", "int8")
+_MIN_SAMPLES, _MIN_S = 7, 0.15
+#: A shape that would take longer than this once is left out: the smaller ones are then the ceiling.
+_LONGEST_S = 0.5
+
+
+def run(order: Mapping[str, Any], gpu: Gpu | None, tell: Tell) -> None:
+    """order: ``device`` and ``threads``. Tells a ``result`` event per kernel and size, all samples inside."""
+    torch.set_num_threads(order["threads"] or usable_cpus())
+    device = torch.device(order["device"], 0) if order["device"] == "cuda" else torch.device("cpu")
+    time_once = _time_on_cuda if device.type == "cuda" else _time_on_cpu
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    tell("phase", phase="start")
+    operand = torch.rand(1024, 1024, device=device)
+    time_once(lambda: operand @ operand)
+    tell("phase", phase="measure")
+    for facts, kernel in _memory_kernels(device):
+        tell("result", kind="bandwidth", samples_s=_samples(kernel, time_once), **facts)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for dtype in _DTYPES:
+        for result in _products(device, dtype, time_once):
+            tell("result", kind="matmul", dtype=dtype, **result)
+    if tf32 and device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = True
+        for result in _products(device, "float32", time_once):
+            tell("result", kind="matmul", dtype="tf32", **result)
+    tell("describe", model={"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "tf32": tf32})
+    tell("end", outcome="ok")
+
+
+def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
+    """(facts, kernel): copy moves each byte twice; sum and the product with a vector read each once."""
+    if device.type == "cuda":
+        memory_bytes = torch.cuda.mem_get_info(device)[0]
+    else:
+        import psutil
+
+        memory_bytes = psutil.virtual_memory().available
+    most = min(_MOST[device.type], int(memory_bytes * _MEMORY_SHARE))
+    columns = 2048
+    source = torch.rand(most // 4 // columns, columns, device=device)
+    vector, target = torch.rand(columns, device=device), torch.empty_like(source)
+    size = _LEAST[device.type]
+    while size <= source.numel() * 4:
+        part = source[: size // 4 // columns]
+        half, copied = part[: len(part) // 2], target[: len(part) // 2]
+        facts = {"working_set_bytes": part.numel() * 4, "moved_bytes": part.numel() * 4}
+        yield {**facts, "kernel": "copy"}, lambda half=half, copied=copied: copied.copy_(half)
+        yield {**facts, "kernel": "sum"}, part.sum
+        yield {**facts, "kernel": "matrix-vector"}, lambda part=part: part @ vector
+        size *= 2
+
+
+def _products(device: torch.device, dtype: str, time_once) -> Iterator[dict[str, Any]]:
+    """Activations (rows, side) times weights (side, side), the weights transposed as linear layers keep them."""
+    side, speed = _SIDE[device.type], None
+    for rows in _ROWS:
+        flop = 2 * rows * side * side
+        if speed and flop / speed > _LONGEST_S:
+            return
+        kernel = _product(_random(device, dtype, rows, side), _random(device, dtype, side, side))
+        try:
+            kernel()
+        except RuntimeError:  # the library has no such product here
+            continue
+        samples_s = _samples(kernel, time_once)
+        speed = flop / min(samples_s)
+        yield {"rows": rows, "inputs": side, "outputs": side, "flop": flop, "samples_s": samples_s}
+
+
+def _product(activations: torch.Tensor, weights: torch.Tensor) -> Callable[[], Any]:
+    if activations.dtype == torch.int8:
+        return lambda: torch._int_mm(activations, weights.t())
+    return lambda: torch.nn.functional.linear(activations, weights)
+
+
+def _random(device: torch.device, dtype: str, *shape: int) -> torch.Tensor:
+    if dtype == "int8":
+        return torch.randint(-127, 128, shape, dtype=torch.int8, device=device)
+    return torch.randn(shape, device=device).to(getattr(torch, dtype))
+
+
+def _samples(kernel: Callable[[], Any], time_once: Callable[[Callable[[], Any]], float]) -> list[float]:
+    time_once(kernel)
+    samples_s: list[float] = []
+    while len(samples_s) < _MIN_SAMPLES or (sum(samples_s) < _MIN_S and len(samples_s) < 1000):
+        samples_s.append(time_once(kernel))
+    return samples_s
+
+
+def _time_on_cpu(kernel: Callable[[], Any]) -> float:
+    began = time.perf_counter()
+    kernel()
+    return time.perf_counter() - began
+
+
+def _time_on_cuda(kernel: Callable[[], Any]) -> float:
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    kernel()
+    after.record()
+    after.synchronize()
+    return before.elapsed_time(after) / 1000
