@@ -28,8 +28,10 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
-from conftest import MEASUREMENT
-from inference_benchmark.experiment.cells import Cell
+from made_up import TINY_BLOOM, measurement
+from running import Workspace, fake_grid
+
+from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.models import checkpoint
 
 BARE = """
@@ -71,9 +73,8 @@ def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int,
     threads = len(os.sched_getaffinity(0))
     model = {"name": "m", "architecture": architecture, "seed": 0}
     # Two warm-up calls whatever they take, then as many calls as asked for, and one more and as many of one token.
-    measurement = {**MEASUREMENT, "max_warmup_calls": 2, "min_cycles": cycles, "threads": threads}
-    workload = {"prompt_tokens": 9, "new_tokens": new_tokens}
-    cell = Cell("box", "cpu", model, workload, "hf", precision, batch, None, measurement)
+    settings = measurement(max_warmup_calls=2, min_cycles=cycles, threads=threads)
+    cell = Cell("box", "cpu", model, Workload(9, new_tokens), "hf", precision, batch, None, settings)
     folder = checkpoint.ensure(model)
     numbers = map(str, (batch, 9, new_tokens, cycles + 2, threads))
     bare = [sys.executable, "-c", BARE, str(folder), precision, *numbers]
@@ -124,7 +125,7 @@ def bare_call(engine, name: str, prompts, new_tokens: int):
 def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list[float] | None:
     """Our timed call over the bare one for so many seconds; None where the engine lacks the precision."""
     from inference_benchmark import engines
-    from inference_benchmark.worker.stage import draw_prompts, timed_call
+    from inference_benchmark.worker.engine_session import draw_prompts, timed_call
 
     config = yaml.safe_load((REPO / "config.yaml").read_text())
     grid = config["grid"]["cpu"]
@@ -169,17 +170,12 @@ def report_engines(seconds: float) -> None:
 
 def noop_ratios(pairs: int) -> list[float]:
     """snakemake with nothing to do: ours at 66 cells over an empty workflow of 66 files."""
-    from conftest import Workspace
-
     snakemake = str(Path(sys.executable).parent / "snakemake")
     with tempfile.TemporaryDirectory() as scratch:
         ours, empty = Path(scratch) / "ours", Path(scratch) / "empty"
         ours.mkdir(), empty.mkdir()
         sizes = [1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128)]
-        grid = {"models": ["tiny"], "workloads": [{"prompt_tokens": 4, "new_tokens": 8}], "engines": ["fake"]}
-        grid |= {"precisions": ["fp32", "bf16", "int8"], "batch_sizes": sizes, "memory_limit": "300 MB"}
-        grid |= {"max_batch": False, "divergence": False}
-        Workspace.make(ours, grid).run()
+        Workspace.make(ours, fake_grid(precisions=["fp32", "bf16", "int8"], batch_sizes=sizes)).run()
         (empty / "Snakefile").write_text(
             "N = range(66)\n"
             "rule all:\n    input: expand('out/{n}.json', n=N), 'a', 'b', 'c'\n"
@@ -207,10 +203,9 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
     parser.add_argument("--seconds", type=float, default=20, help="of calls per ratio of engines")
     arguments = parser.parse_args()
-    tiny = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
     small = {"model_type": "bloom", "hidden_size": 512, "n_head": 8, "n_layer": 8, "vocab_size": 50258}
     if "cell" in arguments.what:
-        report("cell, tiny", cell_ratios(tiny, "fp32", 1, 8, 3, arguments.pairs)[0])
+        report("cell, tiny", cell_ratios(TINY_BLOOM, "fp32", 1, 8, 3, arguments.pairs)[0])
     if "latency" in arguments.what:
         report("latency, 51M fp32 batch 1", cell_ratios(small, "fp32", 1, 16, 9, arguments.pairs)[1])
     if "engines" in arguments.what:

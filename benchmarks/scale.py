@@ -15,7 +15,6 @@ Beside the seconds: MB of memory at the most. The longest: the longest command l
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import shutil
@@ -34,12 +33,11 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
-import grids
+from made_up import TINY_BLOOM, records_of, write_records
+from running import Workspace
 
-from conftest import TINY_BLOOM, Workspace
 from inference_benchmark.experiment import config
 from inference_benchmark.experiment.cells import Experiment
-from inference_benchmark.records import record
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 #: Models, workloads and batch sizes, of two precisions each, by the number of cells.
@@ -125,13 +123,8 @@ def project(folder: Path, n: int) -> tuple[Workspace, Experiment]:
 
 def make_up_records(folder: Path, experiment: Experiment) -> int:
     """A record for every cell; their mean size in bytes."""
-    sizes = []
-    for made in grids.records(experiment):
-        path = folder / record.Cell(**made["cell"]).path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(made, indent=1, sort_keys=True))
-        sizes.append(path.stat().st_size)
-    return round(statistics.mean(sizes))
+    write_records(folder, records_of(experiment))
+    return round(statistics.mean(path.stat().st_size for path in (folder / "results").rglob("batch-*.json")))
 
 
 def first_cells(made: Workspace, experiment: Experiment, count: int = 12) -> float:

@@ -29,14 +29,16 @@ from pathlib import Path
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
-from conftest import MEASUREMENT, make_cell
+from made_up import make_cell, measurement
+
 from inference_benchmark import engines
 from inference_benchmark.analysis import statistics
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.machine import conditions
 from inference_benchmark.machine.host_counters import REAL_ROOTS, process_cpu_s
+from inference_benchmark.measure.cell import measure_cell
 from inference_benchmark.models import checkpoint
-from inference_benchmark.worker.stage import timed_call
+from inference_benchmark.worker.engine_session import timed_call
 
 SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "vocab_size": 10_000}
 #: Engine of the planted experiment: real sleeps on a real clock.
@@ -51,12 +53,12 @@ Grid = list[list[list[float]]]
 def measure_grid(cells: Sequence[Cell], **behaviour) -> Grid:
     """The whole calls of each cell, by process."""
     os.environ["FAKE_ENGINE"] = json.dumps(behaviour)
-    return [[run["samples_s"] for run in cell.measure(cell, Watch())["runs"]] for cell in cells]
+    return [[run.samples_s for run in measure_cell(cell, Watch()).runs] for cell in cells]
 
 
 def called_different(base: Grid, new: Grid) -> int:
-    comparisons = [statistics.compare(*pair) for pair in zip(base, new, strict=True)]
-    return sum(statistics.different([c for c in comparisons if c]))
+    tests = [statistics.ratio_test(*pair) for pair in zip(base, new, strict=True)]
+    return sum(statistics.significant([test for test in tests if test]))
 
 
 def spread(grid: Grid) -> str:
@@ -69,10 +71,10 @@ def spread(grid: Grid) -> str:
 
 
 def same(processes: int) -> str:
-    measurement = {**MEASUREMENT, "processes": processes, "min_seconds": 0.3, "max_seconds": 1}
+    settings = measurement(processes=processes, min_seconds=0.3, max_seconds=1)
     model = {"name": "small", "architecture": SMALL, "seed": 0}
     cells = [
-        make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=measurement)
+        make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=settings)
         for precision in ("fp32", "bf16")
         for batch in (1, 2, 4, 8)
     ]
@@ -85,8 +87,8 @@ def same(processes: int) -> str:
 
 
 def planted(n_cells: int, processes: int) -> str:
-    measurement = {**MEASUREMENT, "processes": processes, "min_seconds": 0.1, "max_seconds": 0.1}
-    cells = [make_cell(batch_size=n + 1, measurement=measurement) for n in range(n_cells)]
+    settings = measurement(processes=processes, min_seconds=0.1, max_seconds=0.1)
+    cells = [make_cell(batch_size=n + 1, measurement=settings) for n in range(n_cells)]
     base, again = measure_grid(cells, **SLEEPING), measure_grid(cells, **SLEEPING)
     slow = measure_grid(cells, **SLEEPING, slow=SLOWDOWN)
     return (
@@ -154,8 +156,7 @@ def sampling(seconds: float) -> str:
 
 
 def parent(seconds: float) -> str:
-    measurement = {**MEASUREMENT, "min_seconds": seconds + 30, "max_seconds": seconds + 30}
-    cell = make_cell(measurement=measurement)
+    cell = make_cell(measurement=measurement(min_seconds=seconds + 30, max_seconds=seconds + 30))
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json()]
         child = subprocess.Popen(

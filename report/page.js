@@ -1,5 +1,5 @@
 "use strict";
-// What a reader can do with the page beyond reading it. Without scripts everything is there all the same.
+// What a reader can do with the page besides reading it. Without scripts, all content is there too.
 (() => {
   const make = (tag, text, attributes = {}) => {
     const element = document.createElement(tag);
@@ -19,7 +19,7 @@
   };
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
 
-  // -- theme: that of the system, until another is chosen
+  // -- theme: the system's, until another is chosen
   const themes = ["auto", "light", "dark"];
   const keep = (name, value) => { try { localStorage.setItem(name, value); } catch { /* a page from a file may not */ } };
   const kept = (name) => { try { return localStorage.getItem(name); } catch { return null; } };
@@ -37,24 +37,24 @@
   if (document.getElementById("summary"))
     controls.append(button("All figures as CSV", () => save("summary.csv", read("summary")), { id: "all-csv" }));
 
-  // -- paper: nothing is folded away there
+  // -- on paper nothing is folded
   addEventListener("beforeprint", () => { for (const fold of document.querySelectorAll("details")) fold.open = true; });
 
-  // -- tips: what a point of a chart says
-  const tip = document.getElementById("tip");
-  const showTip = (_, event, item, value) => {
-    if (!value || !value.tip) { tip.hidden = true; return; }
-    tip.replaceChildren(make("strong", `${value.series}, batch ${value.batch_size}: ${value.outcome}`), make("dl", ""));
-    for (const [name, text] of Object.entries(value.tip)) tip.lastChild.append(make("dt", name), make("dd", text));
-    tip.hidden = false;
-    const { offsetWidth: width, offsetHeight: height } = tip;
+  // -- tooltips of the points of charts
+  const tooltip = document.getElementById("tooltip");
+  const showTooltip = (_, event, item, value) => {
+    if (!value || !value.tooltip) { tooltip.hidden = true; return; }
+    tooltip.replaceChildren(make("strong", `${value.series}, batch ${value.batch_size}: ${value.outcome}`), make("dl", ""));
+    for (const [name, text] of Object.entries(value.tooltip)) tooltip.lastChild.append(make("dt", name), make("dd", text));
+    tooltip.hidden = false;
+    const { offsetWidth: width, offsetHeight: height } = tooltip;
     const left = event.clientX + 14 + width > innerWidth ? event.clientX - width - 14 : event.clientX + 14;
     const top = event.clientY + 14 + height > innerHeight ? event.clientY - height - 14 : event.clientY + 14;
-    tip.style.left = `${Math.max(4, left)}px`;
-    tip.style.top = `${Math.max(4, top)}px`;
+    tooltip.style.left = `${Math.max(4, left)}px`;
+    tooltip.style.top = `${Math.max(4, top)}px`;
   };
 
-  // -- charts: each drawn static one becomes a live one when it comes into view
+  // -- charts: each static chart becomes interactive when it comes into view
   const grids = new Map();
   const embed = async (holder, grid) => {
     const text = JSON.stringify(grid.data.specs[holder.dataset.chart]);
@@ -63,10 +63,10 @@
     spec.datasets = { ...spec.datasets, cells: grid.data.points };
     for (const parameter of spec.params) if (parameter.name === "hidden") parameter.value = grid.hidden;
     const place = document.createElement("div");
-    const { view } = await vegaEmbed(place, spec, { renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTip, logLevel: 1 });
+    const { view } = await vegaEmbed(place, spec, { renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTooltip, logLevel: 1 });
     const fit = () => {
       const svg = place.querySelector("svg");
-      svg.setAttribute("aria-hidden", "true"); // the chart around it has a name, and its figures stand in tables
+      svg.setAttribute("aria-hidden", "true"); // the chart around it has a name, and its figures are in the tables
       if (!svg.hasAttribute("width")) return;
       svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
       svg.removeAttribute("width");

@@ -17,13 +17,13 @@ os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.ge
 sys.modules.setdefault("pandas", None)
 sys.path.insert(0, str(Path(workflow.basedir) / "scripts"))
 
-from inference_benchmark.records.attempts import Ledger
+from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.experiment.cells import Watch, record_path
 from inference_benchmark.experiment.config import ConfigError, load, slurm_requests
-from inference_benchmark.experiment.freshness import settle
+from inference_benchmark.experiment.freshness import date_derived_files
 from inference_benchmark.experiment.outputs import chart_files, charts_of, comparison_files, derived, overall
-from inference_benchmark.render.progress import attach
-from inference_benchmark.experiment.studies import possible_studies, studies
+from inference_benchmark.render.progress import attach_progress
+from inference_benchmark.experiment.studies import possible_studies, requested_studies
 
 SCHEMA = yaml.load(Path(workflow.basedir, "config.schema.yaml").read_text(), yaml.CSafeLoader)
 try:
@@ -36,7 +36,7 @@ BY_MACHINE = {experiment.machine: experiment for experiment in EXPERIMENTS}
 ANY_MACHINE = replace(EXPERIMENTS[0], machine="{machine}")
 CELLS = {cell.path: cell for experiment in EXPERIMENTS for cell in experiment.cells()}
 RECORDS = list(CELLS)
-STUDIES = [study.path for experiment in EXPERIMENTS for study in studies(experiment)]
+STUDIES = [study.path for experiment in EXPERIMENTS for study in requested_studies(experiment)]
 POSSIBLE_STUDIES = {study.path: study for experiment in EXPERIMENTS for study in possible_studies(experiment)}
 ORDER = {path: len(RECORDS) - index for index, path in enumerate(RECORDS)}
 # How a measurement is watched. Snakemake compares only values of built-in types: a changed time-out measures nothing
@@ -59,13 +59,13 @@ JOBS = {
 workflow.parent_groupids.update(dict.fromkeys(JOBS.values(), "cells"))
 
 if workflow.is_main_process:
-    settle(EXPERIMENTS)
+    date_derived_files(EXPERIMENTS)
     for experiment in EXPERIMENTS:
         experiment.save()
-    attach(
+    attach_progress(
         logger,
         {**CELLS, **POSSIBLE_STUDIES},
-        Ledger(forget=lambda path: workflow.persistence.cleanup_backup(path)),
+        AttemptLog(forget_backup=lambda path: workflow.persistence.cleanup_backup(path)),
         retries=lambda: workflow.execution_settings.retries,
         terse=not workflow.dryrun,
     )
@@ -102,7 +102,7 @@ def records_of_machine(wildcards):
 
 def studies_of_machine(wildcards):
     """The studies that a machine's experiment asks for."""
-    return [study.path for study in studies(BY_MACHINE[wildcards.machine])]
+    return [study.path for study in requested_studies(BY_MACHINE[wildcards.machine])]
 
 
 def cell_json(wildcards):

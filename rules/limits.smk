@@ -17,7 +17,7 @@ rule ceilings:
         study=study_json,
         watch=WATCHED,
     shell:
-        "python scripts/ceilings.py"
+        "python scripts/study.py"
         " --study {params.study:q}"
         " --output {output:q}"
         " --timeout-s {params.watch.timeout_s}"
@@ -50,7 +50,7 @@ rule max_batch:
         study=study_json,
         watch=WATCHED,
     shell:
-        "python scripts/max_batch.py"
+        "python scripts/study.py"
         " --study {params.study:q}"
         " --output {output:q}"
         " --timeout-s {params.watch.timeout_s}"
@@ -80,7 +80,7 @@ rule divergence:
         study=study_json,
         watch=WATCHED,
     shell:
-        "python scripts/divergence.py"
+        "python scripts/study.py"
         " --study {params.study:q}"
         " --output {output:q}"
         " --timeout-s {params.watch.timeout_s}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw the charts of a model and workload that have a place in a README: light and dark, SVG and PNG."""
+"""Draw the charts of one model and workload for a README: light and dark, SVG and PNG."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 
 from inference_benchmark.cli import fail, run
 from inference_benchmark.compare.comparison import read_all
-from inference_benchmark.experiment import outputs
+from inference_benchmark.experiment.outputs import THEMES, chart_file
 from inference_benchmark.records.summary import read_summary
-from inference_benchmark.render import charts, drawing
+from inference_benchmark.render import drawing, palette
+from inference_benchmark.render.charts import CHARTS, chart_data
 
 
 def main() -> int:
@@ -25,11 +26,11 @@ def main() -> int:
     rows = rows[(rows["model"] == arguments.model) & (rows["workload"] == arguments.workload)]
     if rows.empty:
         return fail(f"{arguments.summary}: has no cell of {arguments.model} {arguments.workload}")
-    shown = charts.picture(rows, read_all(arguments.comparison))
-    for chart in charts.FILES:
-        for theme in outputs.THEMES:
-            stem = outputs.chart_file(arguments.model, arguments.workload, chart.name, theme)
-            drawing.save(chart, shown, drawing.LOOKS[theme], arguments.folder / stem)
+    data = chart_data(rows, read_all(arguments.comparison))
+    for chart in (chart for chart in CHARTS if chart.in_files):
+        for theme in THEMES:
+            stem = arguments.folder / chart_file(arguments.model, arguments.workload, chart.name, theme)
+            drawing.save(chart, data, palette.THEMES[theme], stem)
     return 0
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Collect the records and studies of an experiment into summary.csv, refusing by name what is none of it."""
+"""Collect the records and studies of an experiment into summary.csv, refusing by name what does not belong to it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from inference_benchmark import files
 from inference_benchmark.cli import fail, run
 from inference_benchmark.experiment.cells import CellError, Experiment
 from inference_benchmark.experiment.freshness import inputs_digest
-from inference_benchmark.records.collect import CollectError, load_records, provenance_of
-from inference_benchmark.records.summary import summarise
+from inference_benchmark.records.collect import CollectError, collect, provenance_of
+from inference_benchmark.records.summary import summarise, to_csv
 
 
 def main() -> int:
@@ -22,20 +22,17 @@ def main() -> int:
     parser.add_argument("--summary", required=True, type=Path, help="where the CSV goes")
     parser.add_argument("--provenance", required=True, type=Path, help="where the facts of the records go, as JSON")
     arguments = parser.parse_args()
-    gc.disable()  # all that is read is needed to the end
+    gc.disable()  # everything that is read is needed to the end
     try:
         experiment = Experiment.from_json(arguments.experiment.read_text())
-        records, studies = load_records(experiment)
+        collection = collect(experiment)
     except CellError as error:
         return fail(str(error))
     except CollectError as error:
-        for problem in error.problems:
-            fail(problem)
-        return fail(
-            "nothing was changed. To make these files again, each old one kept beside the new: "
-            "snakemake --forcerun PATH ..."
-        )
-    files.write(summarise(records, studies).to_csv(index=False), arguments.summary)
+        remedy = "nothing was changed. To measure again, keeping each old record: snakemake --forcerun PATH ..."
+        raise CollectError([*error.problems, remedy]) from None
+    records = list(collection.records.values())
+    files.write(to_csv(summarise(records, collection.studies)), arguments.summary)
     provenance = {"inputs_sha256": inputs_digest(experiment)} | provenance_of(experiment, records)
     files.write(json.dumps(provenance, indent=1) + "\n", arguments.provenance)
     return 0

@@ -26,20 +26,20 @@ def main() -> int:
         help="refuse (default): copy nothing; keep: what is here stays; replace: it is kept as *.superseded-TIME.json",
     )
     arguments = parser.parse_args()
-    found = plan(arguments.sources, arguments.into)
-    for problem in found.problems:
+    merge = plan(arguments.sources, arguments.into)
+    for problem in merge.problems:
         fail(problem)
     refused = arguments.on_conflict == "refuse"
-    for place, there, new in found.conflicts if refused else ():
+    for place, there, new in merge.conflicts if refused else ():
         fail(f"{place}: two records for one place: {described(there)}; {described(new)}")
-    if found.problems or (refused and found.conflicts):
-        return fail("nothing was copied" + (" (see --on-conflict)" if found.conflicts else ""))
-    carry_out(found.copies)
+    if merge.problems or (refused and merge.conflicts):
+        return fail("nothing was copied" + (" (see --on-conflict)" if merge.conflicts else ""))
+    carry_out(merge.copies)
     if arguments.on_conflict == "replace":
-        carry_out({place: new for place, _, new in found.conflicts})
+        carry_out({place: new for place, _, new in merge.conflicts})
     print(
-        f"{len(found.copies)} files copied, {found.same} were here already, {len(found.conflicts)} conflicts: "
-        f"{'none' if not found.conflicts else arguments.on_conflict}"
+        f"{len(merge.copies)} files copied, {merge.same} were here already, {len(merge.conflicts)} conflicts: "
+        f"{'none' if not merge.conflicts else arguments.on_conflict}"
     )
     return 0
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from inference_benchmark.cli import fail, printable, run
 from inference_benchmark.experiment.cells import CellError, Experiment
-from inference_benchmark.render import preview
+from inference_benchmark.render.preview import Preview, preview
 
 
 def main() -> int:
@@ -29,20 +29,20 @@ def main() -> int:
     except CellError as error:
         return fail(str(error))
     for experiment, folder in zip(experiments, arguments.folder, strict=True):
-        show(preview.look(experiment), folder, arguments.template)
+        write(preview(experiment), folder, arguments.template)
     return 0
 
 
-def show(found: preview.Preview, folder: Path, template: Path) -> None:
-    """Write what there is of one machine, and say how far it has come."""
-    for row in found.rows[found.rows["outcome"].isin(("failed", "refused"))].to_dict("records"):
+def write(made: Preview, folder: Path, template: Path) -> None:
+    """Write what there is of one machine, and print how far it has come."""
+    for row in made.rows[made.rows["outcome"].isin(("failed", "refused"))].to_dict("records"):
         print(printable(f"{row['record']}: {row['outcome']}: {row['reason']}"))
-    if found.provenance is None:
-        print(f"{found.line} There is nothing to show yet.")
+    if made.provenance is None:
+        print(f"{made.line} There is nothing to show yet.")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    found.write(folder, template)
-    print(f"{found.line} See {folder}/report.html.")
+    made.write(folder, template)
+    print(f"{made.line} See {folder}/report.html.")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Put provenance, charts and tables between the markers in README.md; with --check, only say whether they are there."""
+"""Put provenance, charts and tables between the markers in README.md. With --check, only compare."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from inference_benchmark import files
 from inference_benchmark.cli import fail, run
 from inference_benchmark.compare.comparison import read_all
 from inference_benchmark.records.summary import read_summary
-from inference_benchmark.render.one_line import sentence
+from inference_benchmark.render.one_line import provenance_text
 from inference_benchmark.render.readme import MarkerError, insert, pictures
 from inference_benchmark.render.tables import document
 
@@ -27,11 +27,11 @@ def main() -> int:
     parser.add_argument("--readme", required=True, type=Path, help="the README to change")
     parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where the block is out of date")
     arguments = parser.parse_args()
-    beside, parts = read_all(arguments.comparison), []
+    comparisons, parts = read_all(arguments.comparison), []
     for summary, provenance, charts in zip(arguments.summary, arguments.provenance, arguments.charts, strict=True):
-        known = json.loads(provenance.read_text())
-        ours = [each for each in beside if each.new == known["machine"]]
-        parts += [sentence(known), document(read_summary(summary), ours, pictures(charts))]
+        facts = json.loads(provenance.read_text())
+        ours = [each for each in comparisons if each.new == facts["machine"]]
+        parts += [provenance_text(facts), document(read_summary(summary), ours, pictures(charts))]
     before = arguments.readme.read_text()
     try:
         after = insert(before, "\n\n".join(parts))

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Turn summary.csv into Markdown tables, baselines beside them."""
+"""Turn summary.csv into Markdown tables, with the columns of baselines."""
 
 from __future__ import annotations
 

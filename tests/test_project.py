@@ -1,8 +1,7 @@
-"""The project as a whole: pins, environments, what parsing costs, what the docs promise."""
+"""The project as a whole: pins, environments, docs."""
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -10,12 +9,10 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-
-from conftest import REPO
+from running import REPO
 
 
 def lock(file: str = "requirements.lock") -> dict[str, str]:
@@ -49,69 +46,6 @@ def test_every_rule_names_its_environment_and_its_log():
             assert "conda:" in rule, rule
             assert "log:" in rule, rule
             assert '"""' in rule, rule
-
-
-LIBRARY = REPO / "scripts/inference_benchmark"
-
-
-def imports(file: Path) -> set[str]:
-    """The modules of the library that a file imports, wherever in it, by their full names."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
-        elif isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-    return {name for name in found if name.startswith("inference_benchmark.")}
-
-
-def test_a_package_imports_only_from_those_above_it():
-    """As the table in the docstring of the library has them."""
-    table = ast.get_docstring(ast.parse((LIBRARY / "__init__.py").read_text()))
-    order = re.findall(r"^    (\w+)/ ", table, re.MULTILINE)
-    small = re.search(r"^    (\w+(?:, \w+)+)   ", table, re.MULTILINE)[1].split(", ")
-    assert sorted(order) == sorted(folder.parent.name for folder in LIBRARY.glob("*/__init__.py"))
-    assert sorted(small) == sorted(file.stem for file in LIBRARY.glob("*.py") if file.stem != "__init__")
-    for file in LIBRARY.rglob("*.py"):
-        package = file.relative_to(LIBRARY).parts[0].removesuffix(".py")
-        allowed = {*small, *(order[: order.index(package) + 1] if package in order else ())} - {"__init__"}
-        wrong = {name for name in imports(file) if name.split(".")[1] not in allowed}
-        assert not wrong, f"{file.relative_to(LIBRARY)} imports {', '.join(sorted(wrong))}"
-
-
-@pytest.mark.parametrize("script", ["collect", "tables", "charts", "report", "compare"])
-def test_a_rule_that_only_reads_follows_from_all_code_that_its_script_imports(script):
-    code = (
-        "import runpy, sys\n"
-        f"sys.argv = ['scripts/{script}.py', '--help']\n"
-        "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
-        "except SystemExit:\n    print(*(name for name in sys.modules if name.startswith('inference_benchmark.')))\n"
-    )
-    environ = {**os.environ, "PYTHONPATH": "scripts"}
-    done = subprocess.run([sys.executable, "-c", code], cwd=REPO, env=environ, capture_output=True, text=True)
-    imported = {name.split(".")[1] for name in done.stdout.splitlines()[-1].split() if name.count(".") == 2}
-    assert len(imported) > 3, done.stderr
-    text = "\n".join(file.read_text() for file in (REPO / "rules").glob("*.smk"))
-    rules = [rule for rule in re.split(r"^rule ", text, flags=re.MULTILINE) if f"scripts/{script}.py" in rule]
-    assert rules
-    for rule in rules:
-        named = set(re.findall(r'"(\w+)"', re.search(r"code=library\((.*?)\)", rule)[1]))
-        assert imported <= named, f"rule {rule.split(':')[0]} does not name {', '.join(sorted(imported - named))}"
-
-
-def test_no_rule_that_measures_follows_from_code():
-    for name in ("measure", "limits"):
-        assert "library(" not in (REPO / f"rules/{name}.smk").read_text()
-
-
-def test_parsing_the_snakefile_imports_nothing_that_is_slow_to_import():
-    # Parsing alone: to compare parameters, Snakemake itself imports pandas wherever it is installed.
-    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "--list-target-rules"]
-    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
-    assert "snakemake" in imported
-    assert not imported & {"torch", "transformers", "scipy", "pandas", "altair", "accelerate", "jsonschema"}
 
 
 def test_target_rules_are_listed_with_what_they_do():
@@ -155,3 +89,13 @@ def test_scripts_explain_themselves():
         done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, env=os.environ)
         assert done.returncode == 0
         assert len(done.stdout.splitlines()) > 5, script
+
+
+def test_docs_hold_the_table_made_from_the_schema():
+    import subprocess
+    import sys
+
+    done = subprocess.run(
+        [sys.executable, REPO / "scripts/schema_docs.py", "--check"], capture_output=True, text=True, cwd=REPO
+    )
+    assert done.returncode == 0, done.stderr

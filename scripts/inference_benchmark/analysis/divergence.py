@@ -6,30 +6,31 @@ from typing import Any
 
 import numpy
 
-#: What everything is compared with: (engine, precision).
+#: The reference that all answers are compared with: (engine, precision).
 REFERENCE = ("hf", "fp32")
-#: Prompts, and tokens per answer at the most: logits of every step are held on the host.
+#: Prompts, and the most tokens per answer: the logits of every step are held on the host.
 ROWS, STEPS = 8, 32
 
 
-def compare(
+def divergence(
     wanted: numpy.ndarray, tokens: numpy.ndarray, wanted_logits: numpy.ndarray, logits: numpy.ndarray
 ) -> dict[str, Any]:
-    """Figures for a divergence record.
+    """The figures of a divergence study.
 
     wanted, tokens: int64 (rows, steps), greedy, each following its own tokens. wanted_logits, logits: float32
     (rows, steps, vocabulary), both following the wanted tokens.
 
-    token_agreement: part of the tokens that are equal. first_difference: per row the first step, from 0, that is
-    not, or None. next_token_agreement: part of the steps that choose the wanted token after wanted ones.
+    token_agreement: part of the tokens that are equal. first_difference: per row the first step, from 0, whose token
+    differs, or None. next_token_agreement: part of the steps that choose the wanted token, given the wanted tokens
+    before it.
     logits_error: norm of the logits' difference over the norm of the wanted logits, both less their mean, which
     changes no probability. kl_nats: Kullback-Leibler divergence of the next token's distribution from the wanted.
     """
     errors, divergences = [], []
     for row, wanted_row in zip(logits, wanted_logits, strict=True):  # a row at a time: float64 of all is large
-        found, reference = (_centred(part) for part in (row, wanted_row))
-        errors.append(numpy.linalg.norm(found - reference, axis=-1) / numpy.linalg.norm(reference, axis=-1))
-        log_p, log_q = _log_probabilities(reference), _log_probabilities(found)
+        actual, reference = (_centred(part) for part in (row, wanted_row))
+        errors.append(numpy.linalg.norm(actual - reference, axis=-1) / numpy.linalg.norm(reference, axis=-1))
+        log_p, log_q = _log_probabilities(reference), _log_probabilities(actual)
         divergences.append((numpy.exp(log_p) * (log_p - log_q)).sum(axis=-1))
     unequal = tokens != wanted
     return {
@@ -54,7 +55,7 @@ def _log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
 
 
 def _mean_and_max(values: list[numpy.ndarray]) -> dict[str, float | None]:
-    """None where a logit was no finite number."""
+    """None where a logit was NaN or infinite."""
     every = numpy.stack(values)
     if not numpy.isfinite(every).all():
         return {"mean": None, "max": None}

@@ -1,17 +1,17 @@
-"""How sure a mean is, and what stands against believing it. Pure functions of raw samples.
+"""Means with their intervals, tests, outliers and trends. Pure functions of raw samples.
 
 Samples are grouped by the process that took them: ``[[s, s, s], [s, s, s]]`` are two processes of three.
-Within one process every sample shares its memory layout, its placement and its threads, so that samples
-of one process agree better than processes do. Where there are several, the interval is one of their
-means, with a degree of freedom per process (Kalibera and Jones, "Rigorous benchmarking in reasonable
-time", ISMM 2013, section 6); where there is one, it can only say how well that process repeats itself.
+All samples of one process share its memory layout, placement and threads, so they agree better than
+processes do. With several processes the interval is that of their means, with a degree of freedom per
+process (Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013, section 6). With one
+process it only says how well that process repeats itself.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 LEVEL = 0.95
 
@@ -19,16 +19,14 @@ LEVEL = 0.95
 _FENCE = 1.5
 #: Fewer samples have no quartiles, and no order to see a trend in, worth the name.
 _FEW = 5
-#: A trend is flagged where chance explains it this rarely, and it amounts to this much from first to last.
-_DRIFT_P, DRIFT_LIMIT = 0.05, 0.02
-#: pyperf check: a standard deviation over 10 % of the mean, a sample 50 % off, values under 1 ms.
-SPREAD_LIMIT, EXTREME_LIMIT, SHORTEST_S = 0.10, 0.50, 1e-3
+#: A trend is one that chance explains this rarely.
+_DRIFT_P = 0.05
 
 Groups = Sequence[Sequence[float]]
 
 
 class Estimate(NamedTuple):
-    """A value and its interval at LEVEL; low and high are None where nothing is known of it."""
+    """A value and its interval at LEVEL; low and high are None where the interval is unknown."""
 
     value: float
     low: float | None = None
@@ -48,8 +46,8 @@ class Estimate(NamedTuple):
         return Estimate(amount / self.value, *ends)
 
 
-class Comparison(NamedTuple):
-    """ratio: new over base. low, high: its interval. p_value: of the two having the same mean."""
+class RatioTest(NamedTuple):
+    """A test of two means. ratio: new over base. low, high: its interval at LEVEL. p_value: of equal means."""
 
     ratio: float
     low: float
@@ -75,7 +73,7 @@ def estimate(groups: Groups) -> Estimate:
     return _around(mean(units), *_variance_of_mean(units))
 
 
-def difference(groups: Groups, others: Groups) -> Estimate:
+def mean_difference(groups: Groups, others: Groups) -> Estimate:
     """The mean of groups less that of others, which the same processes took.
 
     With several processes the differences are taken process by process; with one, the two sets of calls
@@ -86,10 +84,10 @@ def difference(groups: Groups, others: Groups) -> Estimate:
     return _around(mean(groups[0]) - mean(others[0]), *_welch(groups[0], others[0]))
 
 
-def compare(base: Groups, new: Groups) -> Comparison | None:
-    """Welch's t test on the logarithms of what varies: processes where there are several, else calls.
+def ratio_test(base: Groups, new: Groups) -> RatioTest | None:
+    """Welch's t test on the logarithms of what varies: the means of processes, or the calls of a single process.
 
-    None where a side has a single value, so that nothing is known of its spread.
+    None where a side has a single value, so that its spread is unknown.
     """
     logs = [[math.log(unit) for unit in _units(groups)] for groups in (base, new)]
     if min(map(len, logs)) < 2:
@@ -102,18 +100,18 @@ def compare(base: Groups, new: Groups) -> Comparison | None:
         p_value = 1.0 if shift == 0 else 0.0
     else:
         p_value = float(2 * stdtr(freedom, -abs(shift) / math.sqrt(variance)))
-    return Comparison(*map(math.exp, _around(shift, variance, freedom)), p_value)
+    return RatioTest(*map(math.exp, _around(shift, variance, freedom)), p_value)
 
 
-def different(comparisons: Sequence[Comparison], level: float = LEVEL) -> list[bool]:
-    """Which of them to call different, so that all of them together are right with probability level.
+def significant(tests: Sequence[RatioTest], level: float = LEVEL) -> list[bool]:
+    """Which tests show a difference, so that all of these statements together are right with probability level.
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian J. of Statistics 6, 1979.
     """
-    order = sorted(range(len(comparisons)), key=lambda i: comparisons[i].p_value)
-    called = [False] * len(comparisons)
+    order = sorted(range(len(tests)), key=lambda i: tests[i].p_value)
+    called = [False] * len(tests)
     for rank, index in enumerate(order):
-        if comparisons[index].p_value > (1 - level) / (len(comparisons) - rank):
+        if tests[index].p_value > (1 - level) / (len(tests) - rank):
             break
         called[index] = True
     return called
@@ -154,69 +152,9 @@ def drift(samples: Sequence[float]) -> float | None:
     return float(stats.theilslopes(samples, order).slope * (len(samples) - 1) / percentile(samples, 50))
 
 
-# -- when to stop --------------------------------------------------------------------------------
-
-
 def agree(samples: Sequence[float], tolerance: float) -> bool:
     """Whether the last two differ by at most this part of the smaller."""
     return len(samples) > 1 and abs(samples[-1] - samples[-2]) <= tolerance * min(samples[-2:])
-
-
-def enough(samples_s: Sequence[float], measurement: Mapping[str, Any]) -> bool:
-    """Whether a process has repeated its call often enough: min_cycles and min_seconds, then until the
-    interval's half width is under the target, or max_seconds are over."""
-    elapsed_s = math.fsum(samples_s)
-    if len(samples_s) < measurement["min_cycles"] or elapsed_s < measurement["min_seconds"]:
-        return False
-    return elapsed_s >= measurement["max_seconds"] or estimate([samples_s]).half_width <= target(measurement)
-
-
-def target(measurement: Mapping[str, Any]) -> float:
-    """The half width to reach, as a part of the mean."""
-    return measurement["target_half_width_percent"] / 100
-
-
-# -- the verdict ---------------------------------------------------------------------------------
-
-
-def stability(warmups: Groups, groups: Groups, measurement: Mapping[str, Any]) -> dict[str, Any]:
-    """Whether a cell's end-to-end samples repeat well enough to be relied on, and why not.
-
-    Returns stable, reasons (each a name and a message), outliers and drift (the largest of any process), for
-    the record. The rules on spread are those of ``pyperf check``.
-    """
-    tolerance = measurement["warmup_tolerance_percent"] / 100
-    found, everything = estimate(groups), [s for samples in groups for s in samples]
-    reasons: dict[str, str] = {}
-    if not all(agree(calls, tolerance) for calls in warmups):
-        reasons["warm-up"] = (
-            f"after {measurement['max_warmup_calls']} warm-up calls the last two still differed by more than "
-            f"{tolerance:.0%}; raise max_warmup_calls"
-        )
-    if found.half_width is None or found.half_width > target(measurement):
-        width = "unknown" if found.half_width is None else f"±{found.half_width:.1%}"
-        reasons["interval"] = f"the 95 % interval is {width}, the target ±{target(measurement):.1%}; " + (
-            "raise processes" if len(groups) > 1 else "raise max_seconds, or keep the machine quiet"
-        )
-    centre, deviation = mean(everything), standard_deviation(everything)
-    if deviation is not None and deviation > SPREAD_LIMIT * centre:
-        reasons["spread"] = f"the standard deviation is {deviation / centre:.0%} of the mean"
-    furthest = max(everything, key=lambda s: abs(s - centre))
-    if abs(furthest / centre - 1) > EXTREME_LIMIT:
-        reasons["extreme"] = f"one call of {furthest:.4g} s is {abs(furthest / centre - 1):.0%} off the mean"
-    drifts = [d for d in map(drift, groups) if d is not None]
-    trend = max(drifts, key=abs, default=None)
-    if trend is not None and abs(trend) > DRIFT_LIMIT:
-        reasons["drift"] = f"calls became {abs(trend):.1%} {'slower' if trend > 0 else 'faster'} from first to last"
-    if centre < SHORTEST_S:
-        reasons["short"] = f"a call takes {centre:.2g} s, too short for a clock to tell; raise new_tokens"
-    counts = [n for n in map(outliers, groups) if n is not None]
-    return {
-        "stable": not reasons,
-        "reasons": [{"name": name, "message": message} for name, message in reasons.items()],
-        "outliers": sum(counts) if counts else None,
-        "drift": trend,
-    }
 
 
 # -- how t intervals are made --------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Two sides, cell by cell: how many times as fast, and whether the difference is more than noise. Pure."""
+"""Two result sets, cell by cell: how many times as fast, and whether the difference is more than noise. Pure."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis import statistics
-from inference_benchmark.compare.result_set import KEYS, Measured, Side
+from inference_benchmark.analysis.figures import COMPARED, Figure
+from inference_benchmark.analysis.statistics import RatioTest
+from inference_benchmark.compare.result_set import CellResult, ResultSet
+from inference_benchmark.experiment.baselines import KEYS
 from inference_benchmark.records import comparability
 
 VERSION = 1
 
 FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "unknown"
-#: By the calls of a single process of a side: they repeat better than processes do, so that no two processes are alike.
+#: Where a result set has a single process: its calls agree better than processes do.
 PERHAPS_FASTER, PERHAPS_SLOWER = "perhaps faster", "perhaps slower"
 FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer", "neither fits", "no figure"
 
-#: The figures that two sides can be compared in, by the name on a command line, and the samples behind each.
-SUBJECTS = {"throughput": ("throughput_tok_per_s", "whole_s"), "first-token": ("first_token_s", "first_s")}
-
-#: What one set of charts and tables is about: a model and a workload.
+#: One set of tables and charts is about one grid: a model and a workload.
 GRID = ("model", "prompt_tokens", "new_tokens")
 Grid = tuple[str, int, int]
 
@@ -34,11 +34,11 @@ def grid_of(where: Mapping[str, Any]) -> Grid:
 
 
 class ComparedCell(NamedTuple):
-    """A cell that both sides have.
+    """A cell that both result sets have.
 
-    where: as the new side names it; base_engine: "" where the base names none. base, new: the figures. ratio: how
-    many times as fast the new side is, above 1 for faster, with its 95 % interval; None where it cannot be said.
-    p_value: of both having the same mean. processes: of base and new; 0 where there are no samples.
+    where: as the new set names it. base_engine: "" where the base names none. base, new: the figures by name.
+    ratio: how many times as fast the new one is, above 1 for faster, with its 95 % interval; None where it is unknown.
+    p_value: of equal means. processes: of base and new; 0 where there are no samples.
     """
 
     where: Mapping[str, Any]
@@ -56,8 +56,11 @@ class ComparedCell(NamedTuple):
 
 
 class ComparedColumn(NamedTuple):
-    """Cells that differ in batch size alone. geometric_mean: of the ratios of so many cells. base_largest,
-    new_largest: the largest batch of those compared that fits, None where none does."""
+    """Cells that differ in batch size alone.
+
+    geometric_mean: of the ratios of so many cells. base_largest, new_largest: the largest of the compared batch sizes
+    that fits, None where none does.
+    """
 
     where: Mapping[str, Any]
     geometric_mean: float | None
@@ -67,7 +70,7 @@ class ComparedColumn(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A fact that is not the same on both sides, with every value that it takes there."""
+    """A fact that is not the same in both result sets, with every value that it takes in each."""
 
     fact: str
     base: Sequence[Any]
@@ -76,8 +79,8 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """base, new: names of the sides. figure: what is compared, in the summary's columns. notes: what the base says
-    of itself. only_base, only_new: cells that the other side does not have."""
+    """base, new: names of the result sets. figure: the name of the figure compared. notes: remarks of the base.
+    only_base, only_new: cells that the other set does not have."""
 
     base: str
     new: str
@@ -100,8 +103,8 @@ class Comparison:
         }
 
     @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Comparison:
-        """The inverse of to_document. Raises ValueError where it is of another version."""
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of to_document. Raises ValueError for another version."""
         if document.get("version") != VERSION:
             raise ValueError(f"version is {document.get('version')!r}; this program reads version {VERSION}")
         parts = {"differences": Difference, "cells": ComparedCell, "columns": ComparedColumn}
@@ -109,52 +112,51 @@ class Comparison:
 
     @cached_property
     def grids(self) -> Mapping[Grid, Sequence[ComparedCell]]:
-        """Its cells by the model and workload that they are of."""
-        found: dict[Grid, list[ComparedCell]] = {}
+        """Its cells by model and workload."""
+        by_grid: dict[Grid, list[ComparedCell]] = {}
         for cell in self.cells:
-            found.setdefault(grid_of(cell.where), []).append(cell)
-        return found
+            by_grid.setdefault(grid_of(cell.where), []).append(cell)
+        return by_grid
 
     @property
     def judged(self) -> int:
-        """Of how many cells it can be said whether they differ: those with several processes on both sides."""
+        """For how many cells it is known whether they differ: those with several processes in both sets."""
         return sum(cell.p_value is not None and min(cell.processes) > 1 for cell in self.cells)
 
     @property
     def single_process(self) -> bool:
-        """Whether a cell was tested by the calls of a single process of a side."""
+        """Whether a cell was tested by the calls of a single process."""
         return any(cell.p_value is not None and min(cell.processes) == 1 for cell in self.cells)
 
 
-def compare(base: Side, new: Side, subject: str = "throughput") -> Comparison:
-    """Each cell of new beside the same cell of base.
+def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughput"]) -> Comparison:
+    """Each cell of new with the same cell of base.
 
-    Cells are the same where they agree in all of KEYS that the base has; where it names models, it is by their names
-    and not by their parameters. A cell of the base can so stand beside several of the new side. Samples are compared
-    by Welch's test on the logarithms of the means of processes, or of calls where a side has one process; what that
-    shows is called ``perhaps`` a difference.
+    Cells are the same where they agree in all of KEYS that the base has; models are told by name where the base names
+    them, else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
+    Welch's test on the logarithms of the means of processes, or of calls where a set has one process; a difference that
+    such calls show is called ``perhaps``.
     """
-    figure, samples = SUBJECTS[subject]
     keys = _shared_keys(base)
-    known = {_key(cell, keys): cell for cell in base.cells}
-    pairs = [(known[_key(cell, keys)], cell) for cell in new.cells if _key(cell, keys) in known]
-    tests = [_test(one, other, samples) for one, other in pairs]
-    different = iter(statistics.different([test for test in tests if test]))
+    by_key = {_key(cell, keys): cell for cell in base.cells}
+    pairs = [(by_key[_key(cell, keys)], cell) for cell in new.cells if _key(cell, keys) in by_key]
+    tests = [_test(one, other, figure) for one, other in pairs]
+    significant = iter(statistics.significant([test for test in tests if test]))
     cells = [
-        _compared(one, other, figure, samples, test, bool(test) and next(different))
+        _compared(one, other, figure, test, bool(test) and next(significant))
         for (one, other), test in zip(pairs, tests, strict=True)
     ]
     matched = {_key(other, keys) for _, other in pairs}
     return Comparison(
         base=base.name,
         new=new.name,
-        figure=figure,
+        figure=figure.name,
         notes=base.notes,
         differences=list(_differences(base.facts, new.facts)),
         cells=cells,
         columns=list(_columns(cells)),
         only_base=[cell.where for cell in base.cells if _key(cell, keys) not in matched],
-        only_new=[cell.where for cell in new.cells if _key(cell, keys) not in known],
+        only_new=[cell.where for cell in new.cells if _key(cell, keys) not in by_key],
     )
 
 
@@ -164,7 +166,7 @@ def read_all(paths: Iterable[Path]) -> list[Comparison]:
 
 
 def regressions(comparison: Comparison, limit: float) -> list[ComparedCell]:
-    """Cells called slower by at least this part of the base's speed, and those that no longer fit."""
+    """Cells that are slower by at least this part of the base's speed, and those that no longer fit."""
     return [
         cell
         for cell in comparison.cells
@@ -172,22 +174,22 @@ def regressions(comparison: Comparison, limit: float) -> list[ComparedCell]:
     ]
 
 
-def _shared_keys(base: Side) -> tuple[str, ...]:
+def _shared_keys(base: ResultSet) -> tuple[str, ...]:
     keys = [key for key in KEYS if any(cell.where.get(key) is not None for cell in base.cells)]
     return tuple(key for key in keys if not (key == "parameters" and "model" in keys))
 
 
-def _key(cell: Measured, keys: Sequence[str]) -> tuple[Any, ...]:
+def _key(cell: CellResult, keys: Sequence[str]) -> tuple[Any, ...]:
     return tuple(cell.where.get(key) for key in keys)
 
 
-def _test(base: Measured, new: Measured, samples: str) -> statistics.Comparison | None:
-    one, other = getattr(base, samples), getattr(new, samples)
-    return statistics.compare(one, other) if one and other else None
+def _test(base: CellResult, new: CellResult, figure: Figure) -> RatioTest | None:
+    one, other = getattr(base, figure.samples), getattr(new, figure.samples)
+    return statistics.ratio_test(one, other) if one and other else None
 
 
 def _compared(
-    base: Measured, new: Measured, figure: str, samples: str, test: statistics.Comparison | None, different: bool
+    base: CellResult, new: CellResult, figure: Figure, test: RatioTest | None, significant: bool
 ) -> ComparedCell:
     cell = ComparedCell(
         where=new.where,
@@ -198,15 +200,16 @@ def _compared(
         new=new.figures,
         verdict=_ending(base.outcome, new.outcome),
     )
-    if not (figure in base.figures and figure in new.figures):
+    if not (figure.name in base.figures and figure.name in new.figures):
         return cell
-    cell = cell._replace(processes=(len(getattr(base, samples)), len(getattr(new, samples))), verdict=UNKNOWN)
+    processes = len(getattr(base, figure.samples)), len(getattr(new, figure.samples))
+    cell = cell._replace(processes=processes, verdict=UNKNOWN)
     if test is None:
-        ratio = new.figures[figure] / base.figures[figure]
-        return cell._replace(ratio=ratio if figure.endswith("tok_per_s") else 1 / ratio)
+        ratio = new.figures[figure.name] / base.figures[figure.name]
+        return cell._replace(ratio=ratio if figure.better == "higher" else 1 / ratio)
     # Samples are times: half the time is twice the speed.
-    verdicts = (FASTER, SLOWER) if min(cell.processes) > 1 else (PERHAPS_FASTER, PERHAPS_SLOWER)
-    verdict = SAME if not different else verdicts[test.ratio > 1]
+    verdicts = (FASTER, SLOWER) if min(processes) > 1 else (PERHAPS_FASTER, PERHAPS_SLOWER)
+    verdict = verdicts[test.ratio > 1] if significant else SAME
     return cell._replace(
         verdict=verdict, ratio=1 / test.ratio, low=1 / test.high, high=1 / test.low, p_value=test.p_value
     )
@@ -234,9 +237,9 @@ def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
 
 
 def _differences(base: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:
-    """Facts that both sides know and that differ; a variable of the environment may be set on one side only."""
-    known = comparability.shared(base, new) if base and new else set()
-    for fact in (name for name in {**base, **new} if name in known):
+    """Facts that both sets know and that differ; a variable of the environment may be set in one set only."""
+    both = comparability.shared(base, new) if base and new else set()
+    for fact in (name for name in {**base, **new} if name in both):
         ours, theirs = list(base.get(fact, ["not set"])), list(new.get(fact, ["not set"]))
         if {str(value) for value in ours} != {str(value) for value in theirs}:
             yield Difference(fact, ours, theirs)

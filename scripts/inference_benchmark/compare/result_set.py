@@ -1,4 +1,4 @@
-"""What can be compared: a folder of records, the summary of a run, or a table of somebody else's figures."""
+"""Result sets, which can be compared: a folder of records, the summary of a run, or a table of published figures."""
 
 from __future__ import annotations
 
@@ -9,107 +9,109 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark.analysis import metrics
+from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Groups
-from inference_benchmark.experiment.baselines import FIGURES, KEYS, BaselineError, read_rows, records_below
+from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below
 from inference_benchmark.records import comparability, record
+from inference_benchmark.records.record import Record
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A cell of one side.
+class CellResult:
+    """One cell of a result set.
 
-    where: what is known of it among KEYS. figures: those of FIGURES that it has. whole_s, first_s: seconds of its
-    whole calls and of those for one token, by process; empty where only figures are known.
+    where: what is known of it among KEYS. figures: its figures among COMPARED, by name. whole_s, first_token_s:
+    seconds of its whole calls and of those for one token, by process; empty where only figures are known.
     """
 
     where: Mapping[str, Any]
     outcome: str
     figures: Mapping[str, float] = field(default_factory=dict)
     whole_s: Groups = ()
-    first_s: Groups = ()
+    first_token_s: Groups = ()
 
 
 @dataclass(frozen=True)
-class Side:
-    """cells, and facts: everything that they were measured on and with, every value that each fact takes. notes:
-    what a table says of itself."""
+class ResultSet:
+    """Cells measured on one machine.
+
+    facts: what they were measured on and with, with every value that each fact takes. notes: remarks at the top of a
+    table.
+    """
 
     name: str
-    cells: Sequence[Measured]
+    cells: Sequence[CellResult]
     facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 
-def load(path: Path, name: str | None = None) -> Side:
-    """The side at path: a folder with the records of one machine, or a CSV file.
+def load(path: Path, name: str | None = None) -> ResultSet:
+    """The result set at path: a folder with the records of one machine, or a CSV file.
 
-    A CSV is a table of figures, as summary.csv is one. Where it names records that are beside it, they are read
-    instead, because samples say more than figures. Lines at its top that begin with # are notes. name: how to call
-    it; by default the machine's label or the file's name. Raises BaselineError naming everything that cannot be used,
-    and OSError.
+    A CSV is a table of figures, such as summary.csv. Where it names records that are beside it, they are read instead,
+    because samples say more than figures. Lines at its top that begin with # are notes. name: by default the machine's
+    label or the file's name. Raises BaselineError naming everything that cannot be used, and OSError.
     """
     if path.is_dir():
-        found = records_below(path)
-        if not found:
+        paths = records_below(path)
+        if not paths:
             raise BaselineError(
                 [f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"]
             )
-        return of_records(_read(found), name, str(path))
+        return of_records(_read(paths), name, str(path))
     return _of_table(path, name)
 
 
-def of_records(records: Sequence[Mapping[str, Any]], name: str | None = None, where: str = "records") -> Side:
-    """The side that records of one machine make. Raises BaselineError where they are of several."""
-    machines = sorted({known["cell"]["machine"] for known in records})
+def of_records(records: Sequence[Record], name: str | None = None, where: str = "records") -> ResultSet:
+    """The result set of the records of one machine. Raises BaselineError where they are of several."""
+    machines = sorted({record.cell.machine for record in records})
     if len(machines) > 1:
         raise BaselineError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
-    # What did not get as far as counting them has as many as the others.
-    parameters = {known["cell"]["model"]["name"]: n for known in records if (n := known["model"].get("parameters"))}
-    cells = [_of_record(known, parameters.get(known["cell"]["model"]["name"])) for known in records]
-    return Side(name or machines[0], cells, _facts(records))
+    # A cell that ended before its parameters were counted has as many as the other cells of its model.
+    parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
+    cells = [_of_record(record, parameters.get(record.cell.model["name"])) for record in records]
+    return ResultSet(name or machines[0], cells, _facts(records))
 
 
 # -- records ---------------------------------------------------------------------------------------
 
 
-def _read(files: Iterable[Path]) -> list[dict[str, Any]]:
+def _read(paths: Iterable[Path]) -> list[Record]:
     problems, records = [], []
-    for file in files:
+    for path in paths:
         try:
-            records.append(record.load(file))
+            records.append(record.load(path))
         except record.RecordError as error:
-            problems.append(f"{file}: {error}")
+            problems.append(f"{path}: {error}")
     if problems:
         raise BaselineError(problems)
     return records
 
 
-def _of_record(known: Mapping[str, Any], parameters: int | None) -> Measured:
-    cell = known["cell"]
+def _of_record(record: Record, parameters: int | None) -> CellResult:
+    cell = record.cell
     where = {
-        "model": cell["model"]["name"],
-        **cell["workload"],
-        "engine": cell["engine"],
-        "precision": cell["precision"],
-        "batch_size": cell["batch_size"],
+        "model": cell.model["name"],
         "parameters": parameters,
+        **vars(cell.workload),
+        "engine": cell.engine,
+        "precision": cell.precision,
+        "batch_size": cell.batch_size,
     }
-    where = {key: where[key] for key in KEYS}
-    if known["outcome"] != "ok":
-        return Measured(where, known["outcome"])
-    found = metrics.figures(known)
-    runs = known["runs"]
-    whole = [run["samples_s"] for run in runs]
-    first = [run["first_token_s"] for run in runs] if cell["workload"]["new_tokens"] > 1 else whole
-    return Measured(where, "ok", {name: getattr(found, name).value for name in FIGURES}, whole, first)
+    if record.outcome != "ok":
+        return CellResult(where, record.outcome)
+    measured = record.measured()
+    figures = {figure.name: figure.formula(measured).value for figure in COMPARED.values()}
+    first = measured.first_token_s if measured.new_tokens > 1 else measured.whole_s
+    return CellResult(where, "ok", figures, measured.whole_s, first)
 
 
-def _facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Everything that could make a difference: where and with what, and how it was measured."""
+def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """Everything that could make a difference: where and with what the cells were measured, and how."""
     settings: dict[str, list[Any]] = {}
-    for cell in (known["cell"] for known in records):
-        told = _settings(cell["measurement"], cell["memory_limit_bytes"], [cell["model"]])
-        for name, value in (told | {"measure version": cell["measure_version"]}).items():
+    for cell in (each.cell for each in records):
+        of_cell = _settings(vars(cell.measurement), cell.memory_limit_bytes, [cell.model])
+        for name, value in (of_cell | {"measure version": cell.measure_version}).items():
             if value not in settings.setdefault(name, []):
                 settings[name].append(value)
     return comparability.all_facts(records) | settings
@@ -126,33 +128,38 @@ def _settings(measurement: Mapping[str, Any], limit: int | None, models: Iterabl
 # -- tables ----------------------------------------------------------------------------------------
 
 
-def _of_table(path: Path, name: str | None) -> Side:
+def _of_table(path: Path, name: str | None) -> ResultSet:
     notes, rows = read_rows(path)
-    # results/MACHINE/... of its rows, below the summary itself: a copy of a summary must never speak of records that
-    # were made since then in the place that it was copied from.
-    named = [path.parent.joinpath(*Path(row["record"]).parts[2:]) for row in rows if row.get("record")]
+    # A row names its record as results/MACHINE/...; it is looked for below the folder of the summary itself. So a copy
+    # of a summary is never read as the records that were made later in the place it was copied from.
+    records = [path.parent.joinpath(*Path(row["record"]).parts[2:]) for row in rows if row.get("record")]
     machines = {row["machine"] for row in rows if row.get("machine")}
     name = name or (machines.pop() if len(machines) == 1 else path.stem)
-    there = sum(file.exists() for file in named)
-    if named and there == len(named):
-        return of_records(_read(named), name, str(path))
-    if there:
+    existing = sum(file.exists() for file in records)
+    if records and existing == len(records):
+        return of_records(_read(records), name, str(path))
+    if existing:
         notes.append(
-            f"{path}: {len(named) - there} of its {len(named)} records are not beside it: figures alone are used."
+            f"{path}: {len(records) - existing} of its {len(records)} records are not beside it: "
+            "figures alone are used."
         )
     facts: dict[str, Sequence[Any]] = {}
-    beside = path.with_name("provenance.json")
-    if path.name == "summary.csv" and beside.exists():
-        told = json.loads(beside.read_bytes())
-        settings = _settings(told["measurement"], told["memory_limit_bytes"], told["models"])
-        facts = told["facts"] | {fact: [value] for fact, value in settings.items()}
-    return Side(name, [_of_row(row) for row in rows], facts, notes)
+    provenance_file = path.with_name("provenance.json")
+    if path.name == "summary.csv" and provenance_file.exists():
+        provenance = json.loads(provenance_file.read_bytes())
+        settings = _settings(provenance["measurement"], provenance["memory_limit_bytes"], provenance["models"])
+        facts = provenance["facts"] | {fact: [value] for fact, value in settings.items()}
+    return ResultSet(name, [_of_row(row) for row in rows], facts, notes)
 
 
-def _of_row(row: Mapping[str, Any]) -> Measured:
+def _of_row(row: Mapping[str, Any]) -> CellResult:
     where = {key: row[key] for key in KEYS if key in row}
-    figures = {name: row[name] for name in FIGURES if name in row and row["outcome"] == "ok"}
-    if figures and "latency_s" not in figures and "new_tokens" in row:
+    if row["outcome"] != "ok":
+        return CellResult(where, row["outcome"])
+    figures = {figure.name: row[figure.name] for figure in COMPARED.values() if figure.name in row}
+    throughput = figures["throughput_tok_per_s"]
+    figures.setdefault("ms_per_token", metrics.ms_per_token(throughput))
+    if "new_tokens" in row:
         tokens = row["batch_size"] * row["new_tokens"]
-        figures["latency_s"] = metrics.latency_s(tokens, figures["throughput_tok_per_s"])
-    return Measured(where, row["outcome"], figures)
+        figures.setdefault("latency_s", metrics.latency_from_throughput_s(tokens, throughput))
+    return CellResult(where, "ok", figures)

@@ -1,4 +1,4 @@
-"""A comparison as a person reads it: the same lines and tables for Markdown and for a page."""
+"""A comparison as a person reads it: the same lines and tables for Markdown and for the HTML page."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inference_benchmark import markdown
-from inference_benchmark.compare import comparison
+from inference_benchmark.analysis.figures import BY_NAME
+from inference_benchmark.compare import comparison as verdicts
 from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison
-from inference_benchmark.experiment.cells import workload_name
+from inference_benchmark.experiment.cells import Workload
 
-#: Stands behind a ratio for its verdict.
+#: The sign behind a ratio, for its verdict.
 SIGNS = {
-    comparison.FASTER: "▲",
-    comparison.SLOWER: "▼",
-    comparison.PERHAPS_FASTER: "△",
-    comparison.PERHAPS_SLOWER: "▽",
-    comparison.SAME: "≈",
-    comparison.UNKNOWN: "",
+    verdicts.FASTER: "▲",
+    verdicts.SLOWER: "▼",
+    verdicts.PERHAPS_FASTER: "△",
+    verdicts.PERHAPS_SLOWER: "▽",
+    verdicts.SAME: "≈",
+    verdicts.UNKNOWN: "",
 }
-UNITS = {"throughput_tok_per_s": "tokens/sec", "first_token_s": "time to first token (msec)"}
 
-#: What keeps a test on calls of one process from being a verdict.
+#: Why a test on the calls of one process is no verdict.
 ONE_PROCESS = (
-    "perhaps: a side was measured in one process, which cannot see what differs from process to process, and neither "
-    "can the interval; measure with processes: 3 or more to know."
+    "perhaps: one side was measured in a single process. Neither the test nor the interval can see how much processes "
+    "differ; measure with processes: 3 or more to know."
 )
 
 
@@ -38,61 +38,62 @@ class Part(NamedTuple):
     cells: Sequence[Sequence[str]] = ()
 
 
-def title(found: Comparison) -> str:
-    return f"{found.new} against {found.base}: {UNITS[found.figure]}"
+def title(comparison: Comparison) -> str:
+    return f"{comparison.new} against {comparison.base}: {_figure_name(comparison)}"
 
 
-def summary_line(found: Comparison) -> str:
+def summary_line(comparison: Comparison) -> str:
     """How many cells are faster, slower, the same; in one line."""
-    if not found.cells:
-        return f"{found.new} and {found.base} have no cell in common."
-    counts = Counter(cell.verdict for cell in found.cells)
-    return f"{len(found.cells)} cells in common: " + ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    if not comparison.cells:
+        return f"{comparison.new} and {comparison.base} have no cell in common."
+    counts = Counter(cell.verdict for cell in comparison.cells)
+    counted = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
+    return f"{len(comparison.cells)} cells in common: {counted}."
 
 
-def parts(found: Comparison) -> Iterator[Part]:
-    """All there is to say, what differs between the two sides first."""
-    yield Part("In short", [summary_line(found) + ("" if not found.cells else "."), *cautions(found)])
-    if found.differences:
-        rows = [[each.fact, _values(each.base), _values(each.new)] for each in found.differences]
-        yield Part("What differs between the two", [], ["fact", found.base, found.new], rows)
-    elif found.cells and not found.notes:
-        yield Part("What differs between the two", ["Nothing that the records know of."])
-    if found.columns:
+def parts(comparison: Comparison) -> Iterator[Part]:
+    """Everything that is said of it; first the facts that differ between the two sides."""
+    yield Part("Summary", [summary_line(comparison), *cautions(comparison)])
+    if comparison.differences:
+        rows = [[each.fact, _values(each.base), _values(each.new)] for each in comparison.differences]
+        yield Part("What differs between the two", [], ["fact", comparison.base, comparison.new], rows)
+    elif comparison.cells and not comparison.notes:
+        yield Part("What differs between the two", ["No fact that the records know."])
+    if comparison.columns:
         yield Part(
             "Columns",
             [
-                "ratio: geometric mean over batch sizes, above 1 where the new side is faster; "
-                "largest batch: of those compared, the largest that fits."
+                "ratio: geometric mean over batch sizes, above 1 where the new side is faster. "
+                "largest batch: the largest of the compared batch sizes that fits."
             ],
-            ["column", "cells", "ratio", f"largest batch {found.base}", f"largest batch {found.new}"],
-            [_column_row(each) for each in found.columns],
+            ["column", "cells", "ratio", f"largest batch {comparison.base}", f"largest batch {comparison.new}"],
+            [_column_row(each) for each in comparison.columns],
         )
-    if found.cells:
+    if comparison.cells:
         yield Part(
             "Cells",
-            [f"{found.base} and {found.new}: {UNITS[found.figure]}. ratio: above 1 where the new side is faster."],
-            ["cell", found.base, found.new, "ratio", "95 % interval", "verdict"],
-            [_cell_row(found, cell) for cell in found.cells],
+            [f"{_figure_name(comparison)}; ratio: above 1 where the new side is faster."],
+            ["cell", comparison.base, comparison.new, "ratio", "95 % interval", "verdict"],
+            [_cell_row(comparison, cell) for cell in comparison.cells],
         )
-    for name, cells in ((found.base, found.only_base), (found.new, found.only_new)):
+    for name, cells in ((comparison.base, comparison.only_base), (comparison.new, comparison.only_new)):
         if cells:
             yield Part(f"Only in {name}", [_listed(cells)])
 
 
-def cautions(found: Comparison) -> Iterator[str]:
-    """What keeps the verdicts from being the whole truth."""
-    yield from found.notes
-    if found.cells and all(cell.p_value is None for cell in found.cells):
-        yield "Significance is unknown: one side has no samples, or too few, so that nothing is known of its noise."
-    elif any(cell.verdict == comparison.UNKNOWN for cell in found.cells):
+def cautions(comparison: Comparison) -> Iterator[str]:
+    """What limits the verdicts."""
+    yield from comparison.notes
+    if comparison.cells and all(cell.p_value is None for cell in comparison.cells):
+        yield "Significance is unknown: one side has no samples, or too few to know its noise."
+    elif any(cell.verdict == verdicts.UNKNOWN for cell in comparison.cells):
         yield "unknown: one side has no samples of the cell, or too few."
-    if any(cell.p_value is not None for cell in found.cells):
+    if any(cell.p_value is not None for cell in comparison.cells):
         yield (
-            "faster and slower: by Welch's test on the raw samples, with 95 % certainty for all cells together (Holm). "
+            "faster, slower: by Welch's test on the raw samples, with 95 % certainty for all cells together (Holm). "
             "same: no difference is shown; the interval says how large one could still be."
         )
-    if found.single_process:
+    if comparison.single_process:
         yield ONE_PROCESS
 
 
@@ -100,16 +101,16 @@ def ratio_text(cell: ComparedCell) -> str:
     """For a cell of a table: ``2.31x ▲``, or how the two ended."""
     if cell.ratio is None:
         return {
-            comparison.FITS_NOW: "fits, was oom",
-            comparison.FITS_NO_LONGER: "oom, did fit",
-            comparison.NEITHER_FITS: "both oom",
+            verdicts.FITS_NOW: "fits, was oom",
+            verdicts.FITS_NO_LONGER: "oom, did fit",
+            verdicts.NEITHER_FITS: "both oom",
         }.get(cell.verdict, "")
     return f"{cell.ratio:.2f}x {SIGNS[cell.verdict]}".rstrip()
 
 
 def column_name(where: Mapping[str, Any]) -> str:
     """``bloom-1b3 prompt9-new100 hf bf16``"""
-    return f"{where['model']} {workload_name(where)} {where['engine']} {where['precision']}"
+    return f"{where['model']} {_workload_name(where)} {where['engine']} {where['precision']}"
 
 
 def cell_name(cell: ComparedCell) -> str:
@@ -117,17 +118,19 @@ def cell_name(cell: ComparedCell) -> str:
     return f"{column_name(cell.where)} batch {cell.where['batch_size']}"
 
 
-def to_markdown(found: Comparison) -> str:
+def to_markdown(comparison: Comparison) -> str:
     """The comparison as a Markdown document."""
-    text = f"# {title(found)}\n"
-    for part in parts(found):
-        text += f"\n## {part.title}\n"
-        text += "".join(f"\n{line}\n" for line in part.lines)
+    text = f"# {markdown.escape(title(comparison))}\n"
+    for part in parts(comparison):
+        text += f"\n## {markdown.escape(part.title)}\n"
+        text += "".join(f"\n{markdown.escape(line)}\n" for line in part.lines)
         if part.cells:
-            text += "\n" + markdown.table(
-                part.headings, [[cell.replace("|", "\\|") for cell in row] for row in part.cells]
-            )
+            text += "\n" + markdown.table(part.headings, part.cells)
     return text
+
+
+def _workload_name(where: Mapping[str, Any]) -> str:
+    return Workload(where["prompt_tokens"], where["new_tokens"]).name
 
 
 def _column_row(column: ComparedColumn) -> list[str]:
@@ -136,9 +139,9 @@ def _column_row(column: ComparedColumn) -> list[str]:
     return [column_name(column.where), str(column.cells), ratio, *edges]
 
 
-def _cell_row(found: Comparison, cell: ComparedCell) -> list[str]:
+def _cell_row(comparison: Comparison, cell: ComparedCell) -> list[str]:
     figures = [
-        _figure(figures[found.figure], found.figure) if found.figure in figures else outcome
+        BY_NAME[comparison.figure].text(figures[comparison.figure]) if comparison.figure in figures else outcome
         for figures, outcome in ((cell.base, cell.base_outcome), (cell.new, cell.new_outcome))
     ]
     ratio = "" if cell.ratio is None else f"{cell.ratio:.3f}"
@@ -146,8 +149,9 @@ def _cell_row(found: Comparison, cell: ComparedCell) -> list[str]:
     return [cell_name(cell), *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
 
 
-def _figure(value: float, figure: str) -> str:
-    return f"{value:.2f}" if figure.endswith("tok_per_s") else f"{value * 1000:.1f}"
+def _figure_name(comparison: Comparison) -> str:
+    figure = BY_NAME[comparison.figure]
+    return f"{figure.title.lower()} ({figure.unit})"
 
 
 def _values(values: Sequence[Any]) -> str:
@@ -158,8 +162,8 @@ def _listed(cells: Sequence[Mapping[str, Any]]) -> str:
     """Cells by column, so that a grid of thousands stays a few lines."""
     columns: dict[str, list[str]] = {}
     for where in cells:
-        told = {key: where[key] for key in ("model", "engine", "precision") if key in where}
+        names = {key: where[key] for key in ("model", "engine", "precision") if key in where}
         if {"prompt_tokens", "new_tokens"} <= where.keys():
-            told["model"] = f"{told.get('model', '')} {workload_name(where)}".lstrip()
-        columns.setdefault(" ".join(told.values()), []).append(str(where["batch_size"]))
+            names["model"] = f"{names.get('model', '')} {_workload_name(where)}".lstrip()
+        columns.setdefault(" ".join(names.values()), []).append(str(where["batch_size"]))
     return "; ".join(f"{name} batch {', '.join(dict.fromkeys(sizes))}" for name, sizes in columns.items()) + "."

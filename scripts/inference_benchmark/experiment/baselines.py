@@ -1,4 +1,4 @@
-"""Baselines: which paths can stand beside the cells, and the rows of a CSV file of figures."""
+"""Baselines, what the cells are compared with: which paths can be used, and the rows of a CSV file of figures."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-#: What tells cells apart. A table of figures may lack some of them; it then stands beside every cell.
+from inference_benchmark.analysis.figures import COMPARED
+from inference_benchmark.cli import ProblemsError
+
+#: The columns that tell cells apart. A table of figures may lack some of them; its rows then match cells of any value.
 KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size")
 _WHOLE = {"parameters", "prompt_tokens", "new_tokens", "batch_size"}
-#: What can be compared, in the summary's columns.
-FIGURES = ("throughput_tok_per_s", "latency_s", "first_token_s")
-#: What a table must have, whatever else stands in it.
+#: The figures that can be compared.
+_FIGURES = tuple(figure.name for figure in COMPARED.values())
+#: The columns that a table must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
 _OUTCOMES = ("ok", "oom", "unsupported")
 
 
-class BaselineError(ValueError):
+class BaselineError(ProblemsError):
     """Something that cannot be compared; ``problems`` holds one line each."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
 
 
 def check(path: Path) -> list[str]:
-    """What keeps a path from being compared, as far as can be said without reading records."""
+    """Why a path cannot be a baseline, as far as can be said without reading records; one line each."""
     try:
         if path.is_dir():
             return [] if records_below(path) else [f"{path} holds no records (batch-N.json)"]
@@ -43,7 +42,7 @@ def check(path: Path) -> list[str]:
 
 
 def files(paths: Iterable[str]) -> Iterator[str]:
-    """The files behind paths of sides: themselves, or the records below them."""
+    """The files behind the paths of baselines: themselves, or the records below them."""
     for path in map(Path, paths):
         yield from map(str, records_below(path) if path.is_dir() else [path])
 
@@ -68,7 +67,7 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
             [f"{path}: has no column {', '.join(missing)}; a table of figures needs {', '.join(NEEDED)}"]
         )
     if "model" not in reader.fieldnames and "parameters" not in reader.fieldnames:
-        raise BaselineError([f"{path}: has neither a column model nor parameters; it could stand beside any model"])
+        raise BaselineError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
     problems, rows, seen = [], [], {}
     for number, raw in enumerate(reader, start=1):
         try:
@@ -95,7 +94,7 @@ def _checked(raw: Mapping[str, str | None]) -> dict[str, Any]:
             raise ValueError(f"{name} is blank")
     if row["outcome"] not in _OUTCOMES:
         raise ValueError(f"outcome: {row['outcome']!r} is not allowed; allowed: {', '.join(_OUTCOMES)}")
-    for name, kind in [*((n, int) for n in _WHOLE), *((n, float) for n in FIGURES)]:
+    for name, kind in [*((n, int) for n in _WHOLE), *((n, float) for n in _FIGURES)]:
         if name in row:
             row[name] = _positive(name, row[name], kind)
     if row["outcome"] == "ok" and "throughput_tok_per_s" not in row:

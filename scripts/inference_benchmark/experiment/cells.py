@@ -1,60 +1,117 @@
-"""Cells: the unit of the benchmark, the experiment that spans a grid of them, and how they are watched."""
+"""Cells, the unit of the benchmark; the experiment whose grid they make up; and how a measurement is watched."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inference_benchmark import files
+from inference_benchmark.analysis import statistics
 
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
 MEASURE_VERSION = 3
 
-#: What the mappings inside a cell hold at the least.
-_PARTS = {
-    "model": {"name"},
-    "workload": {"prompt_tokens", "new_tokens"},
-    "measurement": {
-        "warmup_tolerance_percent", "max_warmup_calls", "min_cycles", "min_seconds", "target_half_width_percent",
-        "max_seconds", "processes", "seed", "threads",
-    },
-}  # fmt: skip
-
 
 class CellError(ValueError):
-    """A text that does not describe a cell; the message says why."""
+    """A text or mapping that does not describe a cell, study or experiment; the message says why."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Lengths of every row, in tokens: of the prompt, and of the answer. Raises CellError where one is below 1."""
+
+    prompt_tokens: int
+    new_tokens: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if type(value) is not int or value < 1:
+                raise CellError(f"{name} is {value!r}; allowed: an integer >= 1")
+
+    @property
+    def name(self) -> str:
+        """As a part of paths: ``prompt9-new100``. Other lengths go to another folder."""
+        return f"prompt{self.prompt_tokens}-new{self.new_tokens}"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How a cell is measured: the ``measurement`` settings of config.yaml, explained in docs/config.md.
+
+    threads: None is every CPU the process may use. Raises CellError where a setting is out of range.
+    """
+
+    warmup_tolerance_percent: float
+    max_warmup_calls: int
+    min_cycles: int
+    min_seconds: float
+    target_half_width_percent: float
+    max_seconds: float
+    processes: int
+    seed: int
+    threads: int | None
+
+    def __post_init__(self) -> None:
+        least = {"max_warmup_calls": 2, "min_cycles": 2, "processes": 1, "seed": 0}
+        if self.threads is not None:
+            least["threads"] = 1
+        for name, bound in least.items():
+            value = getattr(self, name)
+            if type(value) is not int or value < bound:
+                raise CellError(f"measurement.{name} is {value!r}; allowed: an integer >= {bound}")
+        for name in ("warmup_tolerance_percent", "min_seconds", "target_half_width_percent", "max_seconds"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+                raise CellError(f"measurement.{name} is {value!r}; allowed: a number >= 0")
+
+    @property
+    def warmup_tolerance(self) -> float:
+        """By how much successive warm-up calls may differ, as a part of the shorter one."""
+        return self.warmup_tolerance_percent / 100
+
+    @property
+    def target_half_width(self) -> float:
+        """The half width of the 95 % interval to reach, as a part of the mean."""
+        return self.target_half_width_percent / 100
+
+    def is_enough(self, samples_s: list[float]) -> bool:
+        """Whether a process has repeated its call often enough: min_cycles and min_seconds, then until the
+        interval is narrow enough or max_seconds are over."""
+        elapsed_s = math.fsum(samples_s)
+        if len(samples_s) < self.min_cycles or elapsed_s < self.min_seconds:
+            return False
+        return elapsed_s >= self.max_seconds or statistics.estimate([samples_s]).half_width <= self.target_half_width
 
 
 @dataclass(frozen=True)
 class Cell:
     """One (machine, model, workload, engine, precision, batch size), with all that decides its figures.
 
-    model: name, plus ``architecture`` and ``seed``, or ``checkpoint`` and ``fingerprint``, or ``hub``
-    and ``revision``. workload: ``prompt_tokens`` and ``new_tokens`` of every row.
-    measurement: as in config.yaml; threads None is all the process may use.
+    model: name, plus ``architecture`` and ``seed``, or ``checkpoint`` and ``fingerprint``, or ``hub`` and ``revision``.
     """
 
     machine: str
     device: str
     model: Mapping[str, Any]
-    workload: Mapping[str, int]
+    workload: Workload
     engine: str
     precision: str
     batch_size: int
     memory_limit_bytes: int | None
-    measurement: Mapping[str, Any]
+    measurement: Measurement
     measure_version: int = MEASURE_VERSION
 
     @property
     def path(self) -> str:
-        """Where the record of this cell stands, relative to the working directory."""
+        """Where the record of this cell is, relative to the working directory."""
         return record_path(
             machine=self.machine,
             model=self.model["name"],
-            workload=workload_name(self.workload),
+            workload=self.workload.name,
             engine=self.engine,
             precision=self.precision,
             batch_size=self.batch_size,
@@ -63,59 +120,79 @@ class Cell:
     @property
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8``."""
-        name = workload_name(self.workload)
-        return f"{self.model['name']} {name} {self.engine} {self.precision} batch {self.batch_size}"
+        return f"{self.model['name']} {self.workload.name} {self.engine} {self.precision} batch {self.batch_size}"
 
     def to_json(self) -> str:
         """One line, keys sorted: equal cells give equal text."""
-        return json.dumps(vars(self), sort_keys=True, separators=(",", ":"))
+        return json_line(self)
 
     @classmethod
-    def from_json(cls, text: str) -> Cell:
-        """The inverse of to_json. Raises CellError."""
-        values = exact_fields(cls, text, "a cell")
-        for name, keys in _PARTS.items():
-            if not isinstance(values[name], dict) or not keys <= set(values[name]):
-                raise CellError(f"{name} is {values[name]!r}; allowed: a mapping with {', '.join(sorted(keys))}")
-        if values["measure_version"] != MEASURE_VERSION:
+    def from_json(cls, text: str) -> Self:
+        """The inverse of to_json, for a cell to be measured. Raises CellError, also for another measure_version."""
+        cell = cls.from_document(parsed(text))
+        if cell.measure_version != MEASURE_VERSION:
             raise CellError(
-                f"measure_version is {values['measure_version']!r}, this program measures version {MEASURE_VERSION}"
+                f"measure_version is {cell.measure_version!r}; this program measures version {MEASURE_VERSION}"
             )
-        return cls(**values)
+        return cell
+
+    @classmethod
+    def from_document(cls, document: Any) -> Self:
+        """A cell from JSON, as to_json or a record has it. Raises CellError."""
+        values = exact_fields(cls, document, "a cell")
+        model = values["model"]
+        if not isinstance(model, dict) or "name" not in model:
+            raise CellError(f"model is {model!r}; allowed: a mapping with name")
+        return cls(
+            **values
+            | {
+                "workload": Workload(**exact_fields(Workload, values["workload"], "workload")),
+                "measurement": Measurement(**exact_fields(Measurement, values["measurement"], "measurement")),
+            }
+        )
 
 
-def exact_fields(cls: type, text: str, what: str) -> dict[str, Any]:
-    """The fields of a dataclass from JSON that has them all and no other. Raises CellError."""
+def json_line(value: Any) -> str:
+    """A dataclass as one line of JSON, keys sorted: equal values give equal text."""
+    return json.dumps(vars(value), sort_keys=True, separators=(",", ":"), default=vars)
+
+
+def parsed(text: str) -> Any:
+    """What a text says as JSON. Raises CellError."""
     try:
-        values = json.loads(text)
+        return json.loads(text)
     except ValueError as error:
         raise CellError(f"not JSON: {error}") from None
+
+
+def exact_fields(cls: type, document: Any, what: str) -> dict[str, Any]:
+    """The fields of a dataclass from a mapping that has them all and no other. Raises CellError."""
     names = {field.name for field in fields(cls)}
-    if not isinstance(values, dict) or set(values) != names:
-        found = sorted(values) if isinstance(values, dict) else type(values).__name__
-        raise CellError(f"{what} has exactly the keys {sorted(names)}, this has {found}")
-    return values
+    if not isinstance(document, dict) or document.keys() != names:
+        got = sorted(document) if isinstance(document, dict) else repr(document)
+        raise CellError(f"{what} has exactly the keys {sorted(names)}, this has {got}")
+    return document
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """A validated configuration for one machine: the product of its axes are the cells.
+    """A validated configuration for one machine. Its cells are the product of its axes.
 
-    device_name: a text that the name of the device holds which cells are measured on; None: any may be.
+    device_name: a part of the name of the device that cells are measured on; None: any device.
     max_batch, divergence: whether these studies are done for each column of the tables.
-    mixed_provenance: ``refuse`` or ``split`` records whose figures cannot stand in one column. baselines: paths of
-    what stands beside the cells, by name.
+    mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
+    by name.
     """
 
     machine: str
     device: str
     models: tuple[Mapping[str, Any], ...]
-    workloads: tuple[Mapping[str, int], ...]
+    workloads: tuple[Workload, ...]
     engines: tuple[str, ...]
     precisions: tuple[str, ...]
     batch_sizes: tuple[int, ...]
     memory_limit_bytes: int | None
-    measurement: Mapping[str, Any]
+    measurement: Measurement
     max_batch: bool = False
     divergence: bool = False
     mixed_provenance: str = "refuse"
@@ -123,7 +200,7 @@ class Experiment:
     device_name: str | None = None
 
     def cells(self) -> Iterator[Cell]:
-        """All cells in the order a person expects to see them measured: as configured, batch size last."""
+        """All cells in the order in which they are measured: as configured, batch size last."""
         for model in self.models:
             for workload in self.workloads:
                 for engine in self.engines:
@@ -143,33 +220,37 @@ class Experiment:
 
     @property
     def path(self) -> Path:
-        """Where it is written for the jobs that are about all of it: it can be longer than a command line."""
+        """The file that jobs about the whole experiment read it from: it can be too long for a command line."""
         return Path(".snakemake", "experiments", f"{self.machine}.json")
 
     def save(self) -> None:
-        """Write it there. Raises OSError."""
+        """Write that file. Raises OSError."""
         text = self.to_json() + "\n"
         if not self.path.exists() or self.path.read_text() != text:
             files.write(text, self.path)
 
     def to_json(self) -> str:
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
+        """One line, keys sorted: equal experiments give equal text."""
+        return json_line(self)
 
     @classmethod
-    def from_json(cls, text: str) -> Experiment:
+    def from_json(cls, text: str) -> Self:
         """The inverse of to_json. Raises CellError."""
+        values = exact_fields(cls, parsed(text), "an experiment")
+        lists = {name: tuple(value) for name, value in values.items() if isinstance(value, list)}
         try:
-            return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in json.loads(text).items()})
-        except (ValueError, TypeError, AttributeError) as error:
+            workloads = tuple(Workload(**workload) for workload in values["workloads"])
+            return cls(**values | lists | {"workloads": workloads, "measurement": Measurement(**values["measurement"])})
+        except TypeError as error:
             raise CellError(f"not an experiment: {error}") from None
 
 
 @dataclass(frozen=True)
 class Watch:
-    """How a measurement is watched: none of it decides a figure.
+    """How a measurement is watched. None of it decides a figure.
 
-    timeout_s: for each process of a cell. sample_hz: looks at device and machine. exclusive: ``warn`` or
-    ``fail`` where others use the GPU at the start. device_name: as in Experiment; "" is any.
+    timeout_s: for each process of a cell. sample_hz: how often device and machine are looked at, per second.
+    exclusive: ``warn`` or ``fail`` where others use the GPU at the start. device_name: as in Experiment; "" is any.
     """
 
     timeout_s: float = 3600
@@ -179,30 +260,30 @@ class Watch:
 
 
 def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch_size: int | str) -> str:
-    """Where the record of a cell stands; the output of rule measure."""
+    """Where the record of a cell is; the output of rule measure."""
     return f"{column_folder(machine, model, workload, engine, precision)}/batch-{batch_size}.json"
 
 
 def log_path(path: str) -> Path:
-    """The log of the job whose output this is; the log of rule measure and of the studies."""
+    """The log of the job with this output; the log of rule measure and of the studies."""
     return Path("logs", *Path(path).with_suffix(".log").parts[1:])
 
 
 def column_folder(machine: str, model: str, workload: str, engine: str, precision: str) -> str:
-    """Where all that belongs to one column of the tables stands."""
+    """The folder of everything that belongs to one column of the tables."""
     return f"results/{machine}/{model}/{workload}/{engine}/{precision}"
 
 
-def workload_name(workload: Mapping[str, int]) -> str:
-    """The workload as a part of paths: other token counts are another place."""
-    return f"prompt{workload['prompt_tokens']}-new{workload['new_tokens']}"
-
-
-def difference(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """What differs between two cells, leaf by leaf: ``measurement.cycles is 3, now 5``."""
-    old, new = _leaves(found), _leaves(wanted)
+def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
+    """What differs between two cells as JSON, leaf by leaf: ``measurement.cycles was 3, is now 5``."""
+    old, new = _leaves(actual), _leaves(wanted)
     keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
     return "; ".join(f"{key} was {old.get(key, 'absent')!r}, is now {new.get(key, 'absent')!r}" for key in keys)
+
+
+def as_document(subject: Any) -> dict[str, Any]:
+    """A cell or study as mappings, to be compared with one from JSON."""
+    return {name: vars(value) if is_dataclass(value) else value for name, value in vars(subject).items()}
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

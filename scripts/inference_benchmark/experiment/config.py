@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +13,9 @@ import fastjsonschema
 import yaml
 
 from inference_benchmark import engines
+from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment import baselines
-from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.cells import Experiment, Measurement, Workload
 from inference_benchmark.experiment.config_errors import explain, guess_text, listing, show, where_text
 from inference_benchmark.machine import hardware
 from inference_benchmark.models import architecture
@@ -25,12 +26,8 @@ if TYPE_CHECKING:
     import jsonschema
 
 
-class ConfigError(ValueError):
-    """The configuration cannot be used; ``problems`` holds one line each."""
-
-    def __init__(self, problems: Iterable[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
+class ConfigError(ProblemsError):
+    """A configuration that cannot be used; ``problems`` holds one line each."""
 
 
 def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Experiment, ...]:
@@ -120,14 +117,14 @@ def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | Non
         machine=label,
         device=device,
         models=tuple(models),
-        workloads=tuple(grid["workloads"]),
+        workloads=tuple(Workload(**workload) for workload in grid["workloads"]),
         engines=tuple(grid["engines"]),
         precisions=tuple(grid["precisions"]),
         batch_sizes=tuple(grid["batch_sizes"]),
         memory_limit_bytes=parse_bytes(grid["memory_limit"]),
         max_batch=grid["max_batch"],
         divergence=grid["divergence"],
-        measurement=dict(config["measurement"]),
+        measurement=Measurement(**config["measurement"]),
         mixed_provenance=config["mixed_provenance"],
         baselines=_baselines(config),
     )

@@ -1,8 +1,8 @@
-"""Whether derived files are made from the records and the configuration of now.
+"""Whether derived files are up to date with the records and the configuration.
 
-Snakemake judges by modification times and by what it remembers in .snakemake. A clone, a copy or an
-unpacked archive has neither: its times are in no order, and a changed setting would go unnoticed. So
-collect notes a digest of what it read, and when Snakemake starts the times are made to tell the truth.
+Snakemake judges by modification times and by its metadata in .snakemake. A clone, a copy or an unpacked archive has no
+metadata and times in no order, and a changed setting would go unnoticed. So collect notes a digest of everything it
+read. When Snakemake starts, the digest is compared and the modification times of derived files are set accordingly.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from inference_benchmark.experiment.studies import possible_studies
 
 
 def inputs_digest(experiment: Experiment) -> str:
-    """A digest of the experiment and of every record, study and baseline of it that exists, by content."""
+    """A digest of the experiment and of the content of every record, study and baseline of it that exists."""
     digest = hashlib.sha256(experiment.to_json().encode())
     parts = chain(experiment.cells(), possible_studies(experiment))
     for path in chain((part.path for part in parts), baselines.files(experiment.baselines.values())):
@@ -35,23 +35,23 @@ def inputs_digest(experiment: Experiment) -> str:
     return digest.hexdigest()
 
 
-def settle(experiments: Sequence[Experiment], memory: Path = Path(".snakemake/metadata")) -> None:
+def date_derived_files(experiments: Sequence[Experiment], metadata: Path = Path(".snakemake/metadata")) -> None:
     """Date derived files so that Snakemake makes them again if, and only if, their content is out of date.
 
-    Where Snakemake has a memory of its own (it has run here before), files that are up to date by
-    content are left alone, so that changed code and templates are noticed.
+    Where Snakemake has metadata (it has run here before), files whose content is up to date are left alone, so that
+    changed code and templates are noticed.
     """
-    remembers = memory.is_dir() and any(memory.iterdir())
+    has_metadata = metadata.is_dir() and any(metadata.iterdir())
     for experiment in experiments:
-        _settle_one(experiment, remembers)
+        _date_one(experiment, has_metadata)
     for path in map(Path, overall(experiments)):  # after what it is made from
-        if path.exists() and not remembers:
+        if path.exists() and not has_metadata:
             _date(path, None)
 
 
-def _settle_one(experiment: Experiment, remembers: bool) -> None:
-    made = [path for path in map(Path, derived(experiment)) if path.exists()]
-    if not made:
+def _date_one(experiment: Experiment, has_metadata: bool) -> None:
+    existing = [path for path in map(Path, derived(experiment)) if path.exists()]
+    if not existing:
         return
     try:
         noted = files.read_json(Path("results", experiment.machine, "provenance.json"))["inputs_sha256"]
@@ -59,14 +59,14 @@ def _settle_one(experiment: Experiment, remembers: bool) -> None:
         noted = None
     if noted != inputs_digest(experiment):
         times = (1, 1)
-    elif not remembers:
+    elif not has_metadata:
         times = None  # now
     else:
         return
-    for path in made:
+    for path in existing:
         _date(path, times)
 
 
 def _date(path: Path, times: tuple[int, int] | None) -> None:
-    with suppress(PermissionError):  # somebody else's results, to look at
+    with suppress(PermissionError):  # somebody else's results, only to be read
         os.utime(path, times)

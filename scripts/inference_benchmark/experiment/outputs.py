@@ -1,26 +1,27 @@
-"""Everything that is derived from the files of an experiment, and where it stands."""
+"""The files that are derived from the records of an experiment."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inference_benchmark.experiment.cells import Experiment, workload_name
+from inference_benchmark.analysis.figures import FIGURES
+from inference_benchmark.experiment.cells import Experiment
 
-#: Charts that have a place in a README, and how each is drawn.
-FILE_CHARTS = ("throughput", "latency")
+#: The charts that have files for a README, and how each is drawn.
+FILE_CHARTS = tuple(figure.key for figure in FIGURES if figure.headline)
 THEMES = ("light", "dark")
 CHART_TYPES = ("svg", "png")
 
 
 def derived(experiment: Experiment) -> list[str]:
-    """The files that rule all makes beside the cells and studies."""
+    """The files of one machine that rule all makes, besides cells and studies."""
     folder = f"results/{experiment.machine}"
     files = [f"{folder}/{name}" for name in ("summary.csv", "provenance.json", "tables.md", "report.html")]
     return files + comparison_files(experiment) + chart_files(experiment)
 
 
 def overall(experiments: Sequence[Experiment]) -> list[str]:
-    """What rule all makes of several machines together."""
+    """The files of several machines together that rule all makes."""
     return ["results/report.html"] if len(experiments) > 1 else []
 
 
@@ -36,7 +37,7 @@ def chart_files(experiment: Experiment) -> list[str]:
         path
         for model in experiment.models
         for workload in experiment.workloads
-        for path in charts_of(experiment.machine, model["name"], workload_name(workload))
+        for path in charts_of(experiment.machine, model["name"], workload.name)
     ]
 
 

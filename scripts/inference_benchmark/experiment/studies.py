@@ -1,42 +1,31 @@
-"""What is found out beside the cells: the machine's ceilings, and of each column of the tables the largest batch
-that fits and how its answers differ. Each is one file."""
+"""Studies: measurements other than cells, each with one file. The ceilings of the machine, and for each column of
+the tables the largest batch that fits and how far the answers differ from those of the reference."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 from inference_benchmark.engines import ENGINES
-from inference_benchmark.experiment.cells import Cell, CellError, Experiment, column_folder, exact_fields, workload_name
+from inference_benchmark.experiment.cells import (
+    Cell,
+    CellError,
+    Experiment,
+    Workload,
+    column_folder,
+    exact_fields,
+    json_line,
+    parsed,
+)
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
 VERSIONS = {"ceilings": 1, "max-batch": 1, "divergence": 1}
 
 
-class _Study:
-    """Shared by the dataclasses below: text and back."""
-
-    kind: str
-    version: int
-
-    def to_json(self) -> str:
-        """One line, keys sorted: equal studies give equal text."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-
-    @classmethod
-    def from_json(cls, text: str):
-        """The inverse of to_json. Raises CellError."""
-        values = exact_fields(cls, text, "a study")
-        if values["version"] != VERSIONS.get(values["kind"]):
-            raise CellError(f"there is no version {values['version']!r} of a study named {values['kind']!r}")
-        return cls(**values)
-
-
 @dataclass(frozen=True)
-class Ceilings(_Study):
-    """What a machine does at its best. threads: None is all the process may use."""
+class CeilingsStudy:
+    """The machine's memory bandwidth and arithmetic at their best. threads: None is every CPU the process may use."""
 
     machine: str
     device: str
@@ -51,12 +40,21 @@ class Ceilings(_Study):
     label = "ceilings"
     memory_limit_bytes = None
 
+    def to_json(self) -> str:
+        """One line, keys sorted: equal studies give equal text."""
+        return json_line(self)
+
+    @classmethod
+    def from_document(cls, document: Any) -> Self:
+        """A study from JSON. Raises CellError."""
+        return cls(**exact_fields(cls, document, "a study"))
+
 
 @dataclass(frozen=True)
-class ColumnStudy(_Study):
-    """A question about a column of the tables: all cells that differ in batch size alone.
+class ColumnStudy:
+    """A study of one column of the tables: all cells that differ in batch size alone.
 
-    kind: ``max-batch`` or ``divergence``. The rest as in Cell; seed and threads from its measurement.
+    kind: ``max-batch`` or ``divergence``. The rest is as in Cell; seed and threads are those of its measurement.
     """
 
     kind: str
@@ -64,7 +62,7 @@ class ColumnStudy(_Study):
     machine: str
     device: str
     model: Mapping[str, Any]
-    workload: Mapping[str, int]
+    workload: Workload
     engine: str
     precision: str
     memory_limit_bytes: int | None
@@ -72,8 +70,8 @@ class ColumnStudy(_Study):
     threads: int | None
 
     @classmethod
-    def of(cls, kind: str, cell: Cell) -> ColumnStudy:
-        """The study of the column that a cell is in. Answers do not depend on a limit of memory."""
+    def of(cls, kind: str, cell: Cell) -> Self:
+        """The study of the column that a cell is in. Answers do not depend on a memory limit."""
         return cls(
             kind=kind,
             version=VERSIONS[kind],
@@ -84,53 +82,79 @@ class ColumnStudy(_Study):
             engine=cell.engine,
             precision=cell.precision,
             memory_limit_bytes=cell.memory_limit_bytes if kind == "max-batch" else None,
-            seed=cell.measurement["seed"],
-            threads=cell.measurement["threads"],
+            seed=cell.measurement.seed,
+            threads=cell.measurement.threads,
         )
 
     @property
     def path(self) -> str:
-        workload = workload_name(self.workload)
-        return (
-            f"{column_folder(self.machine, self.model['name'], workload, self.engine, self.precision)}/{self.kind}.json"
-        )
+        folder = column_folder(self.machine, self.model["name"], self.workload.name, self.engine, self.precision)
+        return f"{folder}/{self.kind}.json"
 
     @property
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 max-batch``."""
-        return f"{self.model['name']} {workload_name(self.workload)} {self.engine} {self.precision} {self.kind}"
+        return f"{self.model['name']} {self.workload.name} {self.engine} {self.precision} {self.kind}"
+
+    def to_json(self) -> str:
+        """One line, keys sorted: equal studies give equal text."""
+        return json_line(self)
+
+    @classmethod
+    def from_document(cls, document: Any) -> Self:
+        """A study from JSON. Raises CellError."""
+        values = exact_fields(cls, document, "a study")
+        if not isinstance(values["model"], dict) or "name" not in values["model"]:
+            raise CellError(f"model is {values['model']!r}; allowed: a mapping with name")
+        return cls(**values | {"workload": Workload(**exact_fields(Workload, values["workload"], "workload"))})
 
 
+Study = CeilingsStudy | ColumnStudy
 #: What one job measures and one file answers.
-Subject = Cell | Ceilings | ColumnStudy
+Subject = Cell | Study
 
 
-def studies(experiment: Experiment) -> Iterator[Ceilings | ColumnStudy]:
-    """What an experiment asks for beside its cells."""
-    wanted = {"ceilings": True, "max-batch": experiment.max_batch, "divergence": experiment.divergence}
-    return (study for study in possible_studies(experiment) if wanted[study.kind])
+def study_from_json(text: str) -> Study:
+    """The study that to_json wrote, of whichever kind. Raises CellError."""
+    return study_from_document(parsed(text))
 
 
-def possible_studies(experiment: Experiment) -> Iterator[Ceilings | ColumnStudy]:
-    """What can be found out beside the cells. Where it has been, it is used, asked for or not.
+def study_from_document(document: Any) -> Study:
+    """A study from JSON, of whichever kind. Raises CellError, also for another version of it."""
+    kind, version = (document.get(key) if isinstance(document, dict) else None for key in ("kind", "version"))
+    if not isinstance(kind, str) or kind not in VERSIONS:
+        raise CellError(f"there is no study named {kind!r}; allowed: {', '.join(VERSIONS)}")
+    if version != VERSIONS[kind]:
+        raise CellError(f"version of the study {kind} is {version!r}; this program does version {VERSIONS[kind]}")
+    return (CeilingsStudy if kind == "ceilings" else ColumnStudy).from_document(document)
 
-    An engine that makes up its times has no ceiling, no answers of its own, and only made-up memory.
+
+def requested_studies(experiment: Experiment) -> Iterator[Study]:
+    """The studies that an experiment asks for."""
+    requested = {"ceilings": True, "max-batch": experiment.max_batch, "divergence": experiment.divergence}
+    return (study for study in possible_studies(experiment) if requested[study.kind])
+
+
+def possible_studies(experiment: Experiment) -> Iterator[Study]:
+    """The studies that can be done. A study that was done is used, whether the experiment asks for it or not.
+
+    An engine that makes up its times has no ceilings, no answers of its own, and only made-up memory.
     """
     if any(ENGINES[engine].needs_weights for engine in experiment.engines):
-        yield Ceilings(experiment.machine, experiment.device, experiment.measurement["threads"])
-    columns = list(replace(experiment, batch_sizes=experiment.batch_sizes[:1]).cells())  # a cell of each
+        yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
+    columns = list(replace(experiment, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
     for kind in ("max-batch", "divergence"):
         for cell in columns:
             if kind == "max-batch" or ENGINES[cell.engine].needs_weights:
                 yield ColumnStudy.of(kind, cell)
 
 
-def about(cell: Cell) -> dict[str, str]:
-    """Where the studies are that speak of a cell, by kind."""
+def study_paths(cell: Cell) -> dict[str, str]:
+    """Where the studies that say something about a cell are, by kind."""
     columns = (ColumnStudy.of(kind, cell) for kind in ("max-batch", "divergence"))
     return {"ceilings": ceilings_path(cell.machine), **{study.kind: study.path for study in columns}}
 
 
 def ceilings_path(machine: str) -> str:
-    """Where the ceilings of a machine stand; the output of rule ceilings."""
+    """Where the ceilings of a machine are; the output of rule ceilings."""
     return f"results/{machine}/ceilings.json"

@@ -1,122 +1,136 @@
-"""One cell from its device to its record: runs the workers, and refers to a search that has the answer already."""
+"""One cell from its device to its record: measured by workers, or found not to fit by an earlier search."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from inference_benchmark import engines
-from inference_benchmark.analysis import statistics
-from inference_benchmark.analysis.max_batch import edge
+from inference_benchmark.analysis.max_batch import batch_limit, failing_try
+from inference_benchmark.analysis.stability import stability
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.machine import conditions
-from inference_benchmark.measure.session import MeasurementError, check_known, occupy
-from inference_benchmark.measure.worker_process import Story
+from inference_benchmark.measure.outcome import MeasurementError
+from inference_benchmark.measure.session import check_engine, hold_device
+from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records import record, study_files
+from inference_benchmark.records import record
+from inference_benchmark.records.record import Note, Reason, Record, RecordError, Run, Stability
 
 
-def measure(cell: Cell, watch: Watch) -> dict[str, Any]:
-    """Measure a cell in worker processes and return its record.
+def measure_cell(cell: Cell, watch: Watch) -> Record:
+    """Measure a cell in worker processes, one after the other.
 
     Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
     """
-    check_known(cell.engine, cell.precision)
+    check_engine(cell.engine, cell.precision)
     weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
     order = {"cell": cell.to_json(), "checkpoint": str(weights) if weights else None}
-    with occupy(cell, watch) as station:
-        stories: list[Story] = []
-        while len(stories) < cell.measurement["processes"]:
-            stories.append(station.work("cell", order, cell.measurement["threads"]))
+    with hold_device(cell, watch) as session:
+        reports: list[WorkerReport] = []
+        while len(reports) < cell.measurement.processes:
+            reports.append(session.run_worker("cell", order, cell.measurement.threads))
             try:
-                outcome, reason = station.judge(stories[-1])
+                outcome, reason = session.classify(reports[-1])
             except MeasurementError:
-                if finished := [story.run() for story in stories[:-1]]:
-                    print(f"what the processes before it had measured: {json.dumps(finished)}", file=sys.stderr)
+                if earlier := [asdict(report.run()) for report in reports[:-1]]:
+                    print(f"what the processes before it had measured: {json.dumps(earlier)}", file=sys.stderr)
                 raise
             if outcome != "ok":
                 break
-        header = station.header()
-    runs = [story.run() for story in stories]
-    return {
-        "schema_version": record.SCHEMA_VERSION,
-        "cell": json.loads(cell.to_json()),
-        "outcome": outcome,
-        "reason": reason,
-        "runs": runs,
-        "stability": _stability(cell, runs) if outcome == "ok" else None,
-        "flags": flags(stories, cell, station.busy),
-        "model": {**stories[-1].model, "weights": str(weights) if weights else None},
-        **header,
-    }
+        where_and_when = session.where_and_when()
+    runs = tuple(report.run() for report in reports)
+    return Record(
+        cell=cell,
+        outcome=outcome,
+        reason=reason,
+        runs=runs,
+        stability=_stability(cell, runs) if outcome == "ok" else None,
+        flags=flags(reports, cell, session.busy),
+        model={**reports[-1].model, "weights": str(weights) if weights else None},
+        **where_and_when,
+    )
 
 
-def beyond_the_edge(cell: Cell) -> dict[str, Any] | None:
-    """The record of a cell that a search for the largest batch has found not to fit; None where there is no such
-    search, or it was one of something else, or this cell fits."""
+def oom_from_search(cell: Cell) -> Record | None:
+    """The record of a cell that a search for the largest batch found not to fit.
+
+    None where there is no such search, where it was a search of something else, and where the cell fits.
+    """
     study = ColumnStudy.of("max-batch", cell)
     try:
-        search = study_files.load_for(study, Path(study.path))
+        search = record.load_for(study, Path(study.path))
     except FileNotFoundError:
         return None
-    except (study_files.StudyError, OSError) as error:
+    except (RecordError, OSError) as error:
         print(f"{study.path}: not used: {error}", file=sys.stderr)
         return None
-    tries = study_files.decisive(search, cell.batch_size)
-    if not tries:
+    failed = failing_try(search.results, cell.batch_size) if search.outcome == "ok" else None
+    if not failed:
         return None
-    fits, fails = edge(search["results"])
-    return {
-        "schema_version": record.SCHEMA_VERSION,
-        "cell": json.loads(cell.to_json()),
-        "outcome": "oom",
-        "reason": {
-            "phase": "max-batch",
-            "exception_type": tries["exception_type"],
-            "message": f"not measured: {fits} fit and {fails} do not; there: {tries['message']}",
-            "limit": search["limit"],
-            "evidence": {"search": study.path, "searched_at": search["ended_at"], "try": tries},
-        },
-        "runs": [],
-        "stability": None,
-        "flags": [],
-        "model": search["model"],
-        **{name: search[name] for name in ("software", "device", "host", "environment", "git")},
-        "started_at": search["started_at"],
-        "ended_at": search["ended_at"],
-    }
+    fits, fails = batch_limit(search.results)
+    return Record(
+        cell=cell,
+        outcome="oom",
+        reason=Reason(
+            phase="max-batch",
+            exception_type=failed["exception_type"],
+            message=f"not measured: {fits} fit and {fails} do not; there: {failed['message']}",
+            limit=search.limit,
+            evidence={"search": study.path, "searched_at": search.ended_at, "try": failed},
+        ),
+        runs=(),
+        stability=None,
+        flags=(),
+        model=search.model,
+        software=search.software,
+        device=search.device,
+        host=search.host,
+        environment=search.environment,
+        git=search.git,
+        started_at=search.started_at,
+        ended_at=search.ended_at,
+    )
 
 
-def _stability(cell: Cell, runs: list[dict[str, Any]]) -> dict[str, Any]:
-    warmups, samples = ([run[name] for run in runs] for name in ("warmup_s", "samples_s"))
-    return statistics.stability(warmups, samples, cell.measurement)
+def _stability(cell: Cell, runs: tuple[Run, ...]) -> Stability:
+    verdict = stability(
+        [run.warmup_s for run in runs],
+        [run.samples_s for run in runs],
+        warmup_tolerance=cell.measurement.warmup_tolerance,
+        target_half_width=cell.measurement.target_half_width,
+        max_warmup_calls=cell.measurement.max_warmup_calls,
+    )
+    reasons = tuple(Note(name, message) for name, message in verdict.reasons.items())
+    return Stability(stable=not reasons, reasons=reasons, outliers=verdict.outliers, drift=verdict.drift)
 
 
-def flags(stories: list[Story], cell: Cell, busy: str | None) -> list[dict[str, str]]:
-    """What a reader must know before relying on a cell, each a name and a message with the evidence."""
-    found = [{"name": "gpu-busy-at-start", "message": f"when the cell started, {busy}"}] if busy else []
-    answers = dict.fromkeys(digest for story in stories for digest in story.answers)
-    if len(answers) > 1:
-        shown = ", ".join(digest[:12] for digest in answers)
-        message = f"{len(answers)} different answers to the same prompts, by their digests {shown}"
-        found.append({"name": "nondeterministic", "message": message})
-    for story in stories:
-        found += conditions.flags(story.conditions, cell.device) if story.conditions else []
-        if rows := story.model.get("non_finite_rows"):
+def flags(reports: list[WorkerReport], cell: Cell, busy: str | None) -> tuple[Note, ...]:
+    """What a reader must know before relying on a cell, each kind once."""
+    notes = [Note("gpu-busy-at-start", f"when the cell started, {busy}")] if busy else []
+    digests = dict.fromkeys(digest for report in reports for digest in report.tokens_sha256)
+    if len(digests) > 1:
+        listed = ", ".join(digest[:12] for digest in digests)
+        notes.append(
+            Note("nondeterministic", f"{len(digests)} different answers to the same prompts, with digests {listed}")
+        )
+    for report in reports:
+        notes += (Note(**flag) for flag in conditions.flags(report.conditions, cell.device))
+        if rows := report.model.get("non_finite_rows"):
             message = (
-                f"in {rows} of {cell.batch_size} rows a largest logit was NaN or infinite: the answers mean nothing"
+                f"in {rows} of {cell.batch_size} rows the largest logit was NaN or infinite: the answers are not valid"
             )
-            found.append({"name": "non-finite-logits", "message": message})
-        if graphs := story.model.get("graphs_while_timed"):
-            found.append({"name": "compiled-while-timed", "message": f"{graphs} graphs were compiled in timed calls"})
-        if reason := story.model.get("compilation", {}).get("why_not"):
-            found.append({"name": "not-compiled", "message": f"{cell.engine} ran eagerly: {reason}"})
-        if story.energy_error:
-            found.append({"name": "energy-unknown", "message": story.energy_error})
-    first: dict[str, dict[str, str]] = {}
-    for flag in found:
-        first.setdefault(flag["name"], flag)
-    return list(first.values())
+            notes.append(Note("non-finite-logits", message))
+        if graphs := report.model.get("graphs_while_timed"):
+            notes.append(Note("compiled-while-timed", f"{graphs} graphs were compiled in timed calls"))
+        if reason := report.model.get("compilation", {}).get("why_not"):
+            notes.append(Note("not-compiled", f"{cell.engine} ran eagerly: {reason}"))
+        if report.energy_error:
+            notes.append(Note("energy-unknown", report.energy_error))
+    first: dict[str, Note] = {}
+    for note in notes:
+        first.setdefault(note.name, note)
+    return tuple(first.values())

@@ -1,4 +1,4 @@
-"""The command line of whatever measures: what to measure and how it is watched goes in, one file comes out."""
+"""The command line of the scripts that measure: what to measure and how to watch it go in, one record comes out."""
 
 from __future__ import annotations
 
@@ -6,51 +6,54 @@ import argparse
 import json
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 from inference_benchmark import files
 from inference_benchmark.cli import fail
-from inference_benchmark.experiment.cells import Cell, CellError, Watch
+from inference_benchmark.experiment.cells import CellError, Watch
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.measure.session import CellFailure, MeasurementError, MeasurementTimeout
+from inference_benchmark.measure.outcome import CellFailure, MeasurementError, MeasurementTimeout
 from inference_benchmark.models.checkpoint import CheckpointError
-from inference_benchmark.records import attempts
+from inference_benchmark.records import attempts, record
+from inference_benchmark.records.record import AnyRecord, RecordError
 
 TIMED_OUT = 124  # as timeout(1)
 
 
 def main(
     description: str,
+    subject_option: Literal["--cell", "--study"],
     parse: Callable[[str], Subject],
-    do: Callable[[Any, Watch], dict[str, Any]],
-    write: Callable[[Mapping[str, Any], Path], None],
-    words: Callable[[Mapping[str, Any]], str],
+    measure: Callable[[Any, Watch], AnyRecord],
+    one_line: Callable[[Any], str],
 ) -> int:
-    """Parse the command line, do what it asks for, write the file, and say in words how it ended.
+    """Parse the command line, measure what it asks for, write the record, and print in one line how it ended.
 
-    parse: raises CellError. Returns 124 where the time was up, and 1 on any other end without a file.
+    parse: raises CellError. Returns 124 where the time was up, and 1 for any other end without a record.
     """
-    name = "cell" if parse == Cell.from_json else "study"
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(f"--{name}", required=True, dest="subject", metavar="JSON", help="as Snakemake prints it")
+    parser.add_argument(subject_option, required=True, dest="subject", metavar="JSON", help="as Snakemake prints it")
     parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="where the record goes")
     default = Watch()
-    parser.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds a process may take")
-    parser.add_argument("--sample-hz", type=float, default=default.sample_hz, help="looks at the device per second")
+    parser.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds that a process may take")
+    parser.add_argument(
+        "--sample-hz", type=float, default=default.sample_hz, help="how often the device is looked at, per second"
+    )
     parser.add_argument(
         "--exclusive", choices=["warn", "fail"], default=default.exclusive, help="where others use the GPU at the start"
     )
-    parser.add_argument("--device-name", default=default.device_name, help="what the name of the device has to hold")
-    parser.add_argument("--attempt", type=int, default=1, help="which it is, where a job is tried again")
+    parser.add_argument("--device-name", default=default.device_name, help="a part of the name of the device")
+    parser.add_argument("--attempt", type=int, default=1, help="the number of this attempt, from 1")
     arguments = parser.parse_args()
     watch = Watch(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
     # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.
     signal.signal(signal.SIGTERM, _terminated)
     earlier = attempts.earlier(arguments.output, arguments.attempt)
     if earlier and earlier[-1].finished:
-        print(f"attempt {earlier[-1].attempt} has left the record; nothing to do", file=sys.stderr)
+        print(f"attempt {earlier[-1].attempt} left the record; nothing to do", file=sys.stderr)
         return 0
     if earlier and earlier[-1].final:
         print(Path(earlier[-1].log).read_text(errors="replace"), end="", file=sys.stderr)
@@ -59,22 +62,24 @@ def main(
     try:
         subject = parse(arguments.subject)
         files.check_writable(arguments.output)
-        finished = do(subject, watch)
+        finished = measure(subject, watch)
         if earlier:
-            finished["attempts"] = [attempt.for_record() for attempt in earlier]
-        write(finished, arguments.output)
+            finished = replace(finished, attempts=tuple(attempt.for_record() for attempt in earlier))
+        record.write(finished, arguments.output)
     except CellFailure as error:
         fail(f"{error}{attempts.FINAL}")
         return TIMED_OUT if isinstance(error, MeasurementTimeout) else 1
     except (CellError, CheckpointError, MeasurementError) as error:
         return fail(str(error))
-    except OSError as error:
+    except (OSError, RecordError) as error:
         if finished is not None:
-            fail(f"the record that could not be written: {json.dumps(finished)}")
+            fail(f"the record that could not be written: {json.dumps(finished.to_document())}")
+        if isinstance(error, RecordError):
+            raise  # a fault of this program
         return fail(f"{error.filename or arguments.output}: {error.strerror or error}")
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    print(f"{subject.label}: {words(finished)}", file=sys.stderr)
+    print(f"{subject.label}: {one_line(finished)}", file=sys.stderr)
     return 0
 
 

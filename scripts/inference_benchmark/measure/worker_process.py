@@ -1,7 +1,7 @@
-"""A worker as its parent has it: what it is told, what it tells, and how it ends. Imports no torch.
+"""A worker process as its parent sees it: its order, the events it sends, and its end. Imports no torch.
 
-While a worker measures, its parent sleeps on a pipe and wakes a few times a second to look at the
-device: on two cores, a parent that polls is half of what gets measured.
+While a worker measures, its parent sleeps on a pipe and wakes a few times a second to look at the device. On two
+cores, a parent that polls would be half of what gets measured.
 """
 
 from __future__ import annotations
@@ -21,19 +21,25 @@ from inference_benchmark.experiment.cells import Watch
 from inference_benchmark.machine import conditions, hardware
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.models import checkpoint
+from inference_benchmark.records.record import Run
 
-#: What numerical libraries take the number of their threads from.
+#: Where numerical libraries read the number of their threads.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass
-class Story:
-    """What a worker told before it ended, what was seen of the device meanwhile, and how it ended."""
+class WorkerReport:
+    """Everything known of a worker that has ended.
+
+    phase: what it did last. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
+    results: of a study. trying: the batch size it tried last. conditions: of the device meanwhile. end: its last event,
+    with the outcome; None where it sent none.
+    """
 
     phase: str = "start"
     load_s: float | None = None
     calls_s: dict[str, list[float]] = field(default_factory=dict)
-    answers: dict[str, None] = field(default_factory=dict)
+    tokens_sha256: dict[str, None] = field(default_factory=dict)
     results: list[dict[str, Any]] = field(default_factory=list)
     trying: int | None = None
     memory: dict[str, Any] = field(default_factory=dict)
@@ -44,7 +50,8 @@ class Story:
     end: dict[str, Any] | None = None
     returncode: int | None = None
 
-    def hear(self, event: Mapping[str, Any]) -> None:
+    def receive(self, event: Mapping[str, Any]) -> None:
+        """Note one event of the worker."""
         match event["event"]:
             case "phase":
                 self.phase = event["phase"]
@@ -53,7 +60,7 @@ class Story:
             case "calls":
                 self.calls_s[event["phase"]] = event["seconds"]
                 if event["phase"] != "first-token":
-                    self.answers |= dict.fromkeys(event["tokens_sha256"])
+                    self.tokens_sha256 |= dict.fromkeys(event["tokens_sha256"])
             case "trying":
                 self.trying = event["batch_size"]
             case "result":
@@ -67,29 +74,29 @@ class Story:
             case "end":
                 self.end = dict(event)
 
-    def run(self) -> dict[str, Any]:
-        """What the record keeps of this process."""
-        return {
-            "load_s": self.load_s,
-            "warmup_s": self.calls_s.get("warm-up", []),
-            "samples_s": self.calls_s.get("measure", []),
-            "first_token_s": self.calls_s.get("first-token", []),
-            "tokens_sha256": list(self.answers),
-            "memory": self.memory,
-            "energy": self.energy,
-            "conditions": self.conditions,
-        }
+    def run(self) -> Run:
+        """The part of it that the record of a cell keeps."""
+        return Run(
+            load_s=self.load_s,
+            warmup_s=tuple(self.calls_s.get("warm-up", ())),
+            samples_s=tuple(self.calls_s.get("measure", ())),
+            first_token_s=tuple(self.calls_s.get("first-token", ())),
+            tokens_sha256=tuple(self.tokens_sha256),
+            memory=self.memory,
+            energy=self.energy,
+            conditions=self.conditions,
+        )
 
 
 class WorkerProcess:
-    """A worker process that is gone when the block is left, however it is left."""
+    """A worker process, ended when the block is left, however it is left."""
 
     def __init__(self, task: str, order: Mapping[str, Any], threads: int | None, gpu: Gpu | None) -> None:
-        """task: a module of tasks; order: what its run gets. threads: None is all the process may use."""
+        """task: a module of worker/. order: the argument of its run. threads: None is every CPU the process may use."""
         self.gpu = gpu
         self.request = json.dumps({"task": task, "order": order, "gpu": asdict(gpu) if gpu else None})
-        # Snakemake sets these to the rule's threads, which count jobs here, not cores; weights are on disk
-        # by now, so the hub is not asked; the worker sees the leased device and no other.
+        # Snakemake sets these to the rule's threads, which count jobs here, not cores. Weights are on disk
+        # by now, so the hub is not asked. The worker sees the held device and no other.
         self.environment = checkpoint.child_environment(
             **dict.fromkeys(_THREADS, str(threads or hardware.usable_cpus())),
             HF_HUB_OFFLINE="1",
@@ -109,50 +116,50 @@ class WorkerProcess:
             os.close(writing_end)
         return self
 
-    def listen(self, watch: Watch) -> Story:
-        """Sleep until the worker has ended or its time is up, then return all it told and what was seen."""
-        story, unread, deadline = Story(), b"", time.monotonic() + watch.timeout_s
+    def listen(self, watch: Watch) -> WorkerReport:
+        """Sleep until the worker has ended or its time is up; look at the device while calls are timed."""
+        report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
         waiting = select.poll()
         waiting.register(self.pipe, select.POLLIN)
-        next_look = None  # nothing is looked at but while calls are timed
+        next_look = None  # only while calls are timed
         with conditions.Sampler(self.gpu, self.process.pid) as sampler:
             while True:
                 now = time.monotonic()
                 if now >= deadline:
-                    return self._stop(story, watch)
+                    return self._stop(report, watch)
                 if next_look is not None and now >= next_look:
                     sampler.sample()
                     next_look = now + 1 / watch.sample_hz
                 until = deadline if next_look is None else min(deadline, next_look)
                 if not waiting.poll(max(0, until - time.monotonic()) * 1000):
                     continue
-                told = os.read(self.pipe, 2**16)
-                if not told:
+                received = os.read(self.pipe, 2**16)
+                if not received:
                     break
-                *lines, unread = (unread + told).split(b"\n")  # a killed worker may leave half a line
+                *lines, unread = (unread + received).split(b"\n")  # a killed worker may leave half a line
                 for event in map(json.loads, lines):
-                    story.hear(event)
+                    report.receive(event)
                     if event["event"] == "phase" and event["phase"] == "measure":
                         sampler.open()
                         next_look = time.monotonic() + 1 / watch.sample_hz
                     elif event["event"] == "end" and next_look is not None:
                         sampler.close()
-                        next_look, story.conditions = None, sampler.summary()
+                        next_look, report.conditions = None, sampler.summary()
         try:
-            story.returncode = self.process.wait(timeout=max(1, deadline - time.monotonic()))
+            report.returncode = self.process.wait(timeout=max(1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
-            return self._stop(story, watch)
-        return story
+            return self._stop(report, watch)
+        return report
 
-    def _stop(self, story: Story, watch: Watch) -> Story:
-        """Kill the worker, and say so in its story."""
+    def _stop(self, report: WorkerReport, watch: Watch) -> WorkerReport:
+        """Kill the worker, and note it in the report."""
         stopped = ", stopped by a signal," if _state(self.process.pid) == "T" else ""
         self.process.kill()
-        story.end = {
+        report.end = {
             "outcome": "timeout",
             "message": f"no end after {watch.timeout_s:g} s; the worker{stopped} was killed",
         }
-        return story
+        return report
 
     def __exit__(self, *_: object) -> None:
         os.close(self.pipe)

@@ -1,88 +1,115 @@
-"""The files of an experiment, read, or all that keeps them from being used."""
+"""The records of an experiment, read from their files; and what keeps them from being used together."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from inference_benchmark import files
-from inference_benchmark.experiment.cells import Cell, Experiment
-from inference_benchmark.experiment.studies import ColumnStudy, about, possible_studies, studies
+from inference_benchmark.analysis.max_batch import failing_try
+from inference_benchmark.cli import ProblemsError
+from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.studies import (
+    ColumnStudy,
+    Subject,
+    possible_studies,
+    requested_studies,
+    study_paths,
+)
 from inference_benchmark.machine import hardware
-from inference_benchmark.records import comparability, merge, study_files
-from inference_benchmark.records.record import RecordError, load_for
-from inference_benchmark.records.study_files import StudyError
+from inference_benchmark.records import comparability, merge
+from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load_for
 
-Document = Mapping[str, Any]
 #: How files are called that this program itself puts where records are.
 _RECORD = re.compile(r"batch-\d+(\.superseded-\d+(-\d+)?)?\.json")
 
 
-class CollectError(ValueError):
+class CollectError(ProblemsError):
     """Records that cannot be used; ``problems`` holds one line each."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
 
+@dataclass(frozen=True)
+class Collection:
+    """What an experiment has so far, by path, in the experiment's order.
 
-def load_records(experiment: Experiment) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]]]:
-    """(the record of every cell, in the experiment's order; every study that it asks for or that is there, by path).
-
-    Raises CollectError naming each file that is no such record or study, or what keeps them out of one table.
+    refused: why a file that is there cannot be used. missing: the cells, and the studies asked for, without a file.
     """
-    problems: list[str] = []
 
-    def read(part: Any, load: Callable[[Any, Path], dict[str, Any]]) -> dict[str, Any] | None:
-        try:
-            document = load(part, Path(part.path))
-        except (RecordError, StudyError) as error:
-            problems.append(f"{part.path}: {error}")
-        except OSError as error:
-            problems.append(f"{part.path}: {error.strerror}")
-        else:
-            name, wanted = document["device"]["name"], experiment.device_name
-            if hardware.is_called(name, wanted):
-                return document
-            problems.append(
-                f"{part.path}: measured on {name}; machines.{experiment.machine}.device_name asks for {wanted!r}"
-            )
-        return None
+    records: Mapping[str, Record]
+    studies: Mapping[str, StudyRecord]
+    refused: Mapping[str, str]
+    missing: Sequence[str]
 
-    records = [read(cell, load_for) for cell in experiment.cells()]
-    wanted = {study.path for study in studies(experiment)}
-    there = (s for s in possible_studies(experiment) if s.path in wanted or Path(s.path).exists())
-    found = {study.path: read(study, study_files.load_for) for study in there}
+
+def read(experiment: Experiment) -> Collection:
+    """Read the file of every cell and of every possible study of an experiment, each checked by itself."""
+    records, studies, refused, missing = {}, {}, {}, []
+    requested = {study.path for study in requested_studies(experiment)}
+    for subjects, usable in ((experiment.cells(), records), (possible_studies(experiment), studies)):
+        for subject in subjects:
+            try:
+                usable[subject.path] = _usable(subject, experiment)
+            except FileNotFoundError:
+                if usable is records or subject.path in requested:
+                    missing.append(subject.path)
+            except RecordError as error:
+                refused[subject.path] = str(error)
+            except OSError as error:
+                refused[subject.path] = error.strerror
+    return Collection(records, studies, refused, missing)
+
+
+def collect(experiment: Experiment) -> Collection:
+    """A collection with a record for every cell and for every study asked for, all of which can be used together.
+
+    Raises CollectError naming each file that is missing or refused, or what keeps them out of one table.
+    """
+    collection = read(experiment)
+    paths = [subject.path for subject in (*experiment.cells(), *possible_studies(experiment))]
+    why = {**dict.fromkeys(collection.missing, "No such file or directory"), **collection.refused}
+    problems = [f"{path}: {why[path]}" for path in paths if path in why]
     problems += _second_records(experiment)
     if not problems:
-        problems += _outdated_by_a_search(records, found)
+        problems += _outdated_by_a_search(collection)
         if experiment.mixed_provenance == "refuse":
-            problems += comparability.disagreements(records)
-            problems += _of_something_else(records, found)
+            problems += comparability.disagreements(list(collection.records.values()))
+            problems += _studies_of_something_else(collection)
     if problems:
         raise CollectError(problems)
-    return records, found
+    return collection
 
 
-def provenance_of(experiment: Experiment, records: Sequence[Document]) -> dict[str, Any]:
-    """Where and how the records of an experiment were measured; at least one."""
+def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:
+    """Where and how the records of an experiment were measured, for provenance.json; at least one record."""
     return {
         "machine": experiment.machine,
         "device": experiment.device,
-        "measured_from": min(record["started_at"] for record in records),
-        "measured_to": max(record["ended_at"] for record in records),
-        "measurement": experiment.measurement,
+        "measured_from": min(record.started_at for record in records),
+        "measured_to": max(record.ended_at for record in records),
+        "measurement": vars(experiment.measurement),
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": list(experiment.models),
         "facts": comparability.all_facts(records),
     }
 
 
+def _usable(subject: Subject, experiment: Experiment) -> AnyRecord:
+    """The record of a cell or study. Raises RecordError, also for one of another device, and OSError."""
+    record = load_for(subject, Path(subject.path))
+    name = record.device["name"]
+    if not hardware.is_called(name, experiment.device_name):
+        raise RecordError(
+            f"measured on {name}; machines.{experiment.machine}.device_name asks for {experiment.device_name!r}"
+        )
+    return record
+
+
 def _second_records(experiment: Experiment) -> Iterator[str]:
-    """Files beside the records that hold another record of the same cell, as copying can leave them."""
+    """Files that hold another record of the same cell beside its own, as copying can leave them."""
     paths = {cell.path for cell in experiment.cells()}
     for folder in dict.fromkeys(Path(path).parent for path in paths):
         for path in sorted(folder.glob("batch-*.json")):
@@ -95,24 +122,24 @@ def _second_records(experiment: Experiment) -> Iterator[str]:
                     yield f"two records of one cell: {both}; keep one of them"
 
 
-def _outdated_by_a_search(records: Sequence[Document], found: Mapping[str, Document]) -> Iterator[str]:
-    """Cells that were not measured because of a search that says so no longer."""
-    for record in records:
-        if record["outcome"] != "oom" or record["reason"]["phase"] != "max-batch":
+def _outdated_by_a_search(collection: Collection) -> Iterator[str]:
+    """Cells that were not measured because of a search that now says that they fit."""
+    for path, record in collection.records.items():
+        if record.outcome != "oom" or record.reason.phase != "max-batch":
             continue
-        cell = Cell(**record["cell"])
-        search = found.get(ColumnStudy.of("max-batch", cell).path)
-        if search and study_files.decisive(search, cell.batch_size) is None:
-            yield f"{cell.path}: was not measured for a search that says now that {cell.batch_size} rows fit"
+        search = collection.studies.get(ColumnStudy.of("max-batch", record.cell).path)
+        if search and not (search.outcome == "ok" and failing_try(search.results, record.cell.batch_size)):
+            yield f"{path}: was not measured because of a search that now says that {record.cell.batch_size} rows fit"
 
 
-def _of_something_else(records: Sequence[Document], found: Mapping[str, Document]) -> Iterator[str]:
-    """Studies that were done on other hardware or software than the cells that they speak of."""
-    known, told = {path: comparability.decisive(study) for path, study in found.items()}, set()
-    for record in records if found else ():
-        theirs = comparability.decisive(record)
-        for path in about(Cell(**record["cell"])).values():
-            if path in known and path not in told:
-                for name, (study, cell) in comparability.disagreeing(known[path], theirs).items():
-                    told.add(path)
-                    yield f"{path}: {name} was {study}, for {Cell(**record['cell']).path} it was {cell}"
+def _studies_of_something_else(collection: Collection) -> Iterator[str]:
+    """Studies that were done on other hardware or software than the cells that they say something about."""
+    of_studies = {path: comparability.facts_that_must_agree(study) for path, study in collection.studies.items()}
+    named = set()
+    for cell_path, record in collection.records.items() if of_studies else ():
+        of_cell = comparability.facts_that_must_agree(record)
+        for path in study_paths(record.cell).values():
+            if path in of_studies and path not in named:
+                for name, (study, cell) in comparability.disagreeing(of_studies[path], of_cell).items():
+                    named.add(path)
+                    yield f"{path}: {name} was {study}, for {cell_path} it was {cell}"

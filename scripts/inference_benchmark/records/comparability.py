@@ -1,4 +1,4 @@
-"""Which facts must agree for cells to stand in one table, and what to say or do where they do not."""
+"""Which facts must agree for cells to share a table, and what follows where they do not agree."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from inference_benchmark.experiment.cells import Cell, workload_name
+from inference_benchmark.records.record import AnyRecord, Record
 
-#: Facts of a record: (name, keys from the top).
+#: Facts of a record, each with the part of the record that has it and its key there.
 _FACTS = {
     "device": ("device", "name"),
     "driver": ("device", "driver"),
@@ -25,7 +25,7 @@ _FACTS = {
     "transformers": ("software", "transformers"),
     "accelerate": ("software", "accelerate"),
     "bitsandbytes": ("software", "bitsandbytes"),
-    "ctranslate2": ("model", "ctranslate2"),  # of those cells that used it
+    "ctranslate2": ("model", "ctranslate2"),  # of the cells that used it
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),
@@ -38,8 +38,8 @@ _FACTS = {
     "uncommitted changes": ("git", "dirty"),
 }
 
-#: Those that need not agree. Nodes of a cluster are alike under many names; kernel, Python and numpy have no
-#: part in a timed call worth the name; memory decides whether a cell fits, which its record explains; attention
+#: Facts that need not agree. Nodes of a cluster are alike under many names; kernel, Python and numpy have no
+#: measurable part in a timed call; memory decides whether a cell fits, which its record explains; attention
 #: belongs to the model; a change of how cells are measured raises MEASURE_VERSION, whatever the commit.
 _FREE = {
     "host", "system", "container", "host memory (bytes)", "memory limit", "attention", "python", "numpy",
@@ -47,53 +47,58 @@ _FREE = {
 }  # fmt: skip
 
 _ENVIRONMENT = "environment "
-#: How many cells are named beside a disagreement.
+#: How many cells are named with a disagreement.
 _NAMED = 3
 
 
-def facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Every fact that some record may know, with its value in each: what figures were measured on and with.
+def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
+    """Every fact that some record may know, with its value in each record: what it was measured on and with.
 
     None where a record does not know it.
     """
-    found = {name: [(record[part] or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()}
-    for name in dict.fromkeys(name for record in records for name in record["environment"]):
-        found[f"{_ENVIRONMENT}{name}"] = [record["environment"].get(name) for record in records]
+    by_name = {
+        name: [(getattr(record, part) or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()
+    }
+    for name in dict.fromkeys(name for record in records for name in record.environment):
+        by_name[f"{_ENVIRONMENT}{name}"] = [record.environment.get(name) for record in records]
     return {
-        name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in found.items()
+        name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in by_name.items()
     }
 
 
-def all_facts(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """Every value that each fact takes in the records; more than one where they disagree."""
-    known = {name: [v for v in dict.fromkeys(values) if v is not None] for name, values in facts(records).items()}
-    return {name: values for name, values in known.items() if values}
+def all_facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
+    """Every value that each fact takes in the records; several where they disagree."""
+    distinct = {name: [v for v in dict.fromkeys(values) if v is not None] for name, values in facts(records).items()}
+    return {name: values for name, values in distinct.items() if values}
 
 
-def decisive(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The facts of one record or study that must agree, as far as it knows them."""
-    return {name: values[0] for name, values in facts([document]).items() if _decides(name, values[0])}
+def facts_that_must_agree(record: AnyRecord) -> dict[str, Any]:
+    """The facts of one record that must agree with those of others, as far as it knows them."""
+    return {name: values[0] for name, values in facts([record]).items() if _must_agree(name, values[0])}
 
 
-def disagreements(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One line per table and fact that must agree and does not: its values, and the cells that are in the minority."""
+def disagreements(records: Sequence[Record]) -> list[str]:
+    """One line per table and fact that must agree and does not: its values, and the cells in the minority."""
     lines = []
     for (model, workload), indices in _tables(records).items():
         for name, values in _differing([records[i] for i in indices]).items():
             common, *others = Counter(values.values()).most_common()
-            told = [f"{_show(common[0])} in {common[1]} cells"]
+            parts = [f"{_show(common[0])} in {common[1]} cells"]
             for value, count in others:
-                paths = [Cell(**records[indices[i]]["cell"]).path for i, v in values.items() if v == value]
+                paths = [records[indices[i]].cell.path for i, v in values.items() if v == value]
                 more = f" and {count - _NAMED} more" if count > _NAMED else ""
-                told.append(f"{_show(value)} in {', '.join(islice(paths, _NAMED))}{more}")
-            lines.append(f"{model} {workload}: {name} differs: {'; '.join(told)}")
+                parts.append(f"{_show(value)} in {', '.join(islice(paths, _NAMED))}{more}")
+            lines.append(f"{model} {workload}: {name} differs: {'; '.join(parts)}")
     if lines:
         lines.append("measure these cells again, or set mixed_provenance: split to give them columns of their own")
     return lines
 
 
 def disagreeing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The decisive facts that two do not agree in, such as a study and a cell that it is to say something about."""
+    """The facts in which two records, such as a study and a cell it says something about, do not agree.
+
+    ours, theirs: their facts_that_must_agree.
+    """
     return {
         name: (ours.get(name, "not set"), theirs.get(name, "not set"))
         for name in (() if ours == theirs else sorted(shared(ours, theirs)))
@@ -102,11 +107,11 @@ def disagreeing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str,
 
 
 def shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
-    """The facts that two can differ in: those that both know, and variables of the environment that one of them set."""
+    """The facts in which two can differ: those that both know, and environment variables that one of them set."""
     return ours.keys() & theirs.keys() | {n for n in ours.keys() | theirs.keys() if n.startswith(_ENVIRONMENT)}
 
 
-def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
+def variants(records: Sequence[Record]) -> list[str]:
     """For each record what sets it apart within its table (``torch 2.12.0, driver 570``); "" where all agree."""
     names = [""] * len(records)
     for indices in _tables(records).values():
@@ -117,29 +122,28 @@ def variants(records: Sequence[Mapping[str, Any]]) -> list[str]:
     return names
 
 
-def _tables(records: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[int]]:
+def _tables(records: Sequence[Record]) -> dict[tuple[str, str], list[int]]:
     """Which records make one table: their indices by model and workload."""
     tables: dict[tuple[str, str], list[int]] = {}
     for index, record in enumerate(records):
-        key = record["cell"]["model"]["name"], workload_name(record["cell"]["workload"])
-        tables.setdefault(key, []).append(index)
+        tables.setdefault((record.cell.model["name"], record.cell.workload.name), []).append(index)
     return tables
 
 
-def _differing(records: Sequence[Mapping[str, Any]]) -> dict[str, dict[int, Any]]:
-    """The facts that must agree and do not: for each, its value by the record's place."""
-    found = {}
+def _differing(records: Sequence[Record]) -> dict[str, dict[int, Any]]:
+    """The facts that must agree and do not: for each, its value by the record's position."""
+    differing = {}
     for name, values in facts(records).items():
         if name.startswith(_ENVIRONMENT):  # a variable that one record has and another has not makes them differ
             values = ["not set" if value is None else value for value in values]
-        known = {index: value for index, value in enumerate(values) if _decides(name, value)}
-        if len(set(known.values())) > 1:
-            found[name] = known
-    return found
+        by_position = {index: value for index, value in enumerate(values) if _must_agree(name, value)}
+        if len(set(by_position.values())) > 1:
+            differing[name] = by_position
+    return differing
 
 
-def _decides(name: str, value: Any) -> bool:
-    """Whether a fact must agree. What a cell that did not get far enough could not find out need not."""
+def _must_agree(name: str, value: Any) -> bool:
+    """Whether a fact must agree. What a cell did not get far enough to find out need not."""
     return name not in _FREE and (value is not None or _FACTS.get(name, ("model",))[0] != "model")
 
 

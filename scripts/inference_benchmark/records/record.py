@@ -1,92 +1,326 @@
-"""The record of one cell: raw samples, evidence, provenance, and a verdict on them. Never a derived figure."""
+"""Records: what a finished cell or study leaves behind. Raw samples, evidence and provenance; never a derived figure.
+
+The format of the files is record.schema.yaml and study.schema.yaml, from which docs/record.md is made.
+"""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Self
 
 from inference_benchmark import files
-from inference_benchmark.experiment.cells import Cell, difference
+from inference_benchmark.analysis.ceilings import Ceilings
+from inference_benchmark.analysis.metrics import MeasuredCell
+from inference_benchmark.analysis.roofline import Shapes
+from inference_benchmark.experiment.cells import Cell, CellError, as_document, difference
+from inference_benchmark.experiment.studies import Study, Subject, study_from_document
 
-SCHEMA_VERSION = 3
+OUTCOMES = ("ok", "oom", "unsupported")
 
 
 class RecordError(ValueError):
-    """A file that is no usable record of the cell asked for; the message says why, without the path."""
+    """A document that is no usable record of a cell or study; the message says why, without the path."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """A warning about a figure. name: the rule, as docs/method.md explains it. message: the evidence."""
+
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why there is no result.
+
+    phase: what the worker was doing. exception_type: the class of the exception or the name of the signal.
+    limit: name and bytes of the memory limit that held. evidence: counters of the kernel, or the search that decided.
+    """
+
+    phase: str
+    exception_type: str | None
+    message: str
+    limit: Mapping[str, Any] | None
+    evidence: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one measuring process left: seconds of every call, memory in bytes, energy, and the conditions meanwhile.
+
+    Raises RecordError where a sample is no finite number of seconds above 0.
+    """
+
+    load_s: float | None
+    warmup_s: tuple[float, ...]
+    samples_s: tuple[float, ...]
+    first_token_s: tuple[float, ...]
+    tokens_sha256: tuple[str, ...]
+    memory: Mapping[str, int]
+    energy: Mapping[str, Any] | None
+    conditions: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        for name in ("warmup_s", "samples_s", "first_token_s"):
+            if not all(math.isfinite(seconds) and seconds > 0 for seconds in getattr(self, name)):
+                raise RecordError(f"{name} holds a value that is no finite number of seconds above 0")
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
+
+
+@dataclass(frozen=True)
+class Stability:
+    """Whether the samples of a cell repeat well enough to rely on their mean; see analysis/stability."""
+
+    stable: bool
+    reasons: tuple[Note, ...]
+    outliers: int | None
+    drift: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Finished:
+    """What records of cells and of studies have in common.
+
+    model: what really ran. software, device, host, environment, git: where and with what. started_at, ended_at: ISO
+    8601, UTC. attempts: earlier ones that failed and left no record; None where there were none.
+    """
+
+    SCHEMA_VERSION: ClassVar[int]
+    SCHEMA: ClassVar[Path]
+    #: The key of what was measured.
+    SUBJECT: ClassVar[str]
+
+    outcome: str
+    reason: Reason | None
+    flags: tuple[Note, ...]
+    model: Mapping[str, Any]
+    software: Mapping[str, Any]
+    device: Mapping[str, Any]
+    host: Mapping[str, Any]
+    environment: Mapping[str, str]
+    git: Mapping[str, Any] | None
+    started_at: str
+    ended_at: str
+    attempts: tuple[Mapping[str, Any], ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.outcome not in OUTCOMES:
+            raise RecordError(f"outcome is {self.outcome!r}; allowed: {', '.join(OUTCOMES)}")
+        if (self.outcome == "ok") != (self.reason is None):
+            raise RecordError(f"outcome {self.outcome} contradicts reason {self.reason and asdict(self.reason)!r}")
+
+    @property
+    def flag_names(self) -> list[str]:
+        return [flag.name for flag in self.flags]
+
+    def to_document(self) -> dict[str, Any]:
+        """The record as JSON has it."""
+        document = {"schema_version": self.SCHEMA_VERSION, **asdict(self)}
+        if self.attempts is None:
+            del document["attempts"]
+        return document
+
+    @classmethod
+    def from_document(cls, document: Any) -> Self:
+        """The inverse of to_document. Raises RecordError where a document breaks the format or contradicts itself."""
+        _check_format(cls, document)
+        values = {name: value for name, value in document.items() if name != "schema_version"}
+        try:
+            return cls(**values | cls._parts(values))
+        except (CellError, TypeError) as error:
+            raise RecordError(str(error)) from None
+
+    @classmethod
+    def _parts(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The typed parts of a checked document."""
+        parts: dict[str, Any] = {"flags": tuple(Note(**flag) for flag in values["flags"])}
+        if values["reason"] is not None:
+            parts["reason"] = Reason(**values["reason"])
+        if "attempts" in values:
+            parts["attempts"] = tuple(values["attempts"])
+        return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(_Finished):
+    """The record of one cell. Raises RecordError where a measured cell lacks what makes it one."""
+
+    SCHEMA_VERSION = 3
+    SCHEMA = Path(__file__).with_name("record.schema.yaml")
+    SUBJECT = "cell"
+
+    cell: Cell
+    runs: tuple[Run, ...]
+    stability: Stability | None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.runs and (self.reason is None or self.reason.phase != "max-batch"):
+            raise RecordError(f"outcome {self.outcome} without a run")
+        if self.outcome != "ok":
+            return
+        if self.stability is None:
+            raise RecordError("outcome ok without a verdict on its stability")
+        if len(self.runs) != self.cell.measurement.processes:
+            raise RecordError(f"outcome ok with {len(self.runs)} runs, not one per process")
+        for name in ("samples_s", "first_token_s") if self.cell.workload.new_tokens > 1 else ("samples_s",):
+            for run in self.runs:
+                if len(getattr(run, name)) < self.cell.measurement.min_cycles:
+                    raise RecordError(f"outcome ok with {len(getattr(run, name))} of {name}, fewer than min_cycles")
+
+    @property
+    def subject(self) -> Cell:
+        return self.cell
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """All warnings about its figures."""
+        return (*(self.stability.reasons if self.stability else ()), *self.flags)
+
+    @property
+    def memory_bytes(self) -> list[tuple[int, int | None]]:
+        """(peak, what there is) of each process: reserved of the device, or resident of the host or its cgroup."""
+        pairs = []
+        for memory in (run.memory for run in self.runs):
+            if "peak_reserved_bytes" in memory:
+                pairs.append((memory["peak_reserved_bytes"], memory["device_total_bytes"]))
+            elif "peak_rss_bytes" in memory:
+                limit = self.host.get("memory_limit") or {"bytes": self.host.get("memory_bytes")}
+                pairs.append((memory["peak_rss_bytes"], limit["bytes"]))
+        return pairs
+
+    def measured(self, ceilings: Ceilings | None = None) -> MeasuredCell:
+        """What the figures follow from; only for the outcome ok. ceilings: of the machine, for its limits."""
+        energies = [run.energy for run in self.runs]
+        shapes = self.model.get("shapes")
+        return MeasuredCell(
+            batch_size=self.cell.batch_size,
+            prompt_tokens=self.cell.workload.prompt_tokens,
+            new_tokens=self.cell.workload.new_tokens,
+            whole_s=[run.samples_s for run in self.runs],
+            first_token_s=[run.first_token_s for run in self.runs],
+            energy_j=None if None in energies else [(each["joules"], each["resolution_j"]) for each in energies],
+            memory_bytes=self.memory_bytes,
+            shapes=shapes and Shapes.from_record(shapes),
+            ceilings=ceilings and ceilings.for_process(tf32=self.model.get("tf32", False)),
+        )
+
+    @classmethod
+    def _parts(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        parts = super()._parts(values)
+        parts["cell"] = Cell.from_document(values["cell"])
+        parts["runs"] = tuple(Run.from_document(run) for run in values["runs"])
+        if (verdict := values["stability"]) is not None:
+            parts["stability"] = Stability(**verdict | {"reasons": tuple(Note(**note) for note in verdict["reasons"])})
+        return parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRecord(_Finished):
+    """The record of one study.
+
+    results: as study.schema.yaml has them for each kind. limit: the memory limit of a search.
+    Raises RecordError where it contradicts itself.
+    """
+
+    SCHEMA_VERSION = 1
+    SCHEMA = Path(__file__).with_name("study.schema.yaml")
+    SUBJECT = "study"
+
+    study: Study
+    results: tuple[Mapping[str, Any], ...]
+    limit: Mapping[str, Any] | None
+    conditions: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.outcome == "ok" and not self.results:
+            raise RecordError("outcome ok without results")
+
+    @property
+    def subject(self) -> Study:
+        return self.study
+
+    @classmethod
+    def _parts(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        parts = super()._parts(values)
+        return parts | {"study": study_from_document(values["study"]), "results": tuple(values["results"])}
+
+
+AnyRecord = Record | StudyRecord
+
+
+def load(path: Path) -> Record:
+    """The record of a cell at path. Raises RecordError, and OSError where the file cannot be read."""
+    return Record.from_document(_read(path))
+
+
+def load_any(path: Path) -> AnyRecord:
+    """The record at path, of a cell or of a study. Raises RecordError, and OSError where the file cannot be read."""
+    document = _read(path)
+    return (StudyRecord if isinstance(document, dict) and "study" in document else Record).from_document(document)
+
+
+def load_for(subject: Subject, path: Path) -> AnyRecord:
+    """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError."""
+    cls = Record if isinstance(subject, Cell) else StudyRecord
+    document = _read(path)
+    _check_format(cls, document)
+    # Compared as JSON first: what was measured under other settings may not even have those of today.
+    wanted = as_document(subject)
+    if document[cls.SUBJECT] != wanted:
+        raise RecordError(f"measured under another configuration: {difference(wanted, document[cls.SUBJECT])}")
+    return cls.from_document(document)
+
+
+def write(record: AnyRecord, path: Path) -> None:
+    """Write a record whole or not at all; an earlier one there is kept beside it.
+
+    Raises RecordError where it breaks the format, and OSError with nothing left behind but what was there.
+    """
+    document = record.to_document()
+    _check_format(type(record), document)
+    files.write_json(document, path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return files.read_json(path)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
 
 
 @cache
-def _validator():
+def _validator(cls: type[_Finished], kind: str | None):
     import fastjsonschema
     import yaml
 
-    schema = yaml.load(Path(__file__).with_name("record.schema.yaml").read_text(), yaml.CSafeLoader)
+    schema = yaml.load(cls.SCHEMA.read_text(), yaml.CSafeLoader)
+    if kind:
+        schema["properties"]["results"]["items"] = {"$ref": f"#/$defs/{kind}"}
     return fastjsonschema.compile(schema)
 
 
-def check(record: Any) -> None:
-    """Raises RecordError where a record breaks the schema or contradicts itself."""
+def _check_format(cls: type[_Finished], document: Any) -> None:
+    """Raises RecordError where a document breaks the schema of its class."""
     import fastjsonschema
 
-    version = record.get("schema_version") if isinstance(record, dict) else None
-    if version != SCHEMA_VERSION:
-        raise RecordError(f"schema_version is {version!r}; this program reads version {SCHEMA_VERSION}")
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != cls.SCHEMA_VERSION:
+        raise RecordError(f"schema_version is {version!r}; this program reads version {cls.SCHEMA_VERSION}")
+    subject = document.get(cls.SUBJECT)
     try:
-        _validator()(record)
+        kind = study_from_document(subject).kind if cls is StudyRecord and isinstance(subject, dict) else None
+        _validator(cls, kind)(document)
     except fastjsonschema.JsonSchemaException as error:
         raise RecordError(error.message.removeprefix("data.")) from None
-    outcome, runs, cell = record["outcome"], record["runs"], record["cell"]
-    for name in ("warmup_s", "samples_s", "first_token_s"):
-        if not all(math.isfinite(seconds) for run in runs for seconds in run[name]):
-            raise RecordError(f"{name} holds a value that is no finite number of seconds")
-    if (outcome == "ok") != (record["reason"] is None):
-        raise RecordError(f"outcome {outcome} contradicts reason {record['reason']!r}")
-    if not runs and (record["reason"] or {}).get("phase") != "max-batch":
-        raise RecordError(f"outcome {outcome} without a run")
-    if outcome == "ok":
-        _check_complete(record["stability"], runs, cell)
-
-
-def _check_complete(stability: Any, runs: list[dict[str, Any]], cell: Mapping[str, Any]) -> None:
-    """Raises RecordError where a measured cell lacks what makes it one."""
-    wanted = cell["measurement"]
-    if stability is None:
-        raise RecordError("outcome ok without a verdict on its stability")
-    if len(runs) != wanted["processes"]:
-        raise RecordError(f"outcome ok with {len(runs)} runs, not one per process")
-    for name in ("samples_s", "first_token_s") if cell["workload"]["new_tokens"] > 1 else ("samples_s",):
-        for run in runs:
-            if len(run[name]) < wanted["min_cycles"]:
-                raise RecordError(f"outcome ok with {len(run[name])} of {name}, fewer than min_cycles")
-
-
-def load(path: Path) -> dict[str, Any]:
-    """A checked record. Raises RecordError, and OSError where the file cannot be read."""
-    try:
-        record = files.read_json(path)
-    except ValueError as error:
+    except CellError as error:
         raise RecordError(str(error)) from None
-    check(record)
-    return record
-
-
-def load_for(cell: Cell, path: Path) -> dict[str, Any]:
-    """The record at path if it is one of exactly this cell. Raises RecordError, OSError."""
-    record = load(path)
-    if record["cell"] != vars(cell):
-        wanted = json.loads(cell.to_json())
-        raise RecordError(f"measured under another configuration: {difference(wanted, record['cell'])}")
-    return record
-
-
-def write(record: Mapping[str, Any], path: Path) -> None:
-    """Write a checked record whole or not at all; an earlier record there is kept beside it.
-
-    Raises RecordError, and OSError with nothing left behind but what was there.
-    """
-    check(record)
-    files.write_json(record, path)

@@ -1,23 +1,21 @@
-"""Records and studies -> one tidy table, one row per cell."""
+"""Records and studies -> one tidy table, one row per cell: summary.csv."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis import metrics, statistics
-from inference_benchmark.analysis.ceilings import Machine
-from inference_benchmark.analysis.max_batch import edge
+from inference_benchmark.analysis.ceilings import Ceilings
+from inference_benchmark.analysis.figures import FIGURES
+from inference_benchmark.analysis.max_batch import batch_limit
+from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.cli import printable
-from inference_benchmark.experiment.cells import Cell, workload_name
-from inference_benchmark.experiment.studies import about
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import comparability
-
-Document = Mapping[str, Any]
-
-#: Figures of a measured cell; each also has columns for the ends of its 95 % interval (see interval_columns).
-FIGURES = metrics.Figures._fields
+from inference_benchmark.records.record import Record, StudyRecord
 
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
@@ -27,15 +25,14 @@ ANSWERS = (
     "logits_error_mean", "logits_error_max", "kl_mean_nats", "kl_max_nats",
 )  # fmt: skip
 
-#: Columns of summary.csv, in order; units stand in the names.
+#: Columns of summary.csv, in order; units are in the names.
 COLUMNS = (
     "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size",
     "variant", "outcome", "reason_phase", "reason",
-    *(column for name in FIGURES for column in (name, *metrics.interval_columns(name))),
-    "ms_per_token", "processes", "cycles", "latency_median_s", "latency_sd_s", "latency_p95_s", "latency_min_s",
-    "latency_max_s", "outliers", "drift", "stable", "unstable_because", "flags", "notes",
-    "energy_per_token_j", "energy_per_token_resolution_j",
-    *(f"{phase}_{what}" for phase in PHASES for what in ("floor_s", "limit_share", "bound_by")),
+    *(column for figure in FIGURES for column in figure.columns),
+    "processes", "cycles", "latency_median_s", "latency_sd_s", "latency_p95_s", "latency_min_s", "latency_max_s",
+    "outliers", "drift", "stable", "unstable_because", "flags", "notes",
+    *(f"{phase}_{what}" for phase in PHASES for what in ("floor_s", "bound_by")),
     "limit_flags",
     "max_batch_fits", "max_batch_fails",
     *ANSWERS,
@@ -45,7 +42,7 @@ COLUMNS = (
     "parameters", "weights_bytes", "started_at", "ended_at", "record",
 )  # fmt: skip
 
-#: Columns that hold names and words.
+#: Columns that hold text.
 TEXTS = (
     "machine", "device", "model", "workload", "engine", "precision", "variant", "outcome", "reason_phase", "reason",
     "unstable_because", "flags", "notes", "started_at", "ended_at", "record",
@@ -58,71 +55,58 @@ P95_SAMPLES = 20
 
 
 class Studies(NamedTuple):
-    """Studies by path, their facts that a cell must agree with, and what the ceilings among them say."""
+    """Study records by path, the facts in which a cell must agree with them, and the ceilings among them."""
 
-    documents: Mapping[str, Document]
-    decisive: Mapping[str, Mapping[str, Any]]
-    machines: Mapping[str, Machine]
+    records: Mapping[str, StudyRecord]
+    facts: Mapping[str, Mapping[str, Any]]
+    ceilings: Mapping[str, Ceilings]
 
     @classmethod
-    def of(cls, found: Mapping[str, Document]) -> Studies:
+    def of(cls, records: Mapping[str, StudyRecord]) -> Self:
         return cls(
-            found,
-            {path: comparability.decisive(study) for path, study in found.items()},
-            {path: Machine.of(study) for path, study in found.items() if study["study"]["kind"] == "ceilings"},
+            records,
+            {path: comparability.facts_that_must_agree(record) for path, record in records.items()},
+            {
+                path: Ceilings.of(record.results, record.flag_names)
+                for path, record in records.items()
+                if record.study.kind == "ceilings"
+            },
         )
 
 
 NO_STUDIES = Studies.of({})
 
 
-def row(record: Document, variant: str = "", studies: Studies = NO_STUDIES) -> dict[str, Any]:
-    """One record as a row of summary.csv, its figures worked out from the samples and from the studies found."""
-    cell, runs = Cell(**record["cell"]), record["runs"]
-    told = _told(cell, record, studies) if studies.documents else {}
-    reason, stability = record["reason"] or {}, record["stability"] or {}
-    notes = [*stability.get("reasons", []), *record["flags"]]
-    last = runs[-1] if runs else {"load_s": None, "warmup_s": [], "memory": {}}
+def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dict[str, Any]:
+    """One record as a row of summary.csv: its figures follow from the samples and from the studies about it."""
+    about = _studies_about(record, studies)
+    last = record.runs[-1] if record.runs else None
     values = {
-        **_identity(cell),
+        **_identity(record.cell),
         "variant": variant,
-        "outcome": record["outcome"],
-        "reason_phase": reason.get("phase"),
-        "reason": reason.get("message"),
-        "outliers": stability.get("outliers"),
-        "drift": stability.get("drift"),
-        "stable": stability.get("stable"),
-        "unstable_because": ", ".join(note["name"] for note in stability.get("reasons", [])),
-        "flags": ", ".join(note["name"] for note in record["flags"]),
-        "notes": "; ".join(note["message"] for note in notes),
-        "load_s": last["load_s"],
-        "first_call_s": last["warmup_s"][0] if last["warmup_s"] else None,
-        "compile_s": record["model"].get("compilation", {}).get("seconds"),
-        "memory_share": metrics.memory_share(record),
-        "started_at": record["started_at"],
-        "ended_at": record["ended_at"],
+        "outcome": record.outcome,
+        "reason_phase": record.reason and record.reason.phase,
+        "reason": record.reason and record.reason.message,
+        "flags": ", ".join(record.flag_names),
+        "notes": "; ".join(note.message for note in record.notes),
+        "load_s": last and last.load_s,
+        "first_call_s": last.warmup_s[0] if last and last.warmup_s else None,
+        "compile_s": record.model.get("compilation", {}).get("seconds"),
+        "memory_share": metrics.memory_share(record.memory_bytes),
+        "parameters": record.model.get("parameters"),
+        "weights_bytes": record.model.get("weights_bytes"),
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
     }
-    for name in (name for name in COLUMNS if name in last["memory"]):
-        values[name] = max(run["memory"].get(name, 0) for run in runs)
-    values |= {name: record["model"].get(name) for name in ("parameters", "weights_bytes")}
-    values |= _edge(told.get("max-batch")) | _answers(told.get("divergence"))
-    if record["outcome"] != "ok":
-        return values
-    figures = metrics.figures(record)
-    values |= _figures(record, figures)
-    if "ceilings" not in told:
-        return values
-    return _with_limits(values, record, figures, studies.machines[about(cell)["ceilings"]])
-
-
-def _told(cell: Cell, record: Document, studies: Studies) -> dict[str, Document]:
-    """The studies that say something about a cell, by kind."""
-    theirs = comparability.decisive(record)
-    return {
-        kind: studies.documents[path]
-        for kind, path in about(cell).items()
-        if path in studies.documents and not comparability.disagreeing(studies.decisive[path], theirs)
-    }
+    for name in last.memory if last else ():
+        values[name] = max(run.memory.get(name, 0) for run in record.runs)
+    values |= _stability(record) | _largest_batch(about.get("max-batch")) | _answers(about.get("divergence"))
+    if record.outcome == "ok":
+        ceilings = studies.ceilings[about["ceilings"].study.path] if "ceilings" in about else None
+        cell = record.measured(ceilings)
+        values |= _figures(cell) | _samples(record)
+        values |= _limits(cell, values)
+    return values
 
 
 def blank_row(cell: Cell, outcome: str, reason: str) -> dict[str, Any]:
@@ -130,23 +114,49 @@ def blank_row(cell: Cell, outcome: str, reason: str) -> dict[str, Any]:
     return {**_identity(cell), "outcome": outcome, "reason": reason}
 
 
-def _harmless(values: dict[str, Any]) -> dict[str, Any]:
-    """A row whose texts, which come from files of whoever can write there, are only texts: to a terminal, to what
-    draws charts, and to a spreadsheet, which takes a text that begins so for a formula."""
-    for name in TEXTS:
-        if text := values.get(name):
-            values[name] = f"'{printable(text)}" if text[0] in "=+-@" else printable(text)
-    return values
+def summarise(records: Sequence[Record], studies: Mapping[str, StudyRecord] | None = None):
+    """A pandas DataFrame with COLUMNS, whole numbers kept whole. studies: by path."""
+    import pandas
+
+    known = Studies.of(studies or {})
+    variants = comparability.variants(records)
+    rows = [_printable(row(record, variant, known)) for record, variant in zip(records, variants, strict=True)]
+    return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
+
+
+def to_csv(summary) -> str:
+    """A summary as CSV. A text that a spreadsheet would take for a formula begins with an apostrophe."""
+    texts = summary[[name for name in TEXTS if name in summary]]
+    return summary.assign(**texts.map(_no_formula, na_action="ignore")).to_csv(index=False)
+
+
+def read_summary(path: Path):
+    """summary.csv as a DataFrame; names stay text whatever they look like, and only empty fields are missing."""
+    import pandas
+
+    return pandas.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
+
+
+def _studies_about(record: Record, studies: Studies) -> dict[str, StudyRecord]:
+    """The studies that say something about a cell, by kind."""
+    if not studies.records:
+        return {}
+    facts = comparability.facts_that_must_agree(record)
+    return {
+        kind: studies.records[path]
+        for kind, path in study_paths(record.cell).items()
+        if path in studies.records and not comparability.disagreeing(studies.facts[path], facts)
+    }
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
-    """What a row knows before anything is measured."""
+    """The columns that are known before anything is measured."""
     return {
         "machine": cell.machine,
         "device": cell.device,
         "model": cell.model["name"],
-        "workload": workload_name(cell.workload),
-        **cell.workload,
+        "workload": cell.workload.name,
+        **vars(cell.workload),
         "engine": cell.engine,
         "precision": cell.precision,
         "batch_size": cell.batch_size,
@@ -155,80 +165,84 @@ def _identity(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _figures(record: Document, found: metrics.Figures) -> dict[str, Any]:
-    samples = [seconds for run in record["runs"] for seconds in run["samples_s"]]
+def _figures(cell: MeasuredCell) -> dict[str, Any]:
+    """Every figure of the catalogue with the ends of its interval."""
     values: dict[str, Any] = {}
-    for name, figure in found._asdict().items():
-        if figure is not None:
-            values |= dict(zip((name, *metrics.interval_columns(name)), figure, strict=True))
-    energy, resolution = metrics.energy_per_token_j(record) or (None, None)
-    return values | {
-        "ms_per_token": metrics.ms_per_token(found.throughput_tok_per_s.value),
-        "processes": len(record["runs"]),
+    for figure in FIGURES:
+        if (estimate := figure.formula(cell)) is not None:
+            values |= dict(zip(figure.columns, estimate, strict=False))
+    return values
+
+
+def _samples(record: Record) -> dict[str, Any]:
+    """How many samples of the latency there are, and how they are distributed."""
+    samples = [seconds for run in record.runs for seconds in run.samples_s]
+    return {
+        "processes": len(record.runs),
         "cycles": len(samples),
         "latency_median_s": statistics.percentile(samples, 50),
         "latency_sd_s": statistics.standard_deviation(samples),
         "latency_p95_s": statistics.percentile(samples, 95) if len(samples) >= P95_SAMPLES else None,
         "latency_min_s": min(samples),
         "latency_max_s": max(samples),
-        "energy_per_token_j": energy,
-        "energy_per_token_resolution_j": resolution,
     }
 
 
-def _with_limits(
-    values: dict[str, Any], record: Document, figures: metrics.Figures, machine: Machine
-) -> dict[str, Any]:
-    """How far the cell is from what the machine can do; a cell that is faster still is flagged."""
-    machine = machine.for_process(tf32=record["model"].get("tf32", False))
-    values["limit_flags"] = machine.flags
-    limits = metrics.limits(record, figures, machine.typical, machine.fastest)
-    for phase, limit in limits.items():
-        values |= {
-            f"{phase}_floor_s": limit.floor_s,
-            f"{phase}_limit_share": limit.share,
-            f"{phase}_bound_by": limit.bound_by,
-        }
-    above = [f"{phase} at {limit.share:.1%} of its limit" for phase, limit in limits.items() if not limit.sure]
+def _stability(record: Record) -> dict[str, Any]:
+    if record.stability is None:
+        return {"unstable_because": ""}
+    return {
+        "outliers": record.stability.outliers,
+        "drift": record.stability.drift,
+        "stable": record.stability.stable,
+        "unstable_because": ", ".join(reason.name for reason in record.stability.reasons),
+    }
+
+
+def _limits(cell: MeasuredCell, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The limits behind the shares; a cell that is faster than its limit is flagged."""
+    if cell.ceilings is None:
+        return {}
+    limits: dict[str, Any] = {"limit_flags": cell.ceilings.flags}
+    for phase, limit in cell.limits.items():
+        limits |= {f"{phase}_floor_s": limit.floor_s, f"{phase}_bound_by": limit.bound_by}
+    above = [
+        f"{phase} at {limit.share.value:.1%} of its limit" for phase, limit in cell.limits.items() if not limit.sure
+    ]
     if above:
         message = f"{', '.join(above)}: its shapes or the ceilings are wrong"
-        values["flags"] = ", ".join(filter(None, [values["flags"], "above-limit"]))
-        values["notes"] = "; ".join(filter(None, [values["notes"], message]))
-    return values
+        limits["flags"] = ", ".join(filter(None, [values["flags"], "above-limit"]))
+        limits["notes"] = "; ".join(filter(None, [values["notes"], message]))
+    return limits
 
 
-def _edge(search: Document | None) -> dict[str, Any]:
-    if search is None or search["outcome"] != "ok":
+def _largest_batch(search: StudyRecord | None) -> dict[str, Any]:
+    if search is None or search.outcome != "ok":
         return {}
-    fits, fails = edge(search["results"])
+    fits, fails = batch_limit(search.results)
     return {"max_batch_fits": fits, "max_batch_fails": fails}
 
 
-def _answers(study: Document | None) -> dict[str, Any]:
+def _answers(study: StudyRecord | None) -> dict[str, Any]:
     """first_difference: the earliest of any row; None where no row has one."""
-    if study is None or study["outcome"] != "ok":
+    if study is None or study.outcome != "ok":
         return {}
-    found = study["results"][0]
+    result = study.results[0]
     return {
-        **{name: found[name] for name in ("token_agreement", "next_token_agreement")},
-        "first_difference": min((step for step in found["first_difference"] if step is not None), default=None),
-        **{f"logits_error_{name}": found["logits_error"][name] for name in ("mean", "max")},
-        **{f"kl_{name}_nats": found["kl_nats"][name] for name in ("mean", "max")},
+        **{name: result[name] for name in ("token_agreement", "next_token_agreement")},
+        "first_difference": min((step for step in result["first_difference"] if step is not None), default=None),
+        **{f"logits_error_{name}": result["logits_error"][name] for name in ("mean", "max")},
+        **{f"kl_{name}_nats": result["kl_nats"][name] for name in ("mean", "max")},
     }
 
 
-def summarise(records: Sequence[Document], found: Mapping[str, Document] | None = None):
-    """A pandas DataFrame with COLUMNS, whole numbers kept whole. found: the studies, by path."""
-    import pandas
-
-    studies = Studies.of(found or {})
-    named = zip(records, comparability.variants(records), strict=True)
-    rows = [_harmless(row(record, variant, studies)) for record, variant in named]
-    return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
+def _printable(values: dict[str, Any]) -> dict[str, Any]:
+    """A row whose texts, which come from records that anybody may have written, hold no control characters."""
+    for name in TEXTS:
+        if text := values.get(name):
+            values[name] = printable(text)
+    return values
 
 
-def read_summary(path: Path):
-    """summary.csv as a DataFrame; names stay text whatever they look like, only empty is missing."""
-    import pandas
-
-    return pandas.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
+def _no_formula(text: str) -> str:
+    return f"'{text}" if text[:1] in tuple("=+-@") else text

@@ -1,4 +1,4 @@
-"""What charts show: the figures of one model and workload as points of named series. Drawn by drawing.py."""
+"""What charts show: the figures of one model and workload as points of named series. drawing.py draws them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import Any, NamedTuple
 
 import pandas
 
-from inference_benchmark.analysis.metrics import interval_columns
+from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
 from inference_benchmark.compare.comparison import Comparison
-from inference_benchmark.experiment.outputs import FILE_CHARTS
-from inference_benchmark.render.baseline_columns import baseline_name, cells_of
-from inference_benchmark.render.columns import ENDINGS, column_names, column_of
-from inference_benchmark.render.tooltips import baseline_tip, peak_bytes, tip
+from inference_benchmark.render.baseline_columns import baseline_name, compared_cells
+from inference_benchmark.render.columns import ENDINGS, column_names, column_of, value_of
+from inference_benchmark.render.tooltips import baseline_tooltip, tooltip
 
 #: Lines of different engines; those of baselines.
 DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
@@ -21,34 +20,39 @@ BASELINE_DASH = (1, 3)
 
 
 class Chart(NamedTuple):
-    """name: in the names of files. heading: above it. figure: the column shown over the batch size; axis: its title."""
+    """A figure over the batch size or, where x is given, over another figure, with a point per batch size.
+
+    name: in the names of files. note: below the chart.
+    """
 
     name: str
     heading: str
-    figure: str
-    axis: str
+    y: Figure
+    x: Figure | None = None
+    note: str = ""
+
+    @property
+    def in_files(self) -> bool:
+        """Whether it has files for a README, which are drawn even where nothing was measured."""
+        return self.x is None and self.y.headline
 
 
-THROUGHPUT = Chart("throughput", "Throughput", "throughput_tok_per_s", "tokens/sec")
-LATENCY = Chart("latency", "Latency", "latency_s", "seconds per call")
-FRONTIER = Chart("frontier", "Throughput against time per token", "time_per_output_token_s", "sec per output token")
-MEMORY = Chart("memory", "Memory", "peak_gb", "peak memory (GB)")
-LIMIT = Chart("limit", "Part of the limit reached", "whole_limit_share", "% of limit")
-ENERGY = Chart("energy", "Energy", "energy_per_token_j", "joules per token")
-FIRST_TOKEN = Chart("first-token", "Prefill: time to first token", "first_token_s", "seconds")
-DECODE = Chart("decode", "Decode", "decode_tok_per_s", "tokens/sec")
-CHARTS = (THROUGHPUT, LATENCY, FRONTIER, MEMORY, LIMIT, ENERGY, FIRST_TOKEN, DECODE)
-#: Those that have a place in a README; they can be drawn whatever was found.
-FILES = tuple(chart for chart in CHARTS if chart.name in FILE_CHARTS)
-
-#: Outcomes that have a place in a chart.
-_SHOWN = {"ok", *ENDINGS}
-_WITH_INTERVAL = ("throughput_tok_per_s", "latency_s", "first_token_s", "decode_tok_per_s", "time_per_output_token_s")
+_OVER_BATCH_SIZE = [Chart(figure.key, figure.title, figure) for figure in FIGURES if figure.has_chart]
+FRONTIER = Chart(
+    "frontier",
+    "Throughput against time per output token",
+    y=BY_NAME["throughput_tok_per_s"],
+    x=BY_NAME["time_per_output_token_s"],
+    note="A point per batch size. Higher: more tokens for all rows together. Further left: faster for each row.",
+)
+CHARTS = (*_OVER_BATCH_SIZE[:2], FRONTIER, *_OVER_BATCH_SIZE[2:])
+#: The figures that are plotted.
+_PLOTTED = tuple(dict.fromkeys(figure for chart in CHARTS for figure in (chart.y, chart.x) if figure))
 
 
 @dataclass(frozen=True)
 class Series:
-    """A line of every chart of one model and workload, and its entry in a legend."""
+    """A line of every chart of one model and workload, and its entry in the legend. colour: its index in a palette."""
 
     name: str
     colour: int
@@ -57,26 +61,25 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ChartData:
     """What the charts of one model and workload show.
 
-    where: the model, workload and machine, for a person. points: a row per cell and series: series, batch_size,
-    outcome, every figure there is, and tip, what it says when it is pointed at. capacity_gb: of the memory that cells
-    are measured in, None if not known.
+    where: the model, workload and machine, for a person. points: for each cell and series its name, batch_size,
+    outcome, every plotted figure in its unit, and tooltip. reference_lines: (value, label) by the name of their figure.
     """
 
     where: str
     series: Sequence[Series]
     points: Sequence[Mapping[str, Any]]
-    capacity_gb: float | None
+    reference_lines: Mapping[str, tuple[float, str]]
 
-    def shows(self, chart: Chart) -> bool:
+    def has(self, chart: Chart) -> bool:
         """Whether there is anything to draw."""
-        return any(chart.figure in point for point in self.points)
+        return any(chart.y.name in point for point in self.points)
 
 
-def picture(rows: pandas.DataFrame, beside: Sequence[Comparison] = ()) -> Picture:
-    """The rows of one model and workload with the baselines beside them."""
+def chart_data(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -> ChartData:
+    """The rows of one model and workload, with baselines."""
     names = column_names(rows)
     engines = list(dict.fromkeys(engine for engine, _, _ in names))
     kinds = list(dict.fromkeys((precision, variant) for _, precision, variant in names))
@@ -84,53 +87,56 @@ def picture(rows: pandas.DataFrame, beside: Sequence[Comparison] = ()) -> Pictur
         name: Series(name, kinds.index((precision, variant)), DASHES[engines.index(engine) % len(DASHES)])
         for (engine, precision, variant), name in names.items()
     }
-    points = [_point(row, names[column_of(row)]) for row in rows.to_dict("records") if row["outcome"] in _SHOWN]
-    for comparison in beside:
-        found: dict[tuple[str, int], dict[str, Any]] = {}
-        for (_, precision, size), cell in cells_of(rows, comparison).items():
+    outcomes = {"ok", *ENDINGS}
+    points = [_point(row, names[column_of(row)]) for row in rows.to_dict("records") if row["outcome"] in outcomes]
+    for comparison in comparisons:
+        of_baseline: dict[tuple[str, int], dict[str, Any]] = {}
+        for (_, precision, size), cell in compared_cells(rows, comparison).items():
             name = baseline_name(comparison, cell)
             colour = next(kinds.index(kind) for kind in kinds if kind[0] == precision)
             series.setdefault(name, Series(name, colour, BASELINE_DASH, baseline=True))
             outcome = ENDINGS.get(cell.base_outcome, cell.base_outcome)
-            point = {"series": name, "batch_size": size, "outcome": outcome, "tip": baseline_tip(cell)}
-            found[name, size] = point | _rounded(cell.base)
-        points += found.values()
+            point = {"series": name, "batch_size": size, "outcome": outcome, "tooltip": baseline_tooltip(cell)}
+            of_baseline[name, size] = point | _plotted(cell.base)
+        points += of_baseline.values()
     first = rows.iloc[0]
     capacities = [_capacity_bytes(row) for row in rows.to_dict("records") if not pandas.isna(row["memory_share"])]
-    return Picture(
+    memory = BY_NAME["peak_memory_bytes"]
+    return ChartData(
         where=f"{first['model']}, {first['workload']}, on {first['machine']}",
         series=list(series.values()),
         points=points,
-        capacity_gb=max(capacities) / 1e9 if capacities else None,
+        reference_lines={memory.name: (max(capacities) * memory.scale, "capacity")} if capacities else {},
     )
 
 
 def _point(row: Mapping[str, Any], series: str) -> dict[str, Any]:
     outcome = ENDINGS.get(row["outcome"], row["outcome"])
-    point = {"series": series, "batch_size": row["batch_size"], "outcome": outcome, "tip": tip(row)}
-    if row["outcome"] != "ok":
-        return point
-    values = {name: row[name] for name in ("whole_limit_share", "energy_per_token_j")}
-    for name in _WITH_INTERVAL:
-        values |= {column: row[column] for column in (name, *interval_columns(name))}
-    if not (pandas.isna(row["whole_limit_share"]) or pandas.isna(row["latency_low_s"])):
-        # A part of the limit is as sure as the time that it was taken of.
-        floor_s = row["whole_limit_share"] * row["latency_s"]
-        values |= {"limit_low": floor_s / row["latency_high_s"], "limit_high": floor_s / row["latency_low_s"]}
-    if not pandas.isna(row["energy_per_token_j"]):
-        joules, resolution = row["energy_per_token_j"], row["energy_per_token_resolution_j"]
-        values |= {"energy_low_j": joules - resolution, "energy_high_j": joules + resolution}
-    if not pandas.isna(row["memory_share"]):
-        values["peak_gb"] = peak_bytes(row) / 1e9
-    return point | _rounded({name: value for name, value in values.items() if not pandas.isna(value)})
+    point = {"series": series, "batch_size": row["batch_size"], "outcome": outcome, "tooltip": tooltip(row)}
+    return point | (_plotted(row) if outcome == "ok" else {})
+
+
+def _plotted(row: Mapping[str, Any]) -> dict[str, float]:
+    """The plotted figures of a row, or of a baseline's cell, in their units.
+
+    Rounded to the digits that can be seen: a page of thousands of cells carries them all.
+    """
+    plotted = {}
+    for figure in _PLOTTED:
+        for column in figure.columns if value_of(row, figure) is not None else ():
+            value = row.get(column)
+            if value is not None and not pandas.isna(value):
+                plotted[column] = float(f"{value * figure.scale:.6g}")
+    return plotted
 
 
 def _capacity_bytes(row: Mapping[str, Any]) -> float:
-    capacity = peak_bytes(row) / row["memory_share"]
-    on_device = not pandas.isna(row["peak_reserved_bytes"]) and not pandas.isna(row["memory_limit_bytes"])
-    return min(capacity, row["memory_limit_bytes"]) if on_device else capacity
-
-
-def _rounded(values: Mapping[str, float]) -> dict[str, float]:
-    """To the digits that can be seen: a page of thousands of cells carries them all."""
-    return {name: float(f"{value:.6g}") for name, value in values.items()}
+    """The memory that a cell may take: of the device or the host, or its limit on a device."""
+    on_device = not pandas.isna(row["peak_reserved_bytes"])
+    peak_bytes = row["peak_reserved_bytes"] if on_device else row["peak_rss_bytes"]
+    capacity = peak_bytes / row["memory_share"]
+    return (
+        min(capacity, row["memory_limit_bytes"])
+        if on_device and not pandas.isna(row["memory_limit_bytes"])
+        else capacity
+    )

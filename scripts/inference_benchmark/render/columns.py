@@ -1,4 +1,4 @@
-"""The columns of tables and the lines of charts: what makes one, and what it is called."""
+"""The columns of tables and the lines of charts, and the texts that a row of the summary shows there."""
 
 from __future__ import annotations
 
@@ -7,66 +7,99 @@ from typing import Any, NamedTuple
 
 import pandas
 
-from inference_benchmark.analysis.metrics import interval_columns
+from inference_benchmark.analysis.figures import Figure, table_of
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.engines import ENGINES
 
-#: What stands in the place of a figure.
+#: What is shown instead of a figure, by outcome.
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
+#: Behind a figure whose samples do not repeat well, and behind one that was measured under noteworthy conditions.
+UNSTABLE, FLAGGED = "†", "‡"
 
-#: What makes a column: cells of one engine, one precision and, where records are split, one variant.
+#: Cells of one engine, one precision and, where records are split, one variant make a column.
 Column = tuple[str, str, str]
+#: A heading as lines of plain text.
+Heading = tuple[str, ...]
 
 
-def columns(rows: pandas.DataFrame) -> dict[Column, str]:
-    """The columns of a table in the summary's order, each with its heading, lines parted by ``<br>``.
+class TableView(NamedTuple):
+    """A table as plain text. Whoever renders it does the escaping.
 
-    The engine is named where there are several.
+    cells: a row per batch size, the batch size first. foot: rows that hold for whole columns.
     """
+
+    title: str
+    explanation: str
+    headings: list[Heading]
+    cells: list[list[str]]
+    foot: list[list[str]]
+
+
+def columns(rows: pandas.DataFrame) -> dict[Column, Heading]:
+    """The columns of a table in the summary's order, with headings; the engine is named where there are several."""
     keys = list(dict.fromkeys(column_of(row) for row in rows.to_dict("records")))
     several = len({engine for engine, _, _ in keys}) > 1
     return {
-        (engine, precision, variant): "<br>".join(
-            part for part in (engine if several else "", heading(engine, precision), variant) if part
+        (engine, precision, variant): tuple(
+            filter(None, (engine if several else "", precision, _meaning(engine, precision), variant))
         )
         for engine, precision, variant in keys
     }
 
 
 def column_names(rows: pandas.DataFrame) -> dict[Column, str]:
-    """The same columns, each with a name for one line."""
+    """The same columns, each with a name in one line."""
     keys = list(columns(rows))
     several = len({engine for engine, _, _ in keys}) > 1
     return {key: " ".join(filter(None, key if several else key[1:])) for key in keys}
 
 
-def heading(engine: str, precision: str) -> str:
-    """A precision and, in a line of its own, what it means in this engine."""
-    entry = ENGINES.get(engine)
-    meaning = entry.precisions.get(precision) if entry else None
-    return f"{precision}<br>{meaning}" if meaning else precision
-
-
 def column_of(row: Mapping[str, Any]) -> Column:
-    return row["engine"], row["precision"], said(row, "variant")
+    return row["engine"], row["precision"], text_of(row, "variant")
 
 
-def said(row: Mapping[str, Any], column: str) -> str:
-    """A text of the summary; "" where there is none."""
+def text_of(row: Mapping[str, Any], column: str) -> str:
+    """A text of a row; "" where there is none."""
     return "" if pandas.isna(row[column]) else str(row[column])
 
 
-def half_width(row: Mapping[str, Any], figure: str) -> float | None:
-    """Half of the 95 % interval of a figure, as a part of it; None where that is not known."""
-    value, low, high = (row[column] for column in (figure, *interval_columns(figure)))
-    return None if pandas.isna(low) else Estimate(value, low, high).half_width
+def value_of(row: Mapping[str, Any], figure: Figure) -> float | None:
+    """A figure of a row of the summary, or of a baseline's figures; None where it has none."""
+    value = row.get(figure.name)
+    return None if value is None or pandas.isna(value) else value
 
 
-class Shown(NamedTuple):
-    """A table as it is shown. cells: a row per batch size, the batch size first. foot: rows that hold for columns."""
+def figures_text(row: Mapping[str, Any], figure: Figure) -> str:
+    """The figures in the table of a figure, side by side; blank where the row, or baseline, lacks the first."""
+    if value_of(row, figure) is None:
+        return ""
+    parts = []
+    for each in table_of(figure):
+        if (value := value_of(row, each)) is not None:
+            parts.append(each.text(value) + (f" {row[each.qualifier][0]}" if each.qualifier else ""))
+    return " | ".join(parts)
 
-    title: str
-    explanation: str
-    headings: list[str]
-    cells: list[list[str]]
-    foot: list[list[str]]
+
+def half_width(row: Mapping[str, Any], figure: Figure) -> float | None:
+    """Half of the 95 % interval of a figure, as a part of the figure; None where it is unknown."""
+    ends = [row.get(column) for column in figure.columns[1:]]
+    if not ends or any(end is None or pandas.isna(end) for end in ends):
+        return None
+    return Estimate(row[figure.name], *ends).half_width
+
+
+def width_text(row: Mapping[str, Any], figure: Figure) -> str:
+    """`` ±1.2%`` to print behind a figure; blank where its interval is unknown."""
+    width = half_width(row, figure)
+    return "" if width is None else f" ±{width:.1%}"
+
+
+def marks(row: Mapping[str, Any], warnings: tuple[str, ...] = ("flags",)) -> str:
+    """The marks behind a figure. warnings: the columns that name warnings about it."""
+    flagged = any(text_of(row, column) for column in warnings)
+    return UNSTABLE * bool(text_of(row, "unstable_because")) + FLAGGED * flagged
+
+
+def _meaning(engine: str, precision: str) -> str:
+    """What a precision means in an engine, where its name does not say it all."""
+    return ENGINES[engine].precisions.get(precision, "") if engine in ENGINES else ""

@@ -1,4 +1,4 @@
-"""One HTML file that needs nothing else: its style, its scripts and its data inside, and no way out."""
+"""One HTML file that needs nothing else: style, scripts and data are inside, and it may fetch nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+from inference_benchmark.render import palette
 from inference_benchmark.units import format_bytes
 
 #: Of Vega-Lite, as Altair writes it.
@@ -19,10 +20,10 @@ _VEGA_LITE = "6.4"
 
 
 def render(template: Path, scripts: bool = False, **context: Any) -> str:
-    """A page from a template and what stands beside it: page.css and, with scripts, page.js and Vega.
+    """A page from a template and the files beside it: page.css and, with scripts, page.js and Vega.
 
-    All that the context holds is escaped, whatever it is. The page forbids itself everything but its own style and
-    scripts, which it knows by their digests: nothing from a name or a record could run, even unescaped.
+    Everything in the context is escaped. The page's own policy allows only its style and scripts, by their digests:
+    text from a name or a record could not run even if it were not escaped.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
@@ -32,7 +33,7 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"bytes": format_bytes, "data": data, "list_of": _list_of, "texts": _texts, "words": _words}
-    style = (template.parent / "page.css").read_text()
+    style = palette.css() + (template.parent / "page.css").read_text()
     codes = [vega(), (template.parent / "page.js").read_text()] if scripts else []
     return environment.get_template(template.name).render(
         csp=policy(style, codes), style=Markup(style), scripts=[Markup(code) for code in codes], **context
@@ -40,13 +41,13 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
 
 
 def data(value: Any) -> Markup:
-    """A value as JSON that can stand inside a script element: nothing in it ends the element."""
+    """A value as JSON inside a script element: nothing in it can end the element."""
     text = json.dumps(value, separators=(",", ":"), default=_plain)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 def policy(style: str, scripts: list[str]) -> str:
-    """A content security policy that lets this style and these scripts be, and nothing else: no network, no eval."""
+    """A content security policy that allows this style and these scripts, and nothing else: no network, no eval."""
     allowed = " ".join(map(_digest, scripts)) or "'none'"
     return (
         f"default-src 'none'; script-src {allowed}; style-src {_digest(style)}; "
@@ -67,7 +68,7 @@ def vega() -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of pandas and numpy as Python's."""
+    """Numbers of pandas and numpy as those of Python."""
     return value.item() if hasattr(value, "item") else str(value)
 
 

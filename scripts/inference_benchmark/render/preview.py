@@ -15,82 +15,71 @@ from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
 from inference_benchmark.experiment.baselines import BaselineError
 from inference_benchmark.experiment.cells import Cell, Experiment, log_path
-from inference_benchmark.experiment.studies import possible_studies
-from inference_benchmark.records import study_files, summary
-from inference_benchmark.records.attempts import last_words
-from inference_benchmark.records.collect import provenance_of
-from inference_benchmark.records.record import RecordError, load_for
-from inference_benchmark.records.study_files import StudyError
+from inference_benchmark.records import collect, summary
+from inference_benchmark.records.attempts import failure_line
 from inference_benchmark.render import report, tables
 
 
 @dataclass(frozen=True)
 class Preview:
-    """rows: as in summary.csv, with the outcomes ``missing``, ``failed`` and ``refused`` besides, whose reason is
-    what is known. provenance: None where there is no record yet. unused: baselines and studies that could not be read.
+    """rows: as in summary.csv, with the further outcomes ``missing``, ``failed`` and ``refused``, whose reason is what
+    is known. provenance: None where there is no record yet. unused: baselines and studies that cannot be used, and why.
     """
 
     rows: pandas.DataFrame
     provenance: Mapping[str, Any] | None
-    beside: Sequence[Comparison]
+    comparisons: Sequence[Comparison]
     unused: Sequence[str]
 
     @property
     def line(self) -> str:
-        """How far it has come, in a line."""
+        """How far it has come, in one line."""
         counts = Counter(self.rows["outcome"])
-        told = [f"{counts[name]} {name}" for name in ("failed", "refused", "missing") if counts[name]]
+        rest = [f"{counts[name]} {name}" for name in ("failed", "refused", "missing") if counts[name]]
         done = len(self.rows) - sum(counts[name] for name in ("failed", "refused", "missing"))
-        return ", ".join([f"Preview: {done} of {len(self.rows)} cells have a record", *told]) + "."
+        return ", ".join([f"Preview: {done} of {len(self.rows)} cells have a record", *rest]) + "."
 
     def write(self, folder: Path, template: Path) -> None:
         """summary.csv, tables.md and report.html of what there is."""
-        files.write(self.rows.to_csv(index=False), folder / "summary.csv")
-        text = tables.document(self.rows, self.beside)
+        files.write(summary.to_csv(self.rows), folder / "summary.csv")
+        text = tables.document(self.rows, self.comparisons)
         files.write("\n\n".join([self.line, *self.unused, text]), folder / "tables.md")
-        page = report.render(self.rows, [self.provenance], template, self.beside, notes=[self.line, *self.unused])
+        notes = [self.line, *self.unused]
+        page = report.render(self.rows, [self.provenance], template, self.comparisons, notes)
         files.write(page, folder / "report.html")
 
 
-def look(experiment: Experiment) -> Preview:
-    """What can be seen of an experiment now. Only reads, so that it can be asked while others write."""
-    records, ends = {}, {}
-    for cell in experiment.cells():
-        try:
-            records[cell.path] = load_for(cell, Path(cell.path))
-        except FileNotFoundError:
-            ends[cell.path] = _why_missing(cell)
-        except (RecordError, OSError) as error:
-            ends[cell.path] = "refused", str(error)
-    studies, unused = {}, []
-    for study in possible_studies(experiment):
-        try:
-            studies[study.path] = study_files.load_for(study, Path(study.path))
-        except FileNotFoundError:
-            continue
-        except (StudyError, OSError) as error:
-            unused.append(f"{study.path}: {error}")
-    known = summary.summarise(list(records.values()), studies)
-    place = {path: index for index, path in enumerate(cell.path for cell in experiment.cells())}
-    blank = [summary.blank_row(cell, *ends[cell.path]) for cell in experiment.cells() if cell.path in ends]
-    rows = pandas.concat([known.astype(object), pandas.DataFrame(blank, columns=summary.COLUMNS, dtype=object)])
+def preview(experiment: Experiment) -> Preview:
+    """What there is of an experiment now. Only reads, so that it can be made during a run."""
+    collection = collect.read(experiment)
+    records = list(collection.records.values())
+    cells = list(experiment.cells())
+    blank = [
+        summary.blank_row(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in collection.records
+    ]
+    place = {cell.path: index for index, cell in enumerate(cells)}
+    measured = summary.summarise(records, collection.studies).astype(object)
+    rows = pandas.concat([measured, pandas.DataFrame(blank, columns=summary.COLUMNS, dtype=object)])
     rows = rows.sort_values("record", key=lambda paths: paths.map(place)).reset_index(drop=True).convert_dtypes()
-    beside = []
+    unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
+    comparisons = []
     for name, path in experiment.baselines.items() if records else ():
         try:
-            beside.append(compare(result_set.load(Path(path), name), result_set.of_records(list(records.values()))))
+            comparisons.append(compare(result_set.load(Path(path), name), result_set.of_records(records)))
         except BaselineError as error:
             unused += error.problems
         except OSError as error:
             unused.append(f"{path}: {error.strerror}")
-    provenance = provenance_of(experiment, list(records.values())) if records else None
-    return Preview(rows, provenance, beside, unused)
+    provenance = collect.provenance_of(experiment, records) if records else None
+    return Preview(rows, provenance, comparisons, unused)
 
 
-def _why_missing(cell: Cell) -> tuple[str, str]:
-    """(outcome, reason) of a cell without a record: its log knows whether it failed."""
+def _why_blank(cell: Cell, collection: collect.Collection) -> tuple[str, str]:
+    """(outcome, reason) of a cell without a usable record. Its log says whether it failed."""
+    if cell.path in collection.refused:
+        return "refused", collection.refused[cell.path]
     log = log_path(cell.path)
     if not log.exists():
         return "missing", ""
-    words = last_words(log)
-    return ("failed", f"{log}: {words}") if words else ("missing", f"begun; {log}")
+    line = failure_line(log)
+    return ("failed", f"{log}: {line}") if line else ("missing", f"begun; {log}")

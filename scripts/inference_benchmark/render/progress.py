@@ -1,8 +1,7 @@
-"""One line per finished cell or study, from Snakemake's own log events, wherever the job ran."""
+"""One line per finished cell or study, made from Snakemake's log events, wherever the job ran."""
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import sys
@@ -12,132 +11,151 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark.cli import printable
-from inference_benchmark.experiment.cells import Cell, log_path
+from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records.attempts import FINAL, Attempt, Ledger
-from inference_benchmark.render.one_line import outcome_text, study_text
+from inference_benchmark.records import record
+from inference_benchmark.records.attempts import FINAL, Attempt, AttemptLog
+from inference_benchmark.render.one_line import record_text
 from inference_benchmark.units import format_duration
 
-#: Rules whose jobs take a device and time.
-RULES = ("measure", "ceilings", "max_batch", "divergence")
-#: How messages begin that say nothing more than our lines.
-_CHATTER = ("Select jobs to execute", "Cannot restore ", "Trying to restart job")
-#: How much of the log of a failed one is shown; the rest is in the log.
+#: The rules that measure, each with one cell or study as its output.
+MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence")
+#: How Snakemake's messages begin that say no more than our lines.
+_REDUNDANT = ("Select jobs to execute", "Cannot restore ", "Trying to restart job")
+#: How many lines of the log of a failed job are shown.
 _TAIL_LINES = 12
 
 
-class _End(NamedTuple):
-    """What Snakemake says of a failed job: the scheduler's number for it, the scheduler's logs, and in words."""
+class _Failure(NamedTuple):
+    """What Snakemake says of a failed job: the scheduler's number for it, the scheduler's logs, and a message."""
 
     job: str | None
     logs: Sequence[str]
     message: str | None
 
 
-class CellLines(logging.Handler):
+class ProgressHandler(logging.Handler):
     """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 15 left, about 2 min`` as cells and studies end."""
 
     def __init__(
         self,
         planned: Mapping[str, Subject],
-        ledger: Ledger,
+        attempts: AttemptLog,
         retries: Callable[[], int] = lambda: 0,
         write: Callable[[str], Any] = sys.stderr.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """planned: the cells and studies by the paths of their files. retries: how often a failed one is repeated."""
+        """planned: the cells and studies by the paths of their records. retries: how often a failed job is repeated."""
         super().__init__(logging.INFO)
-        self.planned, self.ledger, self.retries = planned, ledger, retries
+        self.planned, self.attempts, self.retries = planned, attempts, retries
         self.write_line, self.clock = write, clock
-        self.several = len({subject.machine for subject in planned.values()}) > 1
+        self.several_machines = len({subject.machine for subject in planned.values()}) > 1
         self.total = 0
         self.began = clock()
-        self.jobs: dict[int, Subject] = {}
-        self.group_ends: dict[int, _End] = {}
-        self.told: set[str] = set()
+        self.running: dict[int, Subject] = {}
+        self.group_failures: dict[int, _Failure] = {}
+        self.ended: set[str] = set()
 
     def emit(self, event: logging.LogRecord) -> None:
         try:
-            self._hear(_kind(event), event)
+            self._receive(_kind(event), event)
         except Exception as error:  # a line that cannot be printed is no reason to stop measuring
             self.write_line(f"(no line for this cell: {error})\n")
 
-    def _hear(self, kind: str, event: logging.LogRecord) -> None:
+    def _receive(self, kind: str, event: logging.LogRecord) -> None:
         if kind == "run_info":
-            self.total, self.began = sum(event.stats.get(rule, 0) for rule in RULES), self.clock()
-        elif kind == "job_info" and event.rule_name in RULES:
-            subject = self.planned[str(event.output[0]).removesuffix(" (update)")]
-            self.jobs[event.jobid] = subject
-            self.ledger.begin(subject)
-        elif kind == "job_finished" and event.job_id in self.jobs:
-            self._finish(self.jobs.pop(event.job_id))
+            self.total = sum(event.stats.get(rule, 0) for rule in MEASURING_RULES)
+            self.began = self.clock()
+        elif kind == "job_info" and (subject := self._subject(event)):
+            self.running[event.jobid] = subject
+            self.attempts.begin(subject)
+        elif kind == "job_finished" and event.job_id in self.running:
+            self._finish(self.running.pop(event.job_id))
         elif kind == "group_error":
-            end = _End(getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job")
-            self.group_ends |= {job["jobid"]: end for job in event.job_error_info}
-        elif kind == "job_error" and event.jobid in self.jobs:
+            failure = _Failure(getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job")
+            self.group_failures |= {job["jobid"]: failure for job in event.job_error_info}
+        elif kind == "job_error" and event.jobid in self.running:
             message = (event.rule_msg or "").partition("\n")[0]
-            told = _End(event.aux.get("external_jobid"), event.log[1:], message)
-            self._fail(self.jobs.pop(event.jobid), self.group_ends.pop(event.jobid, told))
+            failure = _Failure(event.aux.get("external_jobid"), event.log[1:], message)
+            self._fail(self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
+
+    def _subject(self, event: logging.LogRecord) -> Subject | None:
+        """The cell or study of a job; None for a job that does not measure."""
+        output = next(iter(event.output), "")
+        return self.planned.get(str(output).removesuffix(" (update)"))
 
     def _finish(self, subject: Subject) -> None:
-        words = outcome_text if isinstance(subject, Cell) else study_text
-        self._line(subject, printable(words(json.loads(Path(subject.path).read_bytes()))))
+        self._end(subject, printable(record_text(record.load_any(Path(subject.path)))))
 
-    def _fail(self, subject: Subject, end: _End) -> None:
+    def _fail(self, subject: Subject, failure: _Failure) -> None:
         retries = self.retries()
-        attempt = self.ledger.fail(subject, end.job, end.message if end.job is None else None, retries)
+        message = failure.message if failure.job is None else None
+        attempt = self.attempts.fail(subject, failure.job, message, retries)
         if attempt.finished:  # another cell of its job failed
             self._finish(subject)
         elif attempt.attempt <= retries and not attempt.final:
-            self._say(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
-        elif subject.path not in self.told:
-            logs = [log for log in map(str, (log_path(subject.path), *end.logs)) if Path(log).exists()]
-            self._line(subject, f"failed{_why(attempt)}" + (f", see {' and '.join(logs)}" if logs else ""))
+            self._print(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
+        elif subject.path not in self.ended:
+            logs = [log for log in map(str, (log_path(subject.path), *failure.logs)) if Path(log).exists()]
+            self._end(subject, f"failed{_why(attempt)}" + (f", see {' and '.join(logs)}" if logs else ""))
             self.write_line(_tail(Path(attempt.log)))
 
-    def _line(self, subject: Subject, ending: str) -> None:
-        """The line of one that has come to its end, and what is left."""
-        if subject.path in self.told:
+    def _end(self, subject: Subject, ending: str) -> None:
+        """The line of a cell or study that has come to its end, with what is left."""
+        if subject.path in self.ended:
             return
-        self.told.add(subject.path)
-        left = self.total - len(self.told)
+        self.ended.add(subject.path)
+        left = self.total - len(self.ended)
         if left > 0:
-            seconds_left = (self.clock() - self.began) / len(self.told) * left
+            seconds_left = (self.clock() - self.began) / len(self.ended) * left
             ending += f", {left} left, about {format_duration(seconds_left)}"
-        self._say(subject, ending)
+        self._print(subject, ending)
 
-    def _say(self, subject: Subject, words: str) -> None:
-        machine = f"{subject.machine}: " if self.several else ""
-        self.write_line(f"[{len(self.told)}/{self.total}] {machine}{subject.label}: {words}\n")
+    def _print(self, subject: Subject, text: str) -> None:
+        machine = f"{subject.machine}: " if self.several_machines else ""
+        self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
 
 
-class JobChatter(logging.Filter):
-    """Drops what Snakemake says before and after every single job, of failed cells too; our line says it all.
+class RedundantMessages(logging.Filter):
+    """Drops what Snakemake says before and after every single job, also of failed cells; our lines say it all.
 
     Snakemake's own ``quiet`` settings would also keep other errors from the terminal, or events from us.
     """
 
-    def filter(self, record: logging.LogRecord) -> bool:
-        kind = _kind(record)
+    def filter(self, event: logging.LogRecord) -> bool:
+        kind = _kind(event)
         if kind == "job_error":
-            return record.rule_name not in RULES
-        chatter = ("job_info", "job_started", "job_finished", "progress", "group_info", "group_error")
-        return kind not in chatter and not str(record.msg).startswith(_CHATTER)
+            return event.rule_name not in MEASURING_RULES
+        redundant = ("job_info", "job_started", "job_finished", "progress", "group_info", "group_error")
+        return kind not in redundant and not str(event.msg).startswith(_REDUNDANT)
+
+
+def attach_progress(
+    logger: logging.Logger,
+    planned: Mapping[str, Subject],
+    attempts: AttemptLog,
+    retries: Callable[[], int],
+    terse: bool,
+) -> None:
+    """Let Snakemake's logger print a line per cell and study; terse: and little else."""
+    for handler in logger.handlers if terse else ():
+        handler.addFilter(RedundantMessages())
+    logger.addHandler(ProgressHandler(planned, attempts, retries))
 
 
 def _why(attempt: Attempt) -> str:
-    """`` (TIMEOUT on gpu07)``: what the scheduler says of it, and what it says itself; `` (timeout)``: the cell's own
-    time was up. Any other failure of the cell itself is in the log, which is shown."""
-    said = (attempt.said or "").removesuffix(FINAL)
+    """`` (TIMEOUT on gpu07: ...)``: what the scheduler and the log say of a failure. `` (timeout)``: the cell's own
+    time was up. Any other failure of the cell itself is in the end of the log, which is shown."""
+    line = (attempt.said or "").removesuffix(FINAL)
     if attempt.final:
-        return " (timeout)" if re.match(r"\w+\.py: timeout", said) else ""
+        return " (timeout)" if re.match(r"\w+\.py: timeout", line) else ""
     where = f"{attempt.state} on {attempt.node}" if attempt.node else attempt.state
-    told = ": ".join(filter(None, [where, re.sub(r"^\w+\.py: ", "", said)]))
-    return printable(f" ({told})") if told else ""
+    text = ": ".join(filter(None, [where, re.sub(r"^\w+\.py: ", "", line)]))
+    return printable(f" ({text})") if text else ""
 
 
 def _tail(log: Path) -> str:
-    """The end of a log, to be read below a line."""
+    """The end of a log, indented."""
     try:
         lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
     except OSError:
@@ -145,16 +163,6 @@ def _tail(log: Path) -> str:
     return "".join(f"    {printable(line)}\n" for line in lines)
 
 
-def attach(
-    logger: logging.Logger, planned: Mapping[str, Subject], ledger: Ledger, retries: Callable[[], int], terse: bool
-) -> None:
-    """Let Snakemake's logger print a line per cell and study; terse: and little else."""
-    for handler in logger.handlers if terse else ():
-        handler.addFilter(JobChatter())
-    logger.addHandler(CellLines(planned, ledger, retries))
-
-
-def _kind(record: logging.LogRecord) -> str:
+def _kind(event: logging.LogRecord) -> str:
     """The name of a Snakemake log event, or ""."""
-    event = getattr(record, "event", None)
-    return getattr(event, "value", "")
+    return getattr(getattr(event, "event", None), "value", "")

@@ -12,11 +12,11 @@ END = "<!-- results: end -->"
 
 
 class MarkerError(ValueError):
-    """The README has no single place for the results."""
+    """A page that has no single place for a block."""
 
 
 def pictures(folder: Path) -> Callable[[str, str], str]:
-    """What puts charts of a model and workload into a README: those for its reader's theme, from the folder."""
+    """A function from model and workload to the Markdown of their charts in a folder, for the theme of the reader."""
 
     def of(model: str, workload: str) -> str:
         return "\n".join(_picture(folder, model, workload, chart) for chart in FILE_CHARTS)
@@ -33,7 +33,7 @@ def _picture(folder: Path, model: str, workload: str, chart: str) -> str:
 
 
 def insert(page: str, block: str, begin: str = BEGIN, end: str = END) -> str:
-    """The page with the block between its markers, all else as it was. Raises MarkerError."""
+    """The page with the block between its markers, and everything else as it was. Raises MarkerError."""
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise MarkerError(f"it must hold the line {begin} once and, after it, the line {end} once")
     before, rest = page.split(begin)

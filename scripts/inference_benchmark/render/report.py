@@ -1,4 +1,4 @@
-"""The report: the answer first, then charts, tables, what to take with care, conditions and provenance."""
+"""The report: the best figures first, then charts, tables, warnings, conditions and provenance."""
 
 from __future__ import annotations
 
@@ -9,30 +9,43 @@ from typing import Any
 
 import pandas
 
+from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
-from inference_benchmark.render import charts, drawing, page, tables
-from inference_benchmark.render.cell_texts import marked
-from inference_benchmark.render.columns import ENDINGS, Column, column_names, column_of, half_width, said
-from inference_benchmark.render.one_line import sentence
+from inference_benchmark.records.summary import to_csv
+from inference_benchmark.render import charts, drawing, page, palette, tables
+from inference_benchmark.render.columns import (
+    ENDINGS,
+    Column,
+    column_names,
+    column_of,
+    half_width,
+    marks,
+    text_of,
+    value_of,
+)
+from inference_benchmark.render.one_line import provenance_text
 from inference_benchmark.units import format_number
+
+#: Outcomes of cells in a preview that have no record to show.
+UNFINISHED = ("failed", "refused")
 
 
 def render(
     summary: pandas.DataFrame,
     provenances: Sequence[Mapping[str, Any]],
     template: Path,
-    beside: Sequence[Comparison] = (),
+    comparisons: Sequence[Comparison] = (),
     notes: Sequence[str] = (),
 ) -> str:
     """The page as text.
 
-    provenances: what collect found out, for each machine in the summary. beside: comparisons with baselines; each
-    is shown with the machine that is its new side. notes: what a reader has to know before anything else.
+    provenances: provenance.json of each machine in the summary. comparisons: with baselines; each is shown with the
+    machine that is its new side. notes: what a reader has to know before anything else.
     """
-    known = {each["machine"]: each for each in provenances}
+    by_machine = {each["machine"]: each for each in provenances}
     sections = [
-        section(rows, [each for each in beside if each.new == rows.iloc[0]["machine"]], known)
+        section(rows, [each for each in comparisons if each.new == rows.iloc[0]["machine"]], by_machine)
         for _, _, rows in tables.groups(summary)
     ]
     for number, each in enumerate(sections):
@@ -44,138 +57,134 @@ def render(
     return page.render(
         template,
         scripts=True,
-        machines=[{**each, "sentence": sentence(each)} for each in provenances],
-        answers=["best throughput", "lowest latency", "nearest to the limit"],
+        machines=[{**each, "sentence": provenance_text(each)} for each in provenances],
+        headlines=[f"{figure.best} ({figure.unit})" for figure in FIGURES if figure.headline],
+        figures=FIGURES,
+        n_colours=len(palette.PAGE.series),
+        overview=["best throughput", "lowest latency", "nearest to the limit"],
         measurements=measurements,
         sections=sections,
         compared=[
             {
                 "name": f"{each.new} against {each.base}",
-                "lines": [f"{summary_line(each)}.", *cautions(each)],
+                "lines": [summary_line(each), *cautions(each)],
                 "differences": each.differences,
             }
-            for each in beside
+            for each in comparisons
             if each.cells
         ],
         notes=notes,
-        csv=summary.to_csv(index=False),
+        csv=to_csv(summary),
     )
 
 
-def section(rows: pandas.DataFrame, beside: Sequence[Comparison], known: Mapping[str, Any]) -> dict[str, Any]:
-    """All that the page says of one model and workload on one machine."""
+def section(
+    rows: pandas.DataFrame, comparisons: Sequence[Comparison], provenances: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Everything that the page shows of one model and workload on one machine."""
     first = rows.iloc[0]
     cells = rows.to_dict("records")
     measured = [row for row in cells if row["outcome"] == "ok"]
-    shown = charts.picture(rows, beside)
-    drawn = [chart for chart in charts.CHARTS if shown.shows(chart) or chart in charts.FILES]
-    specs = {chart.name: drawing.definition(chart, shown, drawing.PAGE, legend=False) for chart in drawn}
     names = column_names(rows)
+    data = charts.chart_data(rows, comparisons)
+    drawn = [chart for chart in charts.CHARTS if data.has(chart) or chart.in_files]
+    specs = {chart.name: drawing.definition(chart, data, palette.PAGE, legend=False) for chart in drawn}
     return {
         "machine": first["machine"],
         "model": first["model"],
         "workload": first["workload"],
         "first": first,
-        "provenance": known[first["machine"]],
+        "provenance": provenances[first["machine"]],
         "parameters": next((int(n) for n in rows["parameters"] if not pandas.isna(n)), None),
         "engines": list(dict.fromkeys(rows["engine"])),
         "counts": rows["outcome"].value_counts().to_dict(),
-        "answer": answer(measured, names),
+        "best": best(measured, names),
         "columns": [
             _column(name, [row for row in cells if column_of(row) == column]) for column, name in names.items()
         ],
-        "trust": trust(measured),
-        "series": shown.series,
-        "capacity_gb": shown.capacity_gb,
+        "reliability": reliability(measured),
+        "series": data.series,
+        "capacity": data.reference_lines.get("peak_memory_bytes"),
         "charts": [
-            {"name": c.name, "heading": c.heading, "svg": drawing.svg(specs[c.name], shown.points)} for c in drawn
+            {"name": c.name, "heading": c.heading, "note": c.note, "svg": drawing.svg(specs[c.name], data.points)}
+            for c in drawn
         ],
-        "data": {"points": shown.points, "specs": specs},
-        "tables": [
-            shown._replace(
-                headings=[text.split("<br>") for text in shown.headings],
-                cells=[[text.replace("\\|", "|") for text in row] for row in shown.cells],
-                foot=[[text.replace("\\|", "|") for text in row] for row in shown.foot],
-            )
-            for shown in tables.tables(rows, beside)
-        ],
-        "doubts": [_named(row, names) for row in measured if _reasons(row)],
-        "endings": [_named(row, names) for row in cells if row["outcome"] in ENDINGS],
-        "undone": [_named(row, names) for row in cells if row["outcome"] in UNDONE],
+        "data": {"points": data.points, "specs": specs},
+        "tables": list(tables.tables(rows, comparisons)),
+        "warned": [_named(row, names) for row in measured if _warnings(row)],
+        "without_figure": [_named(row, names) for row in cells if row["outcome"] in ENDINGS],
+        "unfinished": [_named(row, names) for row in cells if row["outcome"] in UNFINISHED],
     }
 
 
-#: Outcomes of cells in a preview that have no record to show.
-UNDONE = ("failed", "refused")
-
-
-def answer(measured: Sequence[Mapping[str, Any]], names: Mapping[Column, str]) -> list[dict[str, str]]:
-    """The figures that people come for: a name, the value, its unit, and the cell that it is of."""
+def best(measured: Sequence[Mapping[str, Any]], names: Mapping[Column, str]) -> list[dict[str, str]]:
+    """The best value of each figure that has a name for it: the value, its unit, and the cell that it is of."""
     tiles = []
-    for name, column, unit, best, factor in (
-        ("best throughput", "throughput_tok_per_s", "tokens/sec", max, 1),
-        ("lowest latency", "latency_s", "sec per call", min, 1),
-        ("fastest token", "time_per_output_token_s", "msec/token", min, 1000),
-        ("nearest to the limit", "whole_limit_share", "% of limit", max, 100),
-        ("least energy", "energy_per_token_j", "joules/token", min, 1),
-    ):
-        having = [row for row in measured if not pandas.isna(row[column])]
-        if having:
-            row = best(having, key=lambda row: row[column])
-            value = row[column] * factor
+    for figure in (figure for figure in FIGURES if figure.best):
+        row = _best(measured, figure)
+        if row is not None:
+            scale = 100 if figure.is_share else figure.scale
             tiles.append(
                 {
-                    "name": name,
-                    "value": format_number(value),
-                    "unit": unit,
+                    "name": figure.best,
+                    "value": format_number(row[figure.name] * scale),
+                    "unit": figure.unit,
                     "of": f"{names[column_of(row)]}, batch {row['batch_size']}",
-                    "marks": marked(row, " ").strip(),
+                    "marks": marks(row, figure.warnings),
                 }
             )
     return tiles
 
 
-def trust(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How many figures have nothing against them, what is said against the others, and how wide intervals are."""
-    reasons = Counter(reason for row in measured for reason in _reasons(row))
-    known = (half_width(row, "throughput_tok_per_s") for row in measured)
-    widths = sorted(width for width in known if width is not None)
+def reliability(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How many cells have no warning, which warnings the others have, and how wide intervals are."""
+    warnings = Counter(warning for row in measured for warning in _warnings(row))
+    widths = (half_width(row, BY_NAME["throughput_tok_per_s"]) for row in measured)
+    known = sorted(width for width in widths if width is not None)
     return {
         "measured": len(measured),
-        "clean": sum(not _reasons(row) for row in measured),
-        "reasons": reasons.most_common(),
-        "width": widths[len(widths) // 2] if widths else None,
+        "reliable": sum(not _warnings(row) for row in measured),
+        "warnings": warnings.most_common(),
+        "median_width": known[len(known) // 2] if known else None,
     }
 
 
+def _best(measured: Sequence[Mapping[str, Any]], figure: Figure) -> Mapping[str, Any] | None:
+    """The row with the best value of a figure; None where no row has it."""
+    rows = [row for row in measured if value_of(row, figure) is not None]
+    pick = max if figure.better == "higher" else min
+    return pick(rows, key=lambda row: row[figure.name], default=None)
+
+
 def _named(row: Mapping[str, Any], names: Mapping[Column, str]) -> dict[str, Any]:
-    why = ", ".join(_reasons(row))
-    texts = {name: said(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
-    return {"cell": f"{names[column_of(row)]} batch {row['batch_size']}", "why": why, **texts}
+    texts = {name: text_of(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
+    warnings = ", ".join(_warnings(row))
+    return {"cell": f"{names[column_of(row)]} batch {row['batch_size']}", "warnings": warnings, **texts}
 
 
-def _reasons(row: Mapping[str, Any]) -> list[str]:
-    """The names of all that speaks against a figure."""
-    texts = (said(row, name) for name in ("unstable_because", "flags"))
-    return [reason for text in texts for reason in text.split(", ") if reason]
+def _warnings(row: Mapping[str, Any]) -> list[str]:
+    """The names of all warnings about a cell."""
+    texts = (text_of(row, name) for name in ("unstable_because", "flags"))
+    return [warning for text in texts for warning in text.split(", ") if warning]
 
 
 def _column(name: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What is best in one column of the tables, and how far it goes."""
+    """The best cells of one column of the tables, and the largest batch that fits."""
     measured = [row for row in cells if row["outcome"] == "ok"]
     ooms = [row["batch_size"] for row in cells if row["outcome"] == "oom"]
-    found = cells[0]["max_batch_fits"]
+    searched = cells[0]["max_batch_fits"]
     largest = max((row["batch_size"] for row in measured), default=None)
-    if not pandas.isna(found):
-        edge = f"{found:,.0f}"
+    if not pandas.isna(searched):
+        fits = f"{searched:,.0f} (searched)"
     elif largest is None:
-        edge = "none" if ooms else ""
+        fits = "none" if ooms else ""
     else:
-        edge = f"{largest:,}" if any(size > largest for size in ooms) else f"{largest:,} or more"
+        fits = f"{largest:,}" if any(size > largest for size in ooms) else f"{largest:,} or more"
+    best_rows = [(figure, _best(measured, figure)) for figure in FIGURES if figure.headline]
     return {
         "name": name,
-        "throughput": max(measured, key=lambda row: row["throughput_tok_per_s"], default=None),
-        "latency": min(measured, key=lambda row: row["latency_s"], default=None),
-        "edge": edge,
-        "searched": not pandas.isna(found),
+        "best": [
+            ("", "") if row is None else (figure.text(row[figure.name]), row["batch_size"]) for figure, row in best_rows
+        ],
+        "fits": fits,
     }

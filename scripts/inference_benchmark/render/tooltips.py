@@ -1,4 +1,4 @@
-"""What a point of a chart says when it is pointed at: every figure of its cell, and the evidence for it."""
+"""The tooltip of a point in a chart: every figure of its cell, and the evidence for them."""
 
 from __future__ import annotations
 
@@ -7,92 +7,54 @@ from typing import Any
 
 import pandas
 
+from inference_benchmark.analysis.figures import FIGURES, Figure
 from inference_benchmark.compare.comparison import ComparedCell
-from inference_benchmark.render.cell_texts import width_text
-from inference_benchmark.render.columns import said
-from inference_benchmark.units import format_bytes, format_number
+from inference_benchmark.render.columns import text_of, value_of, width_text
+from inference_benchmark.units import format_number
 
 Row = Mapping[str, Any]
 
 
-def _figure(column: str, unit: str, factor: float = 1) -> Callable[[Row], str]:
-    def show(row: Row) -> str:
-        if pandas.isna(row[column]):
-            return ""
-        return f"{format_number(row[column] * factor, 4)} {unit}{width_text(row, column)}"
-
-    return show
+def tooltip(row: Row) -> dict[str, str]:
+    """The lines of a cell's tooltip that have something to say, by their names."""
+    lines = {figure.title.lower(): _figure_text(row, figure) + width_text(row, figure) for figure in _figures(row)}
+    return lines | {name: text for name, show in _EVIDENCE.items() if (text := show(row))}
 
 
-def _latency(row: Row) -> str:
-    text = _figure("latency_s", "s")(row)
-    return (
-        text
-        and f"{text}; median {row['latency_median_s']:.4g}, {row['latency_min_s']:.4g} to {row['latency_max_s']:.4g}"
-    )
+def baseline_tooltip(cell: ComparedCell) -> dict[str, str]:
+    """The same for a cell of a baseline, which has figures and nothing else."""
+    return {figure.title.lower(): _figure_text(cell.base, figure) for figure in _figures(cell.base)}
 
 
-def _samples(row: Row) -> str:
+def _figures(row: Row) -> list[Figure]:
+    return [figure for figure in FIGURES if value_of(row, figure) is not None]
+
+
+def _figure_text(row: Row, figure: Figure) -> str:
+    value = row[figure.name]
+    if figure.is_share:
+        return figure.text(value) + (f" ({row[figure.qualifier]})" if figure.qualifier else "")
+    return f"{format_number(value * figure.scale, 4)} {figure.unit}"
+
+
+def _calls(row: Row) -> str:
     if pandas.isna(row["cycles"]):
         return ""
     outliers = "" if pandas.isna(row["outliers"]) else f", {row['outliers']:.0f} outliers"
-    return f"{row['cycles']:.0f} calls in {row['processes']:.0f} process{'es' * (row['processes'] > 1)}{outliers}"
+    number = f"{row['cycles']:.0f} calls in {row['processes']:.0f} process{'es' * (row['processes'] > 1)}{outliers}"
+    spread = f"{row['latency_min_s']:.4g} to {row['latency_max_s']:.4g}"
+    return f"{number}; median {row['latency_median_s']:.4g} sec, {spread}"
 
 
-def _limit(row: Row) -> str:
-    shares = (
-        f"{phase} {row[f'{phase}_limit_share']:.1%} ({row[f'{phase}_bound_by']})"
-        for phase in ("whole", "prefill", "decode")
-        if not pandas.isna(row[f"{phase}_limit_share"])
-    )
-    return ", ".join(shares)
+def _memory_share(row: Row) -> str:
+    return "" if pandas.isna(row["memory_share"]) else f"{row['memory_share']:.1%} of what there is"
 
 
-def peak_bytes(row: Mapping[str, Any]) -> float:
-    """What a cell held at its most: reserved of the device, or resident of the host."""
-    return row["peak_rss_bytes"] if pandas.isna(row["peak_reserved_bytes"]) else row["peak_reserved_bytes"]
-
-
-def _memory(row: Row) -> str:
-    if pandas.isna(row["memory_share"]):
-        return ""
-    return f"{format_bytes(peak_bytes(row))}, {row['memory_share']:.1%} of what there is"
-
-
-def _energy(row: Row) -> str:
-    if pandas.isna(row["energy_per_token_j"]):
-        return ""
-    return f"{row['energy_per_token_j']:.3g} ± {row['energy_per_token_resolution_j']:.1g} J/token"
-
-
-#: What a tip says, in its order.
-LINES: Mapping[str, Callable[[Row], str]] = {
-    "throughput": _figure("throughput_tok_per_s", "tokens/sec"),
-    "latency": _latency,
-    "time to first token": _figure("first_token_s", "ms", 1000),
-    "time per output token": _figure("time_per_output_token_s", "ms", 1000),
-    "decode": _figure("decode_tok_per_s", "tokens/sec"),
-    "of the limit": _limit,
-    "peak memory": _memory,
-    "energy": _energy,
-    "samples": _samples,
-    "not stable": lambda row: said(row, "unstable_because"),
-    "flags": lambda row: said(row, "flags"),
-    "ended during": lambda row: said(row, "reason_phase"),
-    "record": lambda row: said(row, "record"),
+_EVIDENCE: Mapping[str, Callable[[Row], str]] = {
+    "memory": _memory_share,
+    "samples": _calls,
+    "not stable": lambda row: text_of(row, "unstable_because"),
+    "flags": lambda row: text_of(row, "flags"),
+    "ended during": lambda row: text_of(row, "reason_phase"),
+    "record": lambda row: text_of(row, "record"),
 }
-
-
-def tip(row: Row) -> dict[str, str]:
-    """The lines of a cell that say anything, by their names in LINES."""
-    return {name: text for name, show in LINES.items() if (text := show(row))}
-
-
-def baseline_tip(cell: ComparedCell) -> dict[str, str]:
-    """The same of a cell of a baseline, which has figures and nothing else."""
-    names = {
-        "throughput_tok_per_s": ("throughput", "tokens/sec"),
-        "latency_s": ("latency", "s"),
-        "first_token_s": ("time to first token", "s"),
-    }
-    return {names[column][0]: f"{format_number(value, 4)} {names[column][1]}" for column, value in cell.base.items()}

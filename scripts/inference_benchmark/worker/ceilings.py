@@ -1,7 +1,7 @@
-"""What this device does at its best: memory bandwidth over working sets, matrix products over dtypes.
+"""Measure what this device does at its best: memory bandwidth over working sets, matrix products over dtypes.
 
-Several kernels and shapes are tried at each point; the fastest is the ceiling. Operands are random: zeros
-make some devices faster, for they switch fewer bits.
+Several kernels and shapes are tried at each point; the fastest is the ceiling. Operands are random: zeros switch fewer
+bits, which makes some devices faster.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from inference_benchmark.machine.hardware import Gpu, usable_cpus
-from inference_benchmark.worker.stage import Tell
+from inference_benchmark.worker.process import Emit
 
-#: Working sets in bytes: from what a cache holds to what none does.
+#: Working sets in bytes: from one that fits into a cache to one that fits into none.
 _LEAST, _MOST = {"cpu": 2**21, "cuda": 2**24}, {"cpu": 2**30, "cuda": 2**33}
 #: Part of the free memory that the operand of a kernel may take; copying needs two.
 _MEMORY_SHARE = 0.25
@@ -24,32 +24,32 @@ _ROWS = (16, 128, 1024, 8192)
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _DTYPES = ("float32", "bfloat16", "float16", "int8")
 _MIN_SAMPLES, _MIN_S = 7, 0.15
-#: A shape that would take longer than this once is left out: the smaller ones are then the ceiling.
+#: A shape that would take longer than this is left out; the smaller ones are then the ceiling.
 _LONGEST_S = 0.5
 
 
-def run(order: Mapping[str, Any], gpu: Gpu | None, tell: Tell) -> None:
-    """order: ``device`` and ``threads``. Tells a ``result`` event per kernel and size, all samples inside."""
+def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
+    """order: ``device`` and ``threads``. Sends a ``result`` with all samples for each kernel and size."""
     torch.set_num_threads(order["threads"] or usable_cpus())
     device = torch.device(order["device"], 0) if order["device"] == "cuda" else torch.device("cpu")
     time_once = _time_on_cuda if device.type == "cuda" else _time_on_cpu
     tf32 = torch.backends.cuda.matmul.allow_tf32
-    tell("phase", phase="start")
+    emit("phase", phase="start")
     operand = torch.rand(1024, 1024, device=device)
     time_once(lambda: operand @ operand)
-    tell("phase", phase="measure")
+    emit("phase", phase="measure")
     for facts, kernel in _memory_kernels(device):
-        tell("result", kind="bandwidth", samples_s=_samples(kernel, time_once), **facts)
+        emit("result", kind="bandwidth", samples_s=_samples(kernel, time_once), **facts)
     torch.backends.cuda.matmul.allow_tf32 = False
     for dtype in _DTYPES:
         for result in _products(device, dtype, time_once):
-            tell("result", kind="matmul", dtype=dtype, **result)
+            emit("result", kind="matmul", dtype=dtype, **result)
     if tf32 and device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
         for result in _products(device, "float32", time_once):
-            tell("result", kind="matmul", dtype="tf32", **result)
-    tell("describe", model={"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "tf32": tf32})
-    tell("end", outcome="ok")
+            emit("result", kind="matmul", dtype="tf32", **result)
+    emit("describe", model={"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "tf32": tf32})
+    emit("end", outcome="ok")
 
 
 def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:

@@ -1,0 +1,85 @@
+"""How a worker ended: with a result, out of memory, unsupported, or in a failure that leaves no record."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from inference_benchmark.experiment.studies import Subject
+from inference_benchmark.machine import slurm
+from inference_benchmark.measure.worker_process import WorkerReport
+from inference_benchmark.records.record import Reason
+from inference_benchmark.units import format_bytes
+
+
+class MeasurementError(RuntimeError):
+    """Nothing could be measured, and not for lack of memory; the message says what happened."""
+
+
+class CellFailure(MeasurementError):
+    """The cell itself is at fault, whatever the machine: another attempt would fail too."""
+
+
+class MeasurementTimeout(CellFailure):
+    """A worker had not ended when its time was up, and was killed."""
+
+
+def classify(
+    report: WorkerReport,
+    subject: Subject,
+    origin: Mapping[str, Any],
+    kills_before: Mapping[str, int],
+    kills_after: Mapping[str, int],
+) -> tuple[str, Reason | None]:
+    """(outcome, reason) of a worker that has ended.
+
+    origin: where it ran, as a record has it. kills_before, kills_after: out-of-memory kills that the kernel counted in
+    each of our cgroups. A worker killed by SIGKILL ran out of memory only if the kernel counted such a kill meanwhile.
+    Raises MeasurementError for every other ending without a result.
+    """
+    end = report.end or {}
+    outcome = end.get("outcome")
+    if outcome == "timeout":
+        raise MeasurementTimeout(f"timeout during {report.phase}: {end['message']}")
+    if outcome == "ok" and report.returncode == 0:
+        return "ok", None
+    if outcome == "unsupported":
+        return outcome, Reason(report.phase, None, end["message"], None, {})
+    if outcome == "oom":
+        return outcome, Reason(end["phase"], end["exception_type"], end["message"], memory_limit(subject, origin), {})
+    if outcome == "error":
+        failure = MeasurementError if end["of_the_machine"] else CellFailure
+        raise failure(f"{end['exception_type']} during {report.phase}: {end['message']}")
+    killed_for_memory = [group for group, count in kills_after.items() if count > kills_before.get(group, count)]
+    granted = origin.get("host", {}).get("memory_limit") if slurm.job_id() else None
+    if report.returncode == -signal.SIGKILL and killed_for_memory and granted:
+        # What the job was granted is no property of the machine: with more, the cell may fit.
+        raise MeasurementError(
+            f"killed for memory during {report.phase}: the job has {format_bytes(granted['bytes'])} of the host's"
+            f"; ask for more with machines.{subject.machine}.slurm.mem_mb"
+        )
+    if report.returncode == -signal.SIGKILL and killed_for_memory:
+        return "oom", Reason(
+            phase=report.phase,
+            exception_type="SIGKILL",
+            message="killed by the kernel's out-of-memory killer",
+            limit=origin["host"]["memory_limit"] or memory_limit(subject, origin),
+            evidence={"oom_kill_before": dict(kills_before), "oom_kill_after": dict(kills_after)},
+        )
+    raise MeasurementError(f"the worker {_how_it_ended(report.returncode)} during {report.phase}")
+
+
+def memory_limit(subject: Subject, origin: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The limit that an allocation ran into: the configured one, else the device's or the machine's."""
+    if subject.memory_limit_bytes is not None:
+        return {"name": "memory_limit", "bytes": subject.memory_limit_bytes}
+    if subject.device == "cuda":
+        return {"name": "device memory", "bytes": origin["device"]["memory_bytes"]}
+    return origin["host"]["memory_limit"] or {"name": "host memory", "bytes": origin["host"]["memory_bytes"]}
+
+
+def _how_it_ended(returncode: int | None) -> str:
+    if returncode is not None and returncode < 0:
+        return f"was killed by {signal.Signals(-returncode).name}"
+    return f"ended with exit status {returncode} and no result"

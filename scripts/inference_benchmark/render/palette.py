@@ -1,0 +1,84 @@
+"""The colours of charts and pages, light and dark; the only place where they are named."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True)
+class Palette:
+    """ink: of text. grid: of lines behind a chart. paper: behind everything. soft: of lesser text. line: of borders.
+    wash: behind headings. accent: of links. warn: of warnings. series: of the lines of charts."""
+
+    ink: str
+    grid: str
+    paper: str
+    soft: str
+    line: str
+    wash: str
+    accent: str
+    warn: str
+    series: Sequence[str]
+
+
+#: Series after Okabe and Ito, told apart by colour-blind readers too; darker on light paper, lighter on dark.
+LIGHT = Palette(
+    ink="#1a1d21",
+    grid="#e4e8ec",
+    paper="#ffffff",
+    soft="#59626e",
+    line="#d8dde3",
+    wash="#f5f7f9",
+    accent="#0068a8",
+    warn="#c24e00",
+    series=("#0068a8", "#c24e00", "#00825f", "#a8528a", "#8f6000", "#3f7fa0"),
+)
+DARK = Palette(
+    ink="#e6e9ed",
+    grid="#2c333b",
+    paper="#15181c",
+    soft="#9aa5b1",
+    line="#333a42",
+    wash="#1d2126",
+    accent="#56b4f0",
+    warn="#f08a4b",
+    series=("#56b4f0", "#f08a4b", "#2fc79a", "#e39ac4", "#e3b23c", "#9ad0f5"),
+)
+PRINT = Palette(
+    ink="#000000",
+    grid="#e4e8ec",
+    paper="#ffffff",
+    soft="#444444",
+    line="#bbbbbb",
+    wash="#ffffff",
+    accent="#0068a8",
+    warn="#c24e00",
+    series=LIGHT.series,
+)
+THEMES = {"light": LIGHT, "dark": DARK}
+#: The colours of a page, by the names of its CSS variables: an SVG inside the page follows its theme.
+PAGE = Palette(
+    **{field.name: f"var(--{field.name})" for field in fields(Palette) if field.name != "series"},
+    series=tuple(f"var(--series-{i})" for i in range(len(LIGHT.series))),
+)
+
+
+def css() -> str:
+    """The CSS variables of a page for every theme, and a class per series."""
+    light, dark, print_ = map(_variables, (LIGHT, DARK, PRINT))
+    chosen = ":root, :root:not([data-theme=light]), :root[data-theme=dark]"
+    return (
+        f":root {{ color-scheme: light dark; {light} }}\n"
+        f"@media (prefers-color-scheme: dark) {{ :root:not([data-theme=light]) {{ {dark} }} }}\n"
+        f":root[data-theme=dark] {{ color-scheme: dark; {dark} }}\n"
+        ":root[data-theme=light] { color-scheme: light; }\n"
+        f"@media print {{ {chosen} {{ color-scheme: light; {print_} }} }}\n"
+        + "".join(f".series-{i} {{ stroke: var(--series-{i}); }}\n" for i in range(len(LIGHT.series)))
+    )
+
+
+def _variables(palette: Palette) -> str:
+    named = {field.name: getattr(palette, field.name) for field in fields(Palette) if field.name != "series"}
+    named |= {f"series-{i}": colour for i, colour in enumerate(palette.series)}
+    return " ".join(f"--{name}: {colour};" for name, colour in named.items())

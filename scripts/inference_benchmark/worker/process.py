@@ -1,0 +1,31 @@
+"""What a worker process is to its parent: it sends events, and ends when its parent ends."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+#: Sends an event to the parent: ``emit("phase", phase="load")``. WorkerReport.receive knows all events.
+Emit = Callable[..., None]
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent ends. Ctrl-C is left to the parent.
+
+    Where memory runs out the kernel is to kill this process, not the one that writes the record.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def qualified_name(error: BaseException) -> str:
+    """The class of an exception, with its module."""
+    kind = type(error)
+    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"

@@ -1,0 +1,34 @@
+"""The catalogue of figures."""
+
+from __future__ import annotations
+
+import pytest
+from made_up import make_record
+
+from inference_benchmark.analysis.figures import BY_NAME, FIGURES, table_of
+from inference_benchmark.analysis.metrics import MeasuredCell
+
+
+def test_every_name_and_key_is_there_once_and_every_column_has_its_unit():
+    assert len({figure.key for figure in FIGURES}) == len(FIGURES) == len(BY_NAME)
+    columns = [column for figure in FIGURES for column in figure.columns]
+    assert len(set(columns)) == len(columns)
+    assert BY_NAME["latency_s"].columns == ("latency_s", "latency_low_s", "latency_high_s")
+    assert BY_NAME["throughput_tok_per_s"].low == "throughput_low_tok_per_s"
+    assert BY_NAME["ms_per_token"].columns == ("ms_per_token",)
+
+
+def test_a_figure_that_stands_beside_another_is_in_its_table():
+    assert [figure.unit for figure in table_of(BY_NAME["throughput_tok_per_s"])] == ["tokens/sec", "msec/token"]
+    for figure in FIGURES:
+        assert figure.beside is None or BY_NAME[figure.beside].beside is None
+
+
+@pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
+def test_every_formula_gives_a_figure_or_none_for_the_barest_cell(figure):
+    bare = MeasuredCell(batch_size=1, prompt_tokens=1, new_tokens=1, whole_s=[[1.0]])
+    estimate = figure.formula(bare)
+    assert estimate is None or estimate.value > 0
+    assert estimate is None or figure.text(estimate.value)
+    full = figure.formula(make_record().measured())
+    assert full is None or full.value > 0

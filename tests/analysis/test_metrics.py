@@ -1,0 +1,92 @@
+"""Every formula on a case worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from inference_benchmark.analysis import metrics
+from inference_benchmark.analysis.ceilings import Ceilings
+from inference_benchmark.analysis.metrics import MeasuredCell
+from inference_benchmark.analysis.roofline import Matrix, Peaks, Shapes
+from inference_benchmark.analysis.statistics import Estimate
+
+#: 4 rows x 10 tokens in 10/3 s on average, of which a first token takes 1/3 s: 3 s for 9 more.
+BY_HAND = MeasuredCell(
+    batch_size=4, prompt_tokens=4, new_tokens=10, whole_s=[[2.0, 3.0, 5.0]], first_token_s=[[0.2, 0.3, 0.5]]
+)
+
+
+def test_formulas_on_a_case_worked_by_hand():
+    latency, throughput = metrics.latency_s(BY_HAND), metrics.throughput_tok_per_s(BY_HAND)
+    assert latency.value == pytest.approx(10 / 3)
+    assert throughput.value == pytest.approx(12.0)
+    assert metrics.time_per_token_ms(BY_HAND).value == pytest.approx(83.3333, abs=1e-4)
+    assert metrics.first_token_s(BY_HAND).value == pytest.approx(1 / 3)
+    assert metrics.time_per_output_token_s(BY_HAND).value == pytest.approx(1 / 3)
+    assert metrics.decode_tok_per_s(BY_HAND).value == pytest.approx(4 * 9 / 3)
+    # t(0.975, 2) = 4.302653; s = sqrt(7/3); 4.302653 x s / sqrt(3) = 3.794583.
+    assert latency.high - latency.value == pytest.approx(3.794583, abs=1e-6)
+    assert throughput.low is None, "the latency's interval reaches below zero"
+    assert Estimate(2.0, 1.6, 2.5).per(40) == Estimate(20.0, 16.0, 25.0)
+    assert Estimate(20.0, 16.0, 25.0).half_width == pytest.approx(0.225)
+
+
+def test_of_one_token_there_is_no_decode():
+    one = MeasuredCell(batch_size=4, prompt_tokens=4, new_tokens=1, whole_s=[[2.0, 2.0]])
+    assert (metrics.throughput_tok_per_s(one).value, metrics.first_token_s(one).value) == (2.0, 2.0)
+    assert metrics.decode_tok_per_s(one) is None
+    slow_first = replace(BY_HAND, whole_s=[[2.0, 2.0]], first_token_s=[[3.0, 3.0]])
+    assert metrics.time_per_output_token_s(slow_first) is None
+
+
+def test_several_processes_count_alike_whatever_their_number_of_calls():
+    cell = replace(BY_HAND, whole_s=[[1.0] * 9, [2.0] * 3], first_token_s=[[0.5] * 3, [0.5] * 3])
+    assert metrics.latency_s(cell).value == 1.5
+    assert metrics.time_per_output_token_s(cell).value == pytest.approx(1.0 / 9)
+
+
+def test_energy_per_token_is_all_joules_over_all_tokens():
+    cell = replace(BY_HAND, whole_s=[[1.0, 1.0], [1.0, 1.0]])
+    assert metrics.energy_per_token_j(cell) is None
+    # 800 J for 2 x 2 calls of 40 tokens, each reading sure to 4 J.
+    counted = replace(cell, energy_j=[(400.0, 4.0), (400.0, 4.0)])
+    assert metrics.energy_per_token_j(counted) == pytest.approx((5.0, 4.95, 5.05))
+
+
+def test_memory_is_that_of_the_process_that_held_the_most():
+    assert metrics.peak_memory_bytes(replace(BY_HAND, memory_bytes=[(60, 80), (250, None)])).value == 250
+    assert metrics.peak_memory_bytes(BY_HAND) is None
+    assert metrics.memory_share([(60, 80), (250, 1000)]) == 0.75
+    assert metrics.memory_share([(250, None)]) is None
+
+
+SIMPLE = Shapes((Matrix("m", 2, 10, 10, 100, "float32"),), 0, 0, 4, 5, "float32", 0)
+
+
+def test_limits_of_prefill_decode_and_whole_follow_from_floors_and_measured_times():
+    peaks = Peaks([(1, 10.0)], {"float32": 100.0})
+    cell = MeasuredCell(
+        batch_size=1,
+        prompt_tokens=3,
+        new_tokens=5,
+        whole_s=[[200.0] * 3],
+        first_token_s=[[50.0] * 3],
+        shapes=SIMPLE,
+        ceilings=Ceilings(peaks, peaks),
+    )
+    prefill_s = (200 + 3 * 4) / 10
+    decode_s = sum(216 + 4 * i for i in range(4)) / 10
+    assert cell.limits["prefill"].floor_s == pytest.approx(prefill_s)
+    assert cell.limits["prefill"].share.value == pytest.approx(prefill_s / 50)
+    assert cell.limits["decode"].share.value == pytest.approx(decode_s / 150)
+    assert metrics.limit_share(cell, "whole").value == pytest.approx((prefill_s + decode_s) / 200)
+    assert {limit.bound_by for limit in cell.limits.values()} == {"memory"}
+    assert all(limit.sure for limit in cell.limits.values())
+    assert replace(cell, ceilings=None).limits == {}
+    assert replace(cell, shapes=None).limits == {}
+    assert replace(cell, ceilings=Ceilings(Peaks([(1, 10.0)], {}), peaks)).limits == {}
+    scattered = replace(cell, whole_s=[[190.0, 200.0, 210.0]])
+    low, high = metrics.limit_share(scattered, "whole")[1:]
+    assert low < metrics.limit_share(scattered, "whole").value < high

@@ -1,0 +1,37 @@
+"""Whether samples repeat well enough, and why not."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_benchmark.analysis.stability import stability
+
+
+def verdict(groups, warmups=((1.0, 1.0),), **settings):
+    defaults = {"warmup_tolerance": 0.05, "target_half_width": 0.01, "max_warmup_calls": 5}
+    return stability(warmups, groups, **defaults | settings)
+
+
+def reasons(*arguments, **settings) -> set[str]:
+    return set(verdict(*arguments, **settings).reasons)
+
+
+def test_every_reason_to_doubt_is_given_and_no_other():
+    steady = [1.000, 1.001, 0.999, 1.000, 1.001]
+    assert reasons([steady]) == set()
+    assert reasons([steady], warmups=[[2.0, 1.5, 1.2]]) == {"warm-up"}
+    assert reasons([steady], warmups=[[1.0, 1.0], [2.0, 1.5]]) == {"warm-up"}, "each process must settle"
+    assert reasons([[1.0, 1.05, 0.95, 1.02, 0.98]]) == {"interval"}
+    assert reasons([[1.0, 1.05, 0.95, 1.02, 0.98]], target_half_width=0.1) == set()
+    assert reasons([[1.0, 1.4, 0.7, 1.2, 0.8]], target_half_width=0.5) == {"spread"}
+    assert reasons([[1.0] * 40 + [1.6]], target_half_width=0.1) == {"extreme"}
+    assert reasons([[1.0, 1.01, 1.02, 1.03, 1.04]], target_half_width=0.05) == {"drift"}
+    assert reasons([[s * 1e-4 for s in steady]]) == {"short"}
+    assert reasons([steady, [s * 1.1 for s in steady]]) == {"interval"}, "processes disagree"
+
+
+def test_a_verdict_gives_its_evidence():
+    found = verdict([[1.0, 1.01, 1.02, 1.03, 1.04]])
+    assert found.reasons["drift"] == "calls became 3.9% slower from first to last"
+    assert found.reasons["interval"].startswith("the 95 % interval is ±1.9%, the target ±1.0%; raise max_seconds")
+    assert (found.outliers, found.drift) == (0, pytest.approx(0.0392, abs=1e-4))

@@ -1,0 +1,346 @@
+"""The report in a real browser: offline, with and without scripts, in both themes, on a phone and on paper."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_up import BATCH_SIZES, BLOOM, TEMPLATE, grid, make_cell, make_oom, records_of, report_page, sample_page
+from playwright.sync_api import Browser, Page, sync_playwright
+from running import REPO
+
+from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.experiment.cells import Workload
+
+AXE = REPO / "tests/browser/node_modules/axe-core/axe.min.js"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+#: As root in a container, and without the connections that Chromium makes for itself.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    missing = [name for name, there in (("Chromium", CHROMIUM), ("axe-core", AXE.exists())) if not there]
+    if missing:
+        message = f"{' and '.join(missing)} not found; sh envs/install-browser.sh installs what is needed"
+        if os.environ.get("REQUIRE_BROWSER"):
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory) -> Path:
+    """The grid of the published table in two engines, with the published figures beside it."""
+    experiment = grid()
+    base = result_set.load(REPO / "reference/bloom_a100_80gb.csv", "a100-80gb")
+    beside = [comparison.compare(base, result_set.of_records(records_of(experiment)))]
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(report_page([experiment], TEMPLATE, beside))
+    return path
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory) -> tuple[Path, int]:
+    """Two thousand cells of three machines, three models and two workloads, and how many they are."""
+    models = tuple({"name": f"model-{n}", "architecture": BLOOM, "seed": 0} for n in range(3))
+    workloads = (Workload(9, 100), Workload(512, 100))
+    of = [grid(machine=f"box-{n}", models=models, workloads=workloads, batch_sizes=BATCH_SIZES[:19]) for n in range(3)]
+    path = tmp_path_factory.mktemp("several") / "report.html"
+    path.write_text(report_page(of, TEMPLATE))
+    return path, sum(len(list(each.cells())) for each in of)
+
+
+class Watched:
+    """A page and everything that it asked for or complained of."""
+
+    def __init__(self, browser: Browser, path: Path, **context) -> None:
+        self.context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **context})
+        self.page: Page = self.context.new_page()
+        self.page.set_default_timeout(10_000)
+        self.requests: list[str] = []
+        self.complaints: list[str] = []
+        self.page.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("console", lambda message: self.complaints.append(message.text))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.goto(path.as_uri())
+
+    def through(self) -> None:
+        """Scroll to the end, so that every chart comes into view."""
+        charts = self.page.locator(".chart")
+        for n in range(charts.count()):
+            charts.nth(n).scroll_into_view_if_needed()
+            charts.nth(n).locator(".vega-embed svg").wait_for()
+
+
+@pytest.fixture
+def opened(browser, report) -> Iterator[Watched]:
+    watched = Watched(browser, report, permissions=["clipboard-read", "clipboard-write"])
+    yield watched
+    watched.context.close()
+
+
+def test_every_chart_comes_to_life_and_nothing_is_asked_for_or_complained_of(opened, report):
+    opened.through()
+    assert opened.page.locator(".chart .vega-embed svg").count() == 8
+    assert opened.requests == [report.as_uri()]
+    assert opened.complaints == []
+
+
+def test_the_policy_holds_against_what_would_get_in(opened):
+    blocked = opened.page.evaluate(
+        """async () => {
+            const blocked = [];
+            document.addEventListener("securitypolicyviolation", (event) => blocked.push(event.effectiveDirective));
+            document.body.append(Object.assign(document.createElement("script"), { textContent: "window.ran = 1" }));
+            document.body.append(Object.assign(new Image(), { src: "https://example.org/x.png" }));
+            document.body.firstElementChild.setAttribute("onclick", "window.ran = 1");
+            document.body.firstElementChild.setAttribute("style", "color: red");
+            await fetch("https://example.org/").catch(() => 0);
+            await new Promise((done) => setTimeout(done, 200));
+            return blocked;
+        }"""
+    )
+    assert set(blocked) >= {"script-src-elem", "img-src", "script-src-attr", "style-src-attr", "connect-src"}
+    assert opened.page.evaluate("window.ran") is None
+
+
+def paper(page: Page) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", page.evaluate("getComputedStyle(document.body).backgroundColor"))))[:3]
+
+
+def test_the_theme_is_the_systems_until_another_is_chosen(browser, report):
+    dark = Watched(browser, report, color_scheme="dark")
+    assert max(paper(dark.page)) < 60
+    button = dark.page.locator("#theme")
+    button.click()
+    assert button.text_content() == "Theme: light"
+    assert min(paper(dark.page)) > 240
+    line = "getComputedStyle(document.querySelector('.chart svg text')).fill"
+    dark.through()
+    on_light = dark.page.evaluate(line)
+    button.click()
+    assert max(paper(dark.page)) < 60
+    assert dark.page.evaluate(line) != on_light
+    button.click()
+    assert button.text_content() == "Theme: auto"
+    dark.context.close()
+
+
+def lines(page: Page) -> int:
+    """How many lines the first chart draws."""
+    return page.locator(".chart").first.locator(".mark-line path").count()
+
+
+def test_a_line_is_switched_off_and_on_in_every_chart(opened):
+    opened.through()
+    toggle = opened.page.locator(".legend button").first
+    assert toggle.text_content().strip() == "hf fp32"
+    before = lines(opened.page)
+    assert before == 8  # two engines, three precisions; two of the baseline
+    toggle.focus()
+    opened.page.keyboard.press("Enter")
+    opened.page.wait_for_function(
+        "document.querySelectorAll('.chart')[0].querySelectorAll('.mark-line path').length === 7"
+    )
+    assert toggle.get_attribute("aria-pressed") == "false"
+    assert opened.page.locator(".chart").last.locator(".mark-line path").count() == 5
+    toggle.click()
+    opened.page.wait_for_function(
+        "document.querySelectorAll('.chart')[0].querySelectorAll('.mark-line path').length === 8"
+    )
+    assert opened.complaints == []
+
+
+def ticks(page: Page) -> list[str]:
+    """What stands at the y axis of the first chart."""
+    labels = page.locator(".chart").first.locator(".mark-text.role-axis-label").first
+    return labels.locator("text").all_text_contents()
+
+
+def test_the_scale_is_linear_and_can_be_logarithmic(opened):
+    opened.through()
+    linear = ticks(opened.page)
+    assert "0" in linear
+    opened.page.locator(".scale").click()
+    opened.page.wait_for_function("document.querySelector('.scale').textContent === 'Scale: logarithmic'")
+    opened.page.wait_for_timeout(500)
+    assert "0" not in ticks(opened.page)
+    assert opened.complaints == []
+
+
+def test_a_point_tells_every_figure_of_its_cell_and_the_evidence(opened):
+    opened.through()
+    opened.page.locator(".chart").first.scroll_into_view_if_needed()
+    # hf-static bf16 at its largest batch, above all others: 14, 21, 22, 14 points of other lines come before its own.
+    opened.page.locator(".chart").first.locator(".mark-symbol path").nth(14 + 21 + 22 + 14 + 20).hover()
+    tip = opened.page.locator("#tooltip")
+    tip.wait_for()
+    text = tip.inner_text()
+    for wanted in (
+        "hf-static bf16, batch 1792: ok",
+        "tokens/sec ±",
+        "median",
+        "distance from the limit",
+        "peak memory",
+        "joules/token",
+        "calls in 1 process",
+        "results/made-up-gpu/",
+    ):
+        assert wanted in text, wanted
+
+
+def column(page: Page, n: int) -> list[str]:
+    return page.locator(".block table.figures").first.locator(f"tbody tr > :nth-child({n})").all_text_contents()
+
+
+def test_tables_are_sorted_by_number_with_what_has_none_at_the_end(opened):
+    sort = opened.page.locator(".block table.figures").first.locator("thead button").nth(1)
+    sort.click()
+    first = [float(text.split()[0]) for text in column(opened.page, 2) if text != "oom"]
+    assert first == sorted(first)
+    assert column(opened.page, 2)[-8:] == ["oom"] * 8
+    sort.click()
+    assert opened.page.locator("th[aria-sort=descending]").count() == 1
+    first = [float(text.split()[0]) for text in column(opened.page, 2) if text != "oom"]
+    assert first == sorted(first, reverse=True)
+    assert column(opened.page, 2)[-8:] == ["oom"] * 8
+
+
+def test_a_table_is_copied_as_markdown_and_saved_as_csv(opened):
+    block = opened.page.locator(".block").first
+    block.get_by_text("Copy as Markdown").click()
+    copied = opened.page.evaluate("navigator.clipboard.readText()").splitlines()
+    assert copied[0].startswith("| batch size | hf fp32 | hf bf16 | hf int8 LLM.int8() |")
+    assert copied[1].startswith("| :---: |")
+    assert copied[2].startswith("| 1 | ")
+    assert " \\| " in copied[2]
+    with opened.page.expect_download() as download:
+        block.get_by_text("Download CSV").click()
+    assert download.value.suggested_filename == "throughput.csv"
+    rows = list(csv.reader(io.StringIO(Path(download.value.path()).read_text())))
+    assert len(rows) == len(BATCH_SIZES) + 1
+    assert len({len(row) for row in rows}) == 1
+    with opened.page.expect_download() as download:
+        opened.page.locator("#all-csv").click()
+    rows = list(csv.DictReader(io.StringIO(Path(download.value.path()).read_text())))
+    assert len(rows) == 132
+    assert rows[0]["record"].endswith("hf/fp32/batch-1.json")
+
+
+def test_without_scripts_everything_is_there_but_the_buttons(browser, report):
+    plain = Watched(browser, report, java_script_enabled=False)
+    assert plain.page.locator(".chart > svg").count() == 8
+    assert plain.page.locator("button").count() == 0
+    assert plain.page.locator(".legend li").count() == 8
+    box = plain.page.locator(".chart > svg").first.bounding_box()
+    assert box["width"] > 400
+    assert plain.page.locator(".block table.figures tbody tr").count() > 100
+    assert plain.requests == [report.as_uri()]
+    plain.context.close()
+
+
+def test_it_prints(opened, tmp_path):
+    folded = "[...document.querySelectorAll('details')].filter(fold => !fold.open).length"
+    assert opened.page.evaluate(folded) == 1  # eighteen cells without a figure
+    pdf = opened.page.pdf(path=tmp_path / "report.pdf", format="A4")
+    assert pdf.startswith(b"%PDF")
+    assert len(re.findall(rb"/Type ?/Page\b", pdf)) in range(4, 30)
+    assert opened.page.evaluate(folded) == 0
+    opened.page.emulate_media(media="print")
+    assert min(paper(opened.page)) == 255
+    assert not opened.page.locator("#theme").is_visible()
+    assert not opened.page.locator(".tools").first.is_visible()
+
+
+def test_on_a_phone_only_charts_and_tables_scroll_sideways(browser, report):
+    phone = Watched(browser, report, viewport={"width": 390, "height": 844}, has_touch=True)
+    phone.through()
+    assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
+    scrolls = "[...document.querySelectorAll('.chart')].every(c => c.scrollWidth >= c.clientWidth && getComputedStyle(c).overflowX === 'auto')"
+    assert phone.page.evaluate(scrolls)
+    phone.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_has_nothing_serious_to_say(browser, report, scheme):
+    # The rules are put in from outside, which the page's own policy rightly forbids.
+    watched = Watched(browser, report, color_scheme=scheme, bypass_csp=True)
+    watched.through()
+    watched.page.add_script_tag(path=AXE)
+    found = watched.page.evaluate("axe.run()")["violations"]
+    grave = {
+        each["id"]: [node["html"][:200] for node in each["nodes"]][:3]
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    }
+    assert grave == {}
+    watched.context.close()
+
+
+def test_hostile_names_run_nothing(browser, tmp_path):
+    hostile = "</script><img src=x onerror=window.ran=1><script>window.ran=1</script>"
+    of = grid(
+        batch_sizes=(1, 2),
+        precisions=("fp32",),
+        engines=("hf",),
+        models=({"name": hostile, "architecture": {}, "seed": 0},),
+    )
+    page = tmp_path / "hostile.html"
+    page.write_text(report_page([of], TEMPLATE, notes=[hostile]))
+    watched = Watched(browser, page)
+    watched.through()
+    assert watched.page.evaluate("window.ran") is None
+    assert watched.complaints == []
+    assert watched.page.locator("img").count() == 0
+    assert hostile in watched.page.locator("h2").first.text_content()
+    watched.context.close()
+
+
+def test_sixty_six_cells_of_two_engines_are_under_two_megabytes(report):
+    assert report.stat().st_size < 2e6
+
+
+def test_two_thousand_cells_are_under_ten_megabytes_and_stay_usable(browser, several):
+    path, cells = several
+    assert cells > 2000
+    assert path.stat().st_size < 10e6
+    watched = Watched(browser, path)
+    links = watched.page.locator("nav a")
+    assert links.count() == 18
+    links.last.click()
+    last = watched.page.locator(".grid").last
+    assert "model-2" in last.locator("h2").text_content()
+    last.locator(".chart .vega-embed svg").first.wait_for()
+    assert watched.page.locator(".vega-embed").count() < 60  # those far away are left alone
+    last.locator(".legend button").first.click()
+    assert watched.complaints == []
+    watched.context.close()
+
+
+def test_a_page_of_nothing_but_oom_still_opens(browser, tmp_path):
+    records = [make_oom(make_cell(batch_size=b)) for b in (1, 2)]
+    path = tmp_path / "oom.html"
+    path.write_text(sample_page(records))
+    watched = Watched(browser, path)
+    watched.through()
+    assert "Nothing was measured here" in watched.page.content()
+    assert watched.complaints == []
+    watched.context.close()

@@ -1,0 +1,84 @@
+"""scripts/compare.py: exit status and messages."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up import SMALL, grid, records_of, write_records
+from running import PUBLISHED, REPO
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(REPO / "scripts/compare.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Records of two runs at the same speed and of one at 90 % of it."""
+    speeds = {"base": (1.0, 1), "again": (1.0, 2), "slower": (0.9, 3)}
+    return {
+        name: write_records(tmp_path_factory.mktemp(name), records_of(grid(**SMALL), faster, 6, seed))
+        for name, (faster, seed) in speeds.items()
+    }
+
+
+def test_a_regression_fails_and_noise_does_not(folders, tmp_path):
+    done = run(folders["base"], folders["again"], "--fail-on-regression", "5%")
+    assert done.returncode == 0, done.stderr
+    assert "14 cells in common: 14 same." in done.stdout
+    done = run(folders["base"], folders["slower"], "--fail-on-regression", "5%", "--json", tmp_path / "c.json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "compare.py: bloom-1b3 prompt9-new100 hf fp32 batch 1: slower, 0.9" in done.stderr
+    assert json.loads((tmp_path / "c.json").read_text())["cells"][0]["verdict"] == "slower"
+    assert run(folders["base"], folders["slower"], "--fail-on-regression", "20%").returncode == 0
+    assert run(folders["base"], folders["slower"]).returncode == 0
+
+
+def test_nothing_judged_is_no_pass(folders):
+    done = run(PUBLISHED, folders["base"], "--fail-on-regression", "5%")
+    assert done.returncode == 2
+    assert "nothing could be judged: 14 cells in common: 14 unknown. One side has no samples." in done.stderr
+
+
+def test_one_process_is_no_pass_and_no_regression(tmp_path):
+    base = write_records(tmp_path / "a", records_of(grid(**SMALL)))
+    new = write_records(tmp_path / "b", records_of(grid(**SMALL), faster=0.5))
+    done = run(base, new, "--fail-on-regression", "5%")
+    assert done.returncode == 2
+    assert "14 perhaps slower. perhaps: one side was measured in a single process" in done.stderr
+
+
+@pytest.mark.parametrize("percent", ["5", "x%", "-1%", "100%"])
+def test_a_share_that_is_none_is_named(folders, percent):
+    done = run(folders["base"], folders["again"], f"--fail-on-regression={percent}")
+    assert done.returncode == 2
+    assert "is no percentage such as 5%" in done.stderr
+
+
+def test_what_cannot_be_compared_is_one_line(tmp_path, folders):
+    done = run(folders["base"], tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr
+        == f"compare.py: {tmp_path}: holds no records (batch-N.json); give a folder below results/, or a CSV file\n"
+    )
+    assert (
+        run(tmp_path / "no.csv", folders["base"]).stderr
+        == f"compare.py: {tmp_path}/no.csv: No such file or directory\n"
+    )
+
+
+def test_the_page_of_a_comparison_is_safe(folders, tmp_path):
+    hostile = "<script>alert(1)</script>"
+    done = run(folders["base"], folders["again"], "--base-name", hostile, "--html", tmp_path / "c.html")
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "c.html").read_text()
+    assert "<script" not in page
+    assert "&lt;script&gt;alert(1)" in page
+    assert "script-src &#39;none&#39;" in page

@@ -1,0 +1,210 @@
+"""Which cells are the same, and which differences are more than noise."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from made_up import SMALL, grid, make_oom, measurement, records_of, small_set
+from running import PUBLISHED
+
+from inference_benchmark.analysis.figures import COMPARED
+from inference_benchmark.compare import result_set
+from inference_benchmark.compare import text as comparison_text
+from inference_benchmark.compare.comparison import ComparedCell, Comparison, compare, regressions
+from inference_benchmark.compare.result_set import CellResult, ResultSet
+from inference_benchmark.experiment.cells import Workload
+from inference_benchmark.records import summary
+from inference_benchmark.render import tables
+
+
+def cell_of(comparison: Comparison, engine: str, precision: str, batch: int) -> ComparedCell:
+    wanted = {"engine": engine, "precision": precision, "batch_size": batch}
+    return next(cell for cell in comparison.cells if wanted.items() <= cell.where.items())
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    return [cell.verdict for cell in comparison.cells]
+
+
+def test_the_same_again_is_called_the_same():
+    comparison = compare(small_set(seed=1), small_set(seed=2))
+    assert verdicts(comparison) == ["same"] * 14
+    assert all(cell.low < cell.ratio < cell.high and cell.low < 1.02 and cell.high > 0.98 for cell in comparison.cells)
+    assert regressions(comparison, 0.0) == []
+
+
+@pytest.mark.parametrize(("faster", "verdict"), [(1.05, "faster"), (0.95, "slower")])
+def test_a_planted_difference_is_called_and_its_size_is_in_the_interval(faster, verdict):
+    comparison = compare(small_set(seed=1), small_set(seed=2, faster=faster))
+    assert verdicts(comparison) == [verdict] * 14
+    assert sum(cell.low < faster < cell.high for cell in comparison.cells) >= 12  # of 14 intervals at 95 %
+    assert [column.geometric_mean for column in comparison.columns] == pytest.approx([faster] * 2, rel=0.01)
+    assert comparison.judged == 14
+
+
+def test_calls_of_one_process_show_perhaps_a_difference():
+    comparison = compare(small_set(processes=1, seed=1), small_set(processes=1, seed=2, faster=1.5))
+    assert verdicts(comparison) == ["perhaps faster"] * 14
+    assert (comparison.judged, comparison.single_process) == (0, True)
+    slower = compare(small_set(processes=1, seed=1), small_set(processes=8, seed=2, faster=0.5))
+    assert verdicts(slower) == ["perhaps slower"] * 14
+    assert regressions(slower, 0.05) == []
+    assert any("in a single process" in line for line in comparison_text.cautions(comparison))
+    assert not any(
+        "in a single process" in line for line in comparison_text.cautions(compare(small_set(), small_set()))
+    )
+
+
+def test_noise_between_processes_is_not_taken_for_a_difference():
+    """Calls agree within 0.1 %, processes within 5 %: by its calls alone any two would differ."""
+
+    def measured(*centres: float) -> ResultSet:
+        groups = [[centre, centre * 1.001, centre * 0.999] for centre in centres]
+        where = {"model": "m", "engine": "hf", "precision": "fp32", "batch_size": 1}
+        return ResultSet("x", [CellResult(where, "ok", {"throughput_tok_per_s": 1 / centres[0]}, groups)])
+
+    assert verdicts(compare(measured(1.0, 1.05, 0.95), measured(1.04, 0.99, 1.06))) == ["same"]
+    assert verdicts(compare(measured(1.0), measured(1.04))) == ["perhaps slower"]
+
+
+def test_more_cells_ask_for_more_certainty():
+    """p = 0.02 for one cell is a difference; among twenty cells of which nothing else differs it is chance."""
+    where = {"model": "m", "engine": "hf", "precision": "fp32"}
+    base = [1.0, 1.01, 0.99, 1.0]
+    new = [1.022, 1.012, 1.032, 1.006]
+
+    def of(name: str, samples: list[float], n: int) -> ResultSet:
+        cells = [CellResult(where | {"batch_size": 1}, "ok", {"throughput_tok_per_s": 1.0}, [samples])]
+        more = [
+            CellResult(where | {"batch_size": b}, "ok", {"throughput_tok_per_s": 1.0}, [base]) for b in range(2, n + 1)
+        ]
+        return ResultSet(name, cells + more)
+
+    alone = compare(of("b", base, 1), of("n", new, 1)).cells[0]
+    assert 0.01 < alone.p_value < 0.05
+    assert alone.verdict == "perhaps slower"
+    among = compare(of("b", base, 20), of("n", new, 20)).cells[0]
+    assert among.p_value == alone.p_value
+    assert among.verdict == "same"
+
+
+def test_one_sample_a_side_is_not_judged():
+    where = {"model": "m", "engine": "hf", "precision": "fp32", "batch_size": 1}
+    one = ResultSet("x", [CellResult(where, "ok", {"throughput_tok_per_s": 2.0}, [[1.0]])])
+    comparison = compare(one, one)
+    assert (comparison.cells[0].verdict, comparison.cells[0].ratio, comparison.cells[0].low) == ("unknown", 1.0, None)
+
+
+def test_first_tokens_are_compared_by_their_own_samples():
+    comparison = compare(small_set(seed=1), small_set(seed=2, faster=1.1), COMPARED["first-token"])
+    assert comparison.figure == "first_token_s"
+    assert verdicts(comparison) == ["faster"] * 14
+    assert "time to first token (msec)" in comparison_text.to_markdown(comparison)
+
+
+def test_edges_of_memory_stand_against_each_other():
+    large = {**SMALL, "batch_sizes": (768, 896, 1024), "precisions": ("fp32",)}
+    records = records_of(grid(**large), processes=2)
+    lost = [
+        *records[:1],
+        make_oom(records[1].cell),
+        records[2],
+    ]
+    comparison = compare(result_set.of_records(records), result_set.of_records(lost))
+    assert verdicts(comparison) == ["same", "fits no longer", "neither fits"]
+    assert comparison.columns[0][-2:] == (896, 768)
+    assert [cell.where["batch_size"] for cell in regressions(comparison, 0.05)] == [896]
+    assert verdicts(compare(result_set.of_records(lost), result_set.of_records(records)))[1] == "fits now"
+
+
+def test_cells_of_one_side_are_listed_by_column():
+    comparison = compare(small_set(batch_sizes=(1, 2, 4)), small_set("new", batch_sizes=(2, 4, 8, 16)))
+    assert [cell.where["batch_size"] for cell in comparison.cells] == [2, 4, 2, 4]
+    text = comparison_text.to_markdown(comparison)
+    assert (
+        "bloom-1b3 prompt9-new100 hf fp32 batch 1; bloom-1b3 prompt9-new100 hf bf16 batch 1."
+        in text.split("## Only in box")[1]
+    )
+    assert "hf fp32 batch 8, 16; " in text.split("## Only in new")[1]
+    assert compare(small_set(workloads=(Workload(9, 50),)), small_set()).cells == []
+    other = ({"name": "other", "architecture": {}, "seed": 0},)
+    assert compare(small_set(models=other), small_set()).cells == []
+
+
+def test_what_differs_is_said_first():
+    new = grid(**SMALL, measurement=measurement(seed=7))
+    records = [replace(each, software={"torch": "2.99"}) for each in records_of(new, processes=2)]
+    comparison = compare(small_set(), result_set.of_records(records, "new"))
+    differences = {each.fact: (each.base, each.new) for each in comparison.differences}
+    assert differences["torch"] == (["2.13.0"], ["2.99"])
+    assert differences["measurement seed"] == ([0], [7])
+    assert differences["measurement processes"] == ([8], [2])
+    text = comparison_text.to_markdown(comparison)
+    assert text.index("## What differs") < text.index("## Cells")
+    assert "| torch                 | 2.13.0 | 2.99 |" in text
+    assert compare(small_set(), small_set("new")).differences == []
+
+
+def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_know_is_none():
+    bound = {"OMP_PROC_BIND": "true"}
+    records = [replace(each, environment=bound) for each in records_of(grid(**SMALL), processes=8)]
+    assert compare(small_set(), result_set.of_records(records)).differences == [
+        ("environment OMP_PROC_BIND", ["not set"], ["true"])
+    ]
+    bare = ResultSet("bare", small_set().cells, {"device": ["Made-up GPU"], "torch": ["2.0"]})
+    assert compare(bare, small_set()).differences == [("torch", ["2.0"], ["2.13.0"])]
+
+
+def test_the_published_figures_stand_beside_every_engine_of_their_model():
+    comparison = compare(result_set.load(PUBLISHED, "a100-80gb"), result_set.of_records(records_of(grid())))
+    assert len(comparison.cells) == 2 * 44
+    assert {cell.where["engine"] for cell in comparison.cells} == {"hf", "hf-static"}
+    cell = cell_of(comparison, "hf", "bf16", 1)
+    assert cell.base["throughput_tok_per_s"] == 42.23
+    assert cell.ratio == pytest.approx(cell.new["throughput_tok_per_s"] / 42.23)
+    assert (cell.verdict, cell.low, cell.p_value) == ("unknown", None, None)
+    assert cell_of(comparison, "hf", "fp32", 1024).verdict == "neither fits"
+    largest = {(c.where["engine"], c.where["precision"]): c[-2:] for c in comparison.columns}
+    assert largest["hf", "fp32"] == (896, 896)
+    assert largest["hf", "bf16"] == (1792, 1792)
+    text = comparison_text.to_markdown(comparison)
+    assert "Significance is unknown" in text
+    assert "as published" in text
+    other_tokens = grid(workloads=(Workload(9, 50),))
+    assert compare(result_set.load(PUBLISHED), result_set.of_records(records_of(other_tokens))).cells == []
+    small_model = {"parameters": 51_000_000, "weights_bytes": 1}
+    smaller = [replace(each, model=small_model) for each in records_of(grid(**SMALL))]
+    assert compare(result_set.load(PUBLISHED), result_set.of_records(smaller)).cells == []
+
+
+def test_the_published_figures_are_columns_of_the_tables():
+    records = records_of(grid(engines=("hf",)))
+    beside = [compare(result_set.load(PUBLISHED, "a100-80gb"), result_set.of_records(records))]
+    text = tables.document(summary.summarise(records), beside)
+    throughput = text.split("Throughput (")[1].split("Against")[0].splitlines()
+    assert "a100-80gb<br>fp32 | a100-80gb<br>bf16 |" in " ".join(throughput[2].split())
+    assert " ".join(throughput[4].split()).endswith("| 45.31 \\| 22.07 | 42.23 \\| 23.68 |")
+    assert throughput[-2].split()[-5:] == ["|", "oom", "|", "oom", "|"]
+    against = text.split("Against a100-80gb (times its throughput)")[1].split("\n\n")[1].splitlines()
+    assert against[0].split() == ["|", "batch_size", "|", "fp32", "|", "bf16", "|"]
+    ratio = records[0].cell.batch_size * 100 / 45.31 / (sum(records[0].runs[0].samples_s) / 5)
+    assert against[2].split() == ["|", "1", "|", f"{ratio:.2f}x", "|", against[2].split()[5], "|"]
+    assert [part.strip() for part in against[-1].split("|")[1:-1]] == [
+        "largest batch",
+        "896, was 896",
+        "1792, was 1792",
+    ]
+    latency = text.split("Latency (sec)")[1].split("Time to first")[0]
+    assert "| 2.21 " in latency  # 100 / 45.31
+    assert "a100" not in text.split("Time to first token")[1]
+
+
+def test_a_comparison_comes_back_from_its_file():
+    comparison = compare(result_set.load(PUBLISHED), small_set())
+    document = json.loads(json.dumps(comparison.to_document()))
+    again = Comparison.from_document(document)
+    assert comparison_text.to_markdown(again) == comparison_text.to_markdown(comparison)
+    with pytest.raises(ValueError, match="version is 99"):
+        Comparison.from_document(document | {"version": 99})

@@ -1,0 +1,67 @@
+"""What can be compared: folders of records, summaries, tables of figures."""
+
+from __future__ import annotations
+
+import pytest
+from made_up import SMALL, grid, records_of, write_records
+
+from inference_benchmark.compare import result_set
+from inference_benchmark.compare.comparison import compare
+from inference_benchmark.experiment.baselines import BaselineError
+from inference_benchmark.records import summary
+
+
+def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
+    records = records_of(grid(**SMALL), processes=2)
+    folder = write_records(tmp_path, records)
+    rows = summary.summarise(records)
+    rows.to_csv(folder / "summary.csv", index=False)
+    new = result_set.of_records(records)
+    for path in (folder, folder / "summary.csv"):
+        comparison = compare(result_set.load(path), new)
+        assert comparison.base == "made-up-gpu"
+        assert {cell.verdict for cell in comparison.cells} == {"same"}
+        assert comparison.judged == 14
+    elsewhere = tmp_path / "elsewhere.csv"
+    rows.to_csv(elsewhere, index=False)
+    comparison = compare(result_set.load(elsewhere), new)
+    assert {cell.verdict for cell in comparison.cells} == {"unknown"}
+    assert [cell.ratio for cell in comparison.cells] == pytest.approx([1.0] * 14)
+
+
+def test_a_copied_summary_never_speaks_of_records_made_since(tmp_path):
+    """As when results/box/summary.csv is kept as old/box/summary.csv, and box is measured again."""
+    records = records_of(grid(**SMALL), processes=2)
+    rows = summary.summarise(records)
+    folder = write_records(tmp_path, records_of(grid(**SMALL), faster=2, processes=2))
+    copied = tmp_path / "old" / folder.name / "summary.csv"
+    copied.parent.mkdir(parents=True)
+    rows.to_csv(copied, index=False)
+    comparison = compare(result_set.load(copied), result_set.load(folder))
+    assert {cell.verdict for cell in comparison.cells} == {"unknown"}
+    assert comparison.cells[0].ratio == pytest.approx(2, rel=0.05)
+    # Only some of the records came along: no mixture is made of them.
+    write_records(tmp_path / "some", records[:3])
+    rows.to_csv(tmp_path / "some/results" / folder.name / "summary.csv", index=False)
+    incomplete = result_set.load(tmp_path / "some/results" / folder.name / "summary.csv")
+    assert "11 of its 14 records are not beside it" in incomplete.notes[0]
+    assert {cell.verdict for cell in compare(incomplete, result_set.load(folder)).cells} == {"unknown"}
+
+
+def test_superseded_records_are_left_out_and_broken_ones_named(tmp_path):
+    records = records_of(grid(**SMALL))
+    folder = write_records(tmp_path, records)
+    write_records(tmp_path, records_of(grid(**SMALL), faster=2))
+    sizes = [cell.where["batch_size"] for cell in result_set.load(folder).cells]
+    assert sizes == [1, 2, 4, 8, 16, 32, 64] * 2
+    path = next(folder.rglob("batch-2.json"))
+    path.write_text("{")
+    with pytest.raises(BaselineError, match=r"batch-2\.json: not JSON"):
+        result_set.load(folder)
+
+
+def test_records_of_several_machines_are_no_result_set(tmp_path):
+    write_records(tmp_path, records_of(grid(**SMALL)))
+    write_records(tmp_path, records_of(grid(**SMALL, machine="other")))
+    with pytest.raises(BaselineError, match="holds records of made-up-gpu, other; give the folder of one of them"):
+        result_set.load(tmp_path / "results")

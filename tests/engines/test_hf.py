@@ -1,0 +1,144 @@
+"""Real torch, transformers, accelerate and bitsandbytes on small models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy
+import pytest
+import torch
+from made_up import MODELS, make_cell
+from real_engines import load_engine, prompts, weights
+from running import measure_cli, read_record
+
+from inference_benchmark.models import checkpoint
+from inference_benchmark.models.synthesize import synthesize
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtypes", "activations"),
+    [
+        ("fp32", ["float32"], "float32"),
+        ("bf16", ["bfloat16"], "bfloat16"),
+        ("fp16", ["float16"], "float16"),
+        ("int8", ["float16", "int8"], "float16"),
+        ("int8-threshold-0", ["float16", "int8"], "float16"),
+        ("nf4", ["bfloat16", "uint8"], "bfloat16"),
+    ],
+)
+def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes, activations, capfd):
+    torch._dynamo.utils.counters.clear()  # other tests of this process may have compiled
+    engine = load_engine(weights(), precision)
+    facts = engine.describe()
+    assert facts["dtypes"] == dtypes
+    assert facts["parameters"] == sum(p.numel() for p in synthesize(MODELS["bloom"], 0).parameters())
+    assert (facts["attention"], facts["device_map"], facts["threads"]) == ("eager", {"": "cpu"}, 2)
+    assert (facts["tf32"], facts["float32_matmul_precision"]) == (False, "highest")
+    if precision in ("int8", "int8-threshold-0", "nf4"):
+        # query_key_value, dense, and both of the MLP, in four layers; the head stays as it is
+        assert facts["quantised"] == {
+            "library": "bitsandbytes",
+            "modules": {"query_key_value": 4, "dense": 4, "dense_h_to_4h": 4, "dense_4h_to_h": 4},
+            **({"type": ["nf4"]} if precision == "nf4" else {"threshold": [6.0 if precision == "int8" else 0.0]}),
+            "not_quantised": {"lm_head": 1},
+        }
+    else:
+        assert facts["quantised"] is None
+    output = engine.generate(prompts(3), 12)
+    observed, seen = engine.observe(prompts(3), 12)
+    assert (observed == output).all()
+    outliers = seen.pop("outlier_columns")
+    assert seen == {"cache": "DynamicCache", "activations": [activations], "non_finite_rows": 0}
+    # Only where a threshold is set are columns told apart: of the MLP's many activations some reach it here.
+    assert (outliers is None) == (precision != "int8")
+    if outliers:
+        assert set(outliers) == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
+        assert outliers["dense_4h_to_h"]["of"] == 512
+        assert 0 < outliers["dense_4h_to_h"]["mean"] <= outliers["dense_4h_to_h"]["max"] <= 512
+    assert engine.compilation()["graphs"] == 0
+    assert output.shape == (3, 12)
+    assert output.dtype == numpy.int64
+    assert ((output >= 0) & (output < 1000)).all()
+    printed = capfd.readouterr()
+    assert "MatMul8bitLt" not in printed.err + printed.out
+
+
+def test_a_logit_that_is_no_number_is_seen_in_its_rows_at_any_step():
+    """A token's embedding is spoilt: rows that meet it, in the prompt or on the way, have NaN from there on."""
+    engine = load_engine(weights(), "fp32")
+    ids = prompts(3)
+    on_the_way = int(engine.generate(ids, 4)[1, 1])
+    assert on_the_way not in ids
+    spoilt = [row for row, tokens in enumerate(engine.generate(ids, 8)[:, :-1]) if on_the_way in tokens]
+    with torch.no_grad():
+        head = torch.nn.Linear(128, 1000, bias=False)
+        head.weight.copy_(engine.model.get_input_embeddings().weight)
+        engine.model.set_output_embeddings(head)
+        engine.model.get_input_embeddings().weight[on_the_way, :] = float("nan")
+    assert 0 < len(spoilt) < 3
+    assert engine.observe(ids, 8)[1]["non_finite_rows"] == len(spoilt)
+    assert engine.observe(ids, 1)[1]["non_finite_rows"] == 0
+
+
+def test_graphs_that_were_compiled_are_counted():
+    engine = load_engine(weights(), "fp32")
+    before = engine.compilation()["graphs"]
+    engine.model.forward = torch.compile(engine.model.forward, backend="eager")
+    engine.generate(prompts(1), 2)
+    assert engine.compilation()["graphs"] > before
+    torch._dynamo.reset()
+
+
+def test_memory_is_that_of_the_calls_since_the_reset():
+    engine = load_engine(weights(), "fp32")
+    filler = torch.ones(100_000_000, dtype=torch.uint8)
+    del filler
+    high = engine.memory()["peak_rss_bytes"]
+    engine.reset_peak_memory()
+    engine.generate(prompts(1), 2)
+    assert engine.memory()["peak_rss_bytes"] < high - 50_000_000
+    assert 0 < engine.memory()["loaded_bytes"] < high
+
+
+def test_greedy_tokens_are_those_of_a_loop_without_cache():
+    engine = load_engine(weights(), "fp32")
+    ids = prompts(2, 5)
+    expected = torch.from_numpy(ids)
+    with torch.no_grad():
+        for _ in range(10):
+            step = engine.model(expected, use_cache=False).logits[:, -1].argmax(-1, keepdim=True)
+            expected = torch.cat([expected, step], dim=1)
+    assert (engine.generate(ids, 10) == expected[:, 5:].numpy()).all()
+
+
+def test_a_model_eager_to_stop_is_made_to_go_on(tmp_path):
+    """Every token is this checkpoint's end of sequence, and its generation settings would sample and penalise."""
+    folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
+    shutil.copytree(folder, tmp_path / "eager")
+    settings = {"eos_token_id": list(range(1000)), "do_sample": True, "repetition_penalty": 5.0, "max_length": 12}
+    (tmp_path / "eager/generation_config.json").write_text(json.dumps(settings))
+    eager, plain = load_engine(tmp_path / "eager", "fp32"), load_engine(folder, "fp32")
+    ids = prompts(2)
+    assert (eager.generate(ids, 20) == plain.generate(ids, 20)).all()
+
+
+@pytest.mark.parametrize(
+    ("precision", "batch_size", "limit", "phase"),
+    [("fp32", 8192, 100_000_000, "warm-up"), ("bf16", 1, 1_000_000, "load")],
+)
+def test_a_real_allocator_runs_out_under_a_real_limit(tmp_path, precision, batch_size, limit, phase):
+    wide = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 1, "vocab_size": 20_000}
+    cell = make_cell(
+        engine="hf",
+        model={"name": "wide", "architecture": wide, "seed": 0},
+        precision=precision,
+        batch_size=batch_size,
+        memory_limit_bytes=limit,
+    )
+    done = measure_cli(cell, tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    found = read_record(tmp_path / "r.json")
+    assert (found["outcome"], found["reason"]["phase"]) == ("oom", phase)
+    assert "allocate memory" in found["reason"]["message"]
+    assert found["reason"]["limit"] == {"name": "memory_limit", "bytes": limit}

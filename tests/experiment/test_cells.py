@@ -1,0 +1,67 @@
+"""Cells, workloads, settings and experiments: checked when made, and the same after JSON."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from made_up import make_cell, make_experiment, measurement
+
+from inference_benchmark.experiment.cells import Cell, CellError, Experiment, Workload, difference
+
+
+def test_a_cell_survives_json_and_names_its_place():
+    cell = make_cell()
+    assert Cell.from_json(cell.to_json()) == cell
+    assert cell.path == "results/box/tiny/prompt4-new8/fake/fp32/batch-2.json"
+    assert "\n" not in cell.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda values: values.pop("device"), "exactly the keys"),
+        (lambda values: values.update(extra=1), "exactly the keys"),
+        (lambda values: values.update(measure_version=0), "measure_version is 0"),
+        (lambda values: values.update(workload={"prompt_tokens": 1}), "workload has exactly the keys"),
+        (lambda values: values["workload"].update(new_tokens=0), "new_tokens is 0; allowed: an integer >= 1"),
+        (lambda values: values["measurement"].update(processes=True), "measurement.processes is True"),
+        (lambda values: values["measurement"].update(min_seconds=float("nan")), "measurement.min_seconds is nan"),
+        (lambda values: values["measurement"].update(cycles=3), "measurement has exactly the keys"),
+    ],
+)
+def test_a_text_that_is_no_cell_is_refused(change, message):
+    values = json.loads(make_cell().to_json())
+    change(values)
+    with pytest.raises(CellError, match=message):
+        Cell.from_json(json.dumps(values))
+
+
+def test_an_experiment_spans_its_axes_in_the_order_of_the_configuration():
+    experiment = make_experiment(8, 1, engines=("fake", "hf"), precisions=("int8", "fp32"))
+    order = [(c.engine, c.precision, c.batch_size) for c in experiment.cells()]
+    assert order == [(e, p, b) for e in ("fake", "hf") for p in ("int8", "fp32") for b in (8, 1)]
+    assert Experiment.from_json(experiment.to_json()) == experiment
+
+
+def test_a_difference_is_told_leaf_by_leaf():
+    old, new = {"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"b": 1, "c": 5}, "e": 4}
+    assert difference(new, old) == "a.c was 2, is now 5; d was 3, is now 'absent'; e was 'absent', is now 4"
+
+
+def test_when_it_is_enough():
+    def enough(samples, **changes):
+        return measurement(min_seconds=2, max_seconds=10, **changes).is_enough(samples)
+
+    assert not enough([])
+    assert not enough([5.0, 5.0]), "fewer than min_cycles, however long"
+    assert enough([1.0, 1.0, 1.0])
+    assert not enough([0.1, 0.1, 0.1]), "less than min_seconds, however exact"
+    assert not enough([1.0, 1.1, 0.9, 1.0]), "not exact, and time left"
+    assert enough([1.0, 1.1, 0.9] * 4), "not exact, and no time left"
+
+
+def test_a_workload_names_its_folder():
+    assert Workload(9, 100).name == "prompt9-new100"
+    with pytest.raises(CellError, match="prompt_tokens is '9'"):
+        Workload("9", 100)

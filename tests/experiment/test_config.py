@@ -1,0 +1,270 @@
+"""Every wrong key, value, duplicate and contradiction is named before any job starts, all at once."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from running import REPO
+
+from inference_benchmark import engines
+from inference_benchmark.experiment.cells import Workload
+from inference_benchmark.experiment.config import ConfigError, load, slurm_requests
+from inference_benchmark.machine import hardware
+from inference_benchmark.models import architecture
+
+SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
+
+
+CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
+
+
+def problems(change, files=()) -> list[str]:
+    """What is said of the default configuration after a change."""
+    config = copy.deepcopy(CONFIG)
+    change(config)
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA, files)
+    return caught.value.problems
+
+
+def put(*path_and_value):
+    *path, key, value = path_and_value
+
+    def change(config):
+        for part in path:
+            config = config[part]
+        config[key] = value
+
+    return change
+
+
+def drop(*path):
+    def change(config):
+        for part in path[:-1]:
+            config = config[part]
+        del config[path[-1]]
+
+    return change
+
+
+def test_the_default_is_valid_for_both_devices():
+    config = copy.deepcopy(CONFIG)
+    (cuda,) = load(config | {"device": "cuda", "machine": "h200"}, SCHEMA, [REPO / "config.yaml"])
+    assert [m["name"] for m in cuda.models] == ["bloom-1b3"]
+    assert cuda.precisions == ("fp32", "bf16", "int8")
+    assert cuda.batch_sizes == (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
+    assert cuda.workloads == (Workload(prompt_tokens=9, new_tokens=100),)
+    assert cuda.engines == ("hf", "hf-static")
+    assert len(list(cuda.cells())) == 2 * 66
+    assert load(config | {"device": "cpu"}, SCHEMA)[0].memory_limit_bytes == 800_000_000
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
+        (drop("device"), "device: missing; allowed: auto, cuda, cpu"),
+        (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
+        (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+        (put("measurement", "min_cycles", 1), "measurement.min_cycles: 1 is not allowed; allowed: an integer >= 2"),
+        (put("measurement", "min_cycles", True), "measurement.min_cycles: true is not allowed; allowed: an integer >= 2"),
+        (put("measurement", "min_cycles", "3"), 'measurement.min_cycles: "3" is not allowed; allowed: an integer >= 2'),
+        (put("measurement", "min_cycles", 3.0), "measurement.min_cycles: 3.0 is not allowed; allowed: an integer >= 2"),
+        (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0"),
+        (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0"),
+        (put("measurement", "min_seconds", 60), "measurement.max_seconds: 2 is less than min_seconds; allowed: 60 or more"),
+        (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),
+        (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
+        (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),
+        (put("measurement", "threads", 0), "measurement.threads: 0 is not allowed; allowed: an integer >= 1 or null"),
+        (drop("measurement", "seed"), "measurement.seed: missing; allowed: an integer >= 0"),
+        (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 stands there 2 times; once is enough"),
+        (put("grid", "cpu", "batch_sizes", [1.0]), "grid.cpu.batch_sizes[0]: 1.0 is not allowed; allowed: an integer >= 1"),
+        (put("grid", "cpu", "batch_sizes", []), "grid.cpu.batch_sizes: [] is not allowed; allowed: a list, not empty; each an integer >= 1"),
+        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each fp32, bf16, fp16, int8, int8-threshold-0, nf4'),
+        (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4; did you mean fp32?'),
+        (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: hf, hf-static, ctranslate2, fake'),
+        (put("grid", "cpu", "models", ["bloom-52m"]), 'grid.cpu.models[0]: "bloom-52m" is not under models; allowed: bloom-1b3, bloom-51m; did you mean bloom-51m?'),
+        (put("grid", "cpu", "memory_limit", "420"), "grid.cpu.memory_limit: '420' is not a size such as '80 GB' or '1.5 GiB' (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9}]), "grid.cpu.workloads[0].new_tokens: missing; allowed: an integer >= 1"),
+        (put("models", "a/b", {"hub": "x", "revision": "y"}), 'models."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
+        (put("models", "m", {}), "models.m: has none of them; allowed: exactly one of architecture, checkpoint, hub"),
+        (put("models", "m", {"hub": "a/b", "checkpoint": "c", "revision": "d"}), "models.m: has checkpoint and hub; allowed: exactly one of architecture, checkpoint, hub"),
+        (put("models", "m", {"hub": "a/b"}), "models.m.revision: missing; allowed: a commit, tag or branch of a/b"),
+        (put("models", "m", {"hub": "a/b", "revision": "x", "seed": 1}), "models.m.seed: 1 has no use without architecture; remove it"),
+        (put("models", "bloom-51m", "architecture", "n_heads", 8), "models.bloom-51m.architecture.n_heads: unknown key; bloom has no such size; did you mean n_head?"),
+        (put("models", "bloom-51m", "architecture", "n_layer", "8"), 'models.bloom-51m.architecture.n_layer: "8" is not allowed; allowed: an integer >= 1'),
+        (put("models", "bloom-51m", "architecture", "model_type", "blom"), 'models.bloom-51m.architecture.model_type: transformers has no "blom"; did you mean bloom?'),
+        (put("models", "bloom-51m", "architecture", "n_head", 7), "models.bloom-51m.architecture: a width of 512 cannot be split into 7 attention heads; allowed: a divisor of 512"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, divergence"),
+    ],
+)  # fmt: skip
+def test_one_wrong_thing_is_one_line(change, line):
+    assert problems(change) == [line]
+
+
+def test_all_problems_are_told_at_once():
+    def change(config):
+        put("machnie", "x")(config)
+        put("measurement", "min_cycles", 0)(config)
+        put("grid", "cpu", "batch_sizes", [4, 4, -1])(config)
+        put("grid", "cuda", "models", ["nope"])(config)
+        put("models", "m", {"hub": "a"})(config)
+        put("models", "bloom-51m", "architecture", "n_head", 7)(config)
+
+    found = problems(change)
+    assert len(found) == 7
+    for start in ("machnie:", "measurement.min_cycles:", "grid.cpu.batch_sizes:", "grid.cpu.batch_sizes[2]:", "grid.cuda.models[0]:", "models.m.revision:", "models.bloom-51m.architecture:"):  # fmt: skip
+        assert any(line.startswith(start) for line in found), start
+
+
+def test_what_depends_on_this_machine_is_told_with_the_rest(tmp_path):
+    def change(config):
+        put("models", "mine", {"checkpoint": str(tmp_path / "nope")})(config)
+        put("models", "other", {"hub": "a"})(config)
+        put("grid", "cpu", "models", ["mine", "nobody"])(config)
+        put("device", "cpu")(config)
+
+    starts = [line.split(":")[0] for line in problems(change)]
+    assert sorted(starts) == ["grid.cpu.models[1]", "models.mine.checkpoint", "models.other.revision"]
+
+
+def test_a_key_given_twice_is_found_where_yaml_would_keep_the_last(tmp_path):
+    text = (REPO / "config.yaml").read_text() + "\nmachine: other\n"
+    (tmp_path / "twice.yaml").write_text(text)
+    config = yaml.safe_load(text)
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA, [tmp_path / "twice.yaml"])
+    assert len(caught.value.problems) == 1
+    assert caught.value.problems[0].startswith("machine: given 2 times")
+
+
+def test_a_workload_longer_than_the_model_is_a_contradiction():
+    gpt2 = {
+        "architecture": {
+            "model_type": "gpt2",
+            "n_embd": 64,
+            "n_head": 2,
+            "n_layer": 2,
+            "vocab_size": 100,
+            "n_positions": 16,
+        }
+    }
+
+    def change(config):
+        put("models", "small", gpt2)(config)
+        put("grid", "cpu", "models", ["small"])(config)
+        put("device", "cpu")(config)
+
+    assert problems(change) == ["grid.cpu.workloads[0]: prompt and new tokens make 17 positions; model small has 16"]
+
+
+def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+    def change(config):
+        put("models", "mine", {"checkpoint": str(tmp_path / "nope")})(config)
+        put("grid", "cpu", "models", ["mine"])(config)
+        put("device", "cpu")(config)
+
+    (line,) = problems(change)
+    assert line.startswith("models.mine.checkpoint:")
+    assert "holds no config.json" in line
+
+
+def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
+    monkeypatch.setattr(hardware, "gpus", list)
+    (line,) = problems(put("device", "cuda"))
+    assert line.startswith('machine: "auto" cannot be resolved')
+    config = copy.deepcopy(CONFIG) | {"device": "cuda", "machine": "a100"}
+    assert load(config, SCHEMA)[0].machine == "a100"
+
+
+def test_config_and_schema_are_plain_data():
+    assert json.loads(json.dumps(CONFIG)) == CONFIG
+    assert Path(REPO / "config.schema.yaml").read_text().count("additionalProperties: false") >= 5
+
+
+def test_a_search_on_a_cpu_needs_a_limit():
+    def change(config):
+        config["grid"]["cpu"] |= {"max_batch": True, "memory_limit": None}
+
+    assert problems(change) == [
+        "grid.cpu.max_batch: true needs a memory_limit on a CPU, or the search would fill the memory of the whole "
+        "machine; set grid.cpu.memory_limit, or max_batch to false"
+    ]
+
+
+def test_an_engine_whose_package_is_missing_is_named_before_any_job(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "ctranslate2" else object())
+    monkeypatch.setattr(architecture, "families", lambda: ["bloom"])
+    assert problems(put("device", "cpu")) == [
+        "grid.cpu.engines[1]: ctranslate2 needs the package ctranslate2, which is not installed here; "
+        "pip install ctranslate2"
+    ]
+
+
+MACHINE = {
+    "device_name": "A100",
+    "slurm": {
+        "partition": None, "account": None, "gpu_model": "a100", "gres": None, "constraint": None, "cpus": 8,
+        "mem_mb": 64000, "runtime_minutes": 60,
+    },
+}  # fmt: skip
+
+
+def test_machines_share_one_grid_and_the_first_device_is_not_asked_for(monkeypatch):
+    monkeypatch.setattr(hardware, "gpus", list)
+    config = copy.deepcopy(CONFIG) | {"device": "cuda", "machines": {"a100": MACHINE, "h200": MACHINE}}
+    experiments = load(config, SCHEMA)
+    assert [(each.machine, each.device_name) for each in experiments] == [("a100", "A100"), ("h200", "A100")]
+    assert [cell.path.replace("/h200/", "/a100/") for cell in experiments[1].cells()] == [
+        cell.path for cell in experiments[0].cells()
+    ]
+
+
+def test_what_contradicts_machines_is_named():
+    both = copy.deepcopy(MACHINE)
+    both["slurm"]["gres"] = "gpu:a100:1"
+
+    def change(config):
+        config |= {"machine": "box", "machines": {"a100": both, "A100": MACHINE}}
+
+    assert problems(change) == [
+        'machine: "box" has no use beside machines; set auto, or machines to null',
+        "device: auto is asked of the machine that runs Snakemake; beside machines set cuda or cpu",
+        "machines.a100: the same folder as another one where file systems ignore capitals; rename it",
+        "machines.A100: the same folder as another one where file systems ignore capitals; rename it",
+        "machines.a100.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null",
+    ]
+
+
+def test_a_path_that_cannot_be_handed_to_a_job_is_named(monkeypatch, tmp_path):
+    (tmp_path / "it's").mkdir()
+    monkeypatch.chdir(tmp_path / "it's")
+    (line,) = problems(lambda config: config.update(device="cuda", baselines={}, machines={"a100": MACHINE}))
+    assert line == f"machines: the path {tmp_path}/it's cannot be handed to a job, for the ' in it; rename or move it"
+
+
+def test_what_is_not_said_of_slurm_has_defaults():
+    machines = {"a100": MACHINE, "h200": {"device_name": None, "slurm": {"gres": "gpu:h200:1", "cpus": 2}}}
+    config = copy.deepcopy(CONFIG) | {"device": "cuda", "machines": machines}
+    assert len(load(config, SCHEMA)) == 2
+    requests = slurm_requests(config, SCHEMA)
+    assert requests["a100"] == MACHINE["slurm"] | {"cells_per_job": 1}
+    assert requests["h200"] == {
+        "partition": None, "account": None, "gpu_model": None, "gres": "gpu:h200:1", "constraint": None, "cpus": 2,
+        "mem_mb": 64000, "runtime_minutes": 60, "cells_per_job": 1,
+    }  # fmt: skip
+    assert slurm_requests(CONFIG, SCHEMA) == {}
+
+
+@pytest.mark.parametrize("key", ["partition", "account", "gpu_model", "gres", "constraint"])
+@pytest.mark.parametrize("value", ["$(touch pwned)", "a; b", "a'b", "--wrap=x", "a b", "`x`", ""])
+def test_nothing_of_machines_can_be_more_than_a_word_to_a_shell(key, value):
+    hostile = copy.deepcopy(MACHINE)
+    hostile["slurm"] |= {"gpu_model": None, key: value}
+    (line,) = problems(lambda config: config.update(device="cuda", machines={"a100": hostile}))
+    assert line.startswith(f"machines.a100.slurm.{key}: {json.dumps(value)} is not allowed")

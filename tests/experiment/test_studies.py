@@ -1,0 +1,75 @@
+"""Which studies an experiment asks for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from made_up import make_cell, make_experiment
+
+from inference_benchmark.experiment.cells import CellError
+from inference_benchmark.experiment.studies import (
+    CeilingsStudy,
+    ColumnStudy,
+    requested_studies,
+    study_from_json,
+    study_paths,
+)
+
+
+@pytest.mark.parametrize(
+    "study",
+    [
+        CeilingsStudy("box", "cpu", None),
+        ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=10)),
+        ColumnStudy.of("divergence", make_cell(memory_limit_bytes=10)),
+    ],
+    ids=lambda study: study.kind,
+)
+def test_a_study_comes_back_from_json(study):
+    assert study_from_json(study.to_json()) == study
+    assert "\n" not in study.to_json()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 0}, "version of the study max-batch is 0; this program does version 1"),
+        ({"kind": "min-batch"}, "there is no study named 'min-batch'; allowed: ceilings, max-batch, divergence"),
+        ({"kind": []}, "there is no study named"),
+        ({"model": {}}, "model is {}; allowed: a mapping with name"),
+        ({"extra": 1}, "exactly the keys"),
+        ({"workload": {"prompt_tokens": 0, "new_tokens": 1}}, "prompt_tokens is 0"),
+    ],
+)
+def test_a_text_that_is_no_study_is_refused(change, message):
+    values = json.loads(ColumnStudy.of("max-batch", make_cell()).to_json())
+    with pytest.raises(CellError, match=message):
+        study_from_json(json.dumps(values | change))
+    for text in ("{", "[]", "null"):
+        with pytest.raises(CellError):
+            study_from_json(text)
+
+
+def test_an_experiment_asks_for_ceilings_and_the_studies_that_are_on():
+    experiment = make_experiment(engines=("hf", "fake"), max_batch=True, divergence=True)
+    folder = "results/box/tiny/prompt4-new8"
+    assert [study.path for study in requested_studies(experiment)] == [
+        "results/box/ceilings.json",
+        f"{folder}/hf/fp32/max-batch.json",
+        f"{folder}/fake/fp32/max-batch.json",
+        f"{folder}/hf/fp32/divergence.json",
+    ]
+    assert [study.path for study in requested_studies(make_experiment(engines=("hf",)))] == [
+        "results/box/ceilings.json"
+    ]
+    assert list(requested_studies(make_experiment(engines=("fake",)))) == []
+
+
+def test_the_studies_about_a_cell_are_found_by_path():
+    folder = "results/box/tiny/prompt4-new8/fake/fp32"
+    assert study_paths(make_cell()) == {
+        "ceilings": "results/box/ceilings.json",
+        "max-batch": f"{folder}/max-batch.json",
+        "divergence": f"{folder}/divergence.json",
+    }

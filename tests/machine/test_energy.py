@@ -1,0 +1,137 @@
+"""Energy counters of GPUs and CPUs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fake_machine import GPU
+
+from inference_benchmark.machine import energy
+from inference_benchmark.machine.energy import EnergyError
+
+
+def packages(folder: Path, readings_uj: dict[str, int]) -> Path:
+    """A powercap tree; zone 9 is the whole platform."""
+    for zone, energy_uj in readings_uj.items():
+        _, number, *part = zone.split(":")
+        files = {
+            "name": "core" if part else {"9": "psys"}.get(number, f"package-{number}"),
+            "energy_uj": energy_uj,
+            "max_energy_range_uj": 262_143_328_850,
+        }
+        (folder / zone).mkdir(exist_ok=True)
+        for name, text in files.items():
+            (folder / zone / name).write_text(f"{text}\n")
+    return folder
+
+
+def test_the_energy_of_a_gpu_is_what_its_counter_grew_by(nvml):
+    nvml.show({"power_w": 300})
+    counter = energy.open_counter(GPU)
+    assert (counter.source, counter.scope) == ("nvml", "GPU board")
+    assert counter.read_j() == 0.0
+    outside_s = time.monotonic()
+    began_j = counter.read_j()
+    inside_s = time.monotonic()
+    time.sleep(0.1)
+    inside_s = time.monotonic() - inside_s
+    joules = counter.read_j() - began_j
+    outside_s = time.monotonic() - outside_s
+    assert 300 * (inside_s - 0.021) <= joules <= 300 * (outside_s + 0.021)
+
+
+def test_settling_ends_just_after_a_change_and_tells_the_interval(nvml):
+    counter = energy.open_counter(GPU)
+    interval_s = counter.settle(max_s=2.0)
+    assert 0.002 < interval_s < 1.0  # 0.02 on a machine that is not busy
+    assert sum(counter.settle(max_s=2.0) < 0.04 for _ in range(5)) >= 1
+
+
+def test_a_counter_that_does_not_change_settles_at_the_longest_wait(tmp_path):
+    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5}))
+    assert counter.settle(max_s=0.02) == 0.02
+
+
+def test_the_energy_of_a_cpu_is_the_sum_of_its_packages(tmp_path):
+    parts = ("intel-rapl:0:0", "intel-rapl:9", "intel-rapl-mmio:0")
+    before = {"intel-rapl:0": 1_000_000, "intel-rapl:1": 5_000_000, **dict.fromkeys(parts, 0)}
+    counter = energy.open_counter(None, packages(tmp_path, before))
+    assert (counter.source, counter.scope) == ("rapl", "CPU packages, everything that ran on them")
+    assert counter.read_j() == 0.0
+    packages(tmp_path, {"intel-rapl:0": 3_000_000, "intel-rapl:1": 5_500_000, **dict.fromkeys(parts, 90_000_000)})
+    assert counter.read_j() == pytest.approx(2.5)
+
+
+def test_a_counter_that_starts_again_from_zero_counts_on(tmp_path):
+    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 262_143_000_000}))
+    counter.read_j()
+    for energy_uj, total_j in ((671_150, 1.0), (1_671_150, 2.0)):
+        packages(tmp_path, {"intel-rapl:0": energy_uj})
+        assert counter.read_j() == pytest.approx(total_j)
+
+
+def test_a_counter_that_may_have_wrapped_twice_is_not_believed(tmp_path, monkeypatch):
+    now_s = 0.0
+    monkeypatch.setattr(energy, "time", SimpleNamespace(monotonic=lambda: now_s))
+    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 0}))
+    now_s = 1e6  # however long ago it was opened, the first reading is the start
+    counter.read_j()
+    now_s += 500
+    assert counter.read_j() == 0.0
+    now_s += 530
+    with pytest.raises(EnergyError, match="wrapped twice in 530 s"):
+        counter.read_j()
+
+
+def test_a_gpu_counter_that_goes_back_is_not_believed(nvml):
+    nvml.show({"power_w": 300})
+    counter = energy.open_counter(GPU)
+    counter.read_j()
+    nvml.show({"power_w": 30})
+    with pytest.raises(EnergyError, match="went back"):
+        counter.read_j()
+
+
+def test_a_reading_that_fails_later_is_an_energy_error(nvml, tmp_path):
+    nvml.show(fail_after=1)
+    with pytest.raises(EnergyError, match="Unknown Error"):
+        energy.open_counter(GPU).read_j()
+    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5}))
+    (tmp_path / "intel-rapl:0/energy_uj").unlink()
+    with pytest.raises(EnergyError, match="rapl"):
+        counter.read_j()
+
+
+@pytest.mark.parametrize(
+    "settings", [{"unsupported": ["energy"]}, {"init_fails": True}, {"gpus": []}, {"fail_after": 0}]
+)
+def test_a_gpu_without_a_counter_has_none(nvml, settings):
+    nvml.show(**settings)
+    assert energy.open_counter(GPU) is None
+
+
+def test_a_cpu_without_a_readable_counter_has_none(tmp_path):
+    assert energy.open_counter(None, tmp_path / "missing") is None
+    assert energy.open_counter(None, packages(tmp_path, {"intel-rapl:9": 5, "intel-rapl:0:0": 5})) is None
+    assert energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5, "intel-rapl:1": 5})) is not None
+    # Half the packages are not the CPU.
+    (tmp_path / "intel-rapl:1/energy_uj").unlink()
+    assert energy.open_counter(None, tmp_path) is None
+
+
+def test_a_measured_energy_says_how_finely_it_is_known(nvml):
+    counter = energy.open_counter(GPU)
+    assert energy.measured(counter, joules=600.0, seconds=2.0, update_interval_s=0.1) == {
+        "source": "nvml",
+        "scope": "GPU board",
+        "joules": 600.0,
+        "resolution_j": pytest.approx(30.0),
+        "seconds": 2.0,
+        "update_interval_s": 0.1,
+    }
+    for joules, seconds in ((0.0, 2.0), (-1.0, 2.0), (float("nan"), 2.0), (1.0, 0.0)):
+        with pytest.raises(EnergyError, match="grew by"):
+            energy.measured(counter, joules, seconds, 0.1)

@@ -1,0 +1,47 @@
+"""GPUs, CPUs and the label of a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_benchmark.machine import hardware
+
+GPUS = [hardware.Gpu(i, f"GPU-{i}abc", f"NVIDIA Test {i}", 80 * 10**9) for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("value", "indices"),
+    [(None, [0, 1, 2]), ("", []), ("-1", []), ("2,0", [2, 0]), ("GPU-1", [1]), ("0,9,1", [0]), ("GPU-", []), ("1,1", [1]), ("NoDevFiles", [])],
+)  # fmt: skip
+def test_visible_gpus_are_those_cuda_would_show(value, indices):
+    environ = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
+    assert [gpu.index for gpu in hardware.visible(GPUS, environ)] == indices
+
+
+def test_device_and_label_follow_what_is_visible(monkeypatch):
+    monkeypatch.setattr(hardware, "gpus", lambda: GPUS)
+    assert hardware.detect_device({}) == "cuda"
+    assert hardware.label("cuda", {"CUDA_VISIBLE_DEVICES": "1"}) == "nvidia-test-1"
+    assert hardware.detect_device({"CUDA_VISIBLE_DEVICES": ""}) == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("name", "slug"),
+    [
+        ("NVIDIA H200", "nvidia-h200"),
+        ("NVIDIA A100-SXM4-80GB", "nvidia-a100-sxm4-80gb"),
+        ("Intel(R) Xeon(R) CPU E5-2670 v3 @ 2.30GHz", "intel-xeon-e5-2670-v3"),
+        ("AMD EPYC 7B13 64-Core Processor", "amd-epyc-7b13"),
+        ("../<script>", "script"),
+        ("@", "unknown"),
+    ],
+)
+def test_labels_are_slugs(name, slug):
+    assert hardware.slug(name) == slug
+
+
+def test_cpu_name_is_the_kernels(tmp_path):
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU 3000\nmodel name\t: other\n")
+    assert hardware.cpu_name(tmp_path / "cpuinfo") == "Some CPU 3000"
+    (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 50\n")
+    assert hardware.cpu_name(tmp_path / "arm") != ""

@@ -1,0 +1,293 @@
+"""Made-up cells, runs, records and grids: shaped like real ones, and no measurement."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pandas
+
+from inference_benchmark import files
+from inference_benchmark.compare import result_set
+from inference_benchmark.experiment.cells import Cell, Experiment, Measurement, Workload
+from inference_benchmark.experiment.studies import CeilingsStudy
+from inference_benchmark.records import collect, comparability, summary
+from inference_benchmark.records.record import Note, Reason, Record, Run, Stability, StudyRecord
+from inference_benchmark.render import report
+
+TEMPLATE = Path(__file__).resolve().parents[1] / "report/report.html.j2"
+
+TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 2, "vocab_size": 300}
+#: Three families, small enough for a test and large enough to answer like a model.
+MODELS = {
+    "bloom": {"model_type": "bloom", "hidden_size": 128, "n_head": 4, "n_layer": 4, "vocab_size": 1000},
+    "gpt2": {"model_type": "gpt2", "n_embd": 128, "n_head": 4, "n_layer": 4, "vocab_size": 1000, "n_positions": 128},
+    "llama": {
+        "model_type": "llama", "hidden_size": 128, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "num_hidden_layers": 4, "intermediate_size": 256, "vocab_size": 1000,
+    },
+}  # fmt: skip
+#: As few calls as there can be.
+MEASUREMENT = Measurement(
+    warmup_tolerance_percent=5,
+    max_warmup_calls=5,
+    min_cycles=3,
+    min_seconds=0,
+    target_half_width_percent=1,
+    max_seconds=0,
+    processes=1,
+    seed=0,
+    threads=None,
+)
+
+
+# -- one cell ----------------------------------------------------------------------------------------
+
+
+def make_cell(**changes: Any) -> Cell:
+    """A cell of the fake engine, quick to measure. changes replace fields."""
+    cell = Cell(
+        machine="box",
+        device="cpu",
+        model={"name": "tiny", "architecture": TINY_BLOOM, "seed": 0},
+        workload=Workload(prompt_tokens=4, new_tokens=8),
+        engine="fake",
+        precision="fp32",
+        batch_size=2,
+        memory_limit_bytes=None,
+        measurement=MEASUREMENT,
+    )
+    return replace(cell, **changes)
+
+
+def measurement(**changes: Any) -> Measurement:
+    return replace(MEASUREMENT, **changes)
+
+
+def make_experiment(*batch_sizes: int, **changes: Any) -> Experiment:
+    """Cells as make_cell makes them."""
+    cell = make_cell()
+    experiment = Experiment(
+        machine=cell.machine,
+        device=cell.device,
+        models=(cell.model,),
+        workloads=(cell.workload,),
+        engines=("fake",),
+        precisions=("fp32",),
+        batch_sizes=batch_sizes or (1, 2),
+        memory_limit_bytes=None,
+        measurement=cell.measurement,
+    )
+    return replace(experiment, **changes)
+
+
+def make_run(**changes: Any) -> Run:
+    run = Run(
+        load_s=1.0,
+        warmup_s=(0.5, 0.5),
+        samples_s=(0.4, 0.5, 0.6),
+        first_token_s=(0.1, 0.1, 0.1),
+        tokens_sha256=("a" * 64,),
+        memory={"peak_rss_bytes": 10**9},
+        energy=None,
+        conditions={},
+    )
+    return replace(run, **{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})
+
+
+STABLE = Stability(stable=True, reasons=(), outliers=None, drift=None)
+DRIFTS = Stability(stable=False, reasons=(Note("drift", "slower"),), outliers=1, drift=0.1)
+SHARED = (Note("gpu-shared", "2 others"),)
+OOM = Reason(phase="load", exception_type="X", message="m", limit=None, evidence={})
+
+
+def make_record(of: Cell | None = None, **changes: Any) -> Record:
+    """A record; a change named as a part of a run goes to all its runs, which are alike."""
+    cell = of or make_cell()
+    run_parts = vars(make_run()).keys() & changes.keys()
+    run = make_run(**{name: changes.pop(name) for name in run_parts})
+    fields: dict[str, Any] = {
+        "cell": cell,
+        "outcome": "ok",
+        "reason": None,
+        "runs": (run,) * cell.measurement.processes,
+        "stability": STABLE if changes.get("outcome", "ok") == "ok" else None,
+        "flags": (),
+        "model": {"parameters": 1, "weights_bytes": 4},
+        "software": {"python": "3.11", "torch": "2.13.0"},
+        "device": {"kind": "cpu", "name": "Some CPU"},
+        "host": {"name": "h", "memory_bytes": 4 * 10**9, "memory_limit": None},
+        "environment": {},
+        "git": {"commit": "c" * 40, "dirty": False},
+        "started_at": "2026-01-01T00:00:00.000+00:00",
+        "ended_at": "2026-01-01T00:00:09.000+00:00",
+    }
+    return Record(**fields | changes)
+
+
+def make_oom(of: Cell | None = None, **changes: Any) -> Record:
+    """A record of a cell that did not fit."""
+    return make_record(of, outcome="oom", samples_s=(), reason=OOM, **changes)
+
+
+CEILINGS_RESULTS = (
+    {"kind": "bandwidth", "kernel": "copy", "working_set_bytes": 10, "moved_bytes": 10, "samples_s": [1.0, 2.0, 9.0]},
+    {"kind": "bandwidth", "kernel": "sum", "working_set_bytes": 10, "moved_bytes": 10, "samples_s": [0.5, 4.0, 5.0]},
+    {"kind": "bandwidth", "kernel": "sum", "working_set_bytes": 20, "moved_bytes": 20, "samples_s": [2.0, 2.0, 2.0]},
+    {"kind": "matmul", "dtype": "float32", "rows": 1, "inputs": 1, "outputs": 1, "flop": 12, "samples_s": [3.0, 4.0, 5.0]},
+    {"kind": "matmul", "dtype": "float32", "rows": 2, "inputs": 1, "outputs": 1, "flop": 20, "samples_s": [4.0, 4.0, 4.0]},
+    {"kind": "matmul", "dtype": "tf32", "rows": 2, "inputs": 1, "outputs": 1, "flop": 80, "samples_s": [4.0, 4.0, 4.0]},
+)  # fmt: skip
+
+
+def make_ceilings(**changes: Any) -> StudyRecord:
+    """The ceilings of the machine that make_record is of."""
+    like = make_record()
+    where = ("software", "device", "host", "environment", "git", "started_at", "ended_at")
+    fields: dict[str, Any] = {
+        "study": CeilingsStudy("box", "cpu", None),
+        "outcome": "ok",
+        "reason": None,
+        "results": CEILINGS_RESULTS,
+        "limit": None,
+        "conditions": {},
+        "flags": (),
+        "model": {},
+        **{name: getattr(like, name) for name in where},
+    }
+    return StudyRecord(**fields | changes)
+
+
+# -- whole grids ---------------------------------------------------------------------------------------
+
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
+#: Tokens per second of one row, tokens per second at most, and the largest batch that fits.
+SPEEDS = {"fp32": (45, 3500, 900), "bf16": (42, 7800, 1800), "int8": (12, 5200, 1920), "fp16": (44, 7900, 1800)}
+BLOOM = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer": 24, "vocab_size": 50258}
+
+
+def grid(**changes: Any) -> Experiment:
+    """The grid of the published table, in two engines."""
+    experiment = Experiment(
+        machine="made-up-gpu",
+        device="cuda",
+        models=({"name": "bloom-1b3", "architecture": BLOOM, "seed": 0},),
+        workloads=(Workload(prompt_tokens=9, new_tokens=100),),
+        engines=("hf", "hf-static"),
+        precisions=("fp32", "bf16", "int8"),
+        batch_sizes=BATCH_SIZES,
+        memory_limit_bytes=None,
+        measurement=MEASUREMENT,
+    )
+    return replace(experiment, **changes)
+
+
+def records_of(experiment: Experiment, faster: float = 1.0, processes: int = 1, seed: int = 0) -> list[Record]:
+    """A record for each cell; each call is ``faster`` times as fast as it would be."""
+    chance = random.Random(seed)
+    experiment = replace(experiment, measurement=replace(experiment.measurement, processes=processes))
+    return [_record_of(cell, faster, chance) for cell in experiment.cells()]
+
+
+def _record_of(cell: Cell, faster: float, chance: random.Random) -> Record:
+    one_row, most, largest = SPEEDS[cell.precision]
+    faster = faster * (3 if cell.engine == "hf-static" else 1)
+    device = {"kind": "cuda", "name": "Made-up GPU", "driver": "1.2", "memory_bytes": 80 * 10**9}
+    if cell.batch_size > largest:
+        return make_oom(cell, device=device)
+    new_tokens, batch = cell.workload.new_tokens, cell.batch_size
+    seconds = (1 / one_row + batch / most) * new_tokens / faster
+    runs = []
+    for _ in range(cell.measurement.processes):
+        process = chance.gauss(1, 0.004)
+        runs.append(
+            make_run(
+                samples_s=[seconds * process * chance.gauss(1, 0.003) for _ in range(5)],
+                first_token_s=[seconds / new_tokens * 2 * process * chance.gauss(1, 0.003) for _ in range(5)],
+                memory={
+                    "loaded_bytes": 3 * 10**9,
+                    "peak_allocated_bytes": 3 * 10**9 + batch * 40 * 10**6,
+                    "peak_reserved_bytes": 4 * 10**9 + batch * 40 * 10**6,
+                    "device_total_bytes": 80 * 10**9,
+                },
+                energy={"source": "nvml", "scope": "GPU board", "joules": 500 * seconds * 5, "resolution_j": 0.02 * 500 * seconds * 5, "seconds": seconds * 5, "update_interval_s": 0.1},
+            )
+        )  # fmt: skip
+    doubtful = {8: {"stability": DRIFTS}, 64: {"flags": SHARED}}.get(batch, {})
+    model = {"parameters": 1_311_535_104, "weights_bytes": 5 * 10**9}
+    return make_record(cell, device=device, runs=tuple(runs), model=model, **doubtful)
+
+
+#: A part of the grid in which everything fits.
+SMALL = {"batch_sizes": (1, 2, 4, 8, 16, 32, 64), "precisions": ("fp32", "bf16"), "engines": ("hf",)}
+
+
+def small_set(
+    name: str = "box", faster: float = 1.0, processes: int = 8, seed: int = 0, **changes: Any
+) -> result_set.ResultSet:
+    """The result set of the small grid."""
+    return result_set.of_records(records_of(grid(**SMALL | changes), faster, processes, seed), name)
+
+
+def write_records(folder: Path, records: Sequence[Record]) -> Path:
+    """Write records where they belong below a folder; the folder of their machine."""
+    for record in records:
+        files.write_json(record.to_document(), folder / record.cell.path)
+    return folder / "results" / records[0].cell.machine
+
+
+def summary_of(records: Sequence[Record]) -> pandas.DataFrame:
+    """The summary of records, with parts of a limit that nobody measured."""
+    rows = summary.summarise(records)
+    measured = rows["outcome"] == "ok"
+    for phase, share in (("prefill", 0.3), ("decode", 0.5), ("whole", 0.45)):
+        rows[f"{phase}_limit_share"] = measured.map({True: share})
+        rows[f"{phase}_bound_by"] = measured.map({True: "memory"})
+    return rows
+
+
+def report_page(experiments: Sequence[Experiment], template, comparisons=(), notes=()) -> str:
+    """The report of made-up records of one or more machines."""
+    of = [(each, records_of(each, seed=n)) for n, each in enumerate(experiments)]
+    rows = pandas.concat([summary_of(records) for _, records in of], ignore_index=True)
+    provenances = [collect.provenance_of(experiment, records) for experiment, records in of]
+    return report.render(rows, provenances, template, comparisons, notes)
+
+
+def as_config(measurement: Measurement = MEASUREMENT) -> dict[str, Any]:
+    """Measurement settings as config.yaml has them."""
+    return asdict(measurement)
+
+
+def sample_records(**model: Any) -> list[Record]:
+    """Two cells each of two engines: measured and oom, measured and unsupported."""
+    of = {"model": {"name": "m", "architecture": {}, "seed": 0, **model}}
+    return [
+        make_record(make_cell(batch_size=1, engine="hf", **of)),
+        make_oom(make_cell(batch_size=2, engine="hf", **of)),
+        make_record(make_cell(batch_size=1, engine="fake", precision="int8", **of)),
+        make_record(
+            make_cell(batch_size=2, engine="fake", precision="int8", **of),
+            outcome="unsupported",
+            samples_s=(),
+            reason=OOM,
+        ),
+    ]
+
+
+def sample_page(records: Sequence[Record], **provenance: Any) -> str:
+    """The report of a few records of one machine."""
+    facts = {
+        "machine": "box",
+        "device": "cpu",
+        "measured_from": "2026-01-01T00:00:00",
+        "measured_to": "2026-01-02T00:00:00",
+        "measurement": as_config(),
+        "memory_limit_bytes": 420_000_000,
+        "models": [records[0].cell.model],
+        "facts": comparability.all_facts(records),
+    }
+    return report.render(summary.summarise(records), [facts | provenance], TEMPLATE)

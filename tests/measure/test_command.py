@@ -1,0 +1,172 @@
+"""The command line that measures: bad input, full disks, signals, time-outs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from made_up import make_cell
+from running import REPO, fault, measure_cli
+
+from inference_benchmark.records.record import Record
+
+
+def worker_of(parent: subprocess.Popen) -> int:
+    """The pid of the worker of a running measure.py, once it is there."""
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+    for _ in range(200):
+        for pid in children.read_text().split():
+            if b"inference_benchmark.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return int(pid)
+        time.sleep(0.05)
+    raise AssertionError("no worker was started")
+
+
+def start_slow(output: Path, sleep_s: float = 30.0) -> subprocess.Popen:
+    command = [
+        sys.executable,
+        str(REPO / "scripts/measure.py"),
+        "--cell",
+        make_cell().to_json(),
+        "--output",
+        str(output),
+    ]
+    environ = {**os.environ, "FAKE_ENGINE": fault(sleep_s=sleep_s)}
+    return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def test_sigkill_of_the_worker_is_a_failure_not_an_oom(tmp_path):
+    parent = start_slow(tmp_path / "r.json")
+    os.kill(worker_of(parent), signal.SIGKILL)
+    _, stderr = parent.communicate(timeout=20)
+    assert parent.returncode == 1
+    assert "was killed by SIGKILL" in stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stopped_worker_is_killed_when_its_time_is_up(tmp_path):
+    began = time.monotonic()
+    done = measure_cli(
+        make_cell(), tmp_path / "r.json", options=("--timeout-s", "5"), FAKE_ENGINE=fault(fault="hang", after=2)
+    )
+    assert 5 <= time.monotonic() - began < 30
+    assert (done.returncode, done.stderr.strip()) == (
+        124,
+        "measure.py: timeout during measure: no end after 5 s; the worker, stopped by a signal, was killed; not tried again",
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_slow_worker_times_out_too(tmp_path):
+    done = measure_cli(make_cell(), tmp_path / "r.json", options=("--timeout-s", "4"), FAKE_ENGINE=fault(sleep_s=60))
+    assert (done.returncode, done.stderr.strip()) == (
+        124,
+        "measure.py: timeout during warm-up: no end after 4 s; the worker was killed; not tried again",
+    )
+
+
+@pytest.mark.parametrize("hanging", [False, True], ids=["sleeping", "stopped"])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_parent_takes_its_worker_with_it(tmp_path, number, status, hanging):
+    parent = start_slow(tmp_path / "r.json")
+    worker = worker_of(parent)
+    if hanging:
+        os.kill(worker, signal.SIGSTOP)
+    parent.send_signal(number)
+    parent.communicate(timeout=20)
+    assert parent.returncode == status
+    assert not is_alive(worker)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_parent_takes_its_worker_with_it(tmp_path):
+    parent = start_slow(tmp_path / "r.json")
+    worker = worker_of(parent)
+    time.sleep(1)  # until the worker has asked the kernel for this
+    parent.kill()
+    parent.communicate(timeout=20)
+    for _ in range(100):
+        if not is_alive(worker):
+            return
+        time.sleep(0.05)
+    pytest.fail("the worker outlived its parent")
+
+
+def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = measure_cli(make_cell(), tmp_path / "file/r.json", FAKE_ENGINE=fault(sleep_s=60))
+    assert done.returncode == 1
+    assert done.stderr.strip().count("\n") == 0
+    assert str(tmp_path / "file") in done.stderr
+
+
+def test_a_read_only_folder_is_one_clear_line(tmp_path):
+    folder = tmp_path / "ro"
+    folder.mkdir()
+    if os.geteuid() == 0:  # root may write anywhere but on a read-only file system
+        mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder], capture_output=True, text=True)
+        if mounted.returncode:
+            pytest.skip(f"as root, this needs the right to mount: {mounted.stderr.strip()}")
+    else:
+        folder.chmod(0o555)
+    try:
+        done = measure_cli(make_cell(), folder / "r.json", FAKE_ENGINE=fault(sleep_s=60))
+    finally:
+        if os.geteuid() == 0:
+            subprocess.run(["umount", folder], check=True)
+    assert done.returncode == 1
+    assert done.stderr.strip().count("\n") == 0
+    assert "Read-only" in done.stderr or "Permission denied" in done.stderr
+
+
+def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(small_disk):
+    parent = start_slow(small_disk / "r.json", sleep_s=0.5)
+    worker_of(parent)
+    with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as filler:
+        while True:
+            filler.write(b"\0" * 4096)
+    _, stderr = parent.communicate(timeout=30)
+    assert [p.name for p in small_disk.iterdir()] == ["filler"]
+    assert parent.returncode == 1
+    assert "No space left on device" in stderr
+    document = json.loads(stderr.split("the record that could not be written: ")[1].splitlines()[0])
+    assert Record.from_document(document).outcome == "ok"
+
+
+CELL = json.loads(make_cell().to_json())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{}",
+        "[1]",
+        "x",
+        *(json.dumps(CELL | c) for c in ({"workload": 1}, {"model": {}}, {"engine": "h"}, {"precision": "p"})),
+    ],
+)
+def test_a_text_that_is_no_cell_is_one_clear_line(tmp_path, text):
+    command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", text, "--output", str(tmp_path / "r.json")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr.strip().count("\n")) == (1, 0)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_parent_imports_no_torch():
+    code = "import sys, inference_benchmark.measure.cell, inference_benchmark.render.progress; sys.exit('torch' in sys.modules)"
+    assert (
+        subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(REPO / "scripts")}).returncode
+        == 0
+    )

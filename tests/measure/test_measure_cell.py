@@ -1,0 +1,163 @@
+"""scripts/measure.py as the rule runs it: outcomes, faults, and what they leave behind."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from made_up import make_cell, measurement
+from running import fault, measure_cli, read_record
+
+from inference_benchmark.experiment.cells import Workload
+
+
+def test_answers_that_change_from_call_to_call_are_flagged(tmp_path):
+    done = measure_cli(make_cell(), tmp_path / "moody.json", FAKE_ENGINE=json.dumps({"fault": "moody"}))
+    assert done.returncode == 0, done.stderr
+    found = read_record(tmp_path / "moody.json")
+    assert [flag["name"] for flag in found["flags"]] == ["nondeterministic"]
+    assert len(found["runs"][0]["tokens_sha256"]) == 5
+    assert found["flags"][0]["message"].startswith("5 different answers to the same prompts")
+    done = measure_cli(make_cell(), tmp_path / "steady.json")
+    assert len(read_record(tmp_path / "steady.json")["runs"][0]["tokens_sha256"]) == 1
+    assert read_record(tmp_path / "steady.json")["flags"] == []
+
+
+def test_a_measured_cell_leaves_samples_and_provenance(tmp_path):
+    cell = make_cell()
+    done = measure_cli(cell, tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    found = read_record(tmp_path / "r.json", cell)
+    (run,) = found["runs"]
+    # The fake engine's clock: 0.002 s x 8 tokens x (1 + 2/64).
+    assert run["samples_s"] == pytest.approx([0.0165] * 3, abs=1e-12)
+    assert run["first_token_s"] == pytest.approx([0.0165 / 8] * 3, abs=1e-12)
+    assert run["warmup_s"] == pytest.approx([0.0165] * 2)
+    assert found["stability"] == {"stable": True, "reasons": [], "outliers": None, "drift": None}
+    assert run["conditions"]["n_samples"] >= 2
+    assert run["conditions"]["usable_cpus"] == found["host"]["usable_cpus"]
+    assert found["environment"]["OMP_NUM_THREADS"] == str(found["host"]["usable_cpus"])
+    # Snakemake sets these to 1, which must not tell its cells from those measured by hand.
+    counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
+    assert measure_cli(cell, tmp_path / "again.json", **counts).returncode == 0
+    assert read_record(tmp_path / "again.json")["environment"] == found["environment"]
+    assert found["software"]["torch"] is not None
+    assert found["started_at"] <= found["ended_at"]
+    assert found["host"]["memory_bytes"] > 0
+
+
+def test_warm_up_ends_when_two_calls_agree_or_their_number_is_spent(tmp_path):
+    drifting = fault(drift=-0.1)
+    cell = make_cell(measurement=measurement(warmup_tolerance_percent=20))
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=drifting).returncode == 0
+    assert len(read_record(tmp_path / "r.json")["runs"][0]["warmup_s"]) == 2
+    cell = make_cell(measurement=measurement(warmup_tolerance_percent=5, max_warmup_calls=4))
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=drifting).returncode == 0
+    found = read_record(tmp_path / "r.json")
+    assert len(found["runs"][0]["warmup_s"]) == 4
+    assert "warm-up" in [reason["name"] for reason in found["stability"]["reasons"]]
+
+
+def test_calls_are_repeated_until_they_are_enough(tmp_path):
+    """Of exact calls of 0.0165 s, min_seconds decides; of scattered ones, max_seconds."""
+    cell = make_cell(measurement=measurement(min_seconds=0.1, max_seconds=1))
+    assert measure_cli(cell, tmp_path / "r.json").returncode == 0
+    run = read_record(tmp_path / "r.json")["runs"][0]
+    assert (len(run["samples_s"]), len(run["first_token_s"])) == (7, 49)
+    scattered = fault(scatter=[0, 0.3])
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=scattered).returncode == 0
+    run = read_record(tmp_path / "r.json")["runs"][0]
+    assert 1.0 <= sum(run["samples_s"]) < 1.1
+    assert len(run["samples_s"]) > 40
+
+
+def test_processes_are_measured_one_after_the_other_and_all_kept(tmp_path):
+    cell = make_cell(measurement=measurement(processes=3))
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(scatter=[0.2, 0])).returncode == 0
+    found = read_record(tmp_path / "r.json", cell)
+    means = [run["samples_s"][0] for run in found["runs"]]
+    assert len(set(means)) == 3
+    for run in found["runs"]:
+        assert run["samples_s"] == pytest.approx([run["samples_s"][0]] * 3, rel=1e-9), "no scatter within a process"
+    assert "interval" in [reason["name"] for reason in found["stability"]["reasons"]]
+
+
+def test_a_failure_of_a_later_process_does_not_lose_what_the_others_measured(tmp_path):
+    cell = make_cell(measurement=measurement(processes=2))
+    once = tmp_path / "once"
+    done = measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(fault="error", unless_new=str(once)))
+    assert (done.returncode, (tmp_path / "r.json").exists()) == (1, False)
+    (run,) = json.loads(done.stderr.split("what the processes before it had measured: ")[1].splitlines()[0])
+    assert len(run["samples_s"]) == 3
+
+
+def test_one_new_token_is_prefill_alone(tmp_path):
+    cell = make_cell(workload=Workload(4, 1))
+    assert measure_cli(cell, tmp_path / "r.json").returncode == 0
+    assert read_record(tmp_path / "r.json")["runs"][0]["first_token_s"] == []
+
+
+def test_logits_that_are_no_numbers_are_flagged(tmp_path):
+    assert measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault="nan-logits")).returncode == 0
+    flags = {flag["name"]: flag["message"] for flag in read_record(tmp_path / "r.json")["flags"]}
+    assert "in 1 of 2 rows" in flags["non-finite-logits"]
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "phase", "samples"),
+    [
+        ({"at_load": True}, "load", (0, 0, 0)),
+        ({}, "warm-up", (0, 0, 0)),
+        ({"after": 4}, "measure", (2, 2, 0)),
+        ({"after": 7}, "first-token", (2, 3, 1)),
+    ],
+    ids=["load", "warm-up", "measure", "first-token"],
+)
+def test_out_of_memory_is_a_result_wherever_it_comes(tmp_path, behaviour, phase, samples):
+    done = measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault="oom", **behaviour))
+    assert done.returncode == 0, done.stderr
+    found = read_record(tmp_path / "r.json")
+    assert (found["outcome"], found["reason"]["phase"], found["stability"]) == ("oom", phase, None)
+    (run,) = found["runs"]
+    assert tuple(len(run[name]) for name in ("warmup_s", "samples_s", "first_token_s")) == samples
+
+
+def test_out_of_memory_and_unsupported_are_results(tmp_path):
+    cell = make_cell(batch_size=512, memory_limit_bytes=300_000_000)
+    assert measure_cli(cell, tmp_path / "oom.json").returncode == 0
+    oom = read_record(tmp_path / "oom.json")
+    assert oom["outcome"] == "oom"
+    assert oom["reason"]["phase"] == "warm-up"
+    assert oom["reason"]["exception_type"].endswith("FakeMemoryError")
+    assert oom["reason"]["limit"] == {"name": "memory_limit", "bytes": 300_000_000}
+    assert measure_cli(make_cell(precision="fp16"), tmp_path / "u.json").returncode == 0
+    unsupported = read_record(tmp_path / "u.json")
+    assert (unsupported["outcome"], unsupported["reason"]["message"]) == ("unsupported", "fake has no fp16")
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "message"),
+    [
+        ({"fault": "error"}, "ValueError during warm-up: made-up error"),
+        ({"fault": "error", "after": 3}, "ValueError during measure: made-up error"),
+        ({"fault": "short"}, r"WrongOutputError during warm-up: asked for \(2, 8\) \(rows, new tokens\), got \(2, 7\)"),
+        ({"fault": "padded", "after": 2}, "WrongOutputError during measure: 1 of 2 rows ended before 8 new tokens"),
+        ({"fault": "nan-clock", "after": 3}, "the clock advanced by nan s"),
+        ({"fault": "back-clock", "after": 3}, "WrongOutputError during measure: the clock advanced by -1.0 s"),
+        ({"fault": "kill", "after": 2}, "the worker was killed by SIGKILL during measure"),
+        ({"fault": "kill", "at_load": True}, "the worker was killed by SIGKILL during load"),
+    ],
+)
+def test_any_other_ending_fails_and_leaves_no_record(tmp_path, behaviour, message):
+    done = measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(**behaviour))
+    assert done.returncode == 1
+    assert re.search(message, done.stderr), done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failure_leaves_the_earlier_record_as_it_was(tmp_path):
+    assert measure_cli(make_cell(), tmp_path / "r.json").returncode == 0
+    before = (tmp_path / "r.json").read_bytes()
+    assert measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault="error")).returncode == 1
+    assert (tmp_path / "r.json").read_bytes() == before

@@ -1,0 +1,107 @@
+"""Weights from a folder, the hub, or a seed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from made_up import MODELS, TINY_BLOOM, make_cell
+from running import measure_cli, read_record
+from transformers import AutoModelForCausalLM
+
+from inference_benchmark.models import checkpoint
+from inference_benchmark.models.synthesize import synthesize
+
+
+@pytest.fixture
+def real_checkpoint(tmp_path) -> Path:
+    """A Llama-style checkpoint as a user would bring one: saved by transformers in bf16, with a tokenizer."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    folder = tmp_path / "my-llama"
+    synthesize(MODELS["llama"], 3).to(torch.bfloat16).save_pretrained(folder)
+    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(1000)}, unk_token="w0"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w2").save_pretrained(folder)
+    return folder
+
+
+def test_a_local_checkpoint_is_measured_and_its_exchange_noticed(tmp_path, real_checkpoint):
+    model = {"name": "mine", "checkpoint": str(real_checkpoint), "fingerprint": checkpoint.fingerprint(real_checkpoint)}
+    cell = make_cell(engine="hf", model=model)
+    done = measure_cli(cell, tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    found = read_record(tmp_path / "r.json", cell)
+    assert found["outcome"] == "ok"
+    assert (found["model"]["class"], found["model"]["dtypes"]) == ("LlamaForCausalLM", ["float32"])
+    assert found["runs"][0]["memory"]["peak_rss_bytes"] > 10**8
+    synthesize(MODELS["llama"], 4).to(torch.bfloat16).save_pretrained(real_checkpoint)
+    assert checkpoint.fingerprint(real_checkpoint) != model["fingerprint"]
+    done = measure_cli(cell, tmp_path / "other.json")
+    assert (done.returncode, (tmp_path / "other.json").exists()) == (1, False)
+    assert "its files have changed" in done.stderr
+
+
+def test_a_hub_model_is_read_from_its_snapshot(tmp_path, real_checkpoint):
+    """The layout that a download leaves in the hub's cache; this machine needs no network for it."""
+    commit = "a" * 40
+    home = tmp_path / "hf"
+    snapshot = home / "hub/models--me--my-llama/snapshots" / commit
+    shutil.copytree(real_checkpoint, snapshot)
+    (home / "hub/models--me--my-llama/refs").mkdir()
+    (home / "hub/models--me--my-llama/refs/main").write_text(commit)
+    for revision in ("main", commit):
+        cell = make_cell(engine="hf", model={"name": "mine", "hub": "me/my-llama", "revision": revision})
+        done = measure_cli(cell, tmp_path / "r.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+        assert done.returncode == 0, done.stderr
+        assert read_record(tmp_path / "r.json")["model"]["weights"] == str(snapshot)
+    absent = make_cell(engine="hf", model={"name": "mine", "hub": "me/other", "revision": "main"})
+    done = measure_cli(absent, tmp_path / "o.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+    assert done.returncode == 1
+    assert "me/other at main cannot be fetched from the hub" in done.stderr
+
+
+def draw(architecture: dict, seed: int) -> subprocess.Popen:
+    """A process that makes weights and prints their folder."""
+    code = f"from inference_benchmark.models import checkpoint; print(checkpoint.ensure({{'architecture': {architecture!r}, 'seed': {seed}}}))"
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=checkpoint.child_environment(),
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+
+
+def test_many_at_once_draw_the_weights_only_once():
+    folder = checkpoint.cache_folder(TINY_BLOOM, 77)
+    processes = [draw(TINY_BLOOM, 77) for _ in range(3)]
+    assert {process.communicate(timeout=120)[0].strip() for process in processes} == {str(folder)}
+    assert not folder.with_suffix(".unfinished").exists()
+
+
+def test_weights_killed_half_way_are_drawn_again():
+    big = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 8, "vocab_size": 60_000}
+    folder = checkpoint.cache_folder(big, 0)
+    drawing = draw(big, 0)
+    unfinished = folder.with_suffix(".unfinished")
+    for _ in range(2400):
+        if unfinished.exists() and list(unfinished.iterdir()):
+            break
+        time.sleep(0.02)
+    os.killpg(drawing.pid, signal.SIGKILL)
+    drawing.wait()
+    assert unfinished.exists()
+    assert not folder.exists(), "half-written weights would have been used"
+    assert checkpoint.ensure({"architecture": big, "seed": 0}) == folder
+    assert not unfinished.exists()
+    AutoModelForCausalLM.from_pretrained(folder)

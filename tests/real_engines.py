@@ -1,0 +1,32 @@
+"""Real engines with a small model loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy
+from made_up import MODELS
+
+from inference_benchmark import engines
+from inference_benchmark.models import checkpoint
+
+
+def weights(family: str = "bloom", seed: int = 0) -> Path:
+    """A checkpoint of a family in MODELS."""
+    return checkpoint.ensure({"architecture": MODELS[family], "seed": seed})
+
+
+def load_engine(folder: Path, precision: str = "fp32", name: str = "hf", limit_bytes: int | None = None):
+    """An engine on two CPU threads."""
+    engine = engines.create(name)
+    engine.start("cpu", 2, folder)
+    assert engine.unsupported(precision) is None
+    if limit_bytes:
+        engine.limit_memory(limit_bytes)
+    engine.load(folder, precision)
+    return engine
+
+
+def prompts(rows: int, tokens: int = 9, vocab_size: int = 1000) -> numpy.ndarray:
+    """Token ids, int64 (rows, tokens)."""
+    return numpy.random.default_rng(rows * 100 + tokens).integers(vocab_size, size=(rows, tokens))

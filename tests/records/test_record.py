@@ -1,0 +1,130 @@
+"""Records of cells are written whole or not at all, kept when superseded, and checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+from made_up import OOM, make_cell, make_record, make_run, measurement
+
+from inference_benchmark import files
+from inference_benchmark.records import record
+from inference_benchmark.records.record import Record, RecordError
+
+DATA = Path(__file__).parents[1] / "data"
+
+
+def test_a_record_comes_back_as_it_went(tmp_path):
+    path = tmp_path / "a/b/batch-2.json"
+    record.write(make_record(), path)
+    assert record.load_for(make_cell(), path) == make_record()
+    assert [p.name for p in path.parent.iterdir()] == ["batch-2.json"]
+    assert path.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+
+
+def test_an_earlier_record_is_kept_beside_the_new_one(tmp_path):
+    path = tmp_path / "batch-2.json"
+    for load_s in (1.0, 2.0, 3.0):
+        record.write(make_record(load_s=load_s), path)
+    kept = sorted(json.loads(p.read_text())["runs"][0]["load_s"] for p in tmp_path.glob("batch-2.superseded-*.json"))
+    assert kept == [1.0, 2.0]
+    assert record.load(path).runs[0].load_s == 3.0
+
+
+@pytest.mark.parametrize("path", sorted((DATA / "records").glob("*.json")), ids=lambda path: path.stem)
+def test_a_record_read_and_written_again_is_the_same_bytes(path, tmp_path):
+    record.write(record.load_any(path), tmp_path / path.name)
+    assert (tmp_path / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"schema_version": 0}, f"schema_version is 0; this program reads version {Record.SCHEMA_VERSION}"),
+        ({"schema_version": 2}, "schema_version is 2"),
+        ({"outcome": "fine"}, "outcome must be one of"),
+        ({"runs": []}, "outcome ok without a run"),
+        ({"stability": None}, "without a verdict"),
+        ({"flags": [{"name": "x"}]}, r"flags\[0\] must contain"),
+        ({"outcome": "oom"}, "contradicts reason"),
+        ({"cell": {}}, "cell must contain"),
+        ({"extra": 1}, "must not contain .* properties"),
+    ],
+)
+def test_a_file_that_breaks_the_format_is_refused(tmp_path, change, message):
+    check_refused(make_record().to_document() | change, message, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("samples_s", "message"),
+    [
+        ([1.0, 2.0], "2 of samples_s, fewer than min_cycles"),
+        ([1.0, 2.0, "x"], r"runs\[0\].samples_s\[2\] must be number"),
+        ([1.0, 2.0, 0.0], r"samples_s\[2\] must be bigger than 0"),
+        ([1.0, 2.0, float("nan")], "no finite number"),
+    ],
+)
+def test_a_file_of_samples_that_cannot_be_is_refused(tmp_path, samples_s, message):
+    document = make_record().to_document()
+    document["runs"] = [document["runs"][0] | {"samples_s": samples_s}]
+    check_refused(document, message, tmp_path)
+
+
+def check_refused(document: dict, message: str, folder: Path) -> None:
+    (folder / "batch-2.json").write_text(json.dumps(document))
+    with pytest.raises(RecordError, match=message):
+        record.load(folder / "batch-2.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"outcome": "fine"}, "outcome is 'fine'; allowed: ok, oom, unsupported"),
+        ({"samples_s": [1.0, 2.0]}, "2 of samples_s, fewer than min_cycles"),
+        ({"samples_s": [1.0, 2.0, math.nan]}, "no finite number"),
+        ({"samples_s": [1.0, 2.0, 0.0]}, "no finite number of seconds above 0"),
+        ({"first_token_s": []}, "0 of first_token_s, fewer than min_cycles"),
+        ({"runs": ()}, "outcome ok without a run"),
+        ({"runs": (make_run(), make_run())}, "2 runs, not one per process"),
+        ({"stability": None}, "without a verdict"),
+        ({"reason": OOM}, "contradicts reason"),
+        ({"outcome": "oom", "reason": None}, "contradicts reason"),
+    ],
+)
+def test_a_record_that_contradicts_itself_cannot_be_made(change, message):
+    with pytest.raises(RecordError, match=message):
+        make_record(**change)
+
+
+def test_a_record_that_breaks_the_format_is_not_written(tmp_path):
+    with pytest.raises(RecordError, match=r"loaded_bytes must be integer"):
+        record.write(make_record(memory={"loaded_bytes": "many"}), tmp_path / "batch-2.json")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"schema_version": 1}', "\0"])
+def test_what_is_no_record_is_refused(tmp_path, text):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(RecordError):
+        record.load(tmp_path / "r.json")
+
+
+def test_a_record_of_other_settings_is_refused_naming_them(tmp_path):
+    record.write(make_record(), tmp_path / "r.json")
+    wanted = make_cell(measurement=measurement(min_cycles=5))
+    with pytest.raises(RecordError, match=r"another configuration: measurement\.min_cycles was 3, is now 5"):
+        record.load_for(wanted, tmp_path / "r.json")
+
+
+def test_a_full_disk_leaves_what_was_there(small_disk):
+    path = small_disk / "batch-2.json"
+    record.write(make_record(), path)
+    (small_disk / "filler").write_bytes(b"\0" * (200_000))
+    with pytest.raises(OSError, match="No space left"):
+        record.write(make_record(host={"name": "x" * 100_000}), path)
+    assert record.load(path) == make_record()
+    assert sorted(p.name for p in small_disk.iterdir()) == ["batch-2.json", "filler"]
+    with pytest.raises(OSError, match="No space left"):
+        files.check_writable(small_disk / "x.json")

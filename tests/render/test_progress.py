@@ -1,0 +1,47 @@
+"""The line per cell."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+
+from made_up import DRIFTS, SHARED, make_cell, make_oom, make_record, write_records
+
+from inference_benchmark.records.attempts import AttemptLog
+from inference_benchmark.render import progress
+
+
+def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = [make_cell(batch_size=1), make_cell(batch_size=2), make_cell(batch_size=4)]
+    measured = make_record(cells[0], samples_s=[0.5] * 3, stability=DRIFTS, flags=SHARED)
+    write_records(tmp_path, [measured, make_oom(cells[1])])
+    lines, now = [], [100.0]
+    handler = progress.ProgressHandler(
+        {c.path: c for c in cells}, AttemptLog(), lambda: 0, lines.append, lambda: now[0]
+    )
+
+    def tell(kind, **facts):
+        record = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
+        record.__dict__ |= {"event": SimpleNamespace(value=kind), **facts}
+        handler.emit(record)
+
+    tell("run_info", stats={"measure": 3, "total": 7})
+    for jobid, cell in enumerate(cells):
+        tell("job_info", jobid=jobid, rule_name="measure", output=[f"{cell.path} (update)"])
+    tell("job_info", jobid=9, rule_name="collect", output=[])
+    now[0] += 10
+    tell("job_finished", job_id=0)
+    tell("job_finished", job_id=9)
+    now[0] += 10
+    tell("job_finished", job_id=1)
+    log = tmp_path / "logs/box/tiny/prompt4-new8/fake/fp32/batch-4.log"
+    log.parent.mkdir(parents=True)
+    log.write_text("measure.py: timeout during measure: no end after 5 s; not tried again\n")
+    tell("job_error", jobid=2, aux={}, log=[log], rule_msg=None)
+    assert lines == [
+        "[1/3] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s ± 0.0% (drift, gpu-shared), 2 left, about 20 s\n",
+        "[2/3] tiny prompt4-new8 fake fp32 batch 2: oom during load, 1 left, about 10 s\n",
+        "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-4.log\n",
+        "    measure.py: timeout during measure: no end after 5 s; not tried again\n",
+    ]

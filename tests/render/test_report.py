@@ -1,0 +1,87 @@
+"""A page that is safe and needs no network."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html.parser
+import json
+import re
+from dataclasses import replace
+
+from made_up import sample_page, sample_records
+
+
+class Tags(html.parser.HTMLParser):
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_page_asks_for_nothing_and_forbids_itself_to():
+    text = sample_page(sample_records())
+    tags = Tags(text).tags
+    assert not {tag for tag, _ in tags} & {"link", "img", "iframe", "object", "base", "form"}
+    links = [value for _, attrs in tags for key, value in attrs.items() if key in ("src", "href", "action")]
+    assert all(link.startswith("#") for link in links)
+    assert not [attrs for _, attrs in tags if any(key.startswith("on") or key == "style" for key in attrs)]
+    policy = next(attrs["content"] for tag, attrs in tags if "http-equiv" in attrs)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    assert "http" not in policy
+
+
+def test_scripts_and_style_are_those_whose_digests_the_policy_names():
+    text = sample_page(sample_records())
+    policy = Tags(text).tags[[tag for tag, _ in Tags(text).tags].index("title") - 1][1]["content"]
+    parts = re.findall(r"<(?:script|style)>(.*?)</(?:script|style)>", text, re.DOTALL)
+    assert len(parts) == 3
+    for part in parts:
+        digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+
+
+def test_every_chart_is_there_without_scripts_and_has_its_definition_for_them():
+    text = sample_page(sample_records())
+    holders = re.findall(r'data-chart="([\w-]+)"><svg', text)
+    # Of memory, limits and energy these records know nothing that could be drawn, but for memory.
+    assert holders == ["throughput", "latency", "frontier", "first-token", "decode", "memory"]
+    data = json.loads(re.search(r'id="grid-0-data">(.*?)</script>', text)[1])
+    assert list(data["specs"]) == holders
+    assert all("datasets" not in spec or "cells" not in spec["datasets"] for spec in data["specs"].values())
+    assert [point["outcome"] for point in data["points"]] == ["ok", "oom", "ok", "n/a"]
+    assert data["points"][0]["tooltip"]["samples"].startswith("3 calls in 1 process; median 0.5 sec")
+
+
+def test_the_page_shows_figures_endings_and_origin():
+    text = sample_page(sample_records())
+    for wanted in (
+        "16.00 | 62.50",
+        ">oom<",
+        ">n/a<",
+        "limited to 420 MB",
+        "torch 2.13.0",
+        "Some CPU",
+        "c" * 10,
+        "no measurement",
+    ):
+        assert wanted in text, wanted
+
+
+def test_hostile_names_stay_text():
+    hostile = "<script>alert(1)</script>\"'&"
+    records = sample_records(name=hostile)
+    device = {"kind": "cpu", "name": hostile}
+    records = [replace(each, cell=replace(each.cell, machine=hostile), device=device) for each in records]
+    records = [
+        each if each.reason is None else replace(each, reason=replace(each.reason, message=hostile)) for each in records
+    ]
+    text = sample_page(records, machine=hostile)
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert" in text
+    assert sum(tag == "script" for tag, _ in Tags(text).tags) == 4  # Vega, ours, two blocks of data
+    assert json.loads(re.search(r'id="summary">(.*?)</script>', text)[1]).count("<script>alert(1)</script>") > 3

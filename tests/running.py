@@ -1,0 +1,185 @@
+"""What tests run: scripts as the rules run them, and Snakemake in a copy of the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from made_up import TINY_BLOOM, as_config
+
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.studies import Study, Subject
+from inference_benchmark.records import record
+from inference_benchmark.records.record import StudyRecord
+
+REPO = Path(__file__).resolve().parents[1]
+CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "reference", "envs", "profiles")
+PUBLISHED = REPO / "reference/bloom_a100_80gb.csv"
+#: A plan of no jobs.
+NOTHING: dict[str, int] = {}
+#: The jobs that follow from a summary.
+DERIVED = {"comparison": 1, "charts": 1, "tables": 1, "report": 1}
+_FAKE_GRID = {
+    "models": ["tiny"],
+    "workloads": [{"prompt_tokens": 4, "new_tokens": 8}],
+    "engines": ["fake"],
+    "precisions": ["fp32", "bf16"],
+    "batch_sizes": [1, 2, 512],
+    "memory_limit": "300 MB",
+    "max_batch": False,
+    "divergence": False,
+}
+
+
+def fake_grid(**changes: Any) -> dict[str, Any]:
+    """Six cells of the fake engine in config.yaml, of which two do not fit."""
+    return {**json.loads(json.dumps(_FAKE_GRID)), **changes}
+
+
+def fault(**behaviour: Any) -> str:
+    """What FAKE_ENGINE is set to, so that the fake engine behaves like this."""
+    return json.dumps(behaviour)
+
+
+def flag_names(record: dict, prefixes: tuple[str, ...] = ("gpu", "energy", "conditions")) -> set[str]:
+    """The names of a record's flags that begin like this."""
+    return {flag["name"] for flag in record["flags"] if flag["name"].startswith(prefixes)}
+
+
+def measure_jobs(plan: dict[str, int]) -> int:
+    return plan.get("measure", 0)
+
+
+def scramble(folder: Path) -> None:
+    """Modification times in no order, as a clone leaves them."""
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    for index, path in enumerate(sorted(files, key=lambda p: p.name[::-1])):
+        os.utime(path, (1_600_000_000 - index, 1_600_000_000 - index))
+
+
+def measure_cli(
+    cell: Cell, output: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), **environ: str
+) -> subprocess.CompletedProcess:
+    """scripts/measure.py as the rule runs it."""
+    command = [*prefix, sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), *options]
+    return subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
+    )
+
+
+def study_cli(study: Study, output: Path, prefix: tuple[str, ...] = (), **environ: str) -> subprocess.CompletedProcess:
+    """scripts/study.py as the rules run it."""
+    command = [*prefix, sys.executable, str(REPO / "scripts/study.py"), "--study", study.to_json()]
+    return subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
+    )
+
+
+def run_study(study: Study, path: Path, **environ: str) -> StudyRecord:
+    """The record of a study, expected to succeed."""
+    done = study_cli(study, path, **environ)
+    assert done.returncode == 0, done.stderr
+    return record.load_for(study, path)
+
+
+def merge_cli(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
+    """scripts/merge.py in a folder."""
+    command = [sys.executable, REPO / "scripts/merge.py", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def read_record(path: Path, subject: Subject | None = None) -> dict[str, Any]:
+    """A checked record as JSON. subject: what it has to be the record of."""
+    if subject is None:
+        record.load_any(path)
+    else:
+        record.load_for(subject, path)
+    return json.loads(path.read_text())
+
+
+def fake_gpus(tmp_path: Path, n: int = 1, **more: Any) -> dict[str, str]:
+    """The environment of a process that finds n made-up GPUs, and locks of its own; see fake_nvml/pynvml.py."""
+    gpus = [{"uuid": f"GPU-{i:04d}", "name": "NVIDIA Fake A", "memory_bytes": 80 * 10**9, **more} for i in range(n)]
+    (tmp_path / "locks").mkdir(exist_ok=True)
+    path = os.pathsep.join(filter(None, [str(REPO / "tests/fake_nvml"), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, "FAKE_NVML": json.dumps({"gpus": gpus}), "TMPDIR": str(tmp_path / "locks")}
+
+
+def inside(cgroup: Path) -> tuple[str, ...]:
+    """What to put before a command that is to run in a cgroup."""
+    return "sh", "-c", f'echo $$ > {cgroup}/cgroup.procs && exec "$@"', "sh"
+
+
+class Workspace:
+    """A folder with the project's code and a configuration of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        """A folder that has been made one before."""
+        self.folder = folder
+        self.config = yaml.safe_load((folder / "config.yaml").read_text())
+
+    @classmethod
+    def make(cls, folder: Path, grid: dict, models: dict | None = None) -> Workspace:
+        """Copy the code to a folder and configure it for the machine "box" and this grid."""
+        for name in CODE:
+            if (REPO / name).is_dir():
+                shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(REPO / name, folder / name)
+        workspace = cls(folder)
+        workspace.config |= {"machine": "box", "device": "cpu", "grid": {"cuda": grid, "cpu": grid}}
+        workspace.config["measurement"] = as_config()
+        workspace.config["models"] = models or {"tiny": {"architecture": dict(TINY_BLOOM)}}
+        workspace.save()
+        return workspace
+
+    @property
+    def grid(self) -> dict:
+        return self.config["grid"]["cpu"]
+
+    def save(self) -> None:
+        (self.folder / "config.yaml").write_text(yaml.safe_dump(self.config))
+
+    def command(self, *arguments: str) -> list[str]:
+        return [str(Path(sys.executable).parent / "snakemake"), *arguments, "--cores", "1", "--resources", "gpu=1"]
+
+    def snakemake(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            self.command(*arguments),
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            env={**os.environ, **environ},
+            timeout=600,
+        )
+
+    def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
+        """snakemake, expected to succeed."""
+        done = self.snakemake(*arguments, **environ)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def plan(self, *arguments: str) -> dict[str, int]:
+        """How many jobs of each rule a dry run plans."""
+        done = self.run("-n", *arguments)
+        return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)}
+
+    def record_path(
+        self, precision: str, batch_size: int, engine: str = "fake", workload: str = "prompt4-new8"
+    ) -> Path:
+        return self.folder / f"results/box/tiny/{workload}/{engine}/{precision}/batch-{batch_size}.json"
+
+    def record(self, *where: Any, **more: Any) -> dict:
+        """A record as JSON."""
+        return json.loads(self.record_path(*where, **more).read_text())
+
+    def all_records(self) -> list[Path]:
+        """The paths of all records, relative to the folder."""
+        return sorted(path.relative_to(self.folder) for path in (self.folder / "results").rglob("batch-*.json"))

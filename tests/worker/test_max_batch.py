@@ -1,0 +1,103 @@
+"""The search for the largest batch, with made-up and with real limits."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from made_up import make_cell, measurement
+from running import fake_gpus, inside, measure_cli, read_record, run_study, study_cli
+
+from inference_benchmark.analysis.max_batch import batch_limit
+from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.records.record import load_for
+
+#: Logits of a megabyte per row, several times over: where memory ends does not depend on kilobytes.
+WIDE = {
+    "name": "wide", "seed": 0,
+    "architecture": {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "n_layer": 1, "vocab_size": 250_000},
+}  # fmt: skip
+
+
+def test_the_limit_of_a_made_up_memory_is_found_with_its_evidence(tmp_path):
+    # 200 MB of weights and 600 kB a row under 300 MB.
+    study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
+    record = run_study(study, tmp_path / "max-batch.json")
+    assert batch_limit(record.results) == (166, 167)
+    assert record.limit == {"name": "memory_limit", "bytes": 300_000_000}
+    failed = next(t for t in record.results if t["batch_size"] == 167)
+    assert failed["message"] == "300200000 bytes wanted, 300000000 allowed"
+    assert failed["exception_type"].endswith("FakeMemoryError")
+    assert all(t["memory"] for t in record.results)
+
+
+def test_a_gpu_is_searched_in_one_process_and_held_meanwhile(tmp_path):
+    """The fake engine loads once, so that its calls count on: two go to each try, and from the 5th on nothing fits."""
+    study = ColumnStudy.of("max-batch", make_cell(device="cuda", memory_limit_bytes=300_000_000))
+    environ = fake_gpus(tmp_path) | {"FAKE_ENGINE": json.dumps({"fault": "oom", "after": 4})}
+    record = run_study(study, tmp_path / "max-batch.json", **environ)
+    assert [(t["batch_size"], t["fits"]) for t in record.results] == [
+        (1, True), (2, True), (4, False), (3, False), (2, False), (1, False),
+    ]  # fmt: skip
+    assert batch_limit(record.results) == (0, 1)
+    assert record.device["kind"] == "cuda"
+
+
+def test_a_model_that_does_not_fit_at_all_fits_no_batch(tmp_path):
+    study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=100_000_000))
+    record = run_study(study, tmp_path / "max-batch.json")
+    assert (record.outcome, batch_limit(record.results)) == ("ok", (0, 1))
+    assert record.results[0]["message"].startswith("during load: ")
+
+
+def test_a_try_that_the_kernel_kills_counts_and_the_search_goes_on(tmp_path, memory_cgroup):
+    study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
+    environ = {"FAKE_ENGINE": json.dumps({"fault": "hog", "on_batch": 4})}
+    done = study_cli(study, tmp_path / "x.json", inside(memory_cgroup), **environ)
+    assert done.returncode == 0, done.stderr
+    record = load_for(study, tmp_path / "x.json")
+    assert [(t["batch_size"], t["fits"]) for t in record.results] == [
+        (1, True), (2, True), (4, False), (3, True), (3, True),
+    ]  # fmt: skip
+    assert record.results[2]["exception_type"] == "SIGKILL"
+    assert record.results[2]["message"] == "during search: killed by the kernel's out-of-memory killer"
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [("error", "ValueError: made-up error"), ("kill", "killed by SIGKILL"), ("short", "WrongOutputError")],
+)
+def test_a_search_that_fails_for_another_reason_leaves_no_file(tmp_path, fault, message):
+    study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
+    done = study_cli(study, tmp_path / "x.json", FAKE_ENGINE=json.dumps({"fault": fault, "on_batch": 4}))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_the_largest_batch_of_a_real_limit_is_that_of_brute_force(tmp_path):
+    """Each batch size as a cell of its own, up to the first that does not fit, against one search."""
+    # Between what 20 rows need and what 21 do: at 150 MB 20 fitted in three processes of four, at 152 MB 21 in two of
+    # three, and the answer would be chance.
+    cell = make_cell(
+        engine="hf", model=WIDE, memory_limit_bytes=151_000_000, measurement=measurement(max_warmup_calls=2)
+    )
+    search = run_study(ColumnStudy.of("max-batch", cell), tmp_path / "max-batch.json")
+    fits, fails = batch_limit(search.results)
+    assert fits >= 8, "a limit to be found by halving"
+    outcomes = {}
+    for batch_size in (fits - 1, fits, fails, fails + 1):
+        path = tmp_path / f"{batch_size}.json"
+        done = measure_cli(replace(cell, batch_size=batch_size), path)
+        assert done.returncode == 0, done.stderr
+        outcomes[batch_size] = read_record(path)["outcome"]
+    assert outcomes == {fits - 1: "ok", fits: "ok", fails: "oom", fails + 1: "oom"}
+
+
+def test_an_engine_that_keeps_its_own_memory_is_searched_too(tmp_path):
+    cell = make_cell(engine="ctranslate2", model=WIDE, memory_limit_bytes=860_000_000)
+    record = run_study(ColumnStudy.of("max-batch", cell), tmp_path / "max-batch.json")
+    fits, fails = batch_limit(record.results)
+    assert (record.outcome, fails) == ("ok", fits + 1)
+    assert fits > 0

@@ -1,0 +1,124 @@
+"""Real Snakemake: cells that fail, are interrupted, or are tried again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+from running import NOTHING, measure_jobs
+
+
+def test_a_cell_out_of_time_is_named_so_and_the_others_go_on(workspace):
+    workspace.config["watch"]["timeout_seconds"] = 5
+    workspace.grid["precisions"] = ["fp32"]
+    workspace.save()
+    done = workspace.snakemake(FAKE_ENGINE=json.dumps({"fault": "hang", "on_batch": 2}))
+    assert done.returncode != 0
+    assert "fake fp32 batch 2: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log" in done.stderr
+    assert "timeout during warm-up: no end after 5 s; the worker, stopped by a signal, was killed" in done.stderr
+    assert workspace.record_path("fp32", 512).exists()
+    assert not workspace.record_path("fp32", 2).exists()
+
+
+def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
+    environ = {"FAKE_ENGINE": json.dumps({"fault": "error", "on_batch": 2})}
+    done = workspace.snakemake(**environ)
+    assert done.returncode != 0
+    assert "fake fp32 batch 2: failed, see logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log" in done.stderr
+    assert "made-up error" in (workspace.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log").read_text()
+    assert workspace.record_path("bf16", 512).exists()
+    assert not workspace.record_path("fp32", 2).exists()
+    assert measure_jobs(workspace.plan()) == 2
+    workspace.run()
+    assert workspace.plan() == NOTHING
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [
+        ("kill", "the worker was killed by SIGKILL during warm-up"),
+        ("io-error", "OSError during warm-up: made-up error of a disk"),
+    ],
+)
+def test_an_attempt_that_something_else_ended_is_repeated_and_stands_in_the_record(workspace, fault, why):
+    fault = {"fault": fault, "on_batch": 2, "once": str(workspace.folder / "been-here")}
+    workspace.grid["precisions"] = ["fp32"]
+    workspace.save()
+    done = workspace.run("--retries", "2", FAKE_ENGINE=json.dumps(fault))
+    assert f"[1/3] tiny prompt4-new8 fake fp32 batch 2: failed ({why}), attempt 2 of 3 follows" in done.stderr
+    (lost,) = workspace.record("fp32", 2)["attempts"]
+    assert lost.pop("ended_at") < workspace.record("fp32", 2)["ended_at"]
+    nowhere = dict.fromkeys(("job", "state", "node"))
+    assert lost == {"attempt": 1, "said": f"measure.py: {why}", **nowhere}
+    assert "attempts" not in workspace.record("fp32", 1)
+    kept = workspace.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-2.attempt-1.log"
+    assert why in kept.read_text()
+    assert workspace.plan() == NOTHING
+
+
+def test_a_cell_that_failed_by_itself_is_not_measured_again_in_a_retry(workspace):
+    """A second measurement would leave a record: the fault comes once."""
+    fault = {"fault": "error", "on_batch": 2, "once": str(workspace.folder / "been-here")}
+    workspace.grid["precisions"] = ["fp32"]
+    workspace.save()
+    done = workspace.snakemake("--retries", "2", FAKE_ENGINE=json.dumps(fault))
+    assert done.returncode != 0
+    assert not workspace.record_path("fp32", 2).exists()
+    assert done.stderr.count("batch 2: failed, see logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log") == 1
+    assert "follows" not in done.stderr
+    log = (workspace.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log").read_text()
+    assert "Traceback" in log
+    assert log.endswith("measure.py: ValueError during warm-up: made-up error; not tried again\n")
+    workspace.run()
+    assert "attempts" not in workspace.record("fp32", 2)
+
+
+def test_cells_that_failed_when_measured_again_are_due_the_next_time(measured):
+    """Snakemake itself takes the earlier record, which it restores, for the new one."""
+    measured.config["measurement"]["min_cycles"] = 5
+    measured.save()
+    old = measured.record_path("fp32", 2).read_bytes()
+    done = measured.snakemake(FAKE_ENGINE=json.dumps({"fault": "error", "on_batch": 2}))
+    assert done.returncode != 0
+    assert measure_jobs(measured.plan()) == 2
+    (kept,) = measured.record_path("fp32", 2).parent.glob("batch-2.superseded-*.json")
+    assert kept.read_bytes() == old
+    measured.run()
+    assert measured.record("fp32", 2)["cell"]["measurement"]["min_cycles"] == 5
+
+
+def test_a_valid_record_stays_where_measuring_it_again_fails(measured):
+    old = measured.record_path("fp32", 2).read_bytes()
+    target = str(measured.record_path("fp32", 2).relative_to(measured.folder))
+    done = measured.snakemake("--forcerun", target, FAKE_ENGINE=json.dumps({"fault": "error", "on_batch": 2}))
+    assert done.returncode != 0
+    assert measured.record_path("fp32", 2).read_bytes() == old
+
+
+def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(workspace):
+    environ = {**os.environ, "FAKE_ENGINE": json.dumps({"sleep_s": 0.4})}
+    run = subprocess.Popen(
+        workspace.command(), cwd=workspace.folder, env=environ, start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    for _ in range(600):
+        if workspace.record_path("fp32", 2).exists():
+            break
+        time.sleep(0.05)
+    os.killpg(run.pid, signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode != 0
+    finished = {p: p.read_bytes() for p in (workspace.folder / "results").rglob("batch-*.json")}
+    assert 2 <= len(finished) < 6
+    for path in finished:
+        json.loads(path.read_text())
+    assert not list((workspace.folder / "results").rglob(".batch*"))
+    plan = measure_jobs(workspace.plan())
+    assert plan == 6 - len(finished)
+    workspace.run()
+    assert all(path.read_bytes() == content for path, content in finished.items())
+    assert workspace.plan() == NOTHING

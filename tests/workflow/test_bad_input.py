@@ -1,0 +1,51 @@
+"""Real Snakemake: bad and hostile input."""
+
+from __future__ import annotations
+
+import pytest
+from made_up import TINY_BLOOM
+from running import Workspace, fake_grid
+
+
+def test_a_wrong_configuration_is_told_in_lines_without_traceback(workspace):
+    workspace.config["machnie"] = workspace.config.pop("machine")
+    workspace.grid["batch_sizes"] = [1, 1, 0]
+    workspace.save()
+    done = workspace.snakemake()
+    said = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "machnie: unknown key" in said
+    assert "machine: missing" in said
+    assert "batch_sizes: 1 stands there 2 times" in said
+    assert "batch_sizes[2]: 0 is not allowed" in said
+    assert "Traceback" not in said
+    assert not (workspace.folder / "results").exists()
+
+
+@pytest.mark.parametrize("name", ["; rm -rf x", "../up", "<script>", "a b", "$(touch pwned)", "", "x" * 65])
+def test_hostile_names_never_reach_a_path_or_a_shell(workspace, name):
+    workspace.config["machine"] = name
+    workspace.config["models"] = {name: {"architecture": dict(TINY_BLOOM)}}
+    workspace.grid["models"] = [name]
+    workspace.save()
+    done = workspace.snakemake()
+    assert done.returncode != 0
+    assert (done.stdout + done.stderr).count("is not allowed") == 2
+    assert not (workspace.folder / "results").exists()
+    assert not list(workspace.folder.rglob("pwned"))
+
+
+def test_hostile_text_where_text_is_free_stays_text(tmp_path):
+    """A folder's name is the user's own; it goes through the shell, a record, the tables and the page."""
+    hostile = tmp_path / "it's $(touch pwned) <b> {x} ; rm"
+    (tmp_path / "w").mkdir()
+    hostile.mkdir()
+    (hostile / "config.json").write_text('{"model_type": "bloom"}')
+    (hostile / "model.safetensors").write_bytes(b"weights")
+    grid = fake_grid() | {"models": ["mine"], "precisions": ["fp32"], "batch_sizes": [1]}
+    workspace = Workspace.make(tmp_path / "w", grid, {"mine": {"checkpoint": str(hostile)}})
+    workspace.run()
+    assert not list(tmp_path.rglob("pwned"))
+    page = (workspace.folder / "results/box/report.html").read_text()
+    assert " <b> {x}" not in page.replace("\\u003c", "")
+    assert "&lt;b&gt;" in page

@@ -1,0 +1,58 @@
+"""Real Snakemake: tables and report during a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+
+from running import NOTHING
+
+
+def test_a_preview_shows_what_there_is_while_others_measure(workspace):
+    environ = {**os.environ, "FAKE_ENGINE": json.dumps({"sleep_s": 0.4})}
+    run = subprocess.Popen(
+        workspace.command(), cwd=workspace.folder, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )  # fmt: skip
+    for _ in range(600):
+        if workspace.record_path("fp32", 2).exists():
+            break
+        time.sleep(0.05)
+    done = workspace.run("preview")
+    assert run.poll() is None, "the measurement was over too early for this test to say anything"
+    folder = workspace.folder / "results/box/preview"
+    assert "missing. See results/box/preview/report.html." in done.stdout
+    page = (folder / "report.html").read_text()
+    assert "of 6 cells have a record" in page
+    row = next(line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("| 1 "))
+    assert row.count("|") == 5  # with the one inside the figure
+    assert row.split("|")[-2].strip() == ""
+    _, said = run.communicate(timeout=120)
+    assert run.returncode == 0, said
+    assert len(list((workspace.folder / "results/box/tiny").rglob("batch-*.json"))) == 6
+    assert workspace.plan() == NOTHING
+
+
+def test_a_preview_names_what_failed_and_what_is_refused(measured):
+    measured.record_path("bf16", 2).unlink()
+    measured.snakemake(
+        str(measured.record_path("bf16", 2).relative_to(measured.folder)), FAKE_ENGINE='{"fault": "error"}'
+    )
+    measured.record_path("fp32", 1).write_text("{")
+    measured.record_path("fp32", 512).unlink()
+    (measured.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-512.log").unlink()
+    done = measured.run("preview")
+    assert "Preview: 3 of 6 cells have a record, 1 failed, 1 refused, 1 missing." in done.stdout
+    log = "logs/box/tiny/prompt4-new8/fake/bf16/batch-2.log"
+    assert f"batch-2.json: failed: {log}: " in done.stdout
+    assert "batch-1.json: refused: not JSON" in done.stdout
+    page = (measured.folder / "results/box/preview/report.html").read_text()
+    assert f"<td>failed</td><td>{log}: " in page
+    assert "<td>refused</td><td>not JSON" in page
+    rows = (measured.folder / "results/box/preview/summary.csv").read_text().splitlines()
+    assert len(rows) == 7
+
+
+def test_a_preview_of_nothing_says_so(workspace):
+    assert "0 of 6 cells have a record, 6 missing. There is nothing to show yet." in workspace.run("preview").stdout

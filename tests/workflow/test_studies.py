@@ -1,0 +1,94 @@
+"""Real Snakemake: searches, and what the cells make of them."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from running import DERIVED, Workspace, fake_grid
+
+
+@pytest.fixture(scope="session")
+def _searched_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("searched")
+    grid = fake_grid() | {"max_batch": True, "divergence": True, "batch_sizes": [1, 512, 1024]}
+    Workspace.make(folder, grid).run()
+    return folder
+
+
+@pytest.fixture
+def searched(_searched_once, tmp_path) -> Workspace:
+    """A fake experiment with searches, all done. One engine that makes up its times: no ceilings, no answers."""
+    shutil.copytree(_searched_once, tmp_path, dirs_exist_ok=True)
+    return Workspace(tmp_path)
+
+
+def test_searches_come_first_and_spare_the_cells_beyond(searched):
+    results = searched.folder / "results/box"
+    assert [p.name for p in sorted(results.rglob("max-batch.json"))] == ["max-batch.json"] * 2
+    assert not list(results.rglob("divergence.json"))
+    assert not (results / "ceilings.json").exists()
+    beyond = [searched.record(p, n) for p in ("fp32", "bf16") for n in (512, 1024)]
+    assert {r["reason"]["phase"] for r in beyond} == {"max-batch"}
+    table = (results / "tables.md").read_text()
+    assert re.search(r"^\| max batch +\| 166 +\| 333 +\|$", table, re.MULTILINE)
+    assert re.search(r"^\| 512 +\| oom +\| oom +\|$", table, re.MULTILINE)
+    page = (results / "report.html").read_text()
+    assert "<td>166 (searched)</td>" in page
+    assert "<td>333 (searched)</td>" in page
+    assert ">max batch<" in page
+    assert searched.plan() == {}
+
+
+def test_a_search_done_again_measures_no_cell_again(searched):
+    searched.record_path("fp32", 1).parent.joinpath("max-batch.json").unlink()
+    plan = searched.plan()
+    assert plan == {"max_batch": 1, "collect": 1, **DERIVED, "all": 1, "total": 7}
+
+
+def test_cells_that_a_search_no_longer_speaks_against_are_refused_by_name(searched):
+    """As after more memory was put in, and only the search done again."""
+    path = searched.record_path("fp32", 1).parent / "max-batch.json"
+    search = json.loads(path.read_text())
+    for found in search["results"]:
+        found["fits"] = found["batch_size"] < 1024
+    search["results"].append({**search["results"][0], "batch_size": 1024, "fits": False})
+    path.write_text(json.dumps(search))
+    done = searched.snakemake()
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    name = "results/box/tiny/prompt4-new8/fake/fp32/batch-512.json"
+    assert f"{name}: was not measured because of a search that now says that 512 rows fit" in said
+    assert "batch-1024.json: was not" not in said
+
+
+def test_studies_of_other_hardware_are_refused_or_left_out(searched):
+    path = searched.record_path("fp32", 1).parent / "max-batch.json"
+    search = json.loads(path.read_text())
+    search["device"]["name"] = "Another CPU"
+    path.write_text(json.dumps(search))
+    done = searched.snakemake()
+    assert done.returncode != 0
+    assert "fake/fp32/max-batch.json: device was Another CPU, for results/box/tiny/" in done.stdout + done.stderr
+    searched.config["mixed_provenance"] = "split"
+    searched.save()
+    searched.run()
+    table = (searched.folder / "results/box/tables.md").read_text()
+    assert re.search(r"^\| max batch +\|( +\|)+ 333 +\|", table, re.MULTILINE), table
+
+
+def test_broken_and_foreign_studies_are_refused_by_name(searched):
+    folder = searched.record_path("fp32", 1).parent
+    shutil.copy(searched.record_path("bf16", 1).parent / "max-batch.json", folder / "max-batch.json")
+    done = searched.snakemake()
+    assert "fp32/max-batch.json: measured under another configuration: precision was 'bf16', is now 'fp32'" in (
+        done.stdout + done.stderr
+    )
+    (folder / "max-batch.json").write_text("{")
+    done = searched.snakemake()
+    assert done.returncode != 0
+    assert "fp32/max-batch.json: not JSON" in done.stdout + done.stderr
+    assert (folder / "max-batch.json").read_text() == "{"

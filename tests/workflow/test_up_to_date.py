@@ -1,0 +1,106 @@
+"""Real Snakemake: what is made again, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+from running import DERIVED, NOTHING, measure_jobs, scramble
+
+
+def test_records_of_different_hardware_or_software_are_refused_or_split(measured):
+    path = measured.record_path("bf16", 2)
+    record = json.loads(path.read_text())
+    torch = record["software"]["torch"]
+    record["software"]["torch"], record["environment"]["OMP_PROC_BIND"] = "2.11.0", "true"
+    record["git"] = {"commit": "d" * 40, "dirty": False}
+    path.write_text(json.dumps(record))
+    done = measured.snakemake()
+    said, name = done.stdout + done.stderr, "results/box/tiny/prompt4-new8/fake/bf16/batch-2.json"
+    assert done.returncode != 0
+    assert f"tiny prompt4-new8: torch differs: {torch} in 5 cells; 2.11.0 in {name}" in said
+    assert f"tiny prompt4-new8: environment OMP_PROC_BIND differs: not set in 5 cells; true in {name}" in said
+    assert "commit differs" not in said
+    assert "or set mixed_provenance: split" in said
+    measured.config["mixed_provenance"] = "split"
+    measured.save()
+    assert measure_jobs(measured.plan()) == 0
+    measured.run()
+    tables = (measured.folder / "results/box/tables.md").read_text()
+    assert "bf16<br>torch 2.11.0, environment OMP_PROC_BIND true" in tables
+    assert f"bf16<br>torch {torch}, environment OMP_PROC_BIND not set" in tables
+    assert "OMP_PROC_BIND" in (measured.folder / "results/box/report.html").read_text()
+    assert measured.plan() == NOTHING
+
+
+def test_a_copy_without_snakemakes_memory_plans_nothing(measured):
+    shutil.rmtree(measured.folder / ".snakemake")
+    assert measured.plan() == NOTHING
+    shutil.rmtree(measured.folder / ".snakemake", ignore_errors=True)
+    scramble(measured.folder)
+    assert measured.plan() == NOTHING
+
+
+def test_a_copy_without_memory_still_fills_only_what_is_missing(measured):
+    shutil.rmtree(measured.folder / ".snakemake")
+    measured.record_path("fp32", 2).unlink()
+    scramble(measured.folder)
+    assert measure_jobs(measured.plan()) == 1
+
+
+def test_stale_records_are_refused_by_name_where_snakemake_remembers_nothing(measured):
+    shutil.rmtree(measured.folder / ".snakemake")
+    scramble(measured.folder)
+    measured.config["measurement"]["min_cycles"] = 5
+    measured.save()
+    done = measured.snakemake()
+    assert done.returncode != 0
+    name = "results/box/tiny/prompt4-new8/fake/fp32/batch-1.json"
+    said = done.stdout + done.stderr
+    assert f"{name}: measured under another configuration: measurement.min_cycles was 3, is now 5" in said
+    assert "keeping each old record: snakemake --forcerun PATH ..." in said
+    assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 3
+    records = [str(p.relative_to(measured.folder)) for p in (measured.folder / "results").rglob("batch-*.json")]
+    measured.run("--forcerun", *records)
+    assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 5
+    assert len(list((measured.folder / "results").rglob("*.superseded-*.json"))) == 6
+
+
+def test_records_laid_in_from_elsewhere_reach_the_tables(measured):
+    """As after a campaign on another machine: newer content, older times."""
+    path = measured.record_path("fp32", 1)
+    record = json.loads(path.read_text())
+    record["runs"][0]["samples_s"] = [1.0, 1.0, 1.0]
+    path.write_text(json.dumps(record))
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert measured.plan() == {"collect": 1, **DERIVED, "all": 1, "total": 6}
+    measured.run()
+    assert "8.00 \\| 125.00" in (measured.folder / "results/box/tables.md").read_text()
+    assert measured.plan() == NOTHING
+
+
+def test_a_changed_template_makes_the_report_again_and_nothing_else(measured):
+    template = measured.folder / "report/report.html.j2"
+    template.write_text(template.read_text().replace("Conditions and provenance", "Origin"))
+    assert measured.plan() == {"report": 1, "all": 1, "total": 2}
+
+
+def test_a_changed_formula_makes_the_summary_again_and_measures_nothing(measured):
+    formula = measured.folder / "scripts/inference_benchmark/analysis/metrics.py"
+    text = formula.read_text()
+    assert text.count("return 1000 / throughput") == 1
+    formula.write_text(text.replace("return 1000 / throughput", "return 1e6 / throughput"))
+    assert measured.plan() == {"collect": 1, **DERIVED, "all": 1, "total": 6}
+    measured.run()
+    assert "\\| 2031.25" in (measured.folder / "results/box/tables.md").read_text()
+
+
+@pytest.mark.parametrize("content", ["{", '{"schema_version": 0}', ""], ids=["half", "old", "empty"])
+def test_corrupt_and_old_records_are_refused_by_name(measured, content):
+    measured.record_path("bf16", 2).write_text(content)
+    done = measured.snakemake()
+    assert done.returncode != 0
+    assert "results/box/tiny/prompt4-new8/fake/bf16/batch-2.json: " in done.stdout + done.stderr
+    assert measured.record_path("bf16", 2).read_text() == content
