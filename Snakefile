@@ -5,30 +5,25 @@ from snakemake.utils import min_version
 min_version("9.27")
 
 
-configfile: "config.yaml"
-
-
 report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+
+
+rule all:
+    input:
+        # Records are targets too: Snakemake does not make an intermediate file again while the last one is there.
+        list(PLAN.cells),
+        PLAN.requested_studies,
+        expand(derived(PLAN.any_machine), machine=PLAN.machines),
+        overall(PLAN.experiments),
+    """Every cell and study of the configuration, and all that is made from them. The default target."""
+    localrule: True
+
+
 include: "rules/measure.smk"
 include: "rules/limits.smk"
 include: "rules/aggregate.smk"
 include: "rules/compare.smk"
 include: "rules/report.smk"
-
-
-localrules:
-    all,
-
-
-rule all:
-    """Every cell and study of the experiment, and what is made from them."""
-    default_target: True
-    input:
-        # The records stand here too, because Snakemake does not redo a deleted intermediate.
-        RECORDS,
-        STUDIES,
-        expand(derived(ANY_MACHINE), machine=BY_MACHINE),
-        overall(EXPERIMENTS),

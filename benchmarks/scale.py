@@ -116,7 +116,7 @@ def project(folder: Path, n: int) -> tuple[Workspace, Experiment]:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        return made, config.load(made.config, schema)[0]
+        return made, config.load(made.config, schema).experiments[0]
     finally:
         os.chdir(before)
 

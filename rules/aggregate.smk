@@ -1,20 +1,14 @@
-localrules:
-    collect,
-    tables,
-    readme,
+# From records to tables: the records and studies of a machine become one summary, a row per cell with every figure, and
+# the summary becomes Markdown tables, also between the markers of a README.
 
 
 rule collect:
-    """One row per cell, from the records and the studies of the experiment.
-
-    A file that is missing, broken, or of another configuration than today's is refused by name.
-    """
     input:
-        records=records_of_machine,
-        studies=studies_of_machine,
+        records=PLAN.records_of_machine,
+        studies=PLAN.studies_of_machine,
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
-        code=library("analysis", "engines", "experiment", "machine", "records"),
+        code=code("collect.py", "analysis", "engines", "experiment", "machine", "records"),
     output:
         summary=report(
             "results/{machine}/summary.csv",
@@ -25,13 +19,18 @@ rule collect:
         provenance="results/{machine}/provenance.json",
     log:
         "logs/{machine}/collect.log",
+    """One row per cell, from the records and the studies of the experiment.
+
+    A file that is missing, broken, or of another configuration than today's is refused by name.
+    """
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     params:
-        file=experiment_file,
-        experiment=experiment_json,
+        file=PLAN.experiment_file,
+        experiment=PLAN.experiment_json,
     shell:
-        "python scripts/collect.py"
+        "python {input.code[0]:q}"
         " --experiment {params.file:q}"
         " --summary {output.summary:q}"
         " --provenance {output.provenance:q}"
@@ -39,11 +38,10 @@ rule collect:
 
 
 rule tables:
-    """The summary as Markdown tables, one column per engine and precision, baselines beside them."""
     input:
         summary="results/{machine}/summary.csv",
-        comparisons=comparison_files(ANY_MACHINE, ("json",)),
-        code=library("analysis", "engines", "experiment", "records", "compare", "render"),
+        comparisons=comparison_files(PLAN.any_machine, ("json",)),
+        code=code("tables.py", "analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(
             "results/{machine}/tables.md",
@@ -53,10 +51,12 @@ rule tables:
         ),
     log:
         "logs/{machine}/tables.log",
+    """The summary as Markdown tables, one column per engine and precision, baselines beside them."""
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     shell:
-        "python scripts/tables.py"
+        "python {input.code[0]:q}"
         " --summary {input.summary:q}"
         " --comparison {input.comparisons:q}"
         " --output {output:q}"
@@ -64,20 +64,22 @@ rule tables:
 
 
 rule readme:
-    """Put charts and tables of the configured machines between the markers in README.md. Runs when asked for."""
     input:
-        summary=expand("results/{machine}/summary.csv", machine=BY_MACHINE),
-        provenance=expand("results/{machine}/provenance.json", machine=BY_MACHINE),
-        comparisons=expand(comparison_files(ANY_MACHINE, ("json",)), machine=BY_MACHINE),
-        charts=expand(chart_files(ANY_MACHINE), machine=BY_MACHINE),
+        summary=expand("results/{machine}/summary.csv", machine=PLAN.machines),
+        provenance=expand("results/{machine}/provenance.json", machine=PLAN.machines),
+        comparisons=expand(comparison_files(PLAN.any_machine, ("json",)), machine=PLAN.machines),
+        charts=expand(chart_files(PLAN.any_machine), machine=PLAN.machines),
     log:
         "logs/readme.log",
+    """Put charts and tables of the configured machines between the markers in README.md. Runs when asked for."""
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     params:
-        folders=expand("results/{machine}/charts", machine=BY_MACHINE),
+        script=CODE / "scripts/readme.py",
+        folders=expand("results/{machine}/charts", machine=PLAN.machines),
     shell:
-        "python scripts/readme.py"
+        "python {params.script:q}"
         " --summary {input.summary:q}"
         " --provenance {input.provenance:q}"
         " --comparison {input.comparisons:q}"

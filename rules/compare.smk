@@ -1,18 +1,13 @@
-localrules:
-    comparison,
-    compare,
+# From a summary and a baseline to a comparison: how many times as fast each cell is as the same cell of another run, or
+# of published figures. Tables, charts and report show it.
 
 
 rule comparison:
-    """One machine's cells beside the same cells of a baseline: the ratios, and what is more than noise.
-
-    input: the records that the summary names are read for their samples.
-    """
     input:
-        base=baseline_path,
+        base=PLAN.baseline,
         new="results/{machine}/summary.csv",
-        template="report/compare.html.j2",
-        code=library("analysis", "experiment", "records", "compare", "render"),
+        template=CODE / "report/compare.html.j2",
+        code=code("compare.py", "analysis", "engines", "experiment", "machine", "records", "compare", "render"),
     output:
         json="results/{machine}/comparison/{baseline}.json",
         markdown=report(
@@ -24,10 +19,15 @@ rule comparison:
         html="results/{machine}/comparison/{baseline}.html",
     log:
         "logs/{machine}/comparison/{baseline}.log",
+    """One machine's cells beside the same cells of a baseline: the ratios, and what is more than noise.
+
+    input: the records that the summary names are read for their samples.
+    """
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     shell:
-        "python scripts/compare.py {input.base:q} {input.new:q}"
+        "python {input.code[0]:q} {input.base:q} {input.new:q}"
         " --base-name {wildcards.baseline:q}"
         " --template {input.template:q}"
         " --json {output.json:q}"
@@ -37,11 +37,12 @@ rule comparison:
 
 
 rule compare:
-    """Show the comparisons with every baseline of the configuration. Runs when asked for."""
     input:
         all_comparisons,
     log:
         "logs/compare.log",
+    """Show the comparisons with every baseline of the configuration. Runs when asked for."""
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     shell:

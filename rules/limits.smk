@@ -1,7 +1,12 @@
+# From the configuration to studies, the records that say how far a cell is from what is possible: the ceilings of the
+# machine, the largest batch that fits, and how far answers differ from those of the reference. No rule that measures
+# cells has them as input, or a study done again would measure every cell again; collect reads them.
+
+
 rule ceilings:
     """Measure what the machine does at its best: memory bandwidth, and matrix products per dtype.
 
-    output: all samples, and the state of the device meanwhile. How far a cell is from the limit follows from it.
+    output: all samples, and the conditions meanwhile. The limits of cells follow from them.
     """
     output:
         update("results/{machine}/ceilings.json"),
@@ -10,14 +15,16 @@ rule ceilings:
     conda:
         "../envs/benchmark.yaml"
     resources:
-        **ON_A_NODE,
-        gpu=one_gpu,
-        attempt=which_attempt,
+        **PLAN.slurm_resources,
+        gpu=PLAN.gpus,
+        attempt=PLAN.attempt,
     params:
-        study=study_json,
-        watch=WATCHED,
+        study=PLAN.study_json,
+        # Not compared with those of an earlier run, because their types are not built-in.
+        script=CODE / "scripts/study.py",
+        watch=PLAN.watched,
     shell:
-        "python scripts/study.py"
+        "python {params.script:q}"
         " --study {params.study:q}"
         " --output {output:q}"
         " --timeout-s {params.watch.timeout_s}"
@@ -28,64 +35,19 @@ rule ceilings:
         " 2> {log:q}"
 
 
-rule max_batch:
-    """Find the largest batch that fits: doubled until one fails, then halfway in between.
-
-    output: every try with its evidence. Where it is there, measure refers to it instead of trying larger cells.
-    """
+use rule ceilings as max_batch with:
+    # The largest batch that fits: doubled until one fails, then halved in between. The record has every try with its
+    # evidence. It comes before any cell, so that measure need not try those beyond it.
     output:
         update("results/{machine}/{model}/{workload}/{engine}/{precision}/max-batch.json"),
     log:
         "logs/{machine}/{model}/{workload}/{engine}/{precision}/max-batch.log",
-    # Before any cell, that those beyond the edge need not be tried; no input of measure, or a search done
-    # again would measure every cell again.
-    priority: len(CELLS) + 1
-    conda:
-        "../envs/benchmark.yaml"
-    resources:
-        **ON_A_NODE,
-        gpu=one_gpu,
-        attempt=which_attempt,
-    params:
-        study=study_json,
-        watch=WATCHED,
-    shell:
-        "python scripts/study.py"
-        " --study {params.study:q}"
-        " --output {output:q}"
-        " --timeout-s {params.watch.timeout_s}"
-        " --sample-hz {params.watch.sample_hz}"
-        " --exclusive {params.watch.exclusive}"
-        " --device-name={params.watch.device_name:q}"
-        " --attempt {resources.attempt}"
-        " 2> {log:q}"
+    priority: len(PLAN.cells) + 1
 
 
-rule divergence:
-    """Compare the answers of one engine and precision with those of hf in fp32, on the same prompts.
-
-    output: agreement of tokens, error of logits, divergence of probabilities.
-    """
+use rule ceilings as divergence with:
+    # How far the answers of one engine and precision are from those of hf in fp32 to the same prompts.
     output:
         update("results/{machine}/{model}/{workload}/{engine}/{precision}/divergence.json"),
     log:
         "logs/{machine}/{model}/{workload}/{engine}/{precision}/divergence.log",
-    conda:
-        "../envs/benchmark.yaml"
-    resources:
-        **ON_A_NODE,
-        gpu=one_gpu,
-        attempt=which_attempt,
-    params:
-        study=study_json,
-        watch=WATCHED,
-    shell:
-        "python scripts/study.py"
-        " --study {params.study:q}"
-        " --output {output:q}"
-        " --timeout-s {params.watch.timeout_s}"
-        " --sample-hz {params.watch.sample_hz}"
-        " --exclusive {params.watch.exclusive}"
-        " --device-name={params.watch.device_name:q}"
-        " --attempt {resources.attempt}"
-        " 2> {log:q}"

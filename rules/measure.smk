@@ -1,28 +1,34 @@
-rule measure:
-    """Measure one cell in a process of its own.
+# From the configuration to records: every cell, a model in one engine and precision at one batch size, is measured in a
+# process of its own. What is measured, and when anything is measured again, follows from the parameter "cell" alone.
 
-    output: its record: the samples, or the evidence that it did not fit or cannot be done. An earlier
-    record is not removed first (update) but kept beside the new one.
+
+rule measure:
+    """Measure one cell.
+
+    output: its record: the samples, or the evidence that it did not fit or cannot be done. An earlier record is not
+    removed first (update) but kept beside the new one.
     """
     output:
         update("results/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.json"),
     log:
         "logs/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch_size}.log",
-    priority: cell_priority
+    priority: cell_priority_and_keep_going
     group:
-        cells_of_a_job
+        PLAN.job_name
     conda:
         "../envs/benchmark.yaml"
     resources:
-        **ON_A_NODE,
+        **PLAN.slurm_resources,
         # The slot to measure in, on a machine without a GPU too: cells side by side would slow each other.
-        gpu=one_gpu,
-        attempt=which_attempt,
+        gpu=PLAN.gpus,
+        attempt=PLAN.attempt,
     params:
-        cell=cell_json,
-        watch=WATCHED,
+        cell=PLAN.cell_json,
+        # Not compared with those of an earlier run, because their types are not built-in.
+        script=CODE / "scripts/measure.py",
+        watch=PLAN.watched,
     shell:
-        "python scripts/measure.py"
+        "python {params.script:q}"
         " --cell {params.cell:q}"
         " --output {output:q}"
         " --timeout-s {params.watch.timeout_s}"

@@ -1,16 +1,12 @@
-localrules:
-    charts,
-    report,
-    report_of_all,
-    preview,
+# From a summary to what people look at: charts as files for a README, the report as one HTML page, and a preview of both
+# while cells are being measured.
 
 
 rule charts:
-    """The charts for a README, of one model and workload: light and dark, SVG and PNG."""
     input:
         summary="results/{machine}/summary.csv",
-        comparisons=comparison_files(ANY_MACHINE, ("json",)),
-        code=library("analysis", "engines", "experiment", "records", "compare", "render"),
+        comparisons=comparison_files(PLAN.any_machine, ("json",)),
+        code=code("charts.py", "analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(
             charts_of("{machine}", "{model}", "{workload}"),
@@ -20,12 +16,14 @@ rule charts:
         ),
     log:
         "logs/{machine}/charts/{model}-{workload}.log",
+    """The charts for a README, of one model and workload: light and dark, SVG and PNG."""
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     params:
-        folder=charts_folder,
+        folder=subpath(output[0], parent=True),
     shell:
-        "python scripts/charts.py"
+        "python {input.code[0]:q}"
         " --summary {input.summary:q}"
         " --model {wildcards.model:q}"
         " --workload {wildcards.workload:q}"
@@ -35,14 +33,13 @@ rule charts:
 
 
 rule report:
-    """The summary as one HTML page: the answer, charts, tables, baselines, conditions, provenance."""
     input:
         summary="results/{machine}/summary.csv",
         provenance="results/{machine}/provenance.json",
-        comparisons=comparison_files(ANY_MACHINE, ("json",)),
-        template="report/report.html.j2",
-        parts=["report/base.html.j2", "report/tables.html.j2", "report/page.css", "report/page.js"],
-        code=library("analysis", "engines", "experiment", "records", "compare", "render"),
+        comparisons=comparison_files(PLAN.any_machine, ("json",)),
+        template=CODE / "report/report.html.j2",
+        parts=[CODE / "report" / part for part in ("base.html.j2", "tables.html.j2", "page.css", "page.js")],
+        code=code("report.py", "analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(
             "results/{machine}/report.html",
@@ -52,10 +49,12 @@ rule report:
         ),
     log:
         "logs/{machine}/report.log",
+    """The summary as one HTML page: the answer, charts, tables, baselines, conditions, provenance."""
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     shell:
-        "python scripts/report.py"
+        "python {input.code[0]:q}"
         " --summary {input.summary:q}"
         " --provenance {input.provenance:q}"
         " --comparison {input.comparisons:q}"
@@ -67,9 +66,9 @@ rule report:
 use rule report as report_of_all with:
     # Several machines on one page.
     input:
-        summary=expand("results/{machine}/summary.csv", machine=BY_MACHINE),
-        provenance=expand("results/{machine}/provenance.json", machine=BY_MACHINE),
-        comparisons=expand(comparison_files(ANY_MACHINE, ("json",)), machine=BY_MACHINE),
+        summary=expand("results/{machine}/summary.csv", machine=PLAN.machines),
+        provenance=expand("results/{machine}/provenance.json", machine=PLAN.machines),
+        comparisons=expand(comparison_files(PLAN.any_machine, ("json",)), machine=PLAN.machines),
         template=rules.report.input.template,
         parts=rules.report.input.parts,
         code=rules.report.input.code,
@@ -85,20 +84,23 @@ use rule report as report_of_all with:
 
 
 rule preview:
+    log:
+        "logs/preview.log",
     """Tables and report from the records that there are, at any time, without measuring. Runs when asked for.
 
     It has no input and no output that Snakemake knows, so that it can be asked for while a run goes on.
     """
-    log:
-        "logs/preview.log",
+    localrule: True
     conda:
         "../envs/benchmark.yaml"
     params:
-        experiments=[str(experiment.path) for experiment in EXPERIMENTS],
-        folders=expand("results/{machine}/preview", machine=BY_MACHINE),
+        script=CODE / "scripts/preview.py",
+        template=CODE / "report/report.html.j2",
+        experiments=[str(experiment.path) for experiment in PLAN.experiments],
+        folders=expand("results/{machine}/preview", machine=PLAN.machines),
     shell:
-        "python scripts/preview.py"
+        "python {params.script:q}"
         " --experiment {params.experiments:q}"
-        " --template report/report.html.j2"
+        " --template {params.template:q}"
         " --folder {params.folders:q}"
         " 2> {log:q}"

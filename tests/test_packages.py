@@ -53,16 +53,16 @@ def test_a_rule_that_only_reads_follows_from_all_code_that_its_script_imports(sc
     imported = {name.split(".")[1] for name in done.stdout.splitlines()[-1].split() if name.count(".") == 2}
     assert len(imported) > 3, done.stderr
     text = "\n".join(file.read_text() for file in (REPO / "rules").glob("*.smk"))
-    rules = [rule for rule in re.split(r"^rule ", text, flags=re.MULTILINE) if f"scripts/{script}.py" in rule]
+    rules = [rule for rule in re.split(r"^rule ", text, flags=re.MULTILINE) if f'code("{script}.py"' in rule]
     assert rules
     for rule in rules:
-        named = set(re.findall(r'"(\w+)"', re.search(r"code=library\((.*?)\)", rule)[1]))
+        named = set(re.findall(r'"(\w+)"', re.search(r"code=code\((.*?)\)", rule)[1]))
         assert imported <= named, f"rule {rule.split(':')[0]} does not name {', '.join(sorted(imported - named))}"
 
 
 def test_no_rule_that_measures_follows_from_code():
     for name in ("measure", "limits"):
-        assert "library(" not in (REPO / f"rules/{name}.smk").read_text()
+        assert "code(" not in (REPO / f"rules/{name}.smk").read_text()
 
 
 def test_parsing_the_snakefile_imports_nothing_that_is_slow_to_import():

@@ -96,6 +96,6 @@ def test_docs_hold_the_table_made_from_the_schema():
     import sys
 
     done = subprocess.run(
-        [sys.executable, REPO / "scripts/schema_docs.py", "--check"], capture_output=True, text=True, cwd=REPO
+        [sys.executable, REPO / "scripts/docs.py", "--check"], capture_output=True, text=True, cwd=REPO
     )
     assert done.returncode == 0, done.stderr

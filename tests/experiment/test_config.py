@@ -8,17 +8,16 @@ from pathlib import Path
 
 import pytest
 import yaml
-from running import REPO
+from running import PUBLISHED, REPO
 
 from inference_benchmark import engines
 from inference_benchmark.experiment.cells import Workload
-from inference_benchmark.experiment.config import ConfigError, load, slurm_requests
+from inference_benchmark.experiment.config import ConfigError, load
+from inference_benchmark.experiment.defaults import resolved, with_defaults
 from inference_benchmark.machine import hardware
 from inference_benchmark.models import architecture
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
-
-
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 
 
@@ -42,32 +41,72 @@ def put(*path_and_value):
     return change
 
 
-def drop(*path):
-    def change(config):
-        for part in path[:-1]:
-            config = config[part]
-        del config[path[-1]]
-
-    return change
-
-
 def test_the_default_is_valid_for_both_devices():
     config = copy.deepcopy(CONFIG)
-    (cuda,) = load(config | {"device": "cuda", "machine": "h200"}, SCHEMA, [REPO / "config.yaml"])
+    (cuda,) = load(config | {"device": "cuda", "machine": "h200"}, SCHEMA, [REPO / "config.yaml"]).experiments
     assert [m["name"] for m in cuda.models] == ["bloom-1b3"]
     assert cuda.precisions == ("fp32", "bf16", "int8")
     assert cuda.batch_sizes == (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
     assert cuda.workloads == (Workload(prompt_tokens=9, new_tokens=100),)
     assert cuda.engines == ("hf", "hf-static")
     assert len(list(cuda.cells())) == 2 * 66
-    assert load(config | {"device": "cpu"}, SCHEMA)[0].memory_limit_bytes == 800_000_000
+    (cpu,) = load(config | {"device": "cpu"}, SCHEMA).experiments
+    assert cpu.memory_limit_bytes == 800_000_000
+
+
+def test_config_yaml_shows_the_defaults():
+    assert with_defaults({}, SCHEMA) == CONFIG
+    assert load({}, SCHEMA) == load(CONFIG, SCHEMA)
+
+
+def test_every_key_has_a_default():
+    """But those of a model and a workload, of which a configuration names its own."""
+
+    def check(sub: dict, value: dict) -> None:
+        for key, part in resolved(sub, SCHEMA).get("properties", {}).items():
+            assert key in value
+            check(part, value[key])
+
+    config = with_defaults({"machines": {"a100": {}}}, SCHEMA)
+    check(SCHEMA, config)
+    check(SCHEMA["properties"]["machines"]["additionalProperties"], config["machines"]["a100"])
+
+
+def test_a_configuration_holds_only_what_differs():
+    config = with_defaults(
+        {"models": {"mine": {"hub": "a/b"}, "bloom-51m": {"checkpoint": "c"}}, "grid": {"cpu": {"batch_sizes": [3]}}},
+        SCHEMA,
+    )
+    assert config["models"] == {
+        "bloom-1b3": CONFIG["models"]["bloom-1b3"], "bloom-51m": {"checkpoint": "c"}, "mine": {"hub": "a/b"},
+    }  # fmt: skip
+    assert config["grid"] == {"cuda": CONFIG["grid"]["cuda"], "cpu": CONFIG["grid"]["cpu"] | {"batch_sizes": [3]}}
+    assert {key: config[key] for key in config.keys() - {"models", "grid"}} == {
+        key: CONFIG[key] for key in CONFIG.keys() - {"models", "grid"}
+    }
+
+
+def test_the_schema_allows_the_engines_and_precisions_that_there_are():
+    grid = SCHEMA["$defs"]["grid"]["properties"]
+    assert grid["engines"]["items"]["enum"] == list(engines.ENGINES)
+    precisions = dict.fromkeys(name for engine in engines.ENGINES.values() for name in engine.precisions)
+    assert grid["precisions"]["items"]["enum"] == list(precisions)
+
+
+def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_project(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (experiment,) = load({"device": "cpu"}, SCHEMA, code=REPO).experiments
+    assert experiment.baselines == {"a100-80gb": str(PUBLISHED)}
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / PUBLISHED.name).write_text(PUBLISHED.read_text())
+    (experiment,) = load({"device": "cpu"}, SCHEMA, code=REPO).experiments
+    assert experiment.baselines == {"a100-80gb": f"reference/{PUBLISHED.name}"}
 
 
 @pytest.mark.parametrize(
     ("change", "line"),
     [
         (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
-        (drop("device"), "device: missing; allowed: auto, cuda, cpu"),
         (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
         (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("measurement", "min_cycles", 1), "measurement.min_cycles: 1 is not allowed; allowed: an integer >= 2"),
@@ -81,7 +120,6 @@ def test_the_default_is_valid_for_both_devices():
         (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
         (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),
         (put("measurement", "threads", 0), "measurement.threads: 0 is not allowed; allowed: an integer >= 1 or null"),
-        (drop("measurement", "seed"), "measurement.seed: missing; allowed: an integer >= 0"),
         (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 stands there 2 times; once is enough"),
         (put("grid", "cpu", "batch_sizes", [1.0]), "grid.cpu.batch_sizes[0]: 1.0 is not allowed; allowed: an integer >= 1"),
         (put("grid", "cpu", "batch_sizes", []), "grid.cpu.batch_sizes: [] is not allowed; allowed: a list, not empty; each an integer >= 1"),
@@ -116,10 +154,10 @@ def test_all_problems_are_told_at_once():
         put("models", "m", {"hub": "a"})(config)
         put("models", "bloom-51m", "architecture", "n_head", 7)(config)
 
-    found = problems(change)
-    assert len(found) == 7
+    lines = problems(change)
+    assert len(lines) == 7
     for start in ("machnie:", "measurement.min_cycles:", "grid.cpu.batch_sizes:", "grid.cpu.batch_sizes[2]:", "grid.cuda.models[0]:", "models.m.revision:", "models.bloom-51m.architecture:"):  # fmt: skip
-        assert any(line.startswith(start) for line in found), start
+        assert any(line.startswith(start) for line in lines), start
 
 
 def test_what_depends_on_this_machine_is_told_with_the_rest(tmp_path):
@@ -179,10 +217,10 @@ def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
     (line,) = problems(put("device", "cuda"))
     assert line.startswith('machine: "auto" cannot be resolved')
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machine": "a100"}
-    assert load(config, SCHEMA)[0].machine == "a100"
+    assert [*load(config, SCHEMA).machines] == ["a100"]
 
 
-def test_config_and_schema_are_plain_data():
+def test_configuration_and_schema_are_plain_data():
     assert json.loads(json.dumps(CONFIG)) == CONFIG
     assert Path(REPO / "config.schema.yaml").read_text().count("additionalProperties: false") >= 5
 
@@ -218,7 +256,7 @@ MACHINE = {
 def test_machines_share_one_grid_and_the_first_device_is_not_asked_for(monkeypatch):
     monkeypatch.setattr(hardware, "gpus", list)
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machines": {"a100": MACHINE, "h200": MACHINE}}
-    experiments = load(config, SCHEMA)
+    experiments = load(config, SCHEMA).experiments
     assert [(each.machine, each.device_name) for each in experiments] == [("a100", "A100"), ("h200", "A100")]
     assert [cell.path.replace("/h200/", "/a100/") for cell in experiments[1].cells()] == [
         cell.path for cell in experiments[0].cells()
@@ -234,7 +272,7 @@ def test_what_contradicts_machines_is_named():
 
     assert problems(change) == [
         'machine: "box" has no use beside machines; set auto, or machines to null',
-        "device: auto is asked of the machine that runs Snakemake; beside machines set cuda or cpu",
+        "device: auto asks the machine that runs Snakemake; beside machines set cuda or cpu",
         "machines.a100: the same folder as another one where file systems ignore capitals; rename it",
         "machines.A100: the same folder as another one where file systems ignore capitals; rename it",
         "machines.a100.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null",
@@ -244,21 +282,23 @@ def test_what_contradicts_machines_is_named():
 def test_a_path_that_cannot_be_handed_to_a_job_is_named(monkeypatch, tmp_path):
     (tmp_path / "it's").mkdir()
     monkeypatch.chdir(tmp_path / "it's")
-    (line,) = problems(lambda config: config.update(device="cuda", baselines={}, machines={"a100": MACHINE}))
+    (line,) = problems(
+        lambda config: config.update(device="cuda", baselines={"a100-80gb": None}, machines={"a100": MACHINE})
+    )
     assert line == f"machines: the path {tmp_path}/it's cannot be handed to a job, for the ' in it; rename or move it"
 
 
 def test_what_is_not_said_of_slurm_has_defaults():
     machines = {"a100": MACHINE, "h200": {"device_name": None, "slurm": {"gres": "gpu:h200:1", "cpus": 2}}}
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machines": machines}
-    assert len(load(config, SCHEMA)) == 2
-    requests = slurm_requests(config, SCHEMA)
+    requests = load(config, SCHEMA).slurm
+    assert [*requests] == ["a100", "h200"]
     assert requests["a100"] == MACHINE["slurm"] | {"cells_per_job": 1}
     assert requests["h200"] == {
         "partition": None, "account": None, "gpu_model": None, "gres": "gpu:h200:1", "constraint": None, "cpus": 2,
         "mem_mb": 64000, "runtime_minutes": 60, "cells_per_job": 1,
     }  # fmt: skip
-    assert slurm_requests(CONFIG, SCHEMA) == {}
+    assert load(CONFIG, SCHEMA).slurm == {}
 
 
 @pytest.mark.parametrize("key", ["partition", "account", "gpu_model", "gres", "constraint"])

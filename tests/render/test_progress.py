@@ -18,7 +18,7 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     write_records(tmp_path, [measured, make_oom(cells[1])])
     lines, now = [], [100.0]
     handler = progress.ProgressHandler(
-        {c.path: c for c in cells}, AttemptLog(), lambda: 0, lines.append, lambda: now[0]
+        {c.path: c for c in cells}, AttemptLog(), write=lines.append, clock=lambda: now[0]
     )
 
     def tell(kind, **facts):

@@ -5,37 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import pandas
 import pytest
 from made_up import DRIFTS, SHARED, make_cell, make_oom, make_record, sample_page, sample_records
-from running import REPO
+from running import PUBLISHED
 
 from inference_benchmark import markdown
-from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.figures import BY_NAME
-from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.records import summary
 from inference_benchmark.records.record import Record
 from inference_benchmark.render import tables
+from inference_benchmark.render.published import published_summary
 
 DATA = Path(__file__).parents[1] / "data"
-
-
-def published_summary() -> pandas.DataFrame:
-    """The A100 80GB figures as a summary. They obey seconds = batch x 100 / throughput; int8 was never filled."""
-    figures = pandas.read_csv(REPO / "reference/bloom_a100_80gb.csv", comment="#")
-    rows = []
-    for _, row in figures.iterrows():
-        values = {"model": "bloom-1b3", "workload": "prompt9-new100", "engine": "hf", "precision": row["precision"]}
-        values |= {"batch_size": row["batch_size"], "outcome": row["outcome"]}
-        if row["outcome"] == "ok":
-            seconds = row["batch_size"] * 100 / row["throughput_tok_per_s"]
-            throughput = Estimate(seconds).per(row["batch_size"] * 100).value
-            values |= {"throughput_tok_per_s": throughput, "ms_per_token": metrics.ms_per_token(throughput)}
-            values |= {"latency_s": seconds}
-        rows.append(values)
-    int8 = [{**r, "precision": "int8", "outcome": "missing"} for r in rows if r["precision"] == "fp32"]
-    return pandas.DataFrame(rows + int8, columns=summary.COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -43,7 +24,7 @@ def published_summary() -> pandas.DataFrame:
     [("throughput_tok_per_s", "expected_throughput_table.md"), ("latency_s", "expected_latency_table.md")],
 )
 def test_the_published_tables_come_out_byte_for_byte(figure, expected):
-    view = tables.table(published_summary(), BY_NAME[figure])
+    view = tables.table(published_summary(PUBLISHED, ("fp32", "bf16", "int8")), BY_NAME[figure])
     assert markdown.table(view.headings, view.cells) == (DATA / expected).read_text()
 
 

@@ -1,4 +1,4 @@
-"""config.yaml -> Experiment, with every problem found at once, each in one line for a person."""
+"""config.yaml -> Plan. Every problem is found at once, each in one line for a person."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import yaml
 from inference_benchmark import engines
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment import baselines
-from inference_benchmark.experiment.cells import Experiment, Measurement, Workload
+from inference_benchmark.experiment.cells import Experiment, Measurement, Watch, Workload
 from inference_benchmark.experiment.config_errors import explain, guess_text, listing, show, where_text
+from inference_benchmark.experiment.defaults import with_defaults
+from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.machine import hardware
 from inference_benchmark.models import architecture
 from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, read_config
@@ -30,34 +32,33 @@ class ConfigError(ProblemsError):
     """A configuration that cannot be used; ``problems`` holds one line each."""
 
 
-def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = ()) -> tuple[Experiment, ...]:
-    """The experiments that a configuration describes: one for each of its machines, else that on this machine.
+def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = (), code: Path = Path()) -> Plan:
+    """What a configuration describes, with the schema's defaults for what it leaves out.
 
-    config: the merged mapping; files: the YAML files it came from, searched for keys given twice.
-    Raises ConfigError with all problems found.
+    files: the YAML files that the configuration was merged from, searched for keys given twice. code: the folder of
+    the project, where a baseline is looked for that is not in the working directory. Raises ConfigError with all
+    problems.
     """
+    config = with_defaults(config, schema)
     errors = _schema_errors(config, schema)
     broken = {tuple(error.absolute_path)[:2] for error in errors}  # sections that cannot be looked into further
     problems = [line for path in files for line in _repeated_keys(path)]
     problems += [line for error in errors for line in explain(error, schema)]
-    problems += _unusable_paths(files) if isinstance(config.get("machines"), dict) else ()
+    problems += _unusable_paths(code, files) if isinstance(config["machines"], dict) else ()
     problems += _contradictions(config, lambda *where: not any(b and b == where[: len(b)] for b in broken))
-    experiment = None if errors else _resolve(config, problems)
+    experiment = None if errors else _resolve(config, code, problems)
     if problems or experiment is None:
         raise ConfigError(dict.fromkeys(problems))
-    if config["machines"] is None:
-        return (experiment,)
-    return tuple(
-        replace(experiment, machine=label, device_name=known["device_name"])
-        for label, known in config["machines"].items()
+    machines = config["machines"] or {}
+    experiments = [
+        replace(experiment, machine=label, device_name=machine["device_name"]) for label, machine in machines.items()
+    ]
+    watch = config["watch"]
+    return Plan(
+        experiments=tuple(experiments or [experiment]),
+        watch=Watch(timeout_s=watch["timeout_seconds"], sample_hz=watch["sample_hz"], exclusive=watch["exclusive"]),
+        slurm={label: machine["slurm"] for label, machine in machines.items()},
     )
-
-
-def slurm_requests(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What the jobs of each machine of a checked configuration ask Slurm for: what it says, else the defaults."""
-    known = schema["properties"]["machines"]["additionalProperties"]["properties"]["slurm"]["properties"]
-    defaults = {key: sub["default"] for key, sub in known.items()}
-    return {label: defaults | asked["slurm"] for label, asked in (config["machines"] or {}).items()}
 
 
 def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list[jsonschema.ValidationError]:
@@ -82,12 +83,14 @@ def _holds_whole_float(value: Any) -> bool:
     return (isinstance(value, float) and value.is_integer()) or any(map(_holds_whole_float, parts))
 
 
-def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | None:
-    """The experiment on this machine, or on the first of several; what stands against it is added to problems."""
+def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Experiment | None:
+    """The experiment on this machine, or on the first of several; None, and problems with more lines, where it
+    cannot be."""
     device = hardware.detect_device() if config["device"] == "auto" else config["device"]
     grid = config["grid"][device]
     models, label = [], config["machine"]
-    for name, path in _baselines(config).items():
+    baseline_paths = _baseline_paths(config, code)
+    for name, path in baseline_paths.items():
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
     problems += _missing_packages(device, grid)
     if config["machines"] is not None:
@@ -126,30 +129,34 @@ def _resolve(config: Mapping[str, Any], problems: list[str]) -> Experiment | Non
         divergence=grid["divergence"],
         measurement=Measurement(**config["measurement"]),
         mixed_provenance=config["mixed_provenance"],
-        baselines=_baselines(config),
+        baselines=baseline_paths,
     )
 
 
-def _baselines(config: Mapping[str, Any]) -> dict[str, str]:
-    """Those that are not switched off by a null."""
-    return {name: path for name, path in config["baselines"].items() if path is not None}
+def _baseline_paths(config: Mapping[str, Any], code: Path) -> dict[str, str]:
+    """The baselines that are not switched off by a null; each in the working directory, else in the project."""
+    paths = {name: path for name, path in config["baselines"].items() if path is not None}
+    return {
+        name: str(code / path) if not Path(path).exists() and (code / path).exists() else path
+        for name, path in paths.items()
+    }
 
 
 # -- what a schema cannot say ------------------------------------------------------------------
 
 
 def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
-    if is_sound("machines") and config.get("machines") is not None:
+    if is_sound("machines") and config["machines"] is not None:
         yield from _machine_problems(config)
-    models = config.get("models", {}) if is_sound("models") else {}
+    models = config["models"] if is_sound("models") else {}
     for name, model in models.items():
         if is_sound("models", name):
             yield from _model_problems(f"models.{name}", model)
-    if is_sound("measurement") and "measurement" in config:
+    if is_sound("measurement"):
         least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
         if most < least:
             yield f"measurement.max_seconds: {show(most)} is less than min_seconds; allowed: {show(least)} or more"
-    for device, grid in config.get("grid", {}).items() if is_sound("grid") else ():
+    for device, grid in config["grid"].items() if is_sound("grid") else ():
         if not is_sound("grid", device):
             continue
         for index, name in enumerate(grid["models"]):
@@ -168,21 +175,21 @@ def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
 
 
 def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:
-    if config.get("machine") != "auto":
-        yield f"machine: {show(config.get('machine'))} has no use beside machines; set auto, or machines to null"
-    if config.get("device") == "auto":
-        yield "device: auto is asked of the machine that runs Snakemake; beside machines set cuda or cpu"
+    if config["machine"] != "auto":
+        yield f"machine: {show(config['machine'])} has no use beside machines; set auto, or machines to null"
+    if config["device"] == "auto":
+        yield "device: auto asks the machine that runs Snakemake; beside machines set cuda or cpu"
     folders = Counter(label.lower() for label in config["machines"])
     for label in (label for label in config["machines"] if folders[label.lower()] > 1):
         yield f"machines.{label}: the same folder as another one where file systems ignore capitals; rename it"
-    for label, known in config["machines"].items():
-        if known["slurm"].get("gres") and known["slurm"].get("gpu_model"):
+    for label, machine in config["machines"].items():
+        if machine["slurm"]["gres"] and machine["slurm"]["gpu_model"]:
             yield f"machines.{label}.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null"
 
 
-def _unusable_paths(files: Sequence[Path]) -> Iterator[str]:
+def _unusable_paths(code: Path, files: Sequence[Path]) -> Iterator[str]:
     """Snakemake puts these between single quotes in the command of a job, and does not look inside."""
-    for path in (Path.cwd(), *files):
+    for path in dict.fromkeys((Path.cwd(), code.absolute(), *files)):
         if "'" in str(path):
             yield f"machines: the path {path} cannot be handed to a job, for the ' in it; rename or move it"
 
@@ -190,8 +197,8 @@ def _unusable_paths(files: Sequence[Path]) -> Iterator[str]:
 def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
     sources = [key for key in ("architecture", "checkpoint", "hub") if key in model]
     if len(sources) != 1:
-        found = " and ".join(sources) or "none of them"
-        yield f"{where}: has {found}; allowed: exactly one of architecture, checkpoint, hub"
+        given = " and ".join(sources) or "none of them"
+        yield f"{where}: has {given}; allowed: exactly one of architecture, checkpoint, hub"
     if "seed" in model and "architecture" not in model:
         yield f"{where}.seed: {show(model['seed'])} has no use without architecture; remove it"
     if "revision" in model and "hub" not in model:
@@ -204,19 +211,19 @@ def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
 
 def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
     family = sizes["model_type"]
-    known = architecture.sizes(family)
-    if known is None:
+    family_sizes = architecture.sizes(family)
+    if family_sizes is None:
         families = architecture.families()
         if families is not None:  # else transformers is not installed here and the job will tell
             yield f"{where}.model_type: transformers has no {show(family)}{guess_text(family, families)}"
         return
     for key, value in sizes.items():
-        if key == "model_type" or not known:
+        if key == "model_type" or not family_sizes:
             continue
-        if key not in known and key not in architecture.common_sizes():
-            guess = guess_text(key, [*known, *architecture.common_sizes()])
+        if key not in family_sizes and key not in architecture.common_sizes():
+            guess = guess_text(key, [*family_sizes, *architecture.common_sizes()])
             yield f"{where}.{key}: unknown key; {family} has no such size{guess}"
-        elif type(known.get(key)) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
+        elif type(family_sizes.get(key)) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
             yield f"{where}.{key}: {show(value)} is not allowed; allowed: an integer >= 1"
     width, heads = architecture.size(sizes, architecture.WIDTH), architecture.size(sizes, architecture.HEADS)
     if width and heads and "head_dim" not in sizes and width % heads:

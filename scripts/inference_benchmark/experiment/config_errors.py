@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from inference_benchmark.experiment.defaults import resolved
+
 if TYPE_CHECKING:
     import jsonschema
 
@@ -37,11 +39,6 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
     else:
         guess = guess_text(value, sub["enum"]) if error.validator == "enum" else ""
         yield f"{where}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess}"
-
-
-def resolved(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A part of the schema, or the definition it refers to."""
-    return schema["$defs"][sub["$ref"].rsplit("/", 1)[1]] if "$ref" in sub else sub
 
 
 def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:

@@ -42,12 +42,16 @@ class ProgressHandler(logging.Handler):
         planned: Mapping[str, Subject],
         attempts: AttemptLog,
         retries: Callable[[], int] = lambda: 0,
+        rules: Sequence[str] = MEASURING_RULES,
         write: Callable[[str], Any] = sys.stderr.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """planned: the cells and studies by the paths of their records. retries: how often a failed job is repeated."""
+        """planned: the cells and studies by the paths of their records. retries: how often a failed job is repeated.
+
+        rules: the names of the rules that measure.
+        """
         super().__init__(logging.INFO)
-        self.planned, self.attempts, self.retries = planned, attempts, retries
+        self.planned, self.attempts, self.retries, self.rules = planned, attempts, retries, rules
         self.write_line, self.clock = write, clock
         self.several_machines = len({subject.machine for subject in planned.values()}) > 1
         self.total = 0
@@ -64,7 +68,7 @@ class ProgressHandler(logging.Handler):
 
     def _receive(self, kind: str, event: logging.LogRecord) -> None:
         if kind == "run_info":
-            self.total = sum(event.stats.get(rule, 0) for rule in MEASURING_RULES)
+            self.total = sum(event.stats.get(rule, 0) for rule in self.rules)
             self.began = self.clock()
         elif kind == "job_info" and (subject := self._subject(event)):
             self.running[event.jobid] = subject
@@ -135,12 +139,18 @@ def attach_progress(
     planned: Mapping[str, Subject],
     attempts: AttemptLog,
     retries: Callable[[], int],
-    terse: bool,
+    rules: Sequence[str] = MEASURING_RULES,
+    terse: bool = True,
 ) -> None:
-    """Let Snakemake's logger print a line per cell and study; terse: and little else."""
+    """Let Snakemake's logger print a line per cell and study; terse: and little else. Once for the same cells.
+
+    rules: the names of MEASURING_RULES; others where they are rules of a module.
+    """
+    if any(isinstance(each, ProgressHandler) and each.planned == planned for each in logger.handlers):
+        return  # each "use rule" of another workflow comes by here
     for handler in logger.handlers if terse else ():
         handler.addFilter(RedundantMessages())
-    logger.addHandler(ProgressHandler(planned, attempts, retries))
+    logger.addHandler(ProgressHandler(planned, attempts, retries, rules))
 
 
 def _why(attempt: Attempt) -> str:

@@ -1,0 +1,147 @@
+#!/usr/bin/env python3
+"""Make the parts of README.md and docs/ that follow from code and data, or --check whether they are up to date."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from inference_benchmark import files
+from inference_benchmark.analysis.figures import FIGURES
+from inference_benchmark.cli import fail, run
+from inference_benchmark.experiment.config_errors import allowed
+from inference_benchmark.experiment.defaults import resolved
+from inference_benchmark.render.published import published_tables
+from inference_benchmark.render.readme import MarkerError, insert
+
+SCHEMAS = Path("scripts/inference_benchmark/records")
+#: Definitions that say what the results of a study of that kind are.
+KINDS = ("ceilings", "max-batch", "divergence")
+
+
+class Key(NamedTuple):
+    """A described key of a schema, as plain text."""
+
+    name: str
+    default: str
+    allowed: str
+    meaning: str
+
+
+def keys_of(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "") -> Iterator[Key]:
+    """Every described key, in the schema's order. Keys that are defined alike are told together."""
+    for names, sub in _alike(schema.get("properties", {})):
+        at = ".".join(filter(None, (where, "/".join(names))))
+        defaults = {name: schema["properties"][name].get("default") for name in names}
+        sub = resolved(sub, root)
+        if "description" in sub:
+            yield Key(at, _default_text(sub), allowed(sub, root), sub["description"].strip())
+        for key in _inside(sub, root, at):
+            yield key._replace(default=_told_together(key, defaults)) if len(names) > 1 else key
+
+
+def _alike(properties: Mapping[str, Any]) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
+    """(names, schema) of keys; those that refer to the same definition are one."""
+    by_definition: dict[str, list[str]] = {}
+    for name, sub in properties.items():
+        by_definition.setdefault(sub.get("$ref", name), []).append(name)
+    return ((names, properties[names[0]]) for names in by_definition.values())
+
+
+def _inside(sub: Mapping[str, Any], root: Mapping[str, Any], at: str) -> Iterator[Key]:
+    for option in (sub, *sub.get("oneOf", [])):
+        yield from keys_of(option, root, at)
+        if isinstance(option.get("additionalProperties"), dict):
+            yield from keys_of(option["additionalProperties"], root, f"{at}.NAME")
+        if isinstance(option.get("items"), dict):
+            yield from keys_of(option["items"], root, f"{at}[]")
+
+
+def _default_text(sub: Mapping[str, Any]) -> str:
+    """A default as YAML. Of a long mapping, its keys; of one whose keys are told themselves, nothing."""
+    if "default" not in sub or (isinstance(sub["default"], dict) and "properties" in sub):
+        return ""
+    text = json.dumps(sub["default"])
+    return text if len(text) < 150 else ", ".join(sub["default"])
+
+
+def _told_together(key: Key, defaults: Mapping[str, Any]) -> str:
+    name = key.name.rsplit(".", 1)[1]
+    texts = {of: json.dumps(default[name]) for of, default in defaults.items() if name in default}
+    if len(set(texts.values())) > 1:
+        return "; ".join(f"{of}: {text}" for of, text in texts.items())
+    return next(iter(texts.values()), key.default)
+
+
+def config_keys() -> str:
+    schema = yaml.safe_load(Path("config.schema.yaml").read_text())
+    rows = [(key.name, key.default, key.allowed, key.meaning) for key in keys_of(schema, schema)]
+    return _table(("key", "default", "allowed", "meaning"), rows, code=2)
+
+
+def record_keys(name: str) -> str:
+    schema = yaml.safe_load((SCHEMAS / name).read_text())
+    kinds = {kind: sub for kind, sub in schema.get("$defs", {}).items() if kind in KINDS}
+    keys = [*keys_of(schema, schema)]
+    keys += [key for kind, sub in kinds.items() for key in keys_of(sub, schema, f"results[] ({kind})")]
+    return _table(("key", "allowed", "meaning"), [(key.name, key.allowed, key.meaning) for key in keys], code=1)
+
+
+def figures() -> str:
+    rows = [
+        (each.name, each.title, each.unit, each.better, each.definition, each.interval or "none") for each in FIGURES
+    ]
+    return _table(("column", "figure", "unit", "better", "definition", "95 % interval"), rows, code=1)
+
+
+def published() -> str:
+    return published_tables(Path("reference/bloom_a100_80gb.csv"), precisions=("fp32", "bf16", "int8"))
+
+
+def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], code: int) -> str:
+    """A Markdown table. code: how many columns, from the first on, are shown as code."""
+    lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
+    for row in rows:
+        cells = [text.replace("|", "\\|") for text in row]
+        cells[:code] = [f"`{text}`" if text else "" for text in cells[:code]]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+#: Where each part goes: the page, the name of its markers, what makes it.
+PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
+    (Path("docs/config.md"), "keys", config_keys),
+    (Path("docs/record.md"), "keys", lambda: record_keys("record.schema.yaml")),
+    (Path("docs/record.md"), "study keys", lambda: record_keys("study.schema.yaml")),
+    (Path("docs/method.md"), "figures", figures),
+    (Path("README.md"), "published", published),
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit 1 where a part is out of date")
+    check = parser.parse_args().check
+    status = 0
+    for page, name, make in PARTS:
+        before = page.read_text()
+        begin, end = f"<!-- {name}: begin (made by scripts/docs.py) -->", f"<!-- {name}: end -->"
+        try:
+            after = insert(before, make(), begin, end)
+        except MarkerError as error:
+            status = fail(f"{page}: {error}")
+            continue
+        if check and after != before:
+            status = fail(f"{page} is out of date; run: python scripts/docs.py")
+        elif after != before:
+            files.write(after, page)
+    return status
+
+
+if __name__ == "__main__":
+    run(main)

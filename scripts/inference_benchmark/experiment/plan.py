@@ -1,0 +1,153 @@
+"""The plan: everything that the rules have to know of a configuration.
+
+Methods with a parameter ``wildcards`` are input functions: Snakemake calls them for each job.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from inference_benchmark.experiment.cells import Cell, Experiment, Watch, record_path
+from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies
+
+#: Wildcards of a job, by name: ``machine``, for a cell also what its path is made of.
+Wildcards = Mapping[str, str]
+
+#: The resources of a job on a cluster, by the names that Snakemake has for them: the key of machines.LABEL.slurm.
+_SLURM_RESOURCES = {
+    "slurm_partition": "partition",
+    "slurm_account": "account",
+    "gpu_model": "gpu_model",
+    "gres": "gres",
+    "constraint": "constraint",
+    "cpus_per_task": "cpus",
+    "mem_mb": "mem_mb",
+    "runtime": "runtime_minutes",
+}
+#: Those of which a repeated job gets as much again with each attempt: time or memory may have ended it.
+_GROWING = ("mem_mb", "runtime_minutes")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured, how it is watched, and what its jobs ask a cluster for.
+
+    experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
+    machines.LABEL.slurm of the configuration; empty where it names no machines.
+    """
+
+    experiments: tuple[Experiment, ...]
+    watch: Watch
+    slurm: Mapping[str, Mapping[str, Any]]
+
+    @cached_property
+    def machines(self) -> Mapping[str, Experiment]:
+        """The experiments by their machine."""
+        return {experiment.machine: experiment for experiment in self.experiments}
+
+    @cached_property
+    def any_machine(self) -> Experiment:
+        """One that stands for all where paths with the wildcard {machine} are made."""
+        return replace(self.experiments[0], machine="{machine}")
+
+    @cached_property
+    def cells(self) -> Mapping[str, Cell]:
+        """All cells by the paths of their records, in the order in which they are measured."""
+        return {cell.path: cell for experiment in self.experiments for cell in experiment.cells()}
+
+    @cached_property
+    def studies(self) -> Mapping[str, Study]:
+        """All studies that can be done, by the paths of their records."""
+        return {study.path: study for experiment in self.experiments for study in possible_studies(experiment)}
+
+    @cached_property
+    def requested_studies(self) -> Sequence[str]:
+        """The paths of the studies that the configuration asks for."""
+        return [study.path for experiment in self.experiments for study in requested_studies(experiment)]
+
+    @cached_property
+    def job_names(self) -> Mapping[str, str]:
+        """A name for each job that measures several cells, by the paths of its cells: cells that follow each other."""
+        return {
+            cell.path: f"{experiment.machine}-{index // size}"
+            for experiment in self.experiments
+            if (size := self.slurm.get(experiment.machine, {}).get("cells_per_job", 1)) > 1
+            for index, cell in enumerate(experiment.cells())
+        }
+
+    # -- input functions -------------------------------------------------------------------------
+
+    def records_of_machine(self, wildcards: Wildcards) -> list[str]:
+        """The records of all cells of a machine."""
+        return [cell.path for cell in self.machines[wildcards["machine"]].cells()]
+
+    def studies_of_machine(self, wildcards: Wildcards) -> list[str]:
+        """The studies that the configuration asks for on a machine."""
+        return [study.path for study in requested_studies(self.machines[wildcards["machine"]])]
+
+    def cell_json(self, wildcards: Wildcards) -> str:
+        """The whole cell as one text: a change of any setting is a changed parameter."""
+        return self.cells[record_path(**wildcards)].to_json()
+
+    def study_json(self, wildcards: Wildcards, output: Sequence[str]) -> str:
+        """The whole study as one text, by the path of its record."""
+        return self.studies[output[0]].to_json()
+
+    def experiment_json(self, wildcards: Wildcards) -> str:
+        """The whole experiment of a machine as one text: a change of any setting is a changed parameter."""
+        return self.machines[wildcards["machine"]].to_json()
+
+    def experiment_file(self, wildcards: Wildcards) -> str:
+        """The file with that text, for scripts."""
+        return str(self.machines[wildcards["machine"]].path)
+
+    def baseline(self, wildcards: Wildcards) -> str:
+        """The path, of a file or a folder, that the configuration gives a baseline."""
+        return self.any_machine.baselines[wildcards["baseline"]]
+
+    def priority(self, wildcards: Wildcards) -> int:
+        """Of a cell: higher the earlier it comes in the configuration."""
+        return self._priorities[record_path(**wildcards)]
+
+    def job_name(self, wildcards: Wildcards) -> str | None:
+        """The name that a cell shares with those of the same job; None where it has a job of its own."""
+        return self.job_names.get(record_path(**wildcards))
+
+    def gpus(self, wildcards: Wildcards) -> int:
+        """1, the slot to measure in; 0 where ``gres`` asks Slurm for the GPU, which must not be asked for twice."""
+        return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else 1
+
+    def attempt(self, wildcards: Wildcards, attempt: int) -> int:
+        """Which attempt a job is: 1, or more where it is repeated."""
+        return attempt
+
+    # -- what is an input function only where machines are named: for thousands of jobs, one costs time --------------
+
+    @cached_property
+    def watched(self) -> Watch | Callable[[Wildcards], Watch]:
+        """How a job is watched, and which device it has to be on."""
+        return self._watch_on if self.slurm else self.watch
+
+    @cached_property
+    def slurm_resources(self) -> Mapping[str, Callable[..., Any]]:
+        """What jobs ask Slurm for, by the names of Snakemake's resources."""
+        if not self.slurm:
+            return {}
+        return {resource: self._slurm_value(key) for resource, key in _SLURM_RESOURCES.items()}
+
+    @cached_property
+    def _priorities(self) -> Mapping[str, int]:
+        return {path: len(self.cells) - index for index, path in enumerate(self.cells)}
+
+    def _watch_on(self, wildcards: Wildcards) -> Watch:
+        return replace(self.watch, device_name=self.machines[wildcards["machine"]].device_name or "")
+
+    def _slurm_value(self, key: str) -> Callable[..., Any]:
+        def value(wildcards: Wildcards, attempt: int) -> Any:
+            requested = self.slurm[wildcards["machine"]][key]
+            return requested * attempt if key in _GROWING else requested
+
+        return value

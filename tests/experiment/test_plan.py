@@ -1,0 +1,86 @@
+"""What the rules look up in a plan."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from made_up import make_experiment
+
+from inference_benchmark.experiment.cells import Watch
+from inference_benchmark.experiment.plan import Plan
+
+SLURM = {
+    "partition": "gpu", "account": None, "gpu_model": None, "gres": None, "constraint": None, "cpus": 8, "mem_mb": 500,
+    "runtime_minutes": 60, "cells_per_job": 1,
+}  # fmt: skip
+HERE = Plan((make_experiment(1, 2, max_batch=True, engines=("hf",)),), Watch(), slurm={})
+
+
+def on_slurm(**requests) -> Plan:
+    """Two machines, each with the same four cells."""
+    experiment = make_experiment(1, 2, 4, 8)
+    machines = [replace(experiment, machine=name, device_name=name.upper()) for name in ("a100", "h200")]
+    return Plan(tuple(machines), Watch(), dict.fromkeys(("a100", "h200"), SLURM | requests))
+
+
+def of(plan: Plan, batch_size: int, machine: str = "box") -> dict[str, str]:
+    """The wildcards of a cell."""
+    engine = plan.machines[machine].engines[0]
+    cell = {"machine": machine, "model": "tiny", "workload": "prompt4-new8", "engine": engine, "precision": "fp32"}
+    return cell | {"batch_size": str(batch_size)}
+
+
+def test_cells_and_studies_are_found_by_the_paths_of_their_records():
+    paths = [f"results/box/tiny/prompt4-new8/hf/fp32/batch-{n}.json" for n in (1, 2)]
+    assert list(HERE.cells) == HERE.records_of_machine({"machine": "box"}) == paths
+    assert HERE.cell_json(of(HERE, 2)) == HERE.cells[paths[1]].to_json()
+    folder = "results/box/tiny/prompt4-new8/hf/fp32"
+    assert HERE.requested_studies == ["results/box/ceilings.json", f"{folder}/max-batch.json"]
+    assert HERE.studies_of_machine({"machine": "box"}) == HERE.requested_studies
+    assert HERE.studies.keys() == {*HERE.requested_studies, f"{folder}/divergence.json"}
+    assert HERE.study_json({}, [f"{folder}/max-batch.json"]) == HERE.studies[f"{folder}/max-batch.json"].to_json()
+
+
+def test_cells_that_come_first_are_measured_first():
+    assert HERE.priority(of(HERE, 1)) > HERE.priority(of(HERE, 2)) > 0
+
+
+def test_on_this_machine_nothing_is_asked_of_slurm():
+    assert HERE.slurm_resources == {}
+    assert HERE.watched == Watch()
+    assert HERE.gpus({"machine": "box"}) == 1
+    assert HERE.job_name(of(HERE, 1)) is None
+
+
+def test_a_repeated_job_asks_for_more_time_and_memory_and_for_nothing_else():
+    resources = on_slurm().slurm_resources
+    for attempt in (1, 3):
+        requested = {name: value({"machine": "h200"}, attempt) for name, value in resources.items()}
+        assert requested == {
+            "slurm_partition": "gpu", "slurm_account": None, "gpu_model": None, "gres": None, "constraint": None,
+            "cpus_per_task": 8, "mem_mb": 500 * attempt, "runtime": 60 * attempt,
+        }  # fmt: skip
+
+
+def test_a_job_has_to_be_on_the_device_of_its_machine():
+    assert on_slurm().watched({"machine": "h200"}) == Watch(device_name="H200")
+
+
+def test_a_gpu_is_asked_for_once():
+    assert on_slurm().gpus({"machine": "a100"}) == 1
+    assert on_slurm(gres="gpu:1").gpus({"machine": "a100"}) == 0
+
+
+def test_cells_that_follow_each_other_share_a_job():
+    plan = on_slurm(cells_per_job=3)
+    names = [plan.job_name(of(plan, n, machine)) for machine in ("a100", "h200") for n in (1, 2, 4, 8)]
+    assert names == ["a100-0"] * 3 + ["a100-1"] + ["h200-0"] * 3 + ["h200-1"]
+    assert on_slurm().job_name(of(plan, 1, "a100")) is None
+
+
+def test_a_baseline_is_found_by_its_name():
+    plan = Plan((make_experiment(baselines={"before": "old/results/box"}),), Watch(), {})
+    assert plan.baseline({"baseline": "before"}) == "old/results/box"
+    with pytest.raises(KeyError):
+        plan.baseline({"baseline": "other"})

@@ -1,0 +1,118 @@
+"""Real Snakemake: the workflow run in another folder, and as a module of another workflow."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from running import Workspace, fake_grid
+
+from inference_benchmark.experiment.cells import Experiment
+
+SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+
+
+def files_of(folder: Path) -> dict[str, int]:
+    """What is in a folder, but for the bytecode that Python keeps there."""
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def snakemake(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
+    return subprocess.run([SNAKEMAKE, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def code(tmp_path) -> Workspace:
+    """The project in a folder that nothing is to be written to."""
+    (tmp_path / "the code").mkdir()
+    return Workspace.make(tmp_path / "the code", fake_grid(precisions=["fp32"]))
+
+
+def test_results_logs_and_metadata_go_to_the_working_directory(code, tmp_path):
+    before = files_of(code.folder)
+    command = ("-s", code.folder / "Snakefile", "--directory", tmp_path / "run")
+    done = snakemake(tmp_path, *command)
+    assert done.returncode == 0, done.stderr
+    assert files_of(code.folder) == before
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {".snakemake", "logs", "results"}
+    assert (tmp_path / "run/results/box/report.html").exists()
+    assert "a100-80gb" in (tmp_path / "run/results/box/comparison/a100-80gb.md").read_text()
+    assert "Nothing to be done" in snakemake(tmp_path, *command).stderr
+    # The same from within the working directory, with a configuration of its own that holds only what differs.
+    (tmp_path / "run/config.yaml").write_text(yaml.safe_dump(code.config | {"machine": "other"}))
+    done = snakemake(tmp_path / "run", "-s", code.folder / "Snakefile")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run/results/other/report.html").exists()
+    assert files_of(code.folder) == before
+
+
+def test_an_empty_configuration_and_none_are_those_of_the_schema(code, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("# machine: mine\n\n")
+    command = ("-s", code.folder / "Snakefile", "-n", "--config", "device=cpu", "machine=box")
+    assert re.search(r"^measure +18$", snakemake(tmp_path / "run", *command).stdout, re.MULTILINE)
+    experiment = Experiment.from_json((tmp_path / "run/.snakemake/experiments/box.json").read_text())
+    assert [model["name"] for model in experiment.models] == ["bloom-51m"]
+    (code.folder / "config.yaml").unlink()
+    (tmp_path / "run/config.yaml").unlink()
+    assert re.search(r"^measure +18$", snakemake(tmp_path / "run", *command).stdout, re.MULTILINE)
+
+
+HOST = """
+configfile: "host.yaml"
+
+rule everything:
+    input:
+        "results/box/report.html",
+        "lines.txt",
+
+module bench:
+    snakefile: "../the code/Snakefile"
+    config: config["bench"]
+{more}
+use rule * from bench as bench_*
+
+use rule measure from bench as bench_measure with:
+    threads: 1
+
+rule count:
+    input: "results/box/summary.csv"
+    output: "lines.txt"
+    shell: "wc -l < {{input}} > {{output}}"
+"""
+
+
+def test_it_is_a_module_of_another_workflow(code, tmp_path):
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "Snakefile").write_text(HOST.format(more=""))
+    (host / "host.yaml").write_text(yaml.safe_dump({"bench": code.config}))
+    before = files_of(code.folder)
+    done = snakemake(host, "--cores", "1")
+    assert done.returncode == 0, done.stderr
+    assert "[3/3] tiny prompt4-new8 fake fp32 batch 512: oom" in done.stderr
+    assert done.stderr.count("[1/3] ") == 1
+    assert "localrule count:" in done.stderr, "the lines about other rules stay"
+    assert (host / "lines.txt").read_text().strip() == "4"
+    assert "Nothing to be done" in snakemake(host, "--cores", "1").stderr
+    assert snakemake(host, "--cores", "1", "bench_all").returncode == 0
+    assert (host / "results/box/tables.md").exists()
+    assert files_of(code.folder) == before
+
+
+def test_a_prefix_of_a_module_is_refused(code, tmp_path):
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "Snakefile").write_text(HOST.format(more='    prefix: "sub"\n'))
+    (host / "host.yaml").write_text(yaml.safe_dump({"bench": code.config}))
+    done = snakemake(host, "-n")
+    assert done.returncode != 0
+    assert "prefix and replace_prefix are not supported" in done.stdout + done.stderr
