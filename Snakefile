@@ -12,13 +12,13 @@ include: "rules/common.smk"
 
 
 rule all:
+    """All records, tables, charts and pages of the configuration. The default target."""
     input:
         # Records are targets too: Snakemake does not make an intermediate file again while the last one is there.
         list(PLAN.cells),
         PLAN.requested_studies,
         expand(derived(PLAN.any_machine), machine=PLAN.machines),
         overall(PLAN.experiments),
-    """Every cell and study of the configuration, and all that is made from them. The default target."""
     localrule: True
 
 

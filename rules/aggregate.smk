@@ -3,6 +3,10 @@
 
 
 rule collect:
+    """One row per cell, from the records and the studies of the experiment.
+
+    A file that is missing, broken, or of another configuration than today's is refused by name.
+    """
     input:
         records=PLAN.records_of_machine,
         studies=PLAN.studies_of_machine,
@@ -19,10 +23,6 @@ rule collect:
         provenance="results/{machine}/provenance.json",
     log:
         "logs/{machine}/collect.log",
-    """One row per cell, from the records and the studies of the experiment.
-
-    A file that is missing, broken, or of another configuration than today's is refused by name.
-    """
     localrule: True
     conda:
         "../envs/benchmark.yaml"
@@ -38,6 +38,7 @@ rule collect:
 
 
 rule tables:
+    """The summary as Markdown tables, one column per engine and precision, with columns for baselines."""
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
@@ -51,7 +52,6 @@ rule tables:
         ),
     log:
         "logs/{machine}/tables.log",
-    """The summary as Markdown tables, one column per engine and precision, baselines beside them."""
     localrule: True
     conda:
         "../envs/benchmark.yaml"
@@ -64,6 +64,7 @@ rule tables:
 
 
 rule readme:
+    """Put charts and tables of the configured machines between the markers in README.md. Runs only on request."""
     input:
         summary=expand("results/{machine}/summary.csv", machine=PLAN.machines),
         provenance=expand("results/{machine}/provenance.json", machine=PLAN.machines),
@@ -71,7 +72,6 @@ rule readme:
         charts=expand(chart_files(PLAN.any_machine), machine=PLAN.machines),
     log:
         "logs/readme.log",
-    """Put charts and tables of the configured machines between the markers in README.md. Runs when asked for."""
     localrule: True
     conda:
         "../envs/benchmark.yaml"

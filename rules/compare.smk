@@ -3,6 +3,10 @@
 
 
 rule comparison:
+    """Compare the cells of a machine with the same cells of a baseline: ratios, and which differences are significant.
+
+    input: the records that the summary names are read for their samples.
+    """
     input:
         base=PLAN.baseline,
         new="results/{machine}/summary.csv",
@@ -19,10 +23,6 @@ rule comparison:
         html="results/{machine}/comparison/{baseline}.html",
     log:
         "logs/{machine}/comparison/{baseline}.log",
-    """One machine's cells beside the same cells of a baseline: the ratios, and what is more than noise.
-
-    input: the records that the summary names are read for their samples.
-    """
     localrule: True
     conda:
         "../envs/benchmark.yaml"
@@ -37,11 +37,11 @@ rule comparison:
 
 
 rule compare:
+    """Show the comparisons with every baseline of the configuration. Runs only on request."""
     input:
         all_comparisons,
     log:
         "logs/compare.log",
-    """Show the comparisons with every baseline of the configuration. Runs when asked for."""
     localrule: True
     conda:
         "../envs/benchmark.yaml"

@@ -3,6 +3,7 @@
 
 
 rule charts:
+    """The charts for a README, of one model and workload: light and dark, SVG and PNG."""
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
@@ -16,7 +17,6 @@ rule charts:
         ),
     log:
         "logs/{machine}/charts/{model}-{workload}.log",
-    """The charts for a README, of one model and workload: light and dark, SVG and PNG."""
     localrule: True
     conda:
         "../envs/benchmark.yaml"
@@ -33,6 +33,7 @@ rule charts:
 
 
 rule report:
+    """The summary as one HTML page: the answer, charts, tables, baselines, conditions, provenance."""
     input:
         summary="results/{machine}/summary.csv",
         provenance="results/{machine}/provenance.json",
@@ -49,7 +50,6 @@ rule report:
         ),
     log:
         "logs/{machine}/report.log",
-    """The summary as one HTML page: the answer, charts, tables, baselines, conditions, provenance."""
     localrule: True
     conda:
         "../envs/benchmark.yaml"
@@ -81,15 +81,16 @@ use rule report as report_of_all with:
         ),
     log:
         "logs/report.log",
+    localrule: True
 
 
 rule preview:
+    """Tables and report from the existing records, at any time, without measuring. Runs only on request.
+
+    It declares no input and no output, so that it can run while another run measures: Snakemake locks files.
+    """
     log:
         "logs/preview.log",
-    """Tables and report from the records that there are, at any time, without measuring. Runs when asked for.
-
-    It has no input and no output that Snakemake knows, so that it can be asked for while a run goes on.
-    """
     localrule: True
     conda:
         "../envs/benchmark.yaml"

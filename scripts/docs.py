@@ -34,7 +34,7 @@ class Key(NamedTuple):
 
 
 def keys_of(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "") -> Iterator[Key]:
-    """Every described key, in the schema's order. Keys that are defined alike are told together."""
+    """Every described key, in the schema's order. Keys with the same definition make one row."""
     for names, sub in _alike(schema.get("properties", {})):
         at = ".".join(filter(None, (where, "/".join(names))))
         defaults = {name: schema["properties"][name].get("default") for name in names}
@@ -42,7 +42,7 @@ def keys_of(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "")
         if "description" in sub:
             yield Key(at, _default_text(sub), allowed(sub, root), sub["description"].strip())
         for key in _inside(sub, root, at):
-            yield key._replace(default=_told_together(key, defaults)) if len(names) > 1 else key
+            yield key._replace(default=_default_of_each(key, defaults)) if len(names) > 1 else key
 
 
 def _alike(properties: Mapping[str, Any]) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
@@ -63,14 +63,14 @@ def _inside(sub: Mapping[str, Any], root: Mapping[str, Any], at: str) -> Iterato
 
 
 def _default_text(sub: Mapping[str, Any]) -> str:
-    """A default as YAML. Of a long mapping, its keys; of one whose keys are told themselves, nothing."""
+    """A default as YAML; the keys of a long mapping; blank for a mapping whose keys have rows of their own."""
     if "default" not in sub or (isinstance(sub["default"], dict) and "properties" in sub):
         return ""
     text = json.dumps(sub["default"])
     return text if len(text) < 150 else ", ".join(sub["default"])
 
 
-def _told_together(key: Key, defaults: Mapping[str, Any]) -> str:
+def _default_of_each(key: Key, defaults: Mapping[str, Any]) -> str:
     name = key.name.rsplit(".", 1)[1]
     texts = {of: json.dumps(default[name]) for of, default in defaults.items() if name in default}
     if len(set(texts.values())) > 1:
@@ -104,7 +104,7 @@ def published() -> str:
 
 
 def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], code: int) -> str:
-    """A Markdown table. code: how many columns, from the first on, are shown as code."""
+    """A Markdown table. code: how many columns, from the first on, are printed as code."""
     lines = [f"| {' | '.join(headings)} |", f"|{'---|' * len(headings)}"]
     for row in rows:
         cells = [text.replace("|", "\\|") for text in row]

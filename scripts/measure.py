@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measure one cell and write its record: a figure, "out of memory", or "not supported".
 
-Where a search has found that the cell does not fit, the record says so and nothing is measured.
-Exits 124 where the time was up, and 1 for any other end without a record.
+If the search for the largest batch showed that the cell does not fit, nothing is measured and the record says so.
+Exits with 124 if the time was up, and with 1 for any other end without a record.
 """
 
 from __future__ import annotations

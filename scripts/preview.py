@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make tables and report from the records that there are, at any time, without measuring.
+"""Make tables and report from the existing records, at any time, without measuring.
 
 Cells without a record stay blank; those that failed, or whose record cannot be used, are listed with the reason.
 """
@@ -33,16 +33,16 @@ def main() -> int:
     return 0
 
 
-def write(made: Preview, folder: Path, template: Path) -> None:
-    """Write what there is of one machine, and print how far it has come."""
-    for row in made.rows[made.rows["outcome"].isin(("failed", "refused"))].to_dict("records"):
+def write(state: Preview, folder: Path, template: Path) -> None:
+    """Write the preview of one machine, and print its state."""
+    for row in state.rows[state.rows["outcome"].isin(("failed", "refused"))].to_dict("records"):
         print(printable(f"{row['record']}: {row['outcome']}: {row['reason']}"))
-    if made.provenance is None:
-        print(f"{made.line} There is nothing to show yet.")
+    if state.provenance is None:
+        print(f"{state.line} There is nothing to show yet.")
         return
     folder.mkdir(parents=True, exist_ok=True)
-    made.write(folder, template)
-    print(f"{made.line} See {folder}/report.html.")
+    state.write(folder, template)
+    print(f"{state.line} See {folder}/report.html.")
 
 
 if __name__ == "__main__":

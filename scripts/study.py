@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Do one study and write its record: the ceilings of the machine, the largest batch that fits, or how answers differ.
 
-Exits 124 where the time was up, and 1 for any other end without a record.
+Exits with 124 if the time was up, and with 1 for any other end without a record.
 """
 
 from __future__ import annotations

@@ -120,12 +120,12 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
         (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),
         (put("measurement", "threads", 0), "measurement.threads: 0 is not allowed; allowed: an integer >= 1 or null"),
-        (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 stands there 2 times; once is enough"),
+        (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 is listed 2 times; keep one"),
         (put("grid", "cpu", "batch_sizes", [1.0]), "grid.cpu.batch_sizes[0]: 1.0 is not allowed; allowed: an integer >= 1"),
         (put("grid", "cpu", "batch_sizes", []), "grid.cpu.batch_sizes: [] is not allowed; allowed: a list, not empty; each an integer >= 1"),
-        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each fp32, bf16, fp16, int8, int8-threshold-0, nf4'),
-        (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4; did you mean fp32?'),
-        (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: hf, hf-static, ctranslate2, fake'),
+        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each ' + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: ' + ", ".join(engines.PRECISIONS) + "; did you mean fp32?"),
+        (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: ' + ", ".join(engines.ENGINES)),
         (put("grid", "cpu", "models", ["bloom-52m"]), 'grid.cpu.models[0]: "bloom-52m" is not under models; allowed: bloom-1b3, bloom-51m; did you mean bloom-51m?'),
         (put("grid", "cpu", "memory_limit", "420"), "grid.cpu.memory_limit: '420' is not a size such as '80 GB' or '1.5 GiB' (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)"),
         (put("grid", "cpu", "workloads", [{"prompt_tokens": 9}]), "grid.cpu.workloads[0].new_tokens: missing; allowed: an integer >= 1"),
@@ -271,8 +271,8 @@ def test_what_contradicts_machines_is_named():
         config |= {"machine": "box", "machines": {"a100": both, "A100": MACHINE}}
 
     assert problems(change) == [
-        'machine: "box" has no use beside machines; set auto, or machines to null',
-        "device: auto asks the machine that runs Snakemake; beside machines set cuda or cpu",
+        'machine: "box" cannot be combined with machines; set machine to auto, or machines to null',
+        "device: auto depends on the machine that runs Snakemake; with machines, set cuda or cpu",
         "machines.a100: the same folder as another one where file systems ignore capitals; rename it",
         "machines.A100: the same folder as another one where file systems ignore capitals; rename it",
         "machines.a100.slurm: has gres and gpu_model, which ask for a GPU each; set one of them to null",

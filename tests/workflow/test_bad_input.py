@@ -15,7 +15,7 @@ def test_a_wrong_configuration_is_told_in_lines_without_traceback(workspace):
     said = done.stdout + done.stderr
     assert done.returncode != 0
     assert "machnie: unknown key" in said
-    assert "batch_sizes: 1 stands there 2 times" in said
+    assert "batch_sizes: 1 is listed 2 times" in said
     assert "batch_sizes[2]: 0 is not allowed" in said
     assert "Traceback" not in said
     assert not (workspace.folder / "results").exists()

@@ -1,4 +1,4 @@
-"""The catalogue of figures: one row for each, with everything that is said of it anywhere.
+"""The catalogue of figures: one row for each, with its name, its texts and its formula.
 
 summary.csv, tables, charts, tooltips, the report, comparisons and docs/method.md all read this table. To add a figure,
 write its formula in metrics.py and its row here.
@@ -76,7 +76,7 @@ class Figure:
         return format(value * self.scale, self.spec)
 
     def _end(self, which: str) -> str:
-        stem, unit = re.fullmatch(r"(.+?)((?:_tok_per)?_[a-z]+)", self.name).groups()
+        stem, unit = re.fullmatch(r"(.+?)((?:_tok)?(?:_per)?_[a-z]+)", self.name).groups()
         return f"{stem}_{which}{unit}"
 
 

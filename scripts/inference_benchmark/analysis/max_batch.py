@@ -17,7 +17,7 @@ class BatchLimit(NamedTuple):
 
 
 def batch_limit(tries: Sequence[Try]) -> BatchLimit:
-    """What is known so far. A batch size that failed once does not fit, whatever its other tries showed."""
+    """The limit so far. A batch size that failed once does not fit, whatever its other tries showed."""
     fails = min((t["batch_size"] for t in tries if not t["fits"]), default=None)
     fitting = [t["batch_size"] for t in tries if t["fits"] and (fails is None or t["batch_size"] < fails)]
     return BatchLimit(max(fitting, default=0), fails)

@@ -120,7 +120,7 @@ class Comparison:
 
     @property
     def judged(self) -> int:
-        """For how many cells it is known whether they differ: those with several processes in both sets."""
+        """How many cells were tested with several processes in both sets."""
         return sum(cell.p_value is not None and min(cell.processes) > 1 for cell in self.cells)
 
     @property
@@ -132,8 +132,8 @@ class Comparison:
 def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughput"]) -> Comparison:
     """Each cell of new with the same cell of base.
 
-    Cells are the same where they agree in all of KEYS that the base has; models are told by name where the base names
-    them, else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
+    Cells are the same where they agree in all of KEYS that the base has; models are matched by name if the base has names,
+    else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
     Welch's test on the logarithms of the means of processes, or of calls where a set has one process; a difference that
     such calls show is called ``perhaps``.
     """

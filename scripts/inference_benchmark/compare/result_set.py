@@ -20,8 +20,8 @@ from inference_benchmark.records.record import Record
 class CellResult:
     """One cell of a result set.
 
-    where: what is known of it among KEYS. figures: its figures among COMPARED, by name. whole_s, first_token_s:
-    seconds of its whole calls and of those for one token, by process; empty where only figures are known.
+    where: its values of KEYS, those that the set has. figures: its figures among COMPARED, by name. whole_s,
+    first_token_s: seconds of its whole calls and of those for one token, by process; empty if only figures are known.
     """
 
     where: Mapping[str, Any]

@@ -52,7 +52,7 @@ def summary_line(comparison: Comparison) -> str:
 
 
 def parts(comparison: Comparison) -> Iterator[Part]:
-    """Everything that is said of it; first the facts that differ between the two sides."""
+    """All parts of its text; first the facts that differ between the two."""
     yield Part("Summary", [summary_line(comparison), *cautions(comparison)])
     if comparison.differences:
         rows = [[each.fact, _values(each.base), _values(each.new)] for each in comparison.differences]
@@ -63,7 +63,7 @@ def parts(comparison: Comparison) -> Iterator[Part]:
         yield Part(
             "Columns",
             [
-                "ratio: geometric mean over batch sizes, above 1 where the new side is faster. "
+                "ratio: geometric mean over batch sizes, above 1 if the new one is faster. "
                 "largest batch: the largest of the compared batch sizes that fits."
             ],
             ["column", "cells", "ratio", f"largest batch {comparison.base}", f"largest batch {comparison.new}"],
@@ -72,7 +72,7 @@ def parts(comparison: Comparison) -> Iterator[Part]:
     if comparison.cells:
         yield Part(
             "Cells",
-            [f"{_figure_name(comparison)}; ratio: above 1 where the new side is faster."],
+            [f"{_figure_name(comparison)}; ratio: above 1 if the new one is faster."],
             ["cell", comparison.base, comparison.new, "ratio", "95 % interval", "verdict"],
             [_cell_row(comparison, cell) for cell in comparison.cells],
         )
@@ -91,7 +91,7 @@ def cautions(comparison: Comparison) -> Iterator[str]:
     if any(cell.p_value is not None for cell in comparison.cells):
         yield (
             "faster, slower: by Welch's test on the raw samples, with 95 % certainty for all cells together (Holm). "
-            "same: no difference is shown; the interval says how large one could still be."
+            "same: no difference is significant; the interval says how large one could still be."
         )
     if comparison.single_process:
         yield ONE_PROCESS

@@ -29,7 +29,7 @@ class BaselineError(ProblemsError):
 
 
 def check(path: Path) -> list[str]:
-    """Why a path cannot be a baseline, as far as can be said without reading records; one line each."""
+    """Why a path cannot be a baseline, one line per problem. Records are not read."""
     try:
         if path.is_dir():
             return [] if records_below(path) else [f"{path} holds no records (batch-N.json)"]
@@ -68,7 +68,7 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         )
     if "model" not in reader.fieldnames and "parameters" not in reader.fieldnames:
         raise BaselineError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
-    problems, rows, seen = [], [], {}
+    problems, rows, numbers = [], [], {}
     for number, raw in enumerate(reader, start=1):
         try:
             row = _checked(raw)
@@ -76,9 +76,9 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
             problems.append(f"{path}: row {number}: {error}")
             continue
         key = tuple(row.get(name) for name in KEYS)
-        if key in seen:
-            problems.append(f"{path}: row {number}: the same cell as in row {seen[key]}; keep one")
-        seen[key] = number
+        if key in numbers:
+            problems.append(f"{path}: row {number}: the same cell as in row {numbers[key]}; keep one")
+        numbers[key] = number
         rows.append(row)
     if problems:
         raise BaselineError(problems)

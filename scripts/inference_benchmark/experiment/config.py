@@ -176,9 +176,10 @@ def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
 
 def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:
     if config["machine"] != "auto":
-        yield f"machine: {show(config['machine'])} has no use beside machines; set auto, or machines to null"
+        label = show(config["machine"])
+        yield f"machine: {label} cannot be combined with machines; set machine to auto, or machines to null"
     if config["device"] == "auto":
-        yield "device: auto asks the machine that runs Snakemake; beside machines set cuda or cpu"
+        yield "device: auto depends on the machine that runs Snakemake; with machines, set cuda or cpu"
     folders = Counter(label.lower() for label in config["machines"])
     for label in (label for label in config["machines"] if folders[label.lower()] > 1):
         yield f"machines.{label}: the same folder as another one where file systems ignore capitals; rename it"

@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, in words: where, the value, what is allowed, a guess at what was meant."""
+"""The problems of a configuration as text: where, the value, what is allowed, and the closest name that is."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
     where = where_text(error.absolute_path)
     sub, value = error.schema, error.instance
     if error.validator == "additionalProperties":
-        known = list(sub["properties"])
+        keys = list(sub["properties"])
         for key in value:
-            if key not in known:
+            if key not in keys:
                 at = where_text([*error.absolute_path, key])
-                yield f"{at}: unknown key; allowed: {listing(known)}{guess_text(key, known)}"
+                yield f"{at}: unknown key; allowed: {listing(keys)}{guess_text(key, keys)}"
     elif error.validator == "required":
         for key in sub["required"]:
             if key not in value:
@@ -32,7 +32,7 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
     elif error.validator == "uniqueItems":
         counts = Counter(json.dumps(item, sort_keys=True) for item in value)
         for item in (item for item, n in counts.items() if n > 1):
-            yield f"{where}: {item} stands there {counts[item]} times; once is enough"
+            yield f"{where}: {item} is listed {counts[item]} times; keep one"
     elif "propertyNames" in error.schema_path:
         at = where_text([*error.absolute_path, value])
         yield f"{at}: {show(value)} is not allowed as a name; allowed: {allowed(sub, schema)}"
@@ -42,7 +42,7 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
 
 
 def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """A schema in a few words."""
+    """What a part of a schema allows, in a few words."""
     sub = resolved(sub, schema)
     if "enum" in sub:
         return listing(sub["enum"])
@@ -96,6 +96,6 @@ def listing(names: Iterable[Any]) -> str:
     return ", ".join(str(name) for name in names)
 
 
-def guess_text(name: Any, known: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(str(name), [str(k) for k in known], n=1)
+def guess_text(name: Any, candidates: Iterable[Any]) -> str:
+    close = difflib.get_close_matches(str(name), [str(each) for each in candidates], n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -1,4 +1,4 @@
-"""The plan: everything that the rules have to know of a configuration.
+"""The plan: everything that the rules need from a configuration.
 
 Methods with a parameter ``wildcards`` are input functions: Snakemake calls them for each job.
 """
@@ -13,7 +13,7 @@ from typing import Any
 from inference_benchmark.experiment.cells import Cell, Experiment, Watch, record_path
 from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies
 
-#: Wildcards of a job, by name: ``machine``, for a cell also what its path is made of.
+#: The wildcards of a job, by name.
 Wildcards = Mapping[str, str]
 
 #: The resources of a job on a cluster, by the names that Snakemake has for them: the key of machines.LABEL.slurm.
@@ -27,7 +27,7 @@ _SLURM_RESOURCES = {
     "mem_mb": "mem_mb",
     "runtime": "runtime_minutes",
 }
-#: Those of which a repeated job gets as much again with each attempt: time or memory may have ended it.
+#: Keys whose value is multiplied by the attempt: time or memory may have ended the attempt before.
 _GROWING = ("mem_mb", "runtime_minutes")
 
 
@@ -50,7 +50,7 @@ class Plan:
 
     @cached_property
     def any_machine(self) -> Experiment:
-        """One that stands for all where paths with the wildcard {machine} are made."""
+        """An experiment with the wildcard {machine} for its machine, to make paths from."""
         return replace(self.experiments[0], machine="{machine}")
 
     @cached_property
@@ -70,7 +70,7 @@ class Plan:
 
     @cached_property
     def job_names(self) -> Mapping[str, str]:
-        """A name for each job that measures several cells, by the paths of its cells: cells that follow each other."""
+        """The names of jobs that measure several successive cells, by the paths of their cells."""
         return {
             cell.path: f"{experiment.machine}-{index // size}"
             for experiment in self.experiments
@@ -113,22 +113,22 @@ class Plan:
         return self._priorities[record_path(**wildcards)]
 
     def job_name(self, wildcards: Wildcards) -> str | None:
-        """The name that a cell shares with those of the same job; None where it has a job of its own."""
+        """The name of the job that a cell shares with others; None if it has its own."""
         return self.job_names.get(record_path(**wildcards))
 
     def gpus(self, wildcards: Wildcards) -> int:
-        """1, the slot to measure in; 0 where ``gres`` asks Slurm for the GPU, which must not be asked for twice."""
+        """0 if ``gres`` already requests the GPU, else 1: on a CPU too, the slot that a job measures in."""
         return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else 1
 
     def attempt(self, wildcards: Wildcards, attempt: int) -> int:
         """Which attempt a job is: 1, or more where it is repeated."""
         return attempt
 
-    # -- what is an input function only where machines are named: for thousands of jobs, one costs time --------------
+    # -- constants unless machines are named: Snakemake calls an input function for every job ------------------------
 
     @cached_property
     def watched(self) -> Watch | Callable[[Wildcards], Watch]:
-        """How a job is watched, and which device it has to be on."""
+        """How a job is watched, and the device that it needs."""
         return self._watch_on if self.slurm else self.watch
 
     @cached_property

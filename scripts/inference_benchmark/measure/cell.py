@@ -1,4 +1,4 @@
-"""One cell from its device to its record: measured by workers, or found not to fit by an earlier search."""
+"""From a cell to its record: measured by workers, or oom because of an earlier search."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def measure_cell(cell: Cell, watch: Watch) -> Record:
                 outcome, reason = session.classify(reports[-1])
             except MeasurementError:
                 if earlier := [asdict(report.run()) for report in reports[:-1]]:
-                    print(f"what the processes before it had measured: {json.dumps(earlier)}", file=sys.stderr)
+                    print(f"samples of the processes before it: {json.dumps(earlier)}", file=sys.stderr)
                 raise
             if outcome != "ok":
                 break
@@ -56,9 +56,9 @@ def measure_cell(cell: Cell, watch: Watch) -> Record:
 
 
 def oom_from_search(cell: Cell) -> Record | None:
-    """The record of a cell that a search for the largest batch found not to fit.
+    """The record of a cell that does not fit, according to the search for the largest batch.
 
-    None where there is no such search, where it was a search of something else, and where the cell fits.
+    None where there is no such search, where it was done under other settings, and where the cell fits.
     """
     study = ColumnStudy.of("max-batch", cell)
     try:

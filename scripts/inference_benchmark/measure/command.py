@@ -1,4 +1,4 @@
-"""The command line of the scripts that measure: what to measure and how to watch it go in, one record comes out."""
+"""The command line of the scripts that measure: from a cell or study to a record."""
 
 from __future__ import annotations
 
@@ -40,10 +40,13 @@ def main(
     default = Watch()
     parser.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds that a process may take")
     parser.add_argument(
-        "--sample-hz", type=float, default=default.sample_hz, help="how often the device is looked at, per second"
+        "--sample-hz", type=float, default=default.sample_hz, help="samples of the device's state per second"
     )
     parser.add_argument(
-        "--exclusive", choices=["warn", "fail"], default=default.exclusive, help="where others use the GPU at the start"
+        "--exclusive",
+        choices=["warn", "fail"],
+        default=default.exclusive,
+        help="what to do if others use the GPU at the start",
     )
     parser.add_argument("--device-name", default=default.device_name, help="a part of the name of the device")
     parser.add_argument("--attempt", type=int, default=1, help="the number of this attempt, from 1")

@@ -90,7 +90,7 @@ def _gpus(subject: Subject) -> list[Gpu]:
 
 
 def _check_device(gpu: Gpu | None, subject: Subject, watch: Watch) -> None:
-    """Raises MeasurementError where this is other hardware than the machine's label stands for."""
+    """Raises MeasurementError unless this is the hardware that the machine's label stands for."""
     name = gpu.name if gpu else hardware.cpu_name()
     if not hardware.is_called(name, watch.device_name):
         where = provenance.node_name()

@@ -29,7 +29,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLI
 
 @dataclass
 class WorkerReport:
-    """Everything known of a worker that has ended.
+    """What a worker reported until its end.
 
     phase: what it did last. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
     results: of a study. trying: the batch size it tried last. conditions: of the device meanwhile. end: its last event,

@@ -1,9 +1,9 @@
-"""Attempts at a cell or study that failed: noted for the next attempt, and kept in the record that comes in the end.
+"""Failed attempts at a cell or study: noted for the next attempt, and kept in the record of the one that succeeds.
 
-Snakemake repeats a failed job (--retries, which profiles/slurm sets) without knowing why it failed, and without telling
-the next attempt. So the process that runs Snakemake notes each failed attempt beside the log. The next attempt reads
-the notes, and ends at once where measuring again is of no use: the record is there already (another cell of the same
-job had failed), or the cell itself was at fault and would fail again.
+Snakemake does the retries (--retries, which profiles/slurm sets) without knowing why a job failed. So the process that
+runs Snakemake notes each failed attempt beside the log. The next attempt reads the notes. It ends at once where the
+record exists already, because another cell of the same job had failed, and where the cell itself was at fault and would
+fail again.
 """
 
 from __future__ import annotations
@@ -115,10 +115,10 @@ def earlier(output: Path, attempt: int) -> list[Attempt]:
 def failure_line(log: Path) -> str | None:
     """The last line of a log that reports a failure; None where there is no such line or no log."""
     try:
-        words = _FAILURE.findall(log.read_text(errors="replace"))
+        lines = _FAILURE.findall(log.read_text(errors="replace"))
     except OSError:
         return None
-    return words[-1] if words else None
+    return lines[-1] if lines else None
 
 
 def _notes(output: Path) -> Path:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -123,10 +123,7 @@ class _Finished:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON has it."""
-        document = {"schema_version": self.SCHEMA_VERSION, **asdict(self)}
-        if self.attempts is None:
-            del document["attempts"]
-        return document
+        return {"schema_version": self.SCHEMA_VERSION, **_document(self)}
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
@@ -289,6 +286,17 @@ def write(record: AnyRecord, path: Path) -> None:
     document = record.to_document()
     _check_format(type(record), document)
     files.write_json(document, path)
+
+
+def _document(value: Any) -> Any:
+    """A dataclass as JSON has it. An optional field, None by default, is left out while it is None."""
+    if isinstance(value, tuple):
+        return [_document(each) for each in value]
+    if not is_dataclass(value):
+        return value
+    parts = {each.name: getattr(value, each.name) for each in fields(value)}
+    optional = {each.name for each in fields(value) if each.default is None}
+    return {name: _document(part) for name, part in parts.items() if part is not None or name not in optional}
 
 
 def _read(path: Path) -> Any:

@@ -118,9 +118,9 @@ def summarise(records: Sequence[Record], studies: Mapping[str, StudyRecord] | No
     """A pandas DataFrame with COLUMNS, whole numbers kept whole. studies: by path."""
     import pandas
 
-    known = Studies.of(studies or {})
+    about = Studies.of(studies or {})
     variants = comparability.variants(records)
-    rows = [_printable(row(record, variant, known)) for record, variant in zip(records, variants, strict=True)]
+    rows = [_printable(row(record, variant, about)) for record, variant in zip(records, variants, strict=True)]
     return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
 
 
@@ -150,7 +150,7 @@ def _studies_about(record: Record, studies: Studies) -> dict[str, StudyRecord]:
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
-    """The columns that are known before anything is measured."""
+    """The columns that identify a cell."""
     return {
         "machine": cell.machine,
         "device": cell.device,

@@ -32,7 +32,13 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"bytes": format_bytes, "data": data, "list_of": _list_of, "texts": _texts, "words": _words}
+    environment.filters |= {
+        "bytes": format_bytes,
+        "data": data,
+        "list_of": _list_of,
+        "texts": _texts,
+        "settings": _settings,
+    }
     style = palette.css() + (template.parent / "page.css").read_text()
     codes = [vega(), (template.parent / "page.js").read_text()] if scripts else []
     return environment.get_template(template.name).render(
@@ -81,5 +87,5 @@ def _texts(values: tuple[Any, ...]) -> list[str]:
     return ["; ".join(map(str, value)) if isinstance(value, (list, tuple)) else value for value in values]
 
 
-def _words(model: dict[str, Any]) -> str:
+def _settings(model: dict[str, Any]) -> str:
     return "; ".join(f"{key}: {value}" for key, value in model.items() if key != "name")

@@ -1,4 +1,4 @@
-"""An experiment as far as it has come: what has a record, what failed, what is still missing."""
+"""The state of an experiment that is being measured: cells with a record, failed and missing cells."""
 
 from __future__ import annotations
 
@@ -22,9 +22,8 @@ from inference_benchmark.render import report, tables
 
 @dataclass(frozen=True)
 class Preview:
-    """rows: as in summary.csv, with the further outcomes ``missing``, ``failed`` and ``refused``, whose reason is what
-    is known. provenance: None where there is no record yet. unused: baselines and studies that cannot be used, and why.
-    """
+    """rows: as in summary.csv, with the further outcomes ``missing``, ``failed`` and ``refused`` and a reason for each.
+    provenance: None where there is no record yet. unused: baselines and studies that cannot be used, and why."""
 
     rows: pandas.DataFrame
     provenance: Mapping[str, Any] | None
@@ -40,7 +39,7 @@ class Preview:
         return ", ".join([f"Preview: {done} of {len(self.rows)} cells have a record", *rest]) + "."
 
     def write(self, folder: Path, template: Path) -> None:
-        """summary.csv, tables.md and report.html of what there is."""
+        """Write summary.csv, tables.md and report.html."""
         files.write(summary.to_csv(self.rows), folder / "summary.csv")
         text = tables.document(self.rows, self.comparisons)
         files.write("\n\n".join([self.line, *self.unused, text]), folder / "tables.md")
@@ -50,7 +49,7 @@ class Preview:
 
 
 def preview(experiment: Experiment) -> Preview:
-    """What there is of an experiment now. Only reads, so that it can be made during a run."""
+    """The state of an experiment now. It only reads, so that it can be made during a run."""
     collection = collect.read(experiment)
     records = list(collection.records.values())
     cells = list(experiment.cells())

@@ -27,6 +27,8 @@ from inference_benchmark.render.columns import (
 from inference_benchmark.render.one_line import provenance_text
 from inference_benchmark.units import format_number
 
+#: The figures whose best value is named for each grid where a page has several.
+OVERVIEW = ("throughput_tok_per_s", "latency_s", "whole_limit_share")
 #: Outcomes of cells in a preview that have no record to show.
 UNFINISHED = ("failed", "refused")
 
@@ -61,7 +63,7 @@ def render(
         headlines=[f"{figure.best} ({figure.unit})" for figure in FIGURES if figure.headline],
         figures=FIGURES,
         n_colours=len(palette.PAGE.series),
-        overview=["best throughput", "lowest latency", "nearest to the limit"],
+        overview=[BY_NAME[name].best for name in OVERVIEW],
         measurements=measurements,
         sections=sections,
         compared=[
@@ -140,12 +142,12 @@ def reliability(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How many cells have no warning, which warnings the others have, and how wide intervals are."""
     warnings = Counter(warning for row in measured for warning in _warnings(row))
     widths = (half_width(row, BY_NAME["throughput_tok_per_s"]) for row in measured)
-    known = sorted(width for width in widths if width is not None)
+    widths = sorted(width for width in widths if width is not None)
     return {
         "measured": len(measured),
         "reliable": sum(not _warnings(row) for row in measured),
         "warnings": warnings.most_common(),
-        "median_width": known[len(known) // 2] if known else None,
+        "median_width": widths[len(widths) // 2] if widths else None,
     }
 
 

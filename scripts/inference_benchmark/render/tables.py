@@ -31,14 +31,14 @@ from inference_benchmark.units import format_bytes
 def tables(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
     """Every table that has something to show for the rows of one model and workload, with the columns of baselines."""
     measured = _measured(rows)
-    shown = [
+    figures = [
         figure
         for figure in FIGURES
         if figure.has_table
         and figure.beside is None
         and (figure.headline or any(value_of(row, figure) is not None for row in measured))
     ]
-    for number, figure in enumerate(shown):
+    for number, figure in enumerate(figures):
         yield table(rows, figure, comparisons, foot=column_rows(rows) if number == 0 else [])
         for comparison in comparisons:
             if comparison.figure == figure.name and compared_cells(rows, comparison):
@@ -147,7 +147,7 @@ _COLUMN_ROWS = (("max batch", _max_batch_text), ("same tokens | logits error", _
 
 
 def _legend(rows: pandas.DataFrame) -> str:
-    """What the words and marks in the cells mean, for those that occur."""
+    """The meaning of the words and marks that occur in the cells."""
     text = ""
     if "oom" in set(rows["outcome"]):
         limit = rows["memory_limit_bytes"].iloc[0]

@@ -1,4 +1,4 @@
-"""The answers of one engine and precision beside those of hf in fp32, on the same prompts."""
+"""How far the answers of one engine and precision are from those of hf in fp32 to the same prompts."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from inference_benchmark.worker.process import Emit, qualified_name
 
 
 class WrongOutputError(RuntimeError):
-    """The engine did not generate what it was asked for, so its time means nothing."""
+    """The engine did not generate the requested tokens, so its time means nothing."""
 
 
 class EngineSession:
