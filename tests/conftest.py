@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from running import Workspace, fake_grid
@@ -19,20 +18,6 @@ from inference_benchmark.machine import cgroups
 
 # As where Snakemake is run by hand: a shell that starts something in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Two lanes for `make test`: within each, one test after the other.
-
-    Groups of xdist 3.8 (xdist_group) do nothing with pytest 9.2.
-    """
-    from xdist.scheduler import LoadScopeScheduling
-
-    class Lanes(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            return "cluster" if "test_slurm.py::" in nodeid else "here"
-
-    return Lanes(config, log)
 
 
 @pytest.fixture(scope="session", autouse=True)

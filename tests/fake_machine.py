@@ -1,4 +1,4 @@
-"""A fake pynvml, and trees like /proc and /sys."""
+"""A fake pynvml, child processes that use CPU time, and fake /proc and /sys trees."""
 
 from __future__ import annotations
 
@@ -16,14 +16,8 @@ from inference_benchmark.machine.conditions import Roots, Sampler
 from inference_benchmark.machine.hardware import Gpu
 
 FAKE = REPO / "tests/fake_nvml/pynvml.py"
-
-
 GPU = Gpu(0, "GPU-a", "NVIDIA Fake A", 80 * 2**30)
-
-
 WORKER = 4711
-
-
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
@@ -35,7 +29,7 @@ def load_fake():
 
 
 class Child:
-    """A process that does nothing until it is told to spend CPU time."""
+    """A process that is idle until begin(cpu_s) makes it use CPU time."""
 
     CODE = """
 import sys, time
@@ -57,7 +51,7 @@ for line in sys.stdin:
         self.process.stdin.write(f"{cpu_s}\n")
 
     def finish(self) -> None:
-        """Returns when it is spent, however busy this machine is."""
+        """Wait until the CPU time is used."""
         self.process.stdout.readline()
 
     def end(self) -> None:
@@ -66,30 +60,30 @@ for line in sys.stdin:
 
 
 class FakeMachine:
-    """Trees for /proc and /sys; this process may use CPUs 0 and 1 of 3."""
+    """Fake /proc and /sys trees; this process may use CPUs 0 and 1 of 3."""
 
     def __init__(self, folder: Path) -> None:
         self.roots = Roots(folder / "proc", folder / "sys")
         self.roots.proc.mkdir()
         self.roots.sys.mkdir()
 
-    def tell(self, files: dict[str, object]) -> None:
+    def write(self, files: dict[str, object]) -> None:
         for name, text in files.items():
             path = self.roots.proc.parent / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{text}\n")
 
-    def grown(self, before: dict[str, object], after: dict[str, object]) -> dict[str, float]:
-        """The counters of a window that these files changed in."""
-        self.tell(before)
+    def window_counters(self, before: dict[str, object], after: dict[str, object]) -> dict[str, float]:
+        """The counters of a window during which the files change from before to after."""
+        self.write(before)
         sampler = Sampler(None, WORKER, self.roots)
         sampler.open()
-        self.tell(after)
+        self.write(after)
         sampler.close()
         return sampler.summary()["counters"]
 
     def frequency_hz(self, files: dict[str, object]) -> float | None:
-        self.tell(files)
+        self.write(files)
         return conditions.cpu_frequency_hz(self.roots, sorted(os.sched_getaffinity(0)))
 
 
@@ -98,6 +92,6 @@ def process_stat(user_s: float, system_s: float, name: str = "python") -> str:
 
 
 def proc_stat(*cpus_s: tuple[float, ...]) -> str:
-    """Rows of user, nice, system, idle, iowait, irq, softirq, steal; the kernel adds two for guests."""
+    """/proc/stat; per CPU: user, nice, system, idle, iowait, irq, softirq, steal. The kernel adds two guest times."""
     rows = [" ".join(f"{s * TICKS_PER_S:.0f}" for s in (*cpu_s, 0, 0)) for cpu_s in cpus_s]
     return "\n".join(["cpu  1 2 3 4 5 6 7 8 9 10", *(f"cpu{i} {row}" for i, row in enumerate(rows)), "intr 1 2 3"])

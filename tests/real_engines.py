@@ -16,8 +16,13 @@ def weights(family: str = "bloom", seed: int = 0) -> Path:
     return checkpoint.ensure({"architecture": MODELS[family], "seed": seed})
 
 
-def load_engine(folder: Path, precision: str = "fp32", name: str = "hf", limit_bytes: int | None = None):
-    """An engine on two CPU threads."""
+def load(name: str, precision: str = "fp32", family: str = "bloom", limit_bytes: int | None = None) -> engines.Engine:
+    """An engine on two CPU threads with a model of a family in MODELS."""
+    return load_from(weights(family), name, precision, limit_bytes)
+
+
+def load_from(folder: Path, name: str, precision: str = "fp32", limit_bytes: int | None = None) -> engines.Engine:
+    """The same with the checkpoint in a folder."""
     engine = engines.create(name)
     engine.start("cpu", 2, folder)
     assert engine.unsupported(precision) is None

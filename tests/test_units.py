@@ -1,4 +1,4 @@
-"""Sizes and durations, as people write and read them."""
+"""Parsing and formatting of sizes and durations."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from inference_benchmark.units import format_bytes, format_duration, parse_bytes
     ("text", "n_bytes"),
     [("80 GB", 80 * 10**9), ("1.5 GiB", 1610612736), ("300MB", 3 * 10**8), (1024, 1024), (None, None), ("1 B", 1)],
 )
-def test_sizes_are_read(text, n_bytes):
+def test_sizes_are_parsed(text, n_bytes):
     assert parse_bytes(text) == n_bytes
 
 
 @pytest.mark.parametrize(
     "text", ["", "80", "80 gb", "-1 GB", "0 GB", "1e3 MB", "GB", "0.1 B", 0, -5, True, [], "1 GB\n2"]
 )
-def test_what_is_no_size_is_refused(text):
+def test_invalid_sizes_are_rejected(text):
     with pytest.raises(ValueError, match="is not a size"):
         parse_bytes(text)
 
 
-def test_sizes_and_durations_for_a_person():
+def test_sizes_and_durations_are_formatted():
     assert [format_bytes(n) for n in (0, 999, 1000, 5246140416, 3 * 10**15)] == [
         "0 B",
         "999 B",

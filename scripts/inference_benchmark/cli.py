@@ -1,4 +1,4 @@
-"""What the command lines of the scripts have in common."""
+"""Error messages and exit status, shared by all scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NoReturn
 
 
 class ProblemsError(ValueError):
-    """Things for a user to correct; ``problems`` holds one line each."""
+    """Errors for the user to correct; ``problems`` holds one line each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
         self.problems = list(problems)
@@ -19,7 +19,7 @@ class ProblemsError(ValueError):
 def run(main: Callable[[], int]) -> NoReturn:
     """Exit with the status that main returns.
 
-    Where main raises ProblemsError, or OSError for a file, each problem is one line, not a traceback, and the status 1.
+    If main raises ProblemsError or OSError, prints one line per problem instead of a traceback. The status is then 1.
     """
     try:
         status = main()
@@ -32,13 +32,13 @@ def run(main: Callable[[], int]) -> NoReturn:
 
 
 def printable(text: str) -> str:
-    """A text from a file, without the control characters that a terminal would obey."""
+    """The text with its control characters replaced: a terminal would interpret them."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def fail(message: str) -> int:
-    """Print what is wrong, after the name of the script. Returns 1, for main to return."""
+    """Print an error message after the name of the script. Returns 1, the exit status for main."""
     print(f"{Path(sys.argv[0]).name}: {printable(message)}", file=sys.stderr)
     return 1

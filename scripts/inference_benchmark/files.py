@@ -1,4 +1,4 @@
-"""Files, written whole or not at all; those of measurements never over one another."""
+"""Atomic file writes. A measurement never overwrites an earlier one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 
 def read(path: Path) -> bytes:
-    """What is in a regular file. Raises OSError for anything else: a pipe laid in its place would never answer."""
+    """The content of a regular file. Raises OSError for anything else: reading a pipe could block forever."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     with os.fdopen(descriptor, "rb") as stream:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -22,7 +22,7 @@ def read(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """What a regular file says as JSON. Raises ValueError where it is none, and OSError."""
+    """The JSON document in a regular file. Raises ValueError if it is not JSON, and OSError."""
     try:
         return json.loads(read(path))
     except (ValueError, RecursionError) as error:
@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
 
 
 def check_writable(path: Path) -> None:
-    """Raises OSError where a record could not be written: better now than after an hour of measuring."""
+    """Raises OSError if a record could not be written to path. Meant to be called before a long measurement."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=path.parent) as probe:
         probe.write(b"\0" * 65536)
@@ -38,12 +38,12 @@ def check_writable(path: Path) -> None:
 
 
 def write(content: str | bytes, path: Path, keep_earlier: bool = False) -> None:
-    """Write a file whole or not at all. keep_earlier: what stood there is set aside, not lost.
+    """Write a file atomically. keep_earlier: move an existing file aside (set_aside) instead of replacing it.
 
-    Raises OSError with nothing left behind but what was there.
+    Raises OSError; no partial file is left.
     """
     content = content.encode() if isinstance(content, str) else content
-    if path.exists() and not path.is_file():  # /dev/stdout and its like
+    if path.exists() and not path.is_file():  # for example /dev/stdout
         path.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,25 +65,25 @@ def write(content: str | bytes, path: Path, keep_earlier: bool = False) -> None:
 
 
 def write_json(document: Mapping[str, Any], path: Path) -> None:
-    """Write a measurement, as write does; an earlier one there is kept beside it."""
+    """Write a measurement as JSON, atomically; an earlier one is set aside."""
     write(json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n", path, keep_earlier=True)
 
 
 def set_aside(path: Path) -> Path:
-    """Move what stands at path out of the way, to a name that tells when it was written."""
+    """Rename a file to a name with its modification time; return the new path. Raises FileExistsError."""
     stamp = int(path.stat().st_mtime)
     for attempt in range(1000):
-        kept = path.with_name(f"{path.stem}.superseded-{stamp}{f'-{attempt}' if attempt else ''}{path.suffix}")
-        if not kept.exists():
-            path.rename(kept)
-            return kept
+        new_path = path.with_name(f"{path.stem}.superseded-{stamp}{f'-{attempt}' if attempt else ''}{path.suffix}")
+        if not new_path.exists():
+            path.rename(new_path)
+            return new_path
     raise FileExistsError(f"{path.parent} holds a thousand superseded records of {path.name}")
 
 
 def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _sync_folder(folder: Path) -> None:

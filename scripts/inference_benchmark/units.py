@@ -1,4 +1,4 @@
-"""Sizes, durations and figures, as people write and read them."""
+"""Parsing and formatting of sizes, durations and figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SIZE = re.compile(rf"^\s*([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(_FACTORS)})\s*$")
 def parse_bytes(text: str | int | None) -> int | None:
     """Bytes from an integer or a text such as ``80 GB`` or ``1.5 GiB``; None stays None.
 
-    Raises ValueError where the text is no size or the size is below one byte.
+    Raises ValueError if the text is not a size or the size is below one byte.
     """
     if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
         return text
@@ -24,12 +24,12 @@ def parse_bytes(text: str | int | None) -> int | None:
 
 
 def format_number(value: float, digits: int = 3) -> str:
-    """A figure for a person: so many digits that count, and never a power of ten: ``0.0236``, ``42.2``, ``21,278``."""
+    """A figure with this many significant digits, all digits from 1000 on: ``0.0236``, ``42.2``, ``21,278``."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
 def format_bytes(n_bytes: float) -> str:
-    """Bytes for a person, in powers of 1000: ``1.31 GB``."""
+    """Bytes with a decimal unit: ``1.31 GB``."""
     units = ["B", "kB", "MB", "GB", "TB"]
     while abs(n_bytes) >= 1000 and len(units) > 1:
         n_bytes /= 1000
@@ -38,7 +38,7 @@ def format_bytes(n_bytes: float) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """A duration for a person: ``8 s``, ``2 min 05 s``, ``3 h 12 min``."""
+    """A rounded duration: ``8 s``, ``2 min 05 s``, ``3 h 12 min``."""
     seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"

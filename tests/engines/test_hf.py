@@ -9,7 +9,7 @@ import numpy
 import pytest
 import torch
 from made_up import MODELS, make_cell
-from real_engines import load_engine, prompts, weights
+from real_engines import load, load_from, prompts
 from running import measure_cli, read_record
 
 from inference_benchmark.models import checkpoint
@@ -28,15 +28,15 @@ from inference_benchmark.models.synthesize import synthesize
     ],
 )
 def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes, activations, capfd):
-    torch._dynamo.utils.counters.clear()  # other tests of this process may have compiled
-    engine = load_engine(weights(), precision)
+    torch._dynamo.utils.counters.clear()  # other tests in this process may have compiled
+    engine = load("hf", precision)
     facts = engine.describe()
     assert facts["dtypes"] == dtypes
     assert facts["parameters"] == sum(p.numel() for p in synthesize(MODELS["bloom"], 0).parameters())
     assert (facts["attention"], facts["device_map"], facts["threads"]) == ("eager", {"": "cpu"}, 2)
     assert (facts["tf32"], facts["float32_matmul_precision"]) == (False, "highest")
     if precision in ("int8", "int8-threshold-0", "nf4"):
-        # query_key_value, dense, and both of the MLP, in four layers; the head stays as it is
+        # query_key_value, dense and both MLP layers, in four blocks; the head is not quantised
         assert facts["quantised"] == {
             "library": "bitsandbytes",
             "modules": {"query_key_value": 4, "dense": 4, "dense_h_to_4h": 4, "dense_4h_to_h": 4},
@@ -46,11 +46,11 @@ def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes
     else:
         assert facts["quantised"] is None
     output = engine.generate(prompts(3), 12)
-    observed, seen = engine.observe(prompts(3), 12)
+    observed, call_facts = engine.observe(prompts(3), 12)
     assert (observed == output).all()
-    outliers = seen.pop("outlier_columns")
-    assert seen == {"cache": "DynamicCache", "activations": [activations], "non_finite_rows": 0}
-    # Only where a threshold is set are columns told apart: of the MLP's many activations some reach it here.
+    outliers = call_facts.pop("outlier_columns")
+    assert call_facts == {"cache": "DynamicCache", "activations": [activations], "non_finite_rows": 0}
+    # Outliers exist only with a threshold. Here some of the MLP's activations reach it.
     assert (outliers is None) == (precision != "int8")
     if outliers:
         assert set(outliers) == {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"}
@@ -64,25 +64,25 @@ def test_every_precision_is_what_it_says_and_generates_in_full(precision, dtypes
     assert "MatMul8bitLt" not in printed.err + printed.out
 
 
-def test_a_logit_that_is_no_number_is_seen_in_its_rows_at_any_step():
-    """A token's embedding is spoilt: rows that meet it, in the prompt or on the way, have NaN from there on."""
-    engine = load_engine(weights(), "fp32")
+def test_rows_with_a_nan_logit_at_any_step_are_counted():
+    """One token's embedding becomes NaN: rows that contain this token have NaN logits from there on."""
+    engine = load("hf")
     ids = prompts(3)
-    on_the_way = int(engine.generate(ids, 4)[1, 1])
-    assert on_the_way not in ids
-    spoilt = [row for row, tokens in enumerate(engine.generate(ids, 8)[:, :-1]) if on_the_way in tokens]
+    nan_token = int(engine.generate(ids, 4)[1, 1])
+    assert nan_token not in ids
+    nan_rows = [row for row, tokens in enumerate(engine.generate(ids, 8)[:, :-1]) if nan_token in tokens]
     with torch.no_grad():
         head = torch.nn.Linear(128, 1000, bias=False)
         head.weight.copy_(engine.model.get_input_embeddings().weight)
         engine.model.set_output_embeddings(head)
-        engine.model.get_input_embeddings().weight[on_the_way, :] = float("nan")
-    assert 0 < len(spoilt) < 3
-    assert engine.observe(ids, 8)[1]["non_finite_rows"] == len(spoilt)
+        engine.model.get_input_embeddings().weight[nan_token, :] = float("nan")
+    assert 0 < len(nan_rows) < 3
+    assert engine.observe(ids, 8)[1]["non_finite_rows"] == len(nan_rows)
     assert engine.observe(ids, 1)[1]["non_finite_rows"] == 0
 
 
-def test_graphs_that_were_compiled_are_counted():
-    engine = load_engine(weights(), "fp32")
+def test_compiled_graphs_are_counted():
+    engine = load("hf")
     before = engine.compilation()["graphs"]
     engine.model.forward = torch.compile(engine.model.forward, backend="eager")
     engine.generate(prompts(1), 2)
@@ -90,19 +90,19 @@ def test_graphs_that_were_compiled_are_counted():
     torch._dynamo.reset()
 
 
-def test_memory_is_that_of_the_calls_since_the_reset():
-    engine = load_engine(weights(), "fp32")
+def test_peak_memory_is_that_of_the_calls_since_the_reset():
+    engine = load("hf")
     filler = torch.ones(100_000_000, dtype=torch.uint8)
     del filler
-    high = engine.memory()["peak_rss_bytes"]
+    peak_bytes = engine.memory()["peak_rss_bytes"]
     engine.reset_peak_memory()
     engine.generate(prompts(1), 2)
-    assert engine.memory()["peak_rss_bytes"] < high - 50_000_000
-    assert 0 < engine.memory()["loaded_bytes"] < high
+    assert engine.memory()["peak_rss_bytes"] < peak_bytes - 50_000_000
+    assert 0 < engine.memory()["loaded_bytes"] < peak_bytes
 
 
-def test_greedy_tokens_are_those_of_a_loop_without_cache():
-    engine = load_engine(weights(), "fp32")
+def test_greedy_tokens_equal_those_of_a_loop_without_cache():
+    engine = load("hf")
     ids = prompts(2, 5)
     expected = torch.from_numpy(ids)
     with torch.no_grad():
@@ -112,15 +112,15 @@ def test_greedy_tokens_are_those_of_a_loop_without_cache():
     assert (engine.generate(ids, 10) == expected[:, 5:].numpy()).all()
 
 
-def test_a_model_eager_to_stop_is_made_to_go_on(tmp_path):
-    """Every token is this checkpoint's end of sequence, and its generation settings would sample and penalise."""
+def test_a_checkpoints_own_generation_settings_are_ignored(tmp_path):
+    """In this checkpoint every token ends the sequence, and its generation settings sample and penalise."""
     folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
-    shutil.copytree(folder, tmp_path / "eager")
+    shutil.copytree(folder, tmp_path / "altered")
     settings = {"eos_token_id": list(range(1000)), "do_sample": True, "repetition_penalty": 5.0, "max_length": 12}
-    (tmp_path / "eager/generation_config.json").write_text(json.dumps(settings))
-    eager, plain = load_engine(tmp_path / "eager", "fp32"), load_engine(folder, "fp32")
+    (tmp_path / "altered/generation_config.json").write_text(json.dumps(settings))
+    altered, original = load_from(tmp_path / "altered", "hf"), load_from(folder, "hf")
     ids = prompts(2)
-    assert (eager.generate(ids, 20) == plain.generate(ids, 20)).all()
+    assert (altered.generate(ids, 20) == original.generate(ids, 20)).all()
 
 
 @pytest.mark.parametrize(
@@ -136,9 +136,9 @@ def test_a_real_allocator_runs_out_under_a_real_limit(tmp_path, precision, batch
         batch_size=batch_size,
         memory_limit_bytes=limit,
     )
-    done = measure_cli(cell, tmp_path / "r.json")
-    assert done.returncode == 0, done.stderr
-    found = read_record(tmp_path / "r.json")
-    assert (found["outcome"], found["reason"]["phase"]) == ("oom", phase)
-    assert "allocate memory" in found["reason"]["message"]
-    assert found["reason"]["limit"] == {"name": "memory_limit", "bytes": limit}
+    process = measure_cli(cell, tmp_path / "r.json")
+    assert process.returncode == 0, process.stderr
+    record = read_record(tmp_path / "r.json")
+    assert (record["outcome"], record["reason"]["phase"]) == ("oom", phase)
+    assert "allocate memory" in record["reason"]["message"]
+    assert record["reason"]["limit"] == {"name": "memory_limit", "bytes": limit}

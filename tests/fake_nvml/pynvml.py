@@ -1,16 +1,16 @@
-"""A stand-in for nvidia-ml-py on machines without a GPU; put this folder first on PYTHONPATH.
+"""A fake nvidia-ml-py for machines without a GPU; put this folder first on PYTHONPATH.
 
-FAKE_NVML says, as JSON, what it is to show; without it there are no GPUs. Only uuid is needed:
+FAKE_NVML (JSON) describes the GPUs; without it there are none. Only uuid is required:
 
 {"gpus": [{"uuid": "GPU-a", "name": "NVIDIA Fake A", "memory_bytes": 85899345920, "memory_used_bytes": 0,
            "power_w": 300, "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40,
            "utilisation": 0, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]]}],
- "nodes": {"gpu07": [...]},    GPUs that only a node of Slurm's has
+ "nodes": {"gpu07": [...]},    GPUs of a Slurm node, in addition
  "driver": "570.00",
- "init_fails": true,           nvmlInit finds no driver
- "fail_after": 3,              so many queries of a device's state succeed, all further ones are unknown errors
- "unsupported": ["power"],     what the devices cannot tell, by the names that _state is given below
- "old_driver": true}           one that does not know the name nvmlDeviceGetCurrentClocksEventReasons
+ "init_fails": true,           nvmlInit raises DriverNotLoaded
+ "fail_after": 3,              this many queries of a device's state succeed, all later ones raise Unknown
+ "unsupported": ["power"],     queries that raise NotSupported, by the names passed to _state below
+ "old_driver": true}           a driver without nvmlDeviceGetCurrentClocksEventReasons
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ nvmlClocksEventReasonHwPowerBrakeSlowdown = 0x80
 nvmlClocksEventReasonDisplayClockSetting = 0x100
 
 _ENERGY_STEP_S = 0.02
-_WORDS = {
+_MESSAGES = {
     NVML_ERROR_UNINITIALIZED: "Uninitialized",
     NVML_ERROR_INVALID_ARGUMENT: "Invalid Argument",
     NVML_ERROR_NOT_SUPPORTED: "Not Supported",
@@ -59,15 +59,15 @@ _n_queries = 0
 
 
 class NVMLError(Exception):
-    """Made with a code, it is of that code's class, as with the real one."""
+    """NVMLError(code) creates an instance of the subclass for that code, as in the real module."""
 
     def __new__(cls, value: int) -> NVMLError:
-        made = super().__new__(_KINDS.get(value, cls))
-        made.value = value
-        return made
+        error = super().__new__(_CLASSES.get(value, cls))
+        error.value = value
+        return error
 
     def __str__(self) -> str:
-        return _WORDS[self.value]
+        return _MESSAGES[self.value]
 
 
 class NVMLLibraryMismatchError(Exception):
@@ -102,7 +102,7 @@ class NVMLError_Unknown(NVMLError):
     pass
 
 
-_KINDS = {
+_CLASSES = {
     NVML_ERROR_UNINITIALIZED: NVMLError_Uninitialized,
     NVML_ERROR_INVALID_ARGUMENT: NVMLError_InvalidArgument,
     NVML_ERROR_NOT_SUPPORTED: NVMLError_NotSupported,
@@ -138,7 +138,7 @@ def nvmlDeviceGetCount() -> int:
 
 
 def nvmlDeviceGetHandleByIndex(index: int) -> int:
-    """The handle is the index: what the device shows may change while it is held."""
+    """The handle is the index, because FAKE_NVML may change while a handle is in use."""
     _check_initialised()
     if not 0 <= index < len(_gpus()):
         raise NVMLError(NVML_ERROR_INVALID_ARGUMENT)
@@ -162,7 +162,7 @@ def nvmlDeviceGetName(handle: int) -> str:
 
 
 def nvmlDeviceGetMemoryInfo(handle: int, version: int | None = None) -> SimpleNamespace:
-    """Not counted for fail_after: devices are listed with it."""
+    """Not counted for fail_after, because listing the devices uses it."""
     _check_initialised()
     if "memory" in _settings().get("unsupported", []):
         raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
@@ -215,8 +215,8 @@ def _settings() -> dict[str, Any]:
 
 
 def _gpus() -> list[dict[str, Any]]:
-    of_nodes = _settings().get("nodes", {})
-    return _settings().get("gpus", []) + of_nodes.get(os.environ.get("SLURMD_NODENAME"), [])
+    node_gpus = _settings().get("nodes", {})
+    return _settings().get("gpus", []) + node_gpus.get(os.environ.get("SLURMD_NODENAME"), [])
 
 
 def _check_initialised() -> None:
@@ -224,13 +224,13 @@ def _check_initialised() -> None:
         raise NVMLError(NVML_ERROR_UNINITIALIZED)
 
 
-def _state(handle: int, what: str) -> dict[str, Any]:
-    """What the device shows, where this is a query that is answered."""
+def _state(handle: int, query: str) -> dict[str, Any]:
+    """The state of the device. Raises NVMLError if this query is to fail."""
     global _n_queries
     _check_initialised()
     _n_queries += 1
     if _n_queries > _settings().get("fail_after", float("inf")):
         raise NVMLError(NVML_ERROR_UNKNOWN)
-    if what in _settings().get("unsupported", []):
+    if query in _settings().get("unsupported", []):
         raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
     return _gpus()[handle]

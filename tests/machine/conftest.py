@@ -1,4 +1,4 @@
-"""Fixtures: a fake GPU, child processes, and a machine in files."""
+"""Fixtures: a fake GPU, child processes, and fake /proc and /sys trees."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fake_machine import GPU, Child, FakeMachine, load_fake
 
 @pytest.fixture
 def nvml(monkeypatch):
-    """The fake pynvml; show(...) sets what its one GPU shows and what fails."""
+    """The fake pynvml; show(...) sets the state of its one GPU and which queries fail."""
     module = load_fake()
     monkeypatch.setitem(sys.modules, "pynvml", module)
 
@@ -26,14 +26,14 @@ def nvml(monkeypatch):
 
 @pytest.fixture
 def children():
-    """Two of them."""
-    started = [Child(), Child()]
-    yield started
-    for child in started:
+    """Two child processes."""
+    processes = [Child(), Child()]
+    yield processes
+    for child in processes:
         child.end()
 
 
 @pytest.fixture
-def box(tmp_path, monkeypatch) -> FakeMachine:
+def machine(tmp_path, monkeypatch) -> FakeMachine:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
     return FakeMachine(tmp_path)

@@ -1,4 +1,4 @@
-"""Limits and kills of both versions of cgroups."""
+"""Limits and out-of-memory kills of cgroups v1 and v2."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inference_benchmark.machine import cgroups
         ("4:memory:/x\n", {"memory/x/memory.limit_in_bytes": "9223372036854771712"}, None, None),
     ],
 )  # fmt: skip
-def test_memory_cgroups_of_both_versions_are_understood(tmp_path, membership, files, limit, kills):
+def test_memory_cgroups_of_both_versions_are_read(tmp_path, membership, files, limit, kills):
     (tmp_path / "membership").write_text(membership)
     root = tmp_path / "cgroup"
     root.mkdir()
@@ -28,8 +28,8 @@ def test_memory_cgroups_of_both_versions_are_understood(tmp_path, membership, fi
     def groups():
         return cgroups.cgroups("memory", tmp_path / "membership", root)
 
-    found = cgroups.memory_limit(groups())
-    assert (found and found["bytes"]) == limit
+    memory_limit = cgroups.memory_limit(groups())
+    assert (memory_limit and memory_limit["bytes"]) == limit
     assert next(iter(cgroups.oom_kills(groups()).values()), None) == kills
 
 
@@ -41,7 +41,7 @@ def test_memory_cgroups_of_both_versions_are_understood(tmp_path, membership, fi
         ("4:cpu:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1\n", "cpu/x/cpu.cfs_period_us": "100000\n"}, None),
     ],
 )  # fmt: skip
-def test_cpu_limits_of_both_versions_are_understood(tmp_path, membership, files, cpus):
+def test_cpu_limits_of_both_versions_are_read(tmp_path, membership, files, cpus):
     (tmp_path / "membership").write_text(membership)
     for name, text in files.items():
         (tmp_path / "cgroup" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ def test_cpu_limits_of_both_versions_are_understood(tmp_path, membership, files,
     assert cgroups.cpu_limit(cgroups.cgroups("cpu", tmp_path / "membership", tmp_path / "cgroup")) == cpus
 
 
-def test_this_process_can_be_asked_about_its_own_limits():
+def test_limits_of_this_process_can_be_read():
     limit = cgroups.memory_limit()
     assert limit is None or limit["bytes"] > 0
     assert all(count >= 0 for count in cgroups.oom_kills().values())

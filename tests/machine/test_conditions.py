@@ -1,4 +1,4 @@
-"""What the device and the machine did while a cell was timed."""
+"""Condition of the device and the machine during timed calls."""
 
 from __future__ import annotations
 
@@ -24,7 +24,6 @@ QUIET = {
     "errors": [],
 }
 
-
 on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
 
@@ -38,12 +37,12 @@ def gpu_window(worker_pid: int = WORKER, during=lambda: None) -> dict:
         return sampler.summary()
 
 
-def names(found: list[dict[str, str]]) -> list[str]:
-    return [flag["name"] for flag in found]
+def names(flags: list[dict[str, str]]) -> list[str]:
+    return [flag["name"] for flag in flags]
 
 
 @on_linux
-def test_the_worker_and_others_are_told_apart(children):
+def test_cpu_time_of_the_worker_and_of_others_is_separate(children):
     worker, _ = children
     sampler = Sampler(None, worker.process.pid)
     sampler.open()
@@ -53,12 +52,12 @@ def test_the_worker_and_others_are_told_apart(children):
     for child in children:
         child.finish()
     sampler.close()
-    found = sampler.summary()
-    assert found == json.loads(json.dumps(found))
-    assert (found["n_samples"], found["errors"]) == (3, [])
-    assert 0.3 < found["counters"]["worker_cpu_s"] < min(0.5, found["seconds"] + 0.1)
-    assert found["counters"]["other_cpu_s"] > 0.1
-    assert not {"gpu_throttle_reasons", "other_gpu_processes"} & set(found)
+    summary = sampler.summary()
+    assert summary == json.loads(json.dumps(summary))
+    assert (summary["n_samples"], summary["errors"]) == (3, [])
+    assert 0.3 < summary["counters"]["worker_cpu_s"] < min(0.5, summary["seconds"] + 0.1)
+    assert summary["counters"]["other_cpu_s"] > 0.1
+    assert not {"gpu_throttle_reasons", "other_gpu_processes"} & set(summary)
 
 
 @on_linux
@@ -75,7 +74,7 @@ def test_a_worker_that_waits_uses_no_cpu_time(children):
 
 
 @on_linux
-def test_of_a_worker_that_is_gone_the_last_known_time_stands(children):
+def test_a_worker_that_has_ended_keeps_its_last_cpu_time(children):
     worker, _ = children
     sampler = Sampler(None, worker.process.pid)
     sampler.open()
@@ -90,11 +89,11 @@ def test_of_a_worker_that_is_gone_the_last_known_time_stands(children):
 
 
 @on_linux
-def test_of_a_worker_that_never_was_nothing_is_told(children):
-    gone, _ = children
-    gone.process.kill()
-    gone.process.wait()
-    sampler = Sampler(None, gone.process.pid)
+def test_a_worker_that_has_ended_before_has_no_cpu_time(children):
+    worker, _ = children
+    worker.process.kill()
+    worker.process.wait()
+    sampler = Sampler(None, worker.process.pid)
     sampler.open()
     sampler.close()
     assert not {"worker_cpu_s", "other_cpu_s"} & set(sampler.summary()["counters"])
@@ -112,7 +111,7 @@ def test_a_sample_is_cheap():
     assert min(spent_s) < 0.002
 
 
-def test_only_what_lies_between_open_and_close_counts():
+def test_only_samples_between_open_and_close_count():
     sampler = Sampler(None, os.getpid())
     sampler.sample()
     sampler.close()
@@ -130,10 +129,10 @@ def test_only_what_lies_between_open_and_close_counts():
 
 
 def test_gpu_gauges_are_in_base_units(nvml):
-    shown = {"power_w": 650.5, "sm_clock_hz": 1.5e9, "memory_clock_hz": 3.2e9, "temperature_c": 71}
-    nvml.show({**shown, "utilisation": 98, "memory_used_bytes": 123})
-    found = gpu_window(during=lambda: nvml.show({**shown, "temperature_c": 80, "power_w": 100}))
-    gauges = {name: gauge for name, gauge in found["gauges"].items() if name.startswith("gpu_")}
+    state = {"power_w": 650.5, "sm_clock_hz": 1.5e9, "memory_clock_hz": 3.2e9, "temperature_c": 71}
+    nvml.show({**state, "utilisation": 98, "memory_used_bytes": 123})
+    summary = gpu_window(during=lambda: nvml.show({**state, "temperature_c": 80, "power_w": 100}))
+    gauges = {name: gauge for name, gauge in summary["gauges"].items() if name.startswith("gpu_")}
     assert gauges == {
         "gpu_sm_clock_hz": {"min": 1.5e9, "median": 1.5e9, "max": 1.5e9},
         "gpu_memory_clock_hz": {"min": 3.2e9, "median": 3.2e9, "max": 3.2e9},
@@ -142,32 +141,32 @@ def test_gpu_gauges_are_in_base_units(nvml):
         "gpu_utilisation_percent": {"min": 0, "median": 0, "max": 98},
         "gpu_memory_used_bytes": {"min": 0, "median": 0, "max": 123},
     }
-    assert found["errors"] == []
-    assert found == json.loads(json.dumps(found))
+    assert summary["errors"] == []
+    assert summary == json.loads(json.dumps(summary))
     assert nvml.module._n_inits == 0
 
 
 @pytest.mark.parametrize("old_driver", [False, True])
-def test_throttle_reasons_are_counted_in_samples_and_idling_is_none(nvml, old_driver):
+def test_throttle_reasons_are_counted_in_samples_without_idling(nvml, old_driver):
     nvml.show(
         {"throttle": ["gpu_idle", "sync_boost", "applications_clocks_setting", "sw_power_cap"]}, old_driver=old_driver
     )
-    all_of_them = [
+    all_reasons = [
         "sw_power_cap",
         "hw_slowdown",
         "sw_thermal_slowdown",
         "hw_thermal_slowdown",
         "hw_power_brake_slowdown",
     ]
-    found = gpu_window(during=lambda: nvml.show({"throttle": all_of_them}, old_driver=old_driver))
-    assert found["gpu_throttle_reasons"] == {**dict.fromkeys(all_of_them, 2), "sw_power_cap": 3}
+    summary = gpu_window(during=lambda: nvml.show({"throttle": all_reasons}, old_driver=old_driver))
+    assert summary["gpu_throttle_reasons"] == {**dict.fromkeys(all_reasons, 2), "sw_power_cap": 3}
 
 
 def test_an_undisturbed_gpu_has_empty_lists(nvml):
     nvml.show({"processes": [[WORKER, 10]]})
-    found = gpu_window()
-    assert (found["gpu_throttle_reasons"], found["other_gpu_processes"]) == ({}, [])
-    assert names(conditions.flags({**found, "counters": {}}, "cuda")) == []
+    summary = gpu_window()
+    assert (summary["gpu_throttle_reasons"], summary["other_gpu_processes"]) == ({}, [])
+    assert names(conditions.flags({**summary, "counters": {}}, "cuda")) == []
 
 
 @pytest.mark.parametrize(
@@ -176,16 +175,16 @@ def test_an_undisturbed_gpu_has_empty_lists(nvml):
         ([], [], []),
         ([[WORKER, 10]], [[WORKER, 10], [8, 5]], [(8, 5)]),
         ([[9, None], [WORKER, 10]], [[WORKER, 10]], [(9, None)]),
-        # Pids of the host, the worker among them under one that is not known here.
+        # Pids of the host, where the worker has another pid.
         ([[70001, 10]], [[70001, 12]], []),
         ([[70001, 10], [70002, 20]], [[70002, 30], [70003, 40]], [(70002, 30), (70003, 40)]),
     ],
 )
-def test_other_processes_on_the_gpu_are_those_beyond_the_worker(nvml, first, then, others):
+def test_other_processes_on_the_gpu_exclude_the_worker(nvml, first, then, others):
     nvml.show({"processes": first})
-    found = gpu_window(during=lambda: nvml.show({"processes": then}))
-    assert [(other["pid"], other["memory_bytes"]) for other in found["other_gpu_processes"]] == others
-    assert ("gpu-shared" in names(conditions.flags(found, "cuda"))) == bool(others)
+    summary = gpu_window(during=lambda: nvml.show({"processes": then}))
+    assert [(other["pid"], other["memory_bytes"]) for other in summary["other_gpu_processes"]] == others
+    assert ("gpu-shared" in names(conditions.flags(summary, "cuda"))) == bool(others)
 
 
 @pytest.mark.parametrize(
@@ -201,47 +200,47 @@ def test_other_processes_on_the_gpu_are_those_beyond_the_worker(nvml, first, the
         ("processes", "other_gpu_processes"),
     ],
 )
-def test_what_a_gpu_cannot_tell_is_left_out_alone(nvml, unsupported, missing):
-    facts = {*gpu_window(), *gpu_window()["gauges"]}
+def test_only_the_unsupported_value_is_left_out(nvml, unsupported, missing):
+    all_names = {*gpu_window(), *gpu_window()["gauges"]}
     nvml.show(unsupported=[unsupported])
-    found = gpu_window()
-    assert facts - {*found, *found["gauges"]} == {missing}
-    assert found["errors"] == []
+    summary = gpu_window()
+    assert all_names - {*summary, *summary["gauges"]} == {missing}
+    assert summary["errors"] == []
 
 
 def test_after_an_nvml_error_only_the_cpu_is_sampled(nvml):
-    nvml.show(fail_after=2 * 7 + 3)  # a sample asks seven times, memory apart
+    nvml.show(fail_after=2 * 7 + 3)  # a sample makes seven counted queries; memory is not counted
     with Sampler(GPU, os.getpid()) as sampler:
         sampler.open()
         for _ in range(5):
             sampler.sample()
         sampler.close()
-        found = sampler.summary()
-        assert found["errors"] == ["NVML: Unknown Error after 2 samples"]
-        assert found["n_samples"] == 7
-        assert "gpu_power_w" in found["gauges"]
+        summary = sampler.summary()
+        assert summary["errors"] == ["NVML: Unknown Error after 2 samples"]
+        assert summary["n_samples"] == 7
+        assert "gpu_power_w" in summary["gauges"]
         assert nvml.module._n_queries == 2 * 7 + 4
         assert nvml.module._n_inits == 0
         sampler.open()
         sampler.close()
-        again = sampler.summary()
-    assert again["errors"] == ["NVML: Unknown Error after 2 samples"]
-    assert not any(name.startswith("gpu_") for name in [*again, *again["gauges"]])
-    assert names(conditions.flags({**found, "counters": {}}, "cuda")) == ["conditions-unknown"]
+        next_summary = sampler.summary()
+    assert next_summary["errors"] == ["NVML: Unknown Error after 2 samples"]
+    assert not any(name.startswith("gpu_") for name in [*next_summary, *next_summary["gauges"]])
+    assert names(conditions.flags({**summary, "counters": {}}, "cuda")) == ["conditions-unknown"]
 
 
 @pytest.mark.parametrize(
     ("settings", "error"), [({"init_fails": True}, "Driver Not Loaded"), ({"gpus": [{"uuid": "GPU-b"}]}, "Not Found")]
 )
-def test_a_gpu_that_cannot_be_opened_is_an_error_told_not_raised(nvml, settings, error):
+def test_a_gpu_that_cannot_be_opened_is_reported_not_raised(nvml, settings, error):
     nvml.show(**settings)
-    found = gpu_window()
-    assert found["errors"] == [f"NVML: {error} at start"]
-    assert found["n_samples"] == 3
+    summary = gpu_window()
+    assert summary["errors"] == [f"NVML: {error} at start"]
+    assert summary["n_samples"] == 3
     assert nvml.module._n_inits == 0
 
 
-def test_on_the_cpu_nvml_is_not_asked(nvml):
+def test_on_the_cpu_nvml_is_not_used(nvml):
     nvml.show(init_fails=True)
     with Sampler(None, WORKER) as sampler:
         sampler.open()
@@ -250,7 +249,7 @@ def test_on_the_cpu_nvml_is_not_asked(nvml):
 
 
 @pytest.mark.parametrize(
-    ("shown", "settings", "words"),
+    ("state", "settings", "message"),
     [
         ({}, {}, None),
         ({"utilisation": 5}, {}, None),
@@ -263,12 +262,12 @@ def test_on_the_cpu_nvml_is_not_asked(nvml):
         ({"utilisation": 97}, {"init_fails": True}, None),
     ],
 )  # fmt: skip
-def test_who_uses_a_gpu_is_said_in_words(nvml, shown, settings, words):
-    nvml.show(shown, **settings)
-    assert conditions.busy(GPU) == words
+def test_busy_describes_who_uses_a_gpu(nvml, state, settings, message):
+    nvml.show(state, **settings)
+    assert conditions.busy(GPU) == message
 
 
-def test_the_utilisation_that_the_last_cell_left_behind_is_nobody(nvml, monkeypatch):
+def test_utilisation_left_over_from_the_last_cell_is_not_busy(nvml, monkeypatch):
     nvml.show({"utilisation": 90})
     waited_s = []
 
@@ -278,7 +277,7 @@ def test_the_utilisation_that_the_last_cell_left_behind_is_nobody(nvml, monkeypa
 
     monkeypatch.setattr(conditions.time, "sleep", wait)
     assert conditions.busy(GPU) is None
-    assert waited_s == [conditions._UTILISATION_S]
+    assert waited_s == [conditions._UTILISATION_WINDOW_S]
     assert nvml.module._n_inits == 0
 
 

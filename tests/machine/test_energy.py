@@ -28,7 +28,7 @@ def packages(folder: Path, readings_uj: dict[str, int]) -> Path:
     return folder
 
 
-def test_the_energy_of_a_gpu_is_what_its_counter_grew_by(nvml):
+def test_the_energy_of_a_gpu_is_the_increase_of_its_counter(nvml):
     nvml.show({"power_w": 300})
     counter = energy.open_counter(GPU)
     assert (counter.source, counter.scope) == ("nvml", "GPU board")
@@ -43,14 +43,14 @@ def test_the_energy_of_a_gpu_is_what_its_counter_grew_by(nvml):
     assert 300 * (inside_s - 0.021) <= joules <= 300 * (outside_s + 0.021)
 
 
-def test_settling_ends_just_after_a_change_and_tells_the_interval(nvml):
+def test_settle_ends_just_after_an_update_and_returns_the_interval(nvml):
     counter = energy.open_counter(GPU)
     interval_s = counter.settle(max_s=2.0)
-    assert 0.002 < interval_s < 1.0  # 0.02 on a machine that is not busy
+    assert 0.002 < interval_s < 1.0  # 0.02 on an idle machine
     assert sum(counter.settle(max_s=2.0) < 0.04 for _ in range(5)) >= 1
 
 
-def test_a_counter_that_does_not_change_settles_at_the_longest_wait(tmp_path):
+def test_settle_returns_max_s_if_the_counter_does_not_change(tmp_path):
     counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5}))
     assert counter.settle(max_s=0.02) == 0.02
 
@@ -65,7 +65,7 @@ def test_the_energy_of_a_cpu_is_the_sum_of_its_packages(tmp_path):
     assert counter.read_j() == pytest.approx(2.5)
 
 
-def test_a_counter_that_starts_again_from_zero_counts_on(tmp_path):
+def test_a_counter_that_wraps_to_zero_counts_on(tmp_path):
     counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 262_143_000_000}))
     counter.read_j()
     for energy_uj, total_j in ((671_150, 1.0), (1_671_150, 2.0)):
@@ -73,11 +73,11 @@ def test_a_counter_that_starts_again_from_zero_counts_on(tmp_path):
         assert counter.read_j() == pytest.approx(total_j)
 
 
-def test_a_counter_that_may_have_wrapped_twice_is_not_believed(tmp_path, monkeypatch):
+def test_a_counter_that_may_have_wrapped_twice_is_an_energy_error(tmp_path, monkeypatch):
     now_s = 0.0
     monkeypatch.setattr(energy, "time", SimpleNamespace(monotonic=lambda: now_s))
     counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 0}))
-    now_s = 1e6  # however long ago it was opened, the first reading is the start
+    now_s = 1e6  # the time since opening does not matter: the first reading is the start
     counter.read_j()
     now_s += 500
     assert counter.read_j() == 0.0
@@ -86,7 +86,7 @@ def test_a_counter_that_may_have_wrapped_twice_is_not_believed(tmp_path, monkeyp
         counter.read_j()
 
 
-def test_a_gpu_counter_that_goes_back_is_not_believed(nvml):
+def test_a_gpu_counter_that_goes_back_is_an_energy_error(nvml):
     nvml.show({"power_w": 300})
     counter = energy.open_counter(GPU)
     counter.read_j()
@@ -117,12 +117,12 @@ def test_a_cpu_without_a_readable_counter_has_none(tmp_path):
     assert energy.open_counter(None, tmp_path / "missing") is None
     assert energy.open_counter(None, packages(tmp_path, {"intel-rapl:9": 5, "intel-rapl:0:0": 5})) is None
     assert energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5, "intel-rapl:1": 5})) is not None
-    # Half the packages are not the CPU.
+    # A counter of only some packages is not the energy of the CPU.
     (tmp_path / "intel-rapl:1/energy_uj").unlink()
     assert energy.open_counter(None, tmp_path) is None
 
 
-def test_a_measured_energy_says_how_finely_it_is_known(nvml):
+def test_a_measured_energy_has_its_resolution(nvml):
     counter = energy.open_counter(GPU)
     assert energy.measured(counter, joules=600.0, seconds=2.0, update_interval_s=0.1) == {
         "source": "nvml",

@@ -1,4 +1,4 @@
-"""The fake NVML is like the real one."""
+"""The fake pynvml behaves like the real one."""
 
 from __future__ import annotations
 
@@ -27,15 +27,13 @@ def test_the_fake_has_the_names_and_values_of_the_real_pynvml():
             ), name
         elif name.startswith("NVMLError_"):
             assert issubclass(getattr(real, name), real.NVMLError)
-    for code in fake._WORDS:
+    for code in fake._MESSAGES:
         assert type(real.NVMLError(code)).__name__ == type(fake.NVMLError(code)).__name__
         assert str(real.NVMLError(code)) == str(fake.NVMLError(code))
 
 
-@pytest.mark.parametrize(
-    ("environ", "found"), [({"FAKE_NVML": '{"gpus": [{"uuid": "GPU-a"}]}'}, "GPU-a"), ({}, "none")]
-)
-def test_a_subprocess_is_shown_the_fake_gpus_and_imports_no_torch(environ, found):
+@pytest.mark.parametrize(("environ", "uuid"), [({"FAKE_NVML": '{"gpus": [{"uuid": "GPU-a"}]}'}, "GPU-a"), ({}, "none")])
+def test_a_subprocess_lists_the_fake_gpus_and_imports_no_torch(environ, uuid):
     code = (
         "import sys; from inference_benchmark.machine import conditions, energy, hardware\n"
         "gpus = hardware.gpus()\n"
@@ -43,7 +41,7 @@ def test_a_subprocess_is_shown_the_fake_gpus_and_imports_no_torch(environ, found
     )
     path = os.pathsep.join([str(FAKE.parent), str(REPO / "scripts")])
     inherited = {name: value for name, value in os.environ.items() if name != "FAKE_NVML"}
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env={**inherited, "PYTHONPATH": path, **environ}
     )
-    assert done.stdout == f"{found} 570.00 False\n", done.stderr
+    assert process.stdout == f"{uuid} 570.00 False\n", process.stderr

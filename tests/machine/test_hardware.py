@@ -1,4 +1,4 @@
-"""GPUs, CPUs and the label of a machine."""
+"""GPUs, CPU name and machine label."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_visible_gpus_are_those_cuda_would_show(value, indices):
     assert [gpu.index for gpu in hardware.visible(GPUS, environ)] == indices
 
 
-def test_device_and_label_follow_what_is_visible(monkeypatch):
+def test_device_and_label_depend_on_the_visible_gpus(monkeypatch):
     monkeypatch.setattr(hardware, "gpus", lambda: GPUS)
     assert hardware.detect_device({}) == "cuda"
     assert hardware.label("cuda", {"CUDA_VISIBLE_DEVICES": "1"}) == "nvidia-test-1"
@@ -40,7 +40,22 @@ def test_labels_are_slugs(name, slug):
     assert hardware.slug(name) == slug
 
 
-def test_cpu_name_is_the_kernels(tmp_path):
+@pytest.mark.parametrize(
+    ("cpuinfo", "label"),
+    [
+        ("cpu family\t: 25\nmodel\t\t: 1\nmodel name\t: AMD EPYC 7B13\n", "amd-epyc-7b13"),
+        ("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n", "amd-epyc-family-25-model-17-N-cpus"),
+        ("cpu family\t: 6\nmodel\t\t: 143\nmodel name\t: Intel(R) Xeon(R) Processor @ 2.10GHz\n", "intel-xeon-family-6-model-143-N-cpus"),
+        ("BogoMIPS\t: 50\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n", "aarch64-implementer-0x41-part-0xd40-N-cpus"),
+    ],
+)  # fmt: skip
+def test_a_cpu_whose_name_has_no_number_is_told_by_family_and_number_of_cpus(cpuinfo, label, tmp_path, monkeypatch):
+    monkeypatch.setattr(hardware.platform, "machine", lambda: "aarch64")
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    assert hardware.cpu_label(tmp_path / "cpuinfo") == label.replace("N", str(hardware.usable_cpus()))
+
+
+def test_cpu_name_is_read_from_cpuinfo(tmp_path):
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: Some CPU 3000\nmodel name\t: other\n")
     assert hardware.cpu_name(tmp_path / "cpuinfo") == "Some CPU 3000"
     (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 50\n")

@@ -88,7 +88,7 @@ def test_a_failure_of_a_later_process_does_not_lose_what_the_others_measured(tmp
     once = tmp_path / "once"
     done = measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(fault="error", unless_new=str(once)))
     assert (done.returncode, (tmp_path / "r.json").exists()) == (1, False)
-    (run,) = json.loads(done.stderr.split("what the processes before it had measured: ")[1].splitlines()[0])
+    (run,) = json.loads(done.stderr.split("samples of the processes before it: ")[1].splitlines()[0])
     assert len(run["samples_s"]) == 3
 
 

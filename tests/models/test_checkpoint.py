@@ -1,4 +1,4 @@
-"""Weights from a folder, the hub, or a seed."""
+"""Weights from a local folder, the hub, or a seed."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ from inference_benchmark.models.synthesize import synthesize
 
 @pytest.fixture
 def real_checkpoint(tmp_path) -> Path:
-    """A Llama-style checkpoint as a user would bring one: saved by transformers in bf16, with a tokenizer."""
+    """A Llama checkpoint like a user's: saved by transformers in bf16, with a tokenizer."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     folder = tmp_path / "my-llama"
     synthesize(MODELS["llama"], 3).to(torch.bfloat16).save_pretrained(folder)
-    words = Tokenizer(models.WordLevel({f"w{i}": i for i in range(1000)}, unk_token="w0"))
-    words.pre_tokenizer = pre_tokenizers.Whitespace()
-    PreTrainedTokenizerFast(tokenizer_object=words, eos_token="w1", pad_token="w2").save_pretrained(folder)
+    tokenizer = Tokenizer(models.WordLevel({f"w{i}": i for i in range(1000)}, unk_token="w0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w1", pad_token="w2").save_pretrained(folder)
     return folder
 
 
-def test_a_local_checkpoint_is_measured_and_its_exchange_noticed(tmp_path, real_checkpoint):
+def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, real_checkpoint):
     model = {"name": "mine", "checkpoint": str(real_checkpoint), "fingerprint": checkpoint.fingerprint(real_checkpoint)}
     cell = make_cell(engine="hf", model=model)
-    done = measure_cli(cell, tmp_path / "r.json")
-    assert done.returncode == 0, done.stderr
-    found = read_record(tmp_path / "r.json", cell)
-    assert found["outcome"] == "ok"
-    assert (found["model"]["class"], found["model"]["dtypes"]) == ("LlamaForCausalLM", ["float32"])
-    assert found["runs"][0]["memory"]["peak_rss_bytes"] > 10**8
+    process = measure_cli(cell, tmp_path / "r.json")
+    assert process.returncode == 0, process.stderr
+    record = read_record(tmp_path / "r.json", cell)
+    assert record["outcome"] == "ok"
+    assert (record["model"]["class"], record["model"]["dtypes"]) == ("LlamaForCausalLM", ["float32"])
+    assert record["runs"][0]["memory"]["peak_rss_bytes"] > 10**8
     synthesize(MODELS["llama"], 4).to(torch.bfloat16).save_pretrained(real_checkpoint)
     assert checkpoint.fingerprint(real_checkpoint) != model["fingerprint"]
-    done = measure_cli(cell, tmp_path / "other.json")
-    assert (done.returncode, (tmp_path / "other.json").exists()) == (1, False)
-    assert "its files have changed" in done.stderr
+    process = measure_cli(cell, tmp_path / "other.json")
+    assert (process.returncode, (tmp_path / "other.json").exists()) == (1, False)
+    assert "its files have changed" in process.stderr
 
 
 def test_a_hub_model_is_read_from_its_snapshot(tmp_path, real_checkpoint):
-    """The layout that a download leaves in the hub's cache; this machine needs no network for it."""
+    """The folder layout of the hub's cache after a download; needs no network."""
     commit = "a" * 40
     home = tmp_path / "hf"
     snapshot = home / "hub/models--me--my-llama/snapshots" / commit
@@ -60,17 +60,17 @@ def test_a_hub_model_is_read_from_its_snapshot(tmp_path, real_checkpoint):
     (home / "hub/models--me--my-llama/refs/main").write_text(commit)
     for revision in ("main", commit):
         cell = make_cell(engine="hf", model={"name": "mine", "hub": "me/my-llama", "revision": revision})
-        done = measure_cli(cell, tmp_path / "r.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
-        assert done.returncode == 0, done.stderr
+        process = measure_cli(cell, tmp_path / "r.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+        assert process.returncode == 0, process.stderr
         assert read_record(tmp_path / "r.json")["model"]["weights"] == str(snapshot)
-    absent = make_cell(engine="hf", model={"name": "mine", "hub": "me/other", "revision": "main"})
-    done = measure_cli(absent, tmp_path / "o.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
-    assert done.returncode == 1
-    assert "me/other at main cannot be fetched from the hub" in done.stderr
+    missing = make_cell(engine="hf", model={"name": "mine", "hub": "me/other", "revision": "main"})
+    process = measure_cli(missing, tmp_path / "o.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+    assert process.returncode == 1
+    assert "me/other at main cannot be fetched from the hub" in process.stderr
 
 
 def draw(architecture: dict, seed: int) -> subprocess.Popen:
-    """A process that makes weights and prints their folder."""
+    """A process that synthesizes weights and prints their folder."""
     code = f"from inference_benchmark.models import checkpoint; print(checkpoint.ensure({{'architecture': {architecture!r}, 'seed': {seed}}}))"
     return subprocess.Popen(
         [sys.executable, "-c", code],
@@ -82,7 +82,7 @@ def draw(architecture: dict, seed: int) -> subprocess.Popen:
     )
 
 
-def test_many_at_once_draw_the_weights_only_once():
+def test_concurrent_processes_draw_the_weights_only_once():
     folder = checkpoint.cache_folder(TINY_BLOOM, 77)
     processes = [draw(TINY_BLOOM, 77) for _ in range(3)]
     assert {process.communicate(timeout=120)[0].strip() for process in processes} == {str(folder)}
@@ -101,7 +101,7 @@ def test_weights_killed_half_way_are_drawn_again():
     os.killpg(drawing.pid, signal.SIGKILL)
     drawing.wait()
     assert unfinished.exists()
-    assert not folder.exists(), "half-written weights would have been used"
+    assert not folder.exists(), "half-written weights would be used"
     assert checkpoint.ensure({"architecture": big, "seed": 0}) == folder
     assert not unfinished.exists()
     AutoModelForCausalLM.from_pretrained(folder)

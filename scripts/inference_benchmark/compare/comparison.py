@@ -132,10 +132,10 @@ class Comparison:
 def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughput"]) -> Comparison:
     """Each cell of new with the same cell of base.
 
-    Cells are the same where they agree in all of KEYS that the base has; models are matched by name if the base has names,
-    else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
-    Welch's test on the logarithms of the means of processes, or of calls where a set has one process; a difference that
-    such calls show is called ``perhaps``.
+    Two cells are the same if they agree in all of KEYS that the base has; models are matched by name if the base has
+    names, else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
+    Welch's test on the logarithms of the means of processes, or of calls if a set has one process; a difference of such
+    calls is called ``perhaps``.
     """
     keys = _shared_keys(base)
     by_key = {_key(cell, keys): cell for cell in base.cells}

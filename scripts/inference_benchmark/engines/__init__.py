@@ -1,6 +1,6 @@
-"""Engines: what generates. One file per engine behind one small protocol.
+"""Text generation engines: one file per engine, all with the same protocol.
 
-docs/add-an-engine.md shows how one is added.
+See docs/add-an-engine.md.
 """
 
 from __future__ import annotations
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
 
 
 class Engine(ABC):
-    """One loaded model that generates. Methods are called in the order they stand here.
+    """One loaded model that generates text. Methods are called in the order below.
 
-    Those that are not abstract say what holds for an engine that runs eagerly on the CPU and has nothing to add.
+    The defaults of methods that are not abstract are for an engine that runs eagerly on the CPU.
     """
 
-    #: Seconds from an arbitrary start; what every sample is taken with.
+    #: Seconds from an arbitrary start; times every sample.
     clock = staticmethod(time.perf_counter)
 
     @abstractmethod
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
-        """Import all that this checkpoint needs and wake the device (``cpu`` or ``cuda``).
+        """Import everything that this checkpoint needs and initialise the device (``cpu`` or ``cuda``).
 
-        Neither belongs to the time or the memory of loading. What an engine makes of a checkpoint once
-        and keeps (a conversion) belongs here too. checkpoint is None where the engine needs no weights.
+        This does not count as load time or load memory. The conversion of a checkpoint also belongs here.
+        checkpoint: None if the engine needs no weights.
         """
 
     def unsupported(self, precision: str) -> str | None:
-        """Why this device or library cannot do a precision that ENGINES lists for the engine; None where it can."""
+        """Why this device or library does not support a precision that ENGINES lists; None if it does."""
         return None
 
     @abstractmethod
     def limit_memory(self, n_bytes: int) -> None:
-        """Make allocations beyond so many bytes fail, as on a smaller device. Raises OSError where impossible."""
+        """Make allocations beyond n_bytes fail, as on a smaller device. Raises OSError if that is not possible."""
 
     @abstractmethod
     def load(self, checkpoint: Path | None, precision: str) -> None:
-        """Bring the checkpoint's weights onto the device in this precision."""
+        """Load the checkpoint's weights onto the device in this precision."""
 
     @property
     @abstractmethod
@@ -54,69 +54,69 @@ class Engine(ABC):
 
     @abstractmethod
     def describe(self) -> dict[str, Any]:
-        """Facts of the loaded model for the record: parameters, dtypes, attention, what is quantised, device map,
-        threads, the library's settings that decide speed, and ``shapes`` (see roofline.Shapes)."""
+        """Facts about the loaded model for the record: parameters, dtypes, attention, quantised modules, device map,
+        threads, library settings that affect speed, and ``shapes`` (see roofline.Shapes)."""
 
     @abstractmethod
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        """Greedy continuation of every row, never stopping early.
+        """Greedy continuation of every row, without stopping early.
 
-        prompts: int64 (batch, prompt_tokens) on the host. Returns int64 (batch, new_tokens) on the
-        host, with an id outside range(vocab_size) wherever a row did end early.
+        prompts: int64 (batch, prompt_tokens) on the host. Returns int64 (batch, new_tokens) on the host. If a row does
+        end early, its missing tokens are an id outside range(vocab_size).
         """
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
-        """The same call looked into, never timed as a sample: its tokens, and what is only seen while it runs.
+        """An observed generate call, never timed as a sample. Returns its tokens and facts for the record.
 
-        Facts for the record beside those of describe: ``cache`` and ``activations`` as found,
-        ``non_finite_rows``, how many rows had a logit that is no finite number at any step, and
-        ``outlier_columns`` where the precision treats some apart.
+        The facts are those that only a running call shows: ``cache`` (class), ``activations`` (dtypes),
+        ``non_finite_rows`` (number of rows with a non-finite logit at any step), and ``outlier_columns`` if the
+        precision computes some columns separately.
         """
         return self.generate(prompts, new_tokens), {}
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
-        """What generate computes to choose each token, had the tokens before it been those of continuation.
+        """The logits from which generate chooses each token, given that the tokens before it are from continuation.
 
         prompts: int64 (batch, prompt_tokens); continuation: int64 (batch, steps), both on the host.
         Returns float32 (batch, steps, vocab_size) on the host.
         """
-        raise NotImplementedError(f"{type(self).__name__} shows no logits")
+        raise NotImplementedError(f"{type(self).__name__} provides no logits")
 
     def compilation(self) -> dict[str, Any]:
-        """What this process has compiled so far: ``graphs``, how many, and ``seconds``; ``why_not`` where the
-        engine is one that compiles and could not."""
+        """``graphs`` (number) and ``seconds`` of all compilation in this process so far; ``why_not`` if an engine that
+        compiles could not."""
         return {"graphs": 0, "seconds": 0.0}
 
-    def synchronize(self) -> None:  # noqa: B027  nothing to do is the rule
-        """Return when the device has nothing left to do."""
+    def synchronize(self) -> None:  # noqa: B027  optional
+        """Wait until the device is idle."""
 
     def release(self) -> None:  # noqa: B027
-        """Give back all memory that earlier calls took and that the next one may not need."""
+        """Free all memory of earlier calls that the next call may not need."""
 
     def unload(self) -> None:
-        """Give back the model, too; nothing more is asked of this engine."""
+        """Free the model, too. The engine is not used again."""
         self.release()
 
     @abstractmethod
     def reset_peak_memory(self) -> None:
-        """Let peaks count from here on."""
+        """Restart the measurement of peak memory."""
 
     @abstractmethod
     def memory(self) -> dict[str, int]:
-        """Bytes after loading and at their peaks since the last reset: what the record's ``memory`` holds."""
+        """Bytes after loading, and peaks since the last reset: the record's ``memory``."""
 
     @abstractmethod
     def is_out_of_memory(self, error: BaseException) -> bool:
-        """Whether an exception of any method above says that memory ran out."""
+        """Whether an exception from any method above means out of memory."""
 
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """target: ``module:Class`` below this package, imported when used.
+    """One engine in ENGINES.
 
-    precisions: those it has, each with what it means there in a few words for the heads of tables, "" where
-    the name says it all. package: what must be installed for it beyond this project's own dependencies.
-    needs_weights: reads a checkpoint; one that does not makes up its times.
+    target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
+    explanation for table headers, "" if the name is enough. package: an optional dependency that the engine needs.
+    needs_weights: whether it reads a checkpoint; an engine that does not makes up its times.
     """
 
     target: str
@@ -125,7 +125,7 @@ class EngineEntry:
     needs_weights: bool = True
 
 
-#: Through transformers and bitsandbytes, whichever way generate is called.
+#: Precisions of transformers and bitsandbytes, the same for all engines that use them.
 _TRANSFORMERS = {
     "fp32": "",
     "bf16": "",
@@ -144,17 +144,17 @@ ENGINES = {
     ),
     "fake": EngineEntry("fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False),
 }
-#: Every precision that some engine has.
+#: All precisions of all engines.
 PRECISIONS = tuple(dict.fromkeys(name for entry in ENGINES.values() for name in entry.precisions))
 
 
 def create(name: str) -> Engine:
-    """An engine by its name in ENGINES."""
+    """A new engine, by its name in ENGINES."""
     module, _, attribute = ENGINES[name].target.partition(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)()
 
 
 def missing_package(name: str) -> str | None:
-    """The package that an engine needs and that is not installed here; None where it can be used."""
+    """The package that an engine needs and that is not installed; None if the engine can be used."""
     package = ENGINES[name].package
     return package if package and importlib.util.find_spec(package) is None else None

@@ -1,4 +1,4 @@
-"""Memory of this process on the CPU: its peak, and a limit that its allocators run into."""
+"""CPU memory of this process: its peak, and a limit beyond which allocations fail."""
 
 from __future__ import annotations
 
@@ -14,55 +14,56 @@ _MMAP_THRESHOLD_BYTES = 2**18
 
 
 class GrowthLimit:
-    """Lets this process allocate at most so much beyond what it has now; more fails in the allocator.
+    """Limits how much more memory this process can allocate. Beyond the limit, allocations fail.
 
-    RLIMIT_DATA counts private writable pages (setrlimit(2)), and with them the mapping that a
-    checkpoint file is read through; while loading, that is allowed on top. Blocks that are freed are to be
-    gone, as on a device: glibc would keep more and more of them for later, and how many batches fit would be
-    a matter of chance. It costs page faults, so that figures under a limit are a few percent lower.
+    RLIMIT_DATA counts private writable pages (setrlimit(2)). These include the memory-mapped checkpoint files, so the
+    limit is higher while loading. Freed blocks must return to the system, as on a device. By default glibc keeps more
+    and more of them, and the largest batch that fits would be random. Returning them costs page faults: with a limit,
+    throughput is a few percent lower.
     """
 
     def __init__(self, n_bytes: int) -> None:
-        """Raises OSError where the system has no such limit."""
+        """n_bytes: allowed growth from now on. Raises OSError if the system has no such limit."""
         if not sys.platform.startswith("linux"):
             raise OSError("memory_limit on the CPU needs Linux (RLIMIT_DATA counts no mappings elsewhere)")
-        with suppress(AttributeError):  # a C library without mallopt decides for itself
+        with suppress(AttributeError):  # the C library has no mallopt
             ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES)
-        self.ceiling = data_bytes() + n_bytes
+        self.limit_bytes = data_bytes() + n_bytes
 
     def hold(self, extra_bytes: int = 0) -> None:
-        """From now on, allocations that would exceed the limit and extra_bytes fail.
+        """Apply the limit plus extra_bytes to all further allocations.
 
-        Raises MemoryError where they have already: a thread that cannot be started may end the process silently.
+        Raises MemoryError if the process is above it already: otherwise a thread that cannot start could end the
+        process silently.
         """
-        taken_bytes = data_bytes()
-        if taken_bytes > self.ceiling + extra_bytes:
-            raise MemoryError(f"{taken_bytes - self.ceiling - extra_bytes} bytes more than the limit are taken")
-        resource.setrlimit(resource.RLIMIT_DATA, (self.ceiling + extra_bytes, resource.RLIM_INFINITY))
+        used_bytes = data_bytes()
+        if used_bytes > self.limit_bytes + extra_bytes:
+            raise MemoryError(f"{used_bytes - self.limit_bytes - extra_bytes} bytes more than the limit are taken")
+        resource.setrlimit(resource.RLIMIT_DATA, (self.limit_bytes + extra_bytes, resource.RLIM_INFINITY))
 
     def lift(self) -> None:
-        """From now on, nothing fails for this limit."""
+        """Remove the limit."""
         resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def data_bytes() -> int:
-    """What RLIMIT_DATA counts, as it is now; Linux only."""
+    """Current size of the memory that RLIMIT_DATA counts; Linux only."""
     return _status_bytes("VmData")
 
 
 def reset_peak_rss() -> None:
-    """Let the peak count from here on, where the system can do that (Linux, proc(5): clear_refs)."""
+    """Restart the measurement of the peak resident set size, on Linux only (proc(5): clear_refs)."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def rss_bytes() -> dict[str, int]:
-    """The resident set now and at its peak since the last reset: {rss_bytes, peak_rss_bytes}."""
+    """Resident set size now, and its peak since the last reset: {rss_bytes, peak_rss_bytes}."""
     if sys.platform.startswith("linux"):
         return {"rss_bytes": _status_bytes("VmRSS"), "peak_rss_bytes": _status_bytes("VmHWM")}
     import psutil
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # in bytes on macOS, of the whole process there
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # on macOS in bytes, and since the start of the process
     return {"rss_bytes": psutil.Process().memory_info().rss, "peak_rss_bytes": peak}
 
 

@@ -1,4 +1,4 @@
-"""CTranslate2: a C++ engine for transformers with its own kernels, on weights converted from the same checkpoint."""
+"""CTranslate2: a C++ engine with its own kernels. It runs on weights converted from the same checkpoint."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import checkpoint as checkpoints
 
-#: Raised whenever the conversion of one checkpoint gives other files.
+#: Increase it whenever the conversion of a checkpoint gives different files.
 CONVERSION_VERSION = 1
 
 
@@ -24,24 +24,24 @@ class CTranslate2Engine(TorchDeviceEngine):
     """Generator(compute_type=...).generate_batch(...)."""
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
-        self.wake(device, threads)
+        self.initialise_device(device, threads)
         self.threads = threads
         self.config = AutoConfig.from_pretrained(checkpoint)
-        self.sizes = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
+        self.model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
         self.converted = converted(checkpoint)
         if device == "cuda":
             self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
 
     def unsupported(self, precision: str) -> str | None:
-        possible = ctranslate2.get_supported_compute_types(self.device.type)
-        wanted = self._compute_type(precision)
-        if wanted in possible:
+        supported = ctranslate2.get_supported_compute_types(self.device.type)
+        compute_type = self._compute_type(precision)
+        if compute_type in supported:
             return None
-        version, listed = ctranslate2.__version__, ", ".join(sorted(possible))
-        return f"ctranslate2 {version} has no {wanted} on this {self.device.type}; it has {listed}"
+        version, listed = ctranslate2.__version__, ", ".join(sorted(supported))
+        return f"ctranslate2 {version} has no {compute_type} on this {self.device.type}; it has {listed}"
 
     def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
-        # Its allocator knows no limit: what it may not have is taken away from it.
+        # The allocator of CTranslate2 has no limit. This tensor takes the memory beyond the limit instead.
         self.ballast = torch.empty(total_bytes - n_bytes, dtype=torch.uint8, device=self.device)
         self.free_before_bytes, _ = torch.cuda.mem_get_info(self.device)
 
@@ -55,9 +55,9 @@ class CTranslate2Engine(TorchDeviceEngine):
             inter_threads=1,
             intra_threads=self.threads,
         )
-        # Token ids go in as words of the vocabulary, which the conversion made the ids in digits.
+        # CTranslate2 takes tokens as words. In the converted vocabulary the word of a token is its id in digits.
         self.words = [str(i) for i in range(self.vocab_size)]
-        # A call, because it starts its threads with the first: under a limit that could end the process.
+        # The first call starts CTranslate2's threads. Under the final limit, a failed start could end the process.
         self.generate(numpy.zeros((1, 1), dtype=numpy.int64), 1)
         self.hold_limit()
         self.note_loaded()
@@ -69,7 +69,7 @@ class CTranslate2Engine(TorchDeviceEngine):
     def describe(self) -> dict[str, Any]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(self.config)
-        found = shapes.facts(model, self._stored, self._activations)
+        shape_facts = shapes.facts(model, self._stored, self._activations)
         return {
             "class": "ctranslate2.Generator",
             "ctranslate2": ctranslate2.__version__,
@@ -77,16 +77,16 @@ class CTranslate2Engine(TorchDeviceEngine):
             "compute_type": self.generator.compute_type,
             "quantised": {"library": "ctranslate2"} if self.precision == "int8" else None,
             "device_map": {"": self.device.type},
-            **hf_facts.of_torch(self.device),
+            **hf_facts.torch_settings(self.device),
             "threads": self.threads,
-            **found,
+            **shape_facts,
         }
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
         return self._tokens(self._generate(prompts, new_tokens), new_tokens)
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
-        # A row's score is the sum of its tokens' log probabilities: one logit of NaN spoils it.
+        # A row's score is the sum of its tokens' log probabilities: one NaN logit makes it NaN.
         results = self._generate(prompts, new_tokens, return_scores=True)
         scores = numpy.array([result.scores[0] for result in results])
         facts = {
@@ -102,7 +102,7 @@ class CTranslate2Engine(TorchDeviceEngine):
             logits = logits.to_device(ctranslate2.Device.cpu)
         return numpy.array(logits)[:, prompts.shape[1] - 1 :]
 
-    def _generate(self, prompts: numpy.ndarray, new_tokens: int, **more: Any):
+    def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         words = self.words
         return self.generator.generate_batch(
             [[words[i] for i in row] for row in prompts.tolist()],
@@ -110,7 +110,7 @@ class CTranslate2Engine(TorchDeviceEngine):
             max_length=new_tokens,
             end_token=[],
             include_prompt_in_result=False,
-            **more,
+            **options,
         )
 
     def _tokens(self, results, new_tokens: int) -> numpy.ndarray:
@@ -127,19 +127,19 @@ class CTranslate2Engine(TorchDeviceEngine):
     def note_loaded(self) -> None:
         super().note_loaded()
         if self.device.type == "cuda":
-            self.loaded = {"loaded_bytes": self._taken_bytes()}
+            self.loaded = {"loaded_bytes": self._used_bytes()}
 
     def memory(self) -> dict[str, int]:
         if self.device.type == "cpu":
             return super().memory()
-        # torch's counters do not see it; its allocator keeps what it once had, so that now is the peak.
+        # torch does not count CTranslate2's memory. CTranslate2's allocator never shrinks, so current use is the peak.
         return {
             **self.loaded,
-            "peak_reserved_bytes": self._taken_bytes(),
+            "peak_reserved_bytes": self._used_bytes(),
             "device_total_bytes": self.total_bytes,
         }
 
-    def _taken_bytes(self) -> int:
+    def _used_bytes(self) -> int:
         return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
 
     def _compute_type(self, precision: str) -> str:
@@ -151,7 +151,7 @@ class CTranslate2Engine(TorchDeviceEngine):
         return getattr(torch, self.generator.compute_type.removeprefix("int8_"))
 
     def _stored(self, module: torch.nn.Module) -> tuple[int, str]:
-        """In 8 bits with a scale per output, or as the activations are."""
+        """int8 has one scale per output; other precisions store the dtype of the activations."""
         elements, outputs = module.weight.numel(), shapes.sizes(module)[1]
         if self.precision == "int8":
             return elements + 4 * outputs, "int8"
@@ -159,9 +159,9 @@ class CTranslate2Engine(TorchDeviceEngine):
 
 
 def converted(checkpoint: Path) -> Path:
-    """The checkpoint as CTranslate2 reads it, made once: the folder's name is a digest of what it is made from."""
-    made_from = [CONVERSION_VERSION, ctranslate2.__version__, checkpoints.fingerprint(checkpoint)]
-    key = hashlib.sha256(json.dumps(made_from).encode()).hexdigest()[:16]
+    """The checkpoint in CTranslate2's format, converted once. The folder's name is a digest of all it depends on."""
+    inputs = [CONVERSION_VERSION, ctranslate2.__version__, checkpoints.fingerprint(checkpoint)]
+    key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
     return checkpoints.made_once(
         checkpoints.cache_root() / "ctranslate2" / key,
         "inference_benchmark.engines.ctranslate2_convert",

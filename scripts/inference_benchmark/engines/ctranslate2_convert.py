@@ -1,4 +1,4 @@
-"""Converts a checkpoint for CTranslate2. Runs as a process of its own, once per checkpoint."""
+"""Converts a checkpoint for CTranslate2. Runs as a separate process, once per checkpoint."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 from ctranslate2.converters import TransformersConverter
 
 
-class Digits:
-    """What stands in for a tokenizer: the word of a token is its id in digits.
+class DigitTokenizer:
+    """Replaces the model's tokenizer: the word of a token is its id in digits.
 
-    Token ids are all the benchmark deals in, and synthesized weights come without a tokenizer.
+    The benchmark uses token ids only, and synthesized weights have no tokenizer.
     """
 
     bos_token = eos_token = unk_token = "0"
@@ -25,17 +25,17 @@ class Digits:
 
 
 class Converter(TransformersConverter):
-    def load_tokenizer(self, tokenizer_class, folder, **_) -> Digits:
-        return Digits(json.loads((Path(folder) / "config.json").read_text())["vocab_size"])
+    def load_tokenizer(self, tokenizer_class, folder, **_) -> DigitTokenizer:
+        return DigitTokenizer(json.loads((Path(folder) / "config.json").read_text())["vocab_size"])
 
 
 def main(request: str) -> int:
     """request: JSON with checkpoint and output, a folder that does not exist."""
-    order = json.loads(request)
-    print(f"converting {order['checkpoint']} for ctranslate2", file=sys.stderr)
+    arguments = json.loads(request)
+    print(f"converting {arguments['checkpoint']} for ctranslate2", file=sys.stderr)
     try:
-        Converter(order["checkpoint"]).convert(order["output"])
-    except Exception as error:  # whatever the converter says of this model is the answer
+        Converter(arguments["checkpoint"]).convert(arguments["output"])
+    except Exception as error:  # the converter raises many kinds of errors for unsupported models
         print(f"ctranslate2 cannot convert this model: {error}", file=sys.stderr)
         return 1
     return 0

@@ -1,18 +1,18 @@
-"""An engine that makes up its times, for tests of the pipeline and of its own overhead.
-
-Without FAKE_ENGINE a call takes SECONDS x tokens x (1 + batch / 64), exactly, and no time at all.
+"""An engine with made-up times, to test the pipeline and its overhead.
 
 Nothing it reports is a measurement; every record, path and table names it.
 
-FAKE_ENGINE in the environment, JSON, makes it misbehave:
-``sleep_s``: real seconds per call. ``real_clock``: the clock tells these, so that a call takes what it takes.
-``scatter``: [processes, calls], standard deviations of the logarithm of the time, drawn anew in each.
-``slow``: calls take so many times as long. ``drift``: each call takes this part longer than the one before.
+By default the reported time of a call is exactly SECONDS x tokens x (1 + batch / 64); the real time is almost zero.
+The environment variable FAKE_ENGINE (JSON) changes this:
+
+``sleep_s``: real seconds per call. ``real_clock``: report real times.
+``scatter``: [processes, calls], standard deviations of the logarithm of the time, between processes and between calls.
+``slow``: factor on all times. ``drift``: fraction by which each call is slower than the one before.
 ``fault``: error, io-error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call),
-kill, hang or hog, in generate;
-``after``: calls that go well before the fault; ``on_batch``: the only batch size with the fault;
-``at_load``: the fault comes while loading; ``unless_new``: a file, the process that makes it has no fault;
-``once``: a file, the fault that makes it is the last. ``holds_bytes``: real memory that a loaded model takes.
+kill, hang or hog, in generate.
+``after``: number of good calls before the fault. ``on_batch``: the only batch size with the fault.
+``at_load``: the fault happens while loading. ``unless_new``: a file; no fault in the process that creates it.
+``once``: a file; only the first fault happens, and creates it. ``holds_bytes``: real memory of a loaded model.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ class FakeMemoryError(Exception):
 class FakeEngine(Engine):
     def __init__(self) -> None:
         self.now = 0.0
-        self.limit = None
+        self.limit_bytes = None
         self.calls = 0
         self.behaviour: dict[str, Any] = json.loads(os.environ.get("FAKE_ENGINE", "{}"))
-        if self._makes(self.behaviour.get("unless_new")):
+        if self._creates(self.behaviour.get("unless_new")):
             del self.behaviour["fault"]
-        of_process, self.of_call = self.behaviour.get("scatter", (0, 0))
+        process_scatter, self.call_scatter = self.behaviour.get("scatter", (0, 0))
         self.random = numpy.random.default_rng()
-        self.pace = self.behaviour.get("slow", 1) * self.random.lognormal(0, of_process)
+        self.time_factor = self.behaviour.get("slow", 1) * self.random.lognormal(0, process_scatter)
         if not self.behaviour.get("real_clock"):
             self.clock = lambda: self.now
 
@@ -56,14 +56,14 @@ class FakeEngine(Engine):
         self.threads = threads
 
     def limit_memory(self, n_bytes: int) -> None:
-        self.limit = n_bytes
+        self.limit_bytes = n_bytes
 
     def load(self, checkpoint: Path | None, precision: str) -> None:
         self.precision = precision
         if self.behaviour.get("at_load"):
             self._misbehave(self.behaviour["fault"])
         self._allocate(0)
-        self.held = b"1" * self.behaviour.get("holds_bytes", 0)
+        self.memory_block = b"1" * self.behaviour.get("holds_bytes", 0)
 
     @property
     def vocab_size(self) -> int:
@@ -78,11 +78,11 @@ class FakeEngine(Engine):
         self.calls += 1
         fault = self._fault(batch)
         self._misbehave(fault)
-        pace = self.pace * self.random.lognormal(0, self.of_call)
-        pace *= (1 + self.behaviour.get("drift", 0)) ** self.calls
-        time.sleep(self.behaviour.get("sleep_s", 0) * pace)
+        time_factor = self.time_factor * self.random.lognormal(0, self.call_scatter)
+        time_factor *= (1 + self.behaviour.get("drift", 0)) ** self.calls
+        time.sleep(self.behaviour.get("sleep_s", 0) * time_factor)
         self.now += {"nan-clock": float("nan"), "back-clock": -1.0}.get(
-            fault, SECONDS[self.precision] * new_tokens * (1 + batch / 64) * pace
+            fault, SECONDS[self.precision] * new_tokens * (1 + batch / 64) * time_factor
         )
         output = numpy.zeros((batch, new_tokens - (fault == "short")), dtype=numpy.int64)
         if fault == "moody":
@@ -104,17 +104,17 @@ class FakeEngine(Engine):
     def is_out_of_memory(self, error: BaseException) -> bool:
         return isinstance(error, FakeMemoryError)
 
-    def _makes(self, path: str | None) -> bool:
+    def _creates(self, path: str | None) -> bool:
         if path is None or Path(path).exists():
             return False
         Path(path).touch()
         return True
 
     def _fault(self, batch: int) -> str | None:
-        due = self.calls > self.behaviour.get("after", 0) and self.behaviour.get("on_batch", batch) == batch
-        if due and "once" in self.behaviour:
-            due = self._makes(self.behaviour["once"])
-        return self.behaviour.get("fault") if due else None
+        is_due = self.calls > self.behaviour.get("after", 0) and self.behaviour.get("on_batch", batch) == batch
+        if is_due and "once" in self.behaviour:
+            is_due = self._creates(self.behaviour["once"])
+        return self.behaviour.get("fault") if is_due else None
 
     def _misbehave(self, fault: str | None) -> None:
         if fault == "error":
@@ -128,11 +128,11 @@ class FakeEngine(Engine):
         if fault == "hang":
             os.kill(os.getpid(), signal.SIGSTOP)
         if fault == "hog":
-            hoard = []
+            blocks = []
             while True:
-                hoard.append(b"1" * 10**7)
+                blocks.append(b"1" * 10**7)
 
     def _allocate(self, n_bytes: int) -> None:
-        wanted = WEIGHTS_BYTES[self.precision] + n_bytes
-        if self.limit is not None and wanted > self.limit:
-            raise FakeMemoryError(f"{wanted} bytes wanted, {self.limit} allowed")
+        wanted_bytes = WEIGHTS_BYTES[self.precision] + n_bytes
+        if self.limit_bytes is not None and wanted_bytes > self.limit_bytes:
+            raise FakeMemoryError(f"{wanted_bytes} bytes wanted, {self.limit_bytes} allowed")

@@ -1,11 +1,11 @@
-"""transformers' generate as everybody runs it: eager, with its default dynamic cache."""
+"""transformers' generate with its defaults: eager, with a dynamic cache."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-import accelerate  # noqa: F401  transformers would import it while the load is timed
+import accelerate  # noqa: F401  otherwise transformers imports it during the timed load
 import numpy
 import torch
 from transformers import (
@@ -23,19 +23,19 @@ from inference_benchmark.engines.torch_device import TorchDeviceEngine
 
 logging.disable_progress_bar()
 
-#: What weights that are not quantised, and activations, are kept in.
+#: dtypes of activations and of weights that are not quantised.
 _DTYPES = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
-    # Dettmers et al. 2022, arXiv:2208.07339. Its authors' kernels compute in float16; with
-    # bfloat16 activations bitsandbytes casts, and logs a warning, once per matrix product.
+    # Dettmers et al. 2022, arXiv:2208.07339. The authors' kernels compute in float16. With bfloat16 activations,
+    # bitsandbytes casts and logs a warning at every matrix product.
     "int8": torch.float16,
     "int8-threshold-0": torch.float16,
     # Dettmers et al. 2023, arXiv:2305.14314.
     "nf4": torch.bfloat16,
 }
-#: Settings of bitsandbytes for the others.
+#: Settings of bitsandbytes for the quantised precisions.
 _QUANTISATION: dict[str, dict[str, Any]] = {
     "int8": {"load_in_8bit": True, "llm_int8_threshold": 6.0},
     "int8-threshold-0": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
@@ -46,19 +46,19 @@ _QUANTISATION: dict[str, dict[str, Any]] = {
 class HfEngine(TorchDeviceEngine):
     """AutoModelForCausalLM.from_pretrained(device_map=...).generate(...)."""
 
-    #: Further arguments of every generate call.
+    #: Additional arguments of every generate call.
     generate_options: dict[str, Any] = {}
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
-        # The family's code, and with it half of scipy, is imported by looking its class up.
+        # Looking up the class imports the family's code, and much of scipy with it.
         config = AutoConfig.from_pretrained(checkpoint)
         if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
             raise ValueError(f"transformers has no causal language model of type {config.model_type}")
-        self.wake(device, threads)
+        self.initialise_device(device, threads)
 
     def unsupported(self, precision: str) -> str | None:
         if precision in _QUANTISATION:
-            import bitsandbytes  # noqa: F401  needed from here on; a missing package is an error, not a verdict
+            import bitsandbytes  # noqa: F401  load needs it; a missing package is an error, not an unsupported precision
         if self.device.type != "cuda":
             return None
         name, capability = torch.cuda.get_device_name(self.device), torch.cuda.get_device_capability(self.device)
@@ -78,7 +78,7 @@ class HfEngine(TorchDeviceEngine):
             device_map={"": self.device},
             quantization_config=BitsAndBytesConfig(**settings) if settings else None,
         ).eval()
-        # A real checkpoint's own generation settings (penalties, sampling, lengths) would be timed too.
+        # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()
         self.synchronize()
         self.hold_limit()
@@ -89,28 +89,28 @@ class HfEngine(TorchDeviceEngine):
         return self.model.get_input_embeddings().num_embeddings
 
     def describe(self) -> dict[str, Any]:
-        return hf_facts.of_model(self.model, self.device)
+        return hf_facts.model_facts(self.model, self.device)
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
         return self._generate(prompts, new_tokens)[:, prompts.shape[1] :].cpu().numpy()
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
-        with hf_facts.Observation(self.model) as seen:
+        with hf_facts.Observation(self.model) as observation:
             output = self._generate(
-                prompts, new_tokens, logits_processor=LogitsProcessorList([seen]), return_dict_in_generate=True
+                prompts, new_tokens, logits_processor=LogitsProcessorList([observation]), return_dict_in_generate=True
             )
-        facts = {"cache": type(output.past_key_values).__name__, **seen.facts()}
+        facts = {"cache": type(output.past_key_values).__name__, **observation.facts()}
         return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
-        follow = hf_facts.Following(torch.from_numpy(continuation).to(self.device))
-        self._generate(prompts, continuation.shape[1], logits_processor=LogitsProcessorList([follow]))
-        return numpy.stack(follow.logits, axis=1)
+        forcing = hf_facts.TeacherForcing(torch.from_numpy(continuation).to(self.device))
+        self._generate(prompts, continuation.shape[1], logits_processor=LogitsProcessorList([forcing]))
+        return numpy.stack(forcing.logits, axis=1)
 
-    def _generate(self, prompts: numpy.ndarray, new_tokens: int, **more: Any):
+    def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         ids = torch.from_numpy(prompts).to(self.device)
-        # As keyword arguments: in a GenerationConfig, eos_token_id=None is refilled from the model's.
-        # The padding id is no token, so that a row that stopped early cannot pass for a full one.
+        # Keyword arguments, because transformers fills eos_token_id=None in a GenerationConfig from the model's.
+        # The padding id is outside the vocabulary, so that a row that stopped early is detected.
         return self.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -120,7 +120,7 @@ class HfEngine(TorchDeviceEngine):
             eos_token_id=None,
             pad_token_id=self.vocab_size,
             **self.generate_options,
-            **more,
+            **options,
         )
 
     def unload(self) -> None:

@@ -1,4 +1,4 @@
-"""What really ran: facts of a loaded transformers model, and of a call while it runs."""
+"""Facts for the record about what really ran: a loaded transformers model, and a call while it runs."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from inference_benchmark.engines import shapes
 from inference_benchmark.engines.shapes import dtype_name, matrix_modules
 
 
-def of_model(model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
-    """For the record: what the model holds, where, and the settings of torch that decide its speed."""
-    held = list(model.parameters())
+def model_facts(model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
+    """Weights, dtypes, quantisation, devices and shapes of a model, and the torch settings that affect its speed."""
+    weights = list(model.parameters())
     return {
         "class": type(model).__name__,
         "parameters": shapes.parameters(model),
-        "weights_bytes": sum(p.numel() * p.element_size() for p in held),
-        "dtypes": sorted({dtype_name(p.dtype) for p in held}),
-        "quantised": _quantised(model),
+        "weights_bytes": sum(p.numel() * p.element_size() for p in weights),
+        "dtypes": sorted({dtype_name(p.dtype) for p in weights}),
+        "quantised": _quantisation(model),
         "attention": model.config._attn_implementation,
         "device_map": _device_map(model),
-        **of_torch(device),
+        **torch_settings(device),
         **shapes.facts(model),
     }
 
 
-def of_torch(device: torch.device) -> dict[str, Any]:
-    """Settings of torch that decide the speed of whatever runs on it."""
+def torch_settings(device: torch.device) -> dict[str, Any]:
+    """torch settings that affect speed."""
     on_cuda = device.type == "cuda"
     return {
         "threads": torch.get_num_threads(),
@@ -45,7 +45,7 @@ def of_torch(device: torch.device) -> dict[str, Any]:
 
 
 def compilation() -> dict[str, Any]:
-    """Graphs that torch has compiled in this process, and the seconds it took."""
+    """Number of graphs that torch has compiled in this process, and the seconds it took."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     if dynamo is None:
         return {"graphs": 0, "seconds": 0.0}
@@ -54,10 +54,10 @@ def compilation() -> dict[str, Any]:
 
 
 class Observation(LogitsProcessor):
-    """Looks into the call made in its block, as its logits processor; changes nothing.
+    """Logits processor that collects facts about the generate call in its block; changes nothing.
 
-    Modules are looked into during prefill only, and let go before decoding starts: what is compiled in
-    decoding would otherwise be compiled with the hooks, and once more without them.
+    The hooks on modules run during prefill only and are removed before decoding starts. Otherwise decoding would be
+    compiled with the hooks, and again without them.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -68,25 +68,25 @@ class Observation(LogitsProcessor):
 
     def __enter__(self) -> Observation:
         for name, module in matrix_modules(self.model):
-            self.hooks.append(module.register_forward_hook(self._note_dtype))
+            self.hooks.append(module.register_forward_hook(self._add_dtype))
             if threshold := _outlier_threshold(module):
-                probe = self._outlier_probe(name.rsplit(".", 1)[-1], threshold)
-                self.hooks.append(module.register_forward_pre_hook(probe))
+                hook = self._outlier_hook(name.rsplit(".", 1)[-1], threshold)
+                self.hooks.append(module.register_forward_pre_hook(hook))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._let_go()
+        self._remove_hooks()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self._let_go()
-        found = ~torch.isfinite(scores.amax(dim=-1))
-        self.non_finite = found if self.non_finite is None else self.non_finite | found
+        self._remove_hooks()
+        non_finite = ~torch.isfinite(scores.amax(dim=-1))
+        self.non_finite = non_finite if self.non_finite is None else self.non_finite | non_finite
         return scores
 
     def facts(self) -> dict[str, Any]:
-        """activations: dtypes that matrix products gave. non_finite_rows: with a largest logit of NaN or infinity
-        at any step. outlier_columns: by module, of how many columns of the prompts' activations how many LLM.int8()
-        treats apart, over the layers."""
+        """activations: output dtypes of matrix products. non_finite_rows: number of rows whose largest logit was NaN
+        or infinite at any step. outlier_columns: for the prompts, per module, the number of activation columns (of)
+        and the mean and max over the layers of how many LLM.int8() computes separately."""
         return {
             "activations": sorted(self.dtypes),
             "non_finite_rows": 0 if self.non_finite is None else int(self.non_finite.sum()),
@@ -97,27 +97,27 @@ class Observation(LogitsProcessor):
             or None,
         }
 
-    def _let_go(self) -> None:
+    def _remove_hooks(self) -> None:
         while self.hooks:
             self.hooks.pop().remove()
 
-    def _note_dtype(self, module, inputs, output) -> None:
+    def _add_dtype(self, module, inputs, output) -> None:
         self.dtypes.add(dtype_name(output.dtype))
 
-    def _outlier_probe(self, name: str, threshold: float):
-        def probe(module, inputs) -> None:
-            # As bitsandbytes decides it: a column with any value this large in any row or position.
+    def _outlier_hook(self, name: str, threshold: float):
+        def hook(module, inputs) -> None:
+            # The rule of bitsandbytes: a column is an outlier if any of its values reaches the threshold.
             columns = inputs[0].abs().amax(dim=tuple(range(inputs[0].dim() - 1)))
             self.widths[name] = columns.numel()
             self.outliers[name].append(int((columns >= threshold).sum()))
 
-        return probe
+        return hook
 
 
-class Following(LogitsProcessor):
-    """Keeps the logits of every step and lets generate choose the token it is told.
+class TeacherForcing(LogitsProcessor):
+    """Logits processor that stores the logits of every step and makes generate choose the tokens of continuation.
 
-    continuation: (batch, steps). logits: a float32 array (batch, vocab) on the host per step.
+    continuation: (batch, steps). logits: per step, a float32 array (batch, vocab) on the host.
     """
 
     def __init__(self, continuation: torch.Tensor) -> None:
@@ -131,7 +131,7 @@ class Following(LogitsProcessor):
 
 
 def _outlier_threshold(module: torch.nn.Module) -> float:
-    """From which magnitude on LLM.int8() treats a column apart; 0 where nothing is."""
+    """The magnitude from which LLM.int8() computes a column separately; 0 if it does not."""
     if "bitsandbytes" not in sys.modules:
         return 0.0
     from bitsandbytes.nn import Linear8bitLt
@@ -140,14 +140,14 @@ def _outlier_threshold(module: torch.nn.Module) -> float:
 
 
 def _device_map(model: torch.nn.Module) -> dict[str, str]:
-    """Which part lies where, "" being the whole; transformers notes it only where there are several devices."""
-    noted = getattr(model, "hf_device_map", None)
-    found = noted or {"": " ".join(sorted({str(p.device) for p in model.parameters()}))}
-    return {name: str(where) for name, where in found.items()}
+    """Device of each part, "" for the whole model; transformers sets hf_device_map for several devices only."""
+    device_map = getattr(model, "hf_device_map", None)
+    device_map = device_map or {"": " ".join(sorted({str(p.device) for p in model.parameters()}))}
+    return {name: str(device) for name, device in device_map.items()}
 
 
-def _quantised(model: torch.nn.Module) -> dict[str, Any] | None:
-    """Which modules hold 8-bit or 4-bit weights, and how, and which do not; by last name, counted."""
+def _quantisation(model: torch.nn.Module) -> dict[str, Any] | None:
+    """Counts of modules with and without 8-bit or 4-bit weights, by last name, and the quantisation settings."""
     if "bitsandbytes" not in sys.modules:
         return None
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
@@ -160,12 +160,12 @@ def _quantised(model: torch.nn.Module) -> dict[str, Any] | None:
     in_4_bits = [module for module in quantised.values() if isinstance(module, Linear4bit)]
     return {
         "library": "bitsandbytes",
-        "modules": _counted(quantised),
+        "modules": _count_last_names(quantised),
         **({"threshold": sorted({module.state.threshold for module in in_8_bits})} if in_8_bits else {}),
         **({"type": sorted({module.weight.quant_type for module in in_4_bits})} if in_4_bits else {}),
-        "not_quantised": _counted(modules.keys() - quantised.keys()),
+        "not_quantised": _count_last_names(modules.keys() - quantised.keys()),
     }
 
 
-def _counted(names) -> dict[str, int]:
+def _count_last_names(names) -> dict[str, int]:
     return dict(Counter(name.rsplit(".", 1)[-1] for name in sorted(names)))

@@ -1,4 +1,4 @@
-"""transformers' generate with a static cache and compiled decoding: one graph for every step after prefill."""
+"""transformers' generate with a static cache and compiled decoding: one graph for all steps after prefill."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from inference_benchmark.engines.hf import HfEngine
 class HfStaticEngine(HfEngine):
     """generate(cache_implementation="static").
 
-    On CUDA transformers compiles decoding by itself (CUDA graphs); on the CPU it has to be asked, and torch
-    needs a C++ compiler. Neither does for 8-bit weights.
+    On CUDA transformers compiles decoding by default (CUDA graphs). On the CPU a compile config must request it, and
+    torch needs a C++ compiler. Weights quantised by bitsandbytes are not compiled on either.
     """
 
     why_not_compiled: str | None = None
@@ -31,9 +31,9 @@ class HfStaticEngine(HfEngine):
         elif self.device.type == "cpu" and not _has_cpp_compiler():
             self.why_not_compiled = "torch found no C++ compiler"
         elif self.device.type == "cpu":
-            asked = CompileConfig(mode="default")  # reduce-overhead means CUDA graphs
-            asked._compile_all_devices = True
-            self.generate_options["compile_config"] = asked
+            compile_config = CompileConfig(mode="default")  # reduce-overhead means CUDA graphs
+            compile_config._compile_all_devices = True
+            self.generate_options["compile_config"] = compile_config
         if self.why_not_compiled:
             self.generate_options["disable_compile"] = True
         if self.growth_limit:
@@ -42,8 +42,8 @@ class HfStaticEngine(HfEngine):
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         if not self.growth_limit or self.why_not_compiled:
             return super().observe(prompts, new_tokens)
-        # The call that compiles. On the CPU the limit is one on the model, so that what the compiler takes
-        # and keeps is allowed on top; the next call has to fit into the limit.
+        # This call compiles. On the CPU the limit applies to the model only, so the memory that the compiler keeps is
+        # added to it. The next call must fit into the limit.
         self.growth_limit.lift()
         try:
             return super().observe(prompts, new_tokens)
@@ -52,11 +52,11 @@ class HfStaticEngine(HfEngine):
             self.growth_limit.hold(extra_bytes=max(0, cpu_memory.data_bytes() - self.loaded_data_bytes))
 
     def compilation(self) -> dict[str, Any]:
-        found = super().compilation()
-        return found | ({"why_not": self.why_not_compiled} if self.why_not_compiled else {})
+        facts = super().compilation()
+        return facts | ({"why_not": self.why_not_compiled} if self.why_not_compiled else {})
 
     def release(self) -> None:
-        # The compiled graphs hold buffers of the shape they were compiled for.
+        # Compiled graphs hold buffers of the shape they were compiled for.
         torch._dynamo.reset()
         if self.device.type == "cuda":
             from torch._inductor.cudagraph_trees import reset_cudagraph_trees

@@ -1,4 +1,4 @@
-"""The shapes of a transformers model that decide its work, counted from its modules."""
+"""The shapes that determine the work of a transformers model, counted from its modules."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Stored = Callable[[torch.nn.Module], tuple[int, str]]
 
 
 class UnknownShapesError(ValueError):
-    """A model whose work cannot be counted like this; the message says why."""
+    """The work of this model cannot be counted; the message says why."""
 
 
 def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
-    """(name, module) of all that multiplies by a matrix, whatever class a family or a quantiser makes it."""
+    """(name, module) of every module with a weight matrix, of any class except embeddings."""
     for name, module in model.named_modules():
         weight = getattr(module, "weight", None)
         if weight is not None and weight.dim() == 2 and not isinstance(module, torch.nn.Embedding):
@@ -28,21 +28,21 @@ def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Modul
 
 
 def facts(model: torch.nn.Module, stored: Stored | None = None, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """``shapes`` for the record: roofline.Shapes, or None with ``shapes_unknown``, the reason."""
+    """``shapes`` for the record: roofline.Shapes, or None with the reason in ``shapes_unknown``."""
     try:
-        return {"shapes": asdict(count(model, stored or as_held, dtype or model.dtype))}
+        return {"shapes": asdict(count(model, stored or stored_by_transformers, dtype or model.dtype))}
     except UnknownShapesError as error:
         return {"shapes": None, "shapes_unknown": str(error)}
 
 
 def count(model: torch.nn.Module, stored: Stored, dtype: torch.dtype) -> Shapes:
-    """The shapes of a model, on any device, the meta device included.
+    """The shapes of a model on any device, including meta.
 
-    stored: how an engine holds a matrix. dtype: of activations, keys and values, norms, biases and embeddings.
+    stored: how the engine stores a matrix. dtype: of activations, keys and values, norms, biases and embeddings.
     Raises UnknownShapesError.
     """
     config = model.config.get_text_config(decoder=True)
-    _refuse_what_the_model_does_not_hold_for(config)
+    _check_countable(config)
     head = model.get_output_embeddings()
     kinds: Counter[Matrix] = Counter()
     for name, module in matrix_modules(model):
@@ -50,14 +50,14 @@ def count(model: torch.nn.Module, stored: Stored, dtype: torch.dtype) -> Shapes:
         kinds[Matrix(name.rsplit(".", 1)[-1], 1, inputs, outputs, *stored(module), module is not head)] += 1
     matrices = tuple(Matrix(**{**asdict(kind), "count": n}) for kind, n in kinds.items())
     embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    vectors = sum(p.numel() for p in model.parameters() if p.dim() <= 1)
-    _refuse_parameters_left_over(model, matrices, embeddings, vectors)
+    n_vector_parameters = sum(p.numel() for p in model.parameters() if p.dim() <= 1)
+    _check_all_counted(model, matrices, embeddings, n_vector_parameters)
     heads = config.num_attention_heads
     head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     return Shapes(
         matrices=matrices,
-        vector_bytes=vectors * dtype.itemsize,
+        vector_bytes=n_vector_parameters * dtype.itemsize,
         lookup_bytes=sum(module.embedding_dim for module in embeddings) * dtype.itemsize,
         kv_bytes=config.num_hidden_layers * 2 * kv_heads * head_size * dtype.itemsize,
         attention_width=config.num_hidden_layers * heads * head_size,
@@ -66,15 +66,15 @@ def count(model: torch.nn.Module, stored: Stored, dtype: torch.dtype) -> Shapes:
     )
 
 
-def as_held(module: torch.nn.Module) -> tuple[int, str]:
-    """How transformers and bitsandbytes hold a matrix."""
+def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str]:
+    """How transformers and bitsandbytes store a matrix."""
     weight = module.weight
-    held = weight.numel() * weight.element_size()
+    n_bytes = weight.numel() * weight.element_size()
     if weight.dtype == torch.int8:  # LLM.int8(): one fp32 scale per output
-        return held + 4 * weight.shape[0], "int8"
+        return n_bytes + 4 * weight.shape[0], "int8"
     if (state := getattr(weight, "quant_state", None)) is not None:  # 4 bits: one scale per block
-        return held + state.absmax.numel() * state.absmax.element_size(), dtype_name(module.compute_dtype)
-    return held, dtype_name(weight.dtype)
+        return n_bytes + state.absmax.numel() * state.absmax.element_size(), dtype_name(module.compute_dtype)
+    return n_bytes, dtype_name(weight.dtype)
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -82,32 +82,32 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def sizes(module: torch.nn.Module) -> tuple[int, int]:
-    """(inputs, outputs): of a linear layer, or of GPT-2's, which is stored the other way round."""
+    """(inputs, outputs) of a linear layer, or of GPT-2's Conv1D, whose weight is transposed."""
     if hasattr(module, "nx"):
         return module.nx, module.nf
     return module.in_features, module.out_features
 
 
-def _refuse_what_the_model_does_not_hold_for(config: Any) -> None:
+def _check_countable(config: Any) -> None:
     if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
         raise UnknownShapesError("a mixture of experts: which weights a step reads depends on its tokens")
     if getattr(config, "sliding_window", None):
         raise UnknownShapesError("a sliding window: how many tokens are looked at depends on the layer")
 
 
-def _refuse_parameters_left_over(model, matrices, embeddings, vectors: int) -> None:
-    """Every parameter must be one of those counted, or the floor would be too low or too high unseen."""
-    head, counted = model.get_output_embeddings(), vectors
+def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) -> None:
+    """Raises UnknownShapesError if the counts do not cover all parameters: the roofline would be silently wrong."""
+    head, counted = model.get_output_embeddings(), n_vector_parameters
     counted += sum(m.count * m.inputs * m.outputs for m in matrices) + sum(e.weight.numel() for e in embeddings)
     if any(e.weight is head.weight for e in embeddings):
         counted -= head.weight.numel()
-    found = parameters(model)
-    if counted != found:
-        raise UnknownShapesError(f"{found - counted} of {found} parameters are in no linear layer, norm or embedding")
+    total = parameters(model)
+    if counted != total:
+        raise UnknownShapesError(f"{total - counted} of {total} parameters are in no linear layer, norm or embedding")
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """How many numbers a model has, however few bits hold them."""
+    """The number of parameters, independent of how many bits store each."""
     return sum(
         state.shape.numel() if (state := getattr(p, "quant_state", None)) is not None else p.numel()
         for p in model.parameters()

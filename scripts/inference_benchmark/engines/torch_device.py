@@ -1,4 +1,4 @@
-"""What engines share that keep their memory on a device torch knows: its limit, its peaks, its exhaustion."""
+"""Memory limit, peak memory and out-of-memory detection for engines whose memory is on a torch device."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from inference_benchmark.engines import Engine, cpu_memory
 from inference_benchmark.models.checkpoint import weights_files
 
-#: How allocators, cuBLAS, MKL and the CUDA runtime word it where they raise no class of their own.
-_OOM_WORDS = (
+#: Messages of allocators, cuBLAS, MKL and the CUDA runtime, which raise no exception class of their own.
+_OOM_MESSAGES = (
     "can't allocate memory",
     "Cannot allocate memory",
     "failed to allocate memory",
@@ -29,13 +29,13 @@ _OOM_WORDS = (
 
 
 class TorchDeviceEngine(Engine):
-    """Memory and synchronisation on ``cpu`` or ``cuda``, for engines to build on."""
+    """Base class with memory and synchronisation on ``cpu`` or ``cuda``."""
 
     growth_limit: cpu_memory.GrowthLimit | None = None
     loaded: dict[str, int] = {}
 
-    def wake(self, device: str, threads: int) -> None:
-        """Start the thread pool, or the CUDA context and its libraries, with a product large enough to need them."""
+    def initialise_device(self, device: str, threads: int) -> None:
+        """Start the thread pool, or the CUDA context and its libraries, with a large enough matrix product."""
         torch.set_num_threads(threads)
         self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
         operand = torch.ones(256, 256, device=self.device)
@@ -45,16 +45,16 @@ class TorchDeviceEngine(Engine):
         if self.device.type == "cpu":
             self.growth_limit = cpu_memory.GrowthLimit(n_bytes)
             return
-        total = torch.cuda.get_device_properties(self.device).total_memory
-        if n_bytes > total:
-            raise OSError(f"memory_limit of {n_bytes} bytes is more than the device's {total}")
-        self.limit_cuda_memory(n_bytes, total)
+        total_bytes = torch.cuda.get_device_properties(self.device).total_memory
+        if n_bytes > total_bytes:
+            raise OSError(f"memory_limit of {n_bytes} bytes is more than the device's {total_bytes}")
+        self.limit_cuda_memory(n_bytes, total_bytes)
 
     def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
         torch.cuda.set_per_process_memory_fraction(n_bytes / total_bytes, self.device)
 
     def hold_limit_while_loading(self, folder: Path) -> None:
-        """The limit, and on top of it the mapping that a folder's files of weights are read through."""
+        """Apply the limit plus the size of the folder's weights files, which are memory-mapped while loading."""
         if self.growth_limit:
             self.growth_limit.hold(extra_bytes=sum(path.stat().st_size for path in weights_files(folder)))
 
@@ -63,7 +63,7 @@ class TorchDeviceEngine(Engine):
             self.growth_limit.hold()
 
     def note_loaded(self) -> None:
-        """Remember what loading took."""
+        """Store the memory use after loading, and restart the peaks."""
         if self.device.type == "cuda":
             self.loaded = {"loaded_bytes": torch.cuda.memory_allocated(self.device)}
         else:
@@ -79,7 +79,7 @@ class TorchDeviceEngine(Engine):
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         elif sys.platform.startswith("linux"):
-            with suppress(AttributeError):  # a C library without it gives memory back by itself, or not at all
+            with suppress(AttributeError):  # the C library has no malloc_trim
                 ctypes.CDLL(None).malloc_trim(0)
 
     def reset_peak_memory(self) -> None:
@@ -101,4 +101,4 @@ class TorchDeviceEngine(Engine):
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
-        return isinstance(error, RuntimeError) and any(words in str(error) for words in _OOM_WORDS)
+        return isinstance(error, RuntimeError) and any(message in str(error) for message in _OOM_MESSAGES)

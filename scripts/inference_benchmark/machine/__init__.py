@@ -1,1 +1,1 @@
-"""What this machine is, and what it did while a cell was measured."""
+"""Hardware and provenance of this machine, and its condition during a measurement."""

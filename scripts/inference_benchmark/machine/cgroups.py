@@ -1,4 +1,4 @@
-"""What the kernel knows: the limits that hold for this process, and whether it killed for memory."""
+"""Cgroup limits of this process, and the out-of-memory kills that the kernel counted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 
 
 def cgroups(controller: str, membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> Iterator[Path]:
-    """This process's cgroup for a controller (``memory``, ``cpu``) and its ancestors that can be seen from here,
-    nearest first."""
+    """This process's cgroup for a controller (``memory``, ``cpu``) and its visible ancestors, nearest first."""
     if not membership.exists():
         return
     for line in membership.read_text().splitlines():
@@ -23,7 +22,7 @@ def cgroups(controller: str, membership: Path = Path("/proc/self/cgroup"), root:
             base = root / controller
         else:
             continue
-        # Inside a container the path is the host's and does not exist here; the root then is our own group.
+        # In a container, the path is that of the host and does not exist. The root is then the container's own cgroup.
         folder = base / name.lstrip("/")
         folder = folder if folder.is_dir() else base
         while folder.is_dir():
@@ -34,7 +33,7 @@ def cgroups(controller: str, membership: Path = Path("/proc/self/cgroup"), root:
 
 
 def oom_kills(groups: Iterator[Path] | None = None) -> dict[str, int]:
-    """How often the kernel has killed for memory in each of our cgroups: {cgroup: count}."""
+    """Out-of-memory kills that the kernel counted in each cgroup of this process: {cgroup: count}."""
     counts = {}
     for group in cgroups("memory") if groups is None else groups:
         for name in ("memory.events", "memory.oom_control"):  # cgroup v2, v1
@@ -45,41 +44,41 @@ def oom_kills(groups: Iterator[Path] | None = None) -> dict[str, int]:
 
 
 def memory_limit(groups: Iterator[Path] | None = None) -> dict[str, int | str] | None:
-    """The smallest cgroup memory limit that holds here, as {name, bytes}; None where there is none."""
-    found = []
+    """The smallest cgroup memory limit of this process, as {name, bytes}; None without a limit."""
+    limits = []
     for group in cgroups("memory") if groups is None else groups:
         for name in ("memory.max", "memory.limit_in_bytes"):  # cgroup v2, v1
             text = read(group / name).strip()
             if text.isdigit() and int(text) < 2**60:  # v1 writes "no limit" as a number near 2**63
-                found.append((int(text), str(group / name)))
-    if not found:
+                limits.append((int(text), str(group / name)))
+    if not limits:
         return None
-    n_bytes, name = min(found)
+    n_bytes, name = min(limits)
     return {"name": name, "bytes": n_bytes}
 
 
 def cpu_limit(groups: Iterator[Path] | None = None) -> float | None:
-    """How many CPUs' worth of time the cgroups allow; None where there is no such limit."""
-    found = []
+    """The smallest cgroup CPU quota of this process, in CPUs; None without a quota."""
+    limits = []
     for group in cgroups("cpu") if groups is None else groups:
         quota, _, period = read(group / "cpu.max").strip().partition(" ")  # cgroup v2
         if not period:  # v1
             quota, period = (read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
         if quota.isdigit() and period.isdigit():
-            found.append(int(quota) / int(period))
-    return min(found, default=None)
+            limits.append(int(quota) / int(period))
+    return min(limits, default=None)
 
 
 def container(root: Path = Path("/")) -> str | None:
-    """What kind of container this process is in, by the marks that they leave; None where there is none."""
-    for name, mark in (("docker", ".dockerenv"), ("podman", "run/.containerenv"), ("apptainer", ".singularity.d")):
-        if (root / mark).exists():
+    """The kind of container around this process, from marker files and the environment; None outside a container."""
+    for name, marker in (("docker", ".dockerenv"), ("podman", "run/.containerenv"), ("apptainer", ".singularity.d")):
+        if (root / marker).exists():
             return name
     return "kubernetes" if "KUBERNETES_SERVICE_HOST" in os.environ else None
 
 
 def read(path: Path, max_characters: int = -1) -> str:
-    """What a file of the kernel says; "" where it cannot be read."""
+    """The text of a kernel file; "" if it cannot be read."""
     try:
         with path.open(errors="replace") as stream:
             return stream.read(max_characters)

@@ -1,4 +1,4 @@
-"""How much energy the device took, from a counter of its own; nothing is estimated. Imports no torch."""
+"""Energy used by the device, from its hardware counter; nothing is estimated. Imports no torch."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from pathlib import Path
 
 from inference_benchmark.machine import hardware
 
-# No package draws more for long. Were one to, a RAPL counter could wrap twice unseen between two readings.
+# No package draws more for long. At higher power, a RAPL counter could wrap twice, unnoticed, between two readings.
 _MAX_PACKAGE_W = 500.0
-_POLL_S = 0.0002  # often enough for RAPL, which counts every millisecond
+_POLL_S = 0.0002  # shorter than RAPL's update interval of 1 ms
 
 
 class EnergyError(RuntimeError):
-    """The counter gave no reading that can be believed."""
+    """The counter cannot be read, or its reading is implausible."""
 
 
 class Counter:
-    """Joules since its first reading. Read at both ends of a call, with the device idle.
+    """Energy in joules since the first reading. Read it before and after a call, with the device idle.
 
-    source: ``nvml`` or ``rapl``. scope: whose energy, in words.
-    read_raw: the readings of the zones that are added up, in units of unit_j; each starts again from 0 at
-    its entry in ranges, None where it never does. It raises EnergyError where it cannot read.
+    source: ``nvml`` or ``rapl``. scope: what the energy covers, in words.
+    read_raw: returns one reading per zone, in units of unit_j; raises EnergyError. The zones are summed.
+    ranges: per zone, the value at which the counter wraps to 0; None if it never wraps.
     """
 
     def __init__(
@@ -40,43 +40,46 @@ class Counter:
         self._last_s, self._total = 0.0, 0
 
     def read_j(self) -> float:
-        """Raises EnergyError where it cannot be read, went backwards, or may have wrapped more than once."""
+        """Joules since the first reading.
+
+        Raises EnergyError if the counter cannot be read, went backwards, or may have wrapped more than once.
+        """
         raw, now_s = self.read_raw(), time.monotonic()
         if self._last is not None:
             zones = zip(raw, self._last, self._ranges, strict=True)
-            self._total += sum(self._grown(new, old, full, now_s - self._last_s) for new, old, full in zones)
+            self._total += sum(self._increase(new, old, wraps_at, now_s - self._last_s) for new, old, wraps_at in zones)
         self._last, self._last_s = raw, now_s
         return self._total * self._unit_j
 
-    def _grown(self, new: int, old: int, full: int | None, elapsed_s: float) -> int:
-        if full is not None and elapsed_s * _MAX_PACKAGE_W > full * self._unit_j:
+    def _increase(self, new: int, old: int, wraps_at: int | None, elapsed_s: float) -> int:
+        if wraps_at is not None and elapsed_s * _MAX_PACKAGE_W > wraps_at * self._unit_j:
             raise EnergyError(f"{self.source}: the counter may have wrapped twice in {elapsed_s:.0f} s")
-        grown = new - old if new >= old or full is None else new - old + full
-        if grown < 0:
+        increase = new - old if new >= old or wraps_at is None else new - old + wraps_at
+        if increase < 0:
             raise EnergyError(f"{self.source}: the counter went back from {old} to {new}")
-        return grown
+        return increase
 
     def settle(self, max_s: float = 0.5) -> float:
-        """Wait until the counter has just changed; return the seconds between its last two changes.
+        """Wait until just after a counter update; return the seconds between the last two updates.
 
-        That is max_s where it did not change twice in that time.
+        Returns max_s if there were fewer than two updates in that time. Raises EnergyError.
         """
         deadline_s = time.monotonic() + max_s
-        joules, changes_s = self.read_j(), []
+        joules, updates_s = self.read_j(), []
         while (now_s := time.monotonic()) < deadline_s:
             before_j, joules = joules, self.read_j()
             if joules != before_j:
-                changes_s.append(now_s)
-            if len(changes_s) == 2:
-                return changes_s[1] - changes_s[0]
+                updates_s.append(now_s)
+            if len(updates_s) == 2:
+                return updates_s[1] - updates_s[0]
             time.sleep(_POLL_S)
         return max_s
 
 
 def open_counter(gpu: hardware.Gpu | None, powercap: Path = Path("/sys/class/powercap")) -> Counter | None:
-    """The counter of that GPU, or of the CPU packages where gpu is None; None where none can be read."""
+    """The energy counter of this GPU, or of the CPU packages if gpu is None; None if it cannot be read."""
     try:
-        counter = _rapl(powercap) if gpu is None else _nvml(gpu.uuid)
+        counter = _open_rapl(powercap) if gpu is None else _open_nvml(gpu.uuid)
         counter.read_raw()
     except EnergyError:
         return None
@@ -84,9 +87,10 @@ def open_counter(gpu: hardware.Gpu | None, powercap: Path = Path("/sys/class/pow
 
 
 def measured(counter: Counter, joules: float, seconds: float, update_interval_s: float) -> dict[str, str | float]:
-    """For the record: what the counter grew by in so many seconds, and how finely it can tell.
+    """Energy of a window for the record, with the counter's resolution.
 
-    Raises EnergyError where it did not grow, which a device that is switched on never does.
+    joules: increase of the counter in the window. Raises EnergyError if it is not positive: a device that is switched
+    on always uses energy.
     """
     if not (joules > 0 and seconds > 0):
         raise EnergyError(f"{counter.source}: the counter grew by {joules:.6g} J in {seconds:.6g} s")
@@ -100,11 +104,11 @@ def measured(counter: Counter, joules: float, seconds: float, update_interval_s:
     }
 
 
-def _nvml(uuid: str) -> Counter:
+def _open_nvml(uuid: str) -> Counter:
     import pynvml
 
     try:
-        pynvml.nvmlInit()  # for as long as this process lives
+        pynvml.nvmlInit()  # no shutdown: NVML is used until this process ends
         gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
     except pynvml.NVMLError as error:
         raise EnergyError(f"nvml: {error}") from error
@@ -118,8 +122,8 @@ def _nvml(uuid: str) -> Counter:
     return Counter("nvml", "GPU board", read_raw, 1e-3, [None])
 
 
-def _rapl(powercap: Path) -> Counter:
-    # Subzones (intel-rapl:0:1) are parts of a package; psys is the whole platform, packages included.
+def _open_rapl(powercap: Path) -> Counter:
+    # Subzones (intel-rapl:0:1) are parts of a package. The zone psys is the whole platform and includes the packages.
     zones = [zone for zone in sorted(powercap.glob("*")) if re.fullmatch(r"intel-rapl:\d+", zone.name)]
     try:
         packages = [zone for zone in zones if (zone / "name").read_text().startswith("package")]

@@ -1,8 +1,7 @@
-"""One GPU to each measurement: a lease per device, held through a file lock of this user on this machine.
+"""One measurement per GPU at a time: a file lock for each GPU, shared by this user's processes on this machine.
 
-The kernel gives a lock back when its holder ends, however it ends, so that no lease outlives a crash.
-Other users and other programs know nothing of it: against them helps the look at who is busy
-(conditions.busy) and a scheduler.
+The kernel releases a lock when its holder ends for any reason, so no lock outlives a crash. Other users and other
+programs do not use these locks. conditions.busy detects them; a scheduler keeps them away.
 """
 
 from __future__ import annotations
@@ -20,31 +19,31 @@ import filelock
 
 from inference_benchmark.machine.hardware import Gpu
 
-#: How long to wait before asking for a device again; jobs last seconds to hours.
+#: Seconds between attempts to lock a GPU; jobs last seconds to hours.
 _PAUSE_S = 0.2
 
 
 def folder() -> Path:
-    """Where this user's locks on this machine are."""
+    """The folder of this user's locks on this machine."""
     user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
     return Path(tempfile.gettempdir(), f"inference-benchmark-{user}")
 
 
 @contextmanager
 def hold(gpus: Sequence[Gpu]) -> Iterator[Gpu]:
-    """One of these GPUs, held by nobody else until the block is left. Waits until one is free.
+    """Lock one of these GPUs until the block ends. Waits until one is free.
 
-    gpus: those that this process may use. Raises OSError where locks cannot be made.
+    gpus: the GPUs that this process may use. Raises OSError if locks cannot be created.
     """
     folder().mkdir(mode=0o700, parents=True, exist_ok=True)
     if hasattr(os, "getuid") and folder().stat().st_uid != os.getuid():
         raise PermissionError(errno.EPERM, "belongs to another user; set TMPDIR to a folder of your own", str(folder()))
     with ExitStack() as stack:
-        yield _first_free(gpus, stack)
+        yield _lock_first_free(gpus, stack)
 
 
-def _first_free(gpus: Sequence[Gpu], stack: ExitStack) -> Gpu:
-    told = False
+def _lock_first_free(gpus: Sequence[Gpu], stack: ExitStack) -> Gpu:
+    is_reported = False
     while True:
         for gpu in gpus:
             try:
@@ -52,7 +51,7 @@ def _first_free(gpus: Sequence[Gpu], stack: ExitStack) -> Gpu:
             except filelock.Timeout:
                 continue
             return gpu
-        if not told:
+        if not is_reported:
             print(f"all of {', '.join(gpu.uuid for gpu in gpus)} are in use; waiting for one", file=sys.stderr)
-            told = True
+            is_reported = True
         time.sleep(_PAUSE_S)

@@ -1,4 +1,4 @@
-"""What this machine is, found out without torch: GPUs through NVML, the CPU from the kernel."""
+"""GPUs (through NVML) and CPU of this machine. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+CPUINFO = Path("/proc/cpuinfo")
+
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device as NVML names it, in PCI bus order."""
+    """One CUDA device as NVML lists it, in PCI bus order."""
 
     index: int
     uuid: str
@@ -24,7 +26,7 @@ class Gpu:
 
 @contextmanager
 def nvml():
-    """The initialised pynvml module, or None where there is no NVIDIA driver."""
+    """The initialised pynvml module; None without an NVIDIA driver."""
     import pynvml
 
     try:
@@ -41,57 +43,58 @@ def nvml():
 def gpus() -> list[Gpu]:
     """All GPUs of this machine, visible to this process or not."""
     with nvml() as lib:
-        found = []
+        all_gpus = []
         for index in range(lib.nvmlDeviceGetCount() if lib else 0):
             handle = lib.nvmlDeviceGetHandleByIndex(index)
-            memory = lib.nvmlDeviceGetMemoryInfo(handle).total
-            found.append(Gpu(index, lib.nvmlDeviceGetUUID(handle), lib.nvmlDeviceGetName(handle), memory))
-        return found
+            memory_bytes = lib.nvmlDeviceGetMemoryInfo(handle).total
+            all_gpus.append(Gpu(index, lib.nvmlDeviceGetUUID(handle), lib.nvmlDeviceGetName(handle), memory_bytes))
+        return all_gpus
 
 
 def driver_version() -> str | None:
+    """The version of the NVIDIA driver; None without one."""
     with nvml() as lib:
         return lib.nvmlSystemGetDriverVersion() if lib else None
 
 
 def visible(all_gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
-    """The GPUs that CUDA would show a process with this environment, first is device 0.
+    """The GPUs that CUDA shows to a process with this environment; the first is device 0.
 
-    CUDA_VISIBLE_DEVICES holds indices or (abbreviated) UUIDs; the first entry that names no device
-    hides itself and all after it (CUDA C++ Programming Guide, "CUDA Environment Variables").
+    CUDA_VISIBLE_DEVICES holds indices or (abbreviated) UUIDs. The first invalid entry hides itself and all entries
+    after it (CUDA C++ Programming Guide, "CUDA Environment Variables").
     """
     value = environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:
         return list(all_gpus)
-    chosen: list[Gpu] = []
+    visible_gpus: list[Gpu] = []
     for entry in (part.strip() for part in value.split(",")):
         matches = [g for g in all_gpus if (entry == str(g.index) if entry.isdigit() else g.uuid.startswith(entry))]
-        if not entry or len(matches) != 1 or matches[0] in chosen:
+        if not entry or len(matches) != 1 or matches[0] in visible_gpus:
             break
-        chosen.append(matches[0])
-    return chosen
+        visible_gpus.append(matches[0])
+    return visible_gpus
 
 
 def detect_device(environ: Mapping[str, str] = os.environ) -> str:
-    """``cuda`` where a GPU is visible to this process, else ``cpu``."""
+    """``cuda`` if a GPU is visible to this process, else ``cpu``."""
     return "cuda" if visible(gpus(), environ) else "cpu"
 
 
 def label(device: str, environ: Mapping[str, str] = os.environ) -> str:
-    """A machine label for paths: the slug of the first visible GPU's name, or of the CPU's.
+    """The machine label for paths: the slug of the first visible GPU's name, or of the CPU's.
 
-    Raises LookupError where device is ``cuda`` and no GPU is visible.
+    Raises LookupError if device is ``cuda`` and no GPU is visible.
     """
     if device == "cpu":
-        return slug(cpu_name())
-    shown = visible(gpus(), environ)
-    if not shown:
+        return cpu_label()
+    visible_gpus = visible(gpus(), environ)
+    if not visible_gpus:
         raise LookupError("no CUDA GPU is visible here to name the machine after")
-    return slug(shown[0].name)
+    return slug(visible_gpus[0].name)
 
 
 def is_called(name: str, part: str | None) -> bool:
-    """Whether a device's name holds a text, in capitals or not; every name holds None."""
+    """Whether a device's name contains a text, ignoring case; True for no text."""
     return not part or part.lower() in name.lower()
 
 
@@ -101,10 +104,25 @@ def slug(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", name).strip("-") or "unknown"
 
 
-def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The CPU's name as the system gives it, else the architecture (``aarch64``)."""
-    if cpuinfo.exists():
-        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+def cpu_label(cpuinfo: Path = CPUINFO) -> str:
+    """The slug of the CPU's name; with family, model and the number of usable CPUs if the name is that of many CPUs.
+
+    Such a name has no number, as ``AMD EPYC`` in a virtual machine, or is an architecture, as ``aarch64``.
+    """
+    name = slug(cpu_name(cpuinfo))
+    if re.search(r"\d", name) and name != slug(platform.machine()):
+        return name
+    facts = [name]
+    for key in ("cpu family", "model", "CPU implementer", "CPU part"):
+        if match := re.search(rf"^{key}\s*:\s*(\S+)$", _read(cpuinfo), re.MULTILINE):
+            facts.append(slug(f"{key.split()[-1]} {match[1]}"))
+    return "-".join([*facts, str(usable_cpus()), "cpus"])
+
+
+def cpu_name(cpuinfo: Path = CPUINFO) -> str:
+    """The CPU's name from the system, else the architecture (``aarch64``)."""
+    if text := _read(cpuinfo):
+        match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
         return match[1].strip() if match else platform.machine()
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
@@ -112,11 +130,16 @@ def cpu_name(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return platform.processor() or platform.machine()
 
 
+def _read(cpuinfo: Path) -> str:
+    """The text of a file; "" if there is none."""
+    return cpuinfo.read_text() if cpuinfo.exists() else ""
+
+
 def usable_cpu_ids() -> list[int]:
-    """The CPUs this process may run on (affinity and, on Linux, nothing else: see evidence.py)."""
+    """The CPUs that this process may run on: its affinity on Linux, else all. For CPU quotas see cgroups.cpu_limit."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
 
 
 def usable_cpus() -> int:
-    """How many they are."""
+    """The number of CPUs that this process may run on."""
     return len(usable_cpu_ids())

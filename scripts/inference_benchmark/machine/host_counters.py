@@ -1,4 +1,4 @@
-"""What the kernel counts of CPUs, processes and cgroups: cheap readings, each left out where it cannot be had."""
+"""Kernel counters of CPUs, processes and cgroups. Reading them is cheap; unavailable values are None or left out."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from inference_benchmark.machine.cgroups import cgroups
 from inference_benchmark.machine.cgroups import read as _read
 
-# Asking every CPU of a large server takes milliseconds and interrupts the CPUs that are being measured.
+# Reading the frequency of every CPU of a large server takes milliseconds and interrupts the CPUs being measured.
 _MAX_FREQUENCIES = 16
 _MAX_CPUINFO_CHARACTERS = 2**16
 
 
 @dataclass(frozen=True)
 class Roots:
-    """Where the kernel tells about this machine."""
+    """The folders of the kernel's proc and sys file systems."""
 
     proc: Path = Path("/proc")
     sys: Path = Path("/sys")
@@ -29,41 +29,41 @@ REAL_ROOTS = Roots()
 
 
 def cpu_frequency_hz(roots: Roots, cpus: Sequence[int]) -> float | None:
-    """The mean over those CPUs, or over some of them where they are many."""
-    chosen = cpus[:: -(-len(cpus) // _MAX_FREQUENCIES)]
-    texts = [_read(roots.sys / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in chosen]
-    found_hz = [int(text) * 1e3 for text in texts if text.strip().isdigit()]
-    if not found_hz:
+    """The mean over these CPUs, or over a sample if there are many."""
+    sampled_cpus = cpus[:: -(-len(cpus) // _MAX_FREQUENCIES)]
+    texts = [_read(roots.sys / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in sampled_cpus]
+    frequencies_hz = [int(text) * 1e3 for text in texts if text.strip().isdigit()]
+    if not frequencies_hz:
         blocks = re.finditer(
             r"^processor\s*: (\d+)$(?:\n.+)*?\ncpu MHz\s*: ([\d.]+)$",
             _read(roots.proc / "cpuinfo", _MAX_CPUINFO_CHARACTERS),
             re.MULTILINE,
         )
-        found_hz = [float(block[2]) * 1e6 for block in blocks if int(block[1]) in cpus]
-    return statistics.fmean(found_hz) if found_hz else None
+        frequencies_hz = [float(block[2]) * 1e6 for block in blocks if int(block[1]) in cpus]
+    return statistics.fmean(frequencies_hz) if frequencies_hz else None
 
 
 def process_cpu_s(roots: Roots, pid: int | str) -> float | None:
-    """User and system time of a process, all its threads together."""
-    # The name, which may hold anything, ends at the last bracket; utime and stime are fields 14 and 15.
+    """User and system time of a process, summed over its threads."""
+    # The process name can contain anything and ends at the last parenthesis; utime and stime are fields 14 and 15.
     numbers = _read(roots.proc / f"{pid}/stat").rpartition(")")[2]
     match = re.match(r" \S(?: -?\d+){10} (\d+) (\d+)", numbers)
     return (int(match[1]) + int(match[2])) * _tick_s() if match else None
 
 
 def cpu_times_s(roots: Roots, cpus: Sequence[int]) -> dict[str, float]:
-    """What those CPUs did together: ``busy_cpu_s`` and, of a guest's time, ``steal_cpu_s``."""
+    """``busy_cpu_s`` and ``steal_cpu_s``, summed over these CPUs."""
     lines = re.findall(r"^cpu(\d+)((?: \d+){8})", _read(roots.proc / "stat"), re.MULTILINE)
     rows = [list(map(int, numbers.split())) for cpu, numbers in lines if int(cpu) in cpus]
     if not rows:
         return {}
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(sum, zip(*rows, strict=True))
-    busy = user + nice + system + irq + softirq  # user has the time of guests in it
+    busy = user + nice + system + irq + softirq  # user includes the time of guests
     return {"busy_cpu_s": busy * _tick_s(), "steal_cpu_s": steal * _tick_s()}
 
 
 def thermal_throttle_events(roots: Roots, cpus: Sequence[int]) -> int | None:
-    """As those CPUs count them; an event of a whole package is counted by each."""
+    """The sum over these CPUs; each CPU of a package counts the events of the whole package."""
     folders = [roots.sys / f"devices/system/cpu/cpu{cpu}/thermal_throttle" for cpu in cpus]
     texts = [_read(folder / f"{part}_throttle_count") for folder in folders for part in ("core", "package")]
     counts = [int(text) for text in texts if text.strip().isdigit()]
@@ -71,7 +71,7 @@ def thermal_throttle_events(roots: Roots, cpus: Sequence[int]) -> int | None:
 
 
 def cgroup_times_s(roots: Roots) -> dict[str, float]:
-    """Pressure in the nearest cgroup that tells, else on the machine; ``throttled PATH`` for each cgroup."""
+    """``KIND_pressure_s`` of the nearest cgroup that has it, else of the machine; ``throttled PATH`` per cgroup."""
     groups = list(cgroups("cpu", roots.proc / "self/cgroup", roots.sys / "fs/cgroup"))
     times_s = {}
     for group in groups:

@@ -1,4 +1,4 @@
-"""Where a figure comes from: software, device, host and the state of this checkout. Imports no torch."""
+"""Software, device, host, environment and git commit of a measurement. Imports no torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PACKAGES = (
 
 
 def software() -> dict[str, Any]:
-    """Versions of Python and of the packages above that are installed."""
+    """Versions of Python and of PACKAGES; None for a package that is not installed."""
     versions: dict[str, Any] = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -33,7 +33,7 @@ def software() -> dict[str, Any]:
 
 
 def device(gpu: hardware.Gpu | None) -> dict[str, Any]:
-    """Name, driver and memory of the device a cell is measured on: this GPU, or the CPU where it is None."""
+    """Name, driver and memory of the measured device: this GPU, or the CPU if gpu is None."""
     if gpu is None:
         return {"kind": "cpu", "name": hardware.cpu_name()}
     return {
@@ -46,12 +46,12 @@ def device(gpu: hardware.Gpu | None) -> dict[str, Any]:
 
 
 def node_name() -> str:
-    """What the scheduler calls this machine, else its host name."""
+    """The scheduler's name of this machine, else its host name."""
     return slurm.node_name() or socket.gethostname()
 
 
 def host() -> dict[str, Any]:
-    """Facts of the machine around the device."""
+    """Facts about the machine around the device."""
     return {
         "name": node_name(),
         "job": slurm.job_id(),
@@ -66,40 +66,40 @@ def host() -> dict[str, Any]:
     }
 
 
-#: Variables that libraries under a worker read and that can change a figure.
-_DECISIVE = re.compile(
+#: Environment variables that the libraries of a worker read and that can change a figure.
+_RELEVANT = re.compile(
     r"(OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|VECLIB|ONEDNN|DNNL|ATEN|TORCH|PYTORCH|TORCHINDUCTOR|TORCHDYNAMO|TRITON|CUDA"
     r"|CUBLAS|CUDNN|NCCL|MALLOC|BITSANDBYTES|BNB|TRANSFORMERS|ACCELERATE)_\w+"
     r"|NVIDIA_TF32_OVERRIDE|LD_PRELOAD|GLIBC_TUNABLES"
 )
-#: Among them, those that say where something is (the leased device stands in the record), and secrets.
-_IRRELEVANT = re.compile(
+#: Exceptions: locations (the record already names the locked GPU) and secrets.
+_EXCLUDED = re.compile(
     r"CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|\w+_(HOME|PATH|DIR|ROOT|CACHE|VERSION)|\w*(TOKEN|KEY|SECRET|PASS)\w*"
 )
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """The variables of a worker's environment that can change its speed."""
-    names = (name for name in sorted(environ) if _DECISIVE.fullmatch(name) and not _IRRELEVANT.fullmatch(name))
+    """A worker's environment variables that can change its speed."""
+    names = (name for name in sorted(environ) if _RELEVANT.fullmatch(name) and not _EXCLUDED.fullmatch(name))
     return {name: environ[name] for name in names}
 
 
 def git(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit of the code that measures and whether it was changed since; None outside a checkout.
+    """Commit of the measuring code and whether it has uncommitted changes; None outside a checkout.
 
-    Only the code counts: the configuration stands in each cell.
+    Changes of the configuration do not count: each record holds its own.
     """
     folder = folder or Path(__file__).resolve().parents[3]
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = _git_output(folder, "rev-parse", "HEAD")
     if not commit:
         return None
-    changed = _git(folder, "status", "--porcelain", "--", "Snakefile", "rules", "scripts")
-    return {"commit": commit, "dirty": bool(changed)}
+    changes = _git_output(folder, "status", "--porcelain", "--", "Snakefile", "rules", "scripts")
+    return {"commit": commit, "dirty": bool(changes)}
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git_output(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    except OSError:  # no git here
+        process = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
+    except OSError:  # git is not installed
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return process.stdout.strip() if process.returncode == 0 else ""

@@ -1,1 +1,1 @@
-"""A model's sizes and weights."""
+"""Model sizes and weights."""

@@ -1,7 +1,7 @@
-"""Where a model's weights are: a local folder, a hub download, or drawn once into a cache.
+"""The folder of a model's weights: a local checkpoint, a hub download, or synthesized weights in a cache.
 
-The cache lies outside Snakemake's graph on purpose. As a rule's input, one missing checkpoint would
-make Snakemake measure every cell again.
+The cache is not part of Snakemake's graph on purpose. If checkpoints were inputs of a rule, one missing checkpoint
+would make Snakemake measure every cell again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-#: Raised whenever synthesize.py draws other weights from the same seed.
+#: Increase it whenever synthesize.py draws different weights from the same seed.
 SYNTHESIS_VERSION = 3
 
 _WEIGHTS = ("*.safetensors", "*.bin")
@@ -24,19 +24,18 @@ _SAMPLE_BYTES = 2**16
 
 
 class CheckpointError(RuntimeError):
-    """The weights cannot be had; the message says why and what to do."""
+    """The weights are not available; the message says why and what to do."""
 
 
 def ensure(model: Mapping[str, Any]) -> Path:
-    """The folder with this model's config.json and weights, made or fetched if need be.
+    """The folder with this model's config.json and weights; synthesized or downloaded if missing.
 
     model: as in Cell.model. Raises CheckpointError.
     """
     if "checkpoint" in model:
         folder = Path(model["checkpoint"])
-        found = fingerprint(folder)
-        if found != model["fingerprint"]:
-            raise CheckpointError(f"{folder} is not the checkpoint this cell names: its files have changed; start anew")
+        if fingerprint(folder) != model["fingerprint"]:
+            raise CheckpointError(f"{folder}: its files have changed since this cell was planned; run Snakemake again")
         return folder
     if "hub" in model:
         return _download(model["hub"], model["revision"])
@@ -50,7 +49,7 @@ def cache_root() -> Path:
 
 
 def cache_folder(architecture: Mapping[str, Any], seed: int) -> Path:
-    """Where the weights of an architecture and seed belong: the name is a digest of what they depend on."""
+    """The cache folder for the weights of an architecture and seed; its name is a digest of all they depend on."""
     key = json.dumps([SYNTHESIS_VERSION, architecture, seed], sort_keys=True)
     return cache_root() / "weights" / f"{architecture['model_type']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
@@ -65,10 +64,10 @@ def _synthesized(architecture: Mapping[str, Any], seed: int) -> Path:
 
 
 def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: str) -> Path:
-    """A folder of the cache, made by a process of its own where it is not there yet.
+    """A folder of the cache. If it is missing, a separate process creates it.
 
-    module: runs with one argument, JSON with request and ``output``, a folder to make.
-    Raises CheckpointError, in the words of failure, where it does not succeed.
+    module: run with one argument, the request as JSON plus ``output``, the folder to create.
+    failure: beginning of the error message. Raises CheckpointError.
     """
     import filelock
 
@@ -79,17 +78,17 @@ def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: st
         with filelock.FileLock(folder.with_suffix(".lock")):
             if folder.exists():
                 return folder
-            # Only the rename makes a folder count: whatever a killed run left is swept away here.
+            # A folder is complete only after the rename. Remove what a killed process left behind.
             unfinished = folder.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             command = [sys.executable, "-m", module, json.dumps({**request, "output": str(unfinished)})]
             if subprocess.run(command, env=child_environment(), stdout=sys.stderr).returncode != 0:
-                raise CheckpointError(f"{failure}; the reason stands above")
+                raise CheckpointError(f"{failure}; see the message above")
             unfinished.rename(folder)
     except OSError as error:
         raise CheckpointError(
             f"the cache {cache_root()} cannot be used: {error.strerror or error}; "
-            "set INFERENCE_BENCHMARK_CACHE to a folder with room"
+            "set INFERENCE_BENCHMARK_CACHE to a folder with free space"
         ) from None
     return folder
 
@@ -98,20 +97,20 @@ def _download(repo: str, revision: str) -> Path:
     import huggingface_hub
 
     try:
-        listing = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=["*.json", "*.safetensors"])
-        if not list(Path(listing).glob("*.safetensors")):
+        folder = huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=["*.json", "*.safetensors"])
+        if not list(Path(folder).glob("*.safetensors")):
             huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=["*.json", "*.bin"])
-    except Exception as error:  # the hub client raises a wide family of network and repository errors
+    except Exception as error:  # the hub client raises many kinds of network and repository errors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise CheckpointError(f"{repo} at {revision} cannot be fetched from the hub: {reason}") from None
-    return Path(listing)
+    return Path(folder)
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest that tells one local checkpoint from another, quick even for many gigabytes.
+    """A digest that identifies a local checkpoint; fast even for many gigabytes.
 
-    Over config.json whole, and name, size, first and last 64 KiB of every weights file.
-    Raises CheckpointError where the folder is no checkpoint.
+    It covers all of config.json, and name, size, first and last 64 KiB of every weights file.
+    Raises CheckpointError if the folder is not a checkpoint.
     """
     read_config(folder)
     files = weights_files(folder)
@@ -129,7 +128,7 @@ def fingerprint(folder: Path) -> str:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """Every file of weights in a checkpoint's folder."""
+    """All weights files in a checkpoint's folder, sorted."""
     return sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
 
 
@@ -147,7 +146,7 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 def child_environment(**extra: str) -> dict[str, str]:
-    """The environment of a child that imports this library: found wherever this process found it."""
+    """The environment of a child process that imports this library from the same place as this process."""
     library = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
     return {**os.environ, "PYTHONPATH": path, **extra}

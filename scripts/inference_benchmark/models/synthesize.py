@@ -1,9 +1,9 @@
-"""Draws a model's weights from a seed and saves them as a checkpoint. Runs as a process of its own.
+"""Draws a model's weights from a seed and saves them as a checkpoint. Runs as a separate process.
 
-transformers' own initialisation makes a model with tied embeddings repeat its last prompt token for
-ever: the residual stream is that token's embedding and little else, so any two engines agree on every
-answer. Here each linear map keeps the scale of its input (a gain over 1/sqrt(fan in)), and embeddings
-enter the residual stream small, so that the blocks decide what comes next.
+With transformers' own initialisation, a model with tied embeddings repeats its last prompt token forever: that
+token's embedding dominates the residual stream. Then any two engines agree on every token. Here each linear layer
+keeps the scale of its input (standard deviation gain / sqrt(fan in)), and the embeddings in the residual stream are
+small, so that the blocks decide the next token.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark.models.architecture import sizes as known_sizes
+from inference_benchmark.models.architecture import sizes as family_sizes
 
-#: Standard deviation of a linear map's outputs for inputs of unit scale. Above 1 attention is sharp
-#: enough to depend on the prompt; far above, half precision would drown in its own rounding.
+#: Standard deviation of a linear layer's outputs for inputs of unit scale. Above 1, attention is sharp enough to
+#: depend on the prompt. Far above 1, rounding dominates in half precision.
 LINEAR_GAIN = 2.0
-#: Standard deviation of the logits: as peaked as a trained model's.
+#: Standard deviation of the logits; as peaked as in a trained model.
 LOGIT_SCALE = 3.0
-#: Scale of the embeddings in the residual stream where a norm follows them (BLOOM).
+#: Scale of the embeddings in the residual stream if a norm follows them (BLOOM).
 EMBEDDING_SCALE = 0.02
 
 
 def synthesize(architecture: Mapping[str, Any], seed: int):
-    """A causal language model of these sizes in fp32, its weights drawn from the seed.
+    """A causal language model of these sizes in fp32, with weights drawn from the seed.
 
     architecture: ``model_type`` and the sizes of its transformers configuration.
-    Raises ValueError where transformers does not know the family or a size.
+    Raises ValueError if transformers does not know the family or a size.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
     sizes = {key: value for key, value in architecture.items() if key != "model_type"}
-    defaults = known_sizes(architecture["model_type"]) or {}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # a family's own may lie outside a smaller vocabulary
+    defaults = family_sizes(architecture["model_type"]) or {}
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the default may be outside the vocabulary
         if name not in sizes and (defaults.get(name) or 0) >= sizes.get("vocab_size", math.inf):
             sizes[name] = None
     config = AutoConfig.for_model(architecture["model_type"], **sizes)
@@ -53,28 +53,28 @@ def synthesize(architecture: Mapping[str, Any], seed: int):
             if isinstance(module, (torch.nn.Linear, Conv1D)):
                 fan_in = module.nx if isinstance(module, Conv1D) else module.in_features
                 module.weight.normal_(0, LINEAR_GAIN * fan_in**-0.5, generator=generator)
-                # Blind to the mean of its inputs: behind a GELU that mean is alike for every token, and
-                # layer by layer it would grow into one direction, and one answer, for all of them.
+                # Each output ignores the mean of its inputs. After a GELU this mean is similar for all tokens. It
+                # would grow from layer to layer until all tokens get the same output.
                 module.weight.sub_(module.weight.mean(dim=0 if isinstance(module, Conv1D) else 1, keepdim=True))
             elif isinstance(module, torch.nn.Embedding):
                 module.weight.normal_(0, embedding_std, generator=generator)
             elif "embeddings_layernorm" in name:
                 module.weight.fill_(EMBEDDING_SCALE)
-        # Last, because a tied output layer is the input embedding under another name.
+        # Last, because a tied output layer shares its weights with the input embedding.
         model.get_output_embeddings().weight.normal_(0, embedding_std, generator=generator)
     return model.eval()
 
 
 def main(request: str) -> int:
     """request: JSON with architecture, seed and output, a folder that does not exist."""
-    order = json.loads(request)
-    print(f"drawing the weights of {order['architecture']} from seed {order['seed']}", file=sys.stderr)
+    arguments = json.loads(request)
+    print(f"drawing the weights of {arguments['architecture']} from seed {arguments['seed']}", file=sys.stderr)
     try:
-        model = synthesize(order["architecture"], order["seed"])
-    except Exception as error:  # whatever transformers says of these sizes is the answer
-        print(f"these sizes make no model: {error}", file=sys.stderr)
+        model = synthesize(arguments["architecture"], arguments["seed"])
+    except Exception as error:  # transformers raises many kinds of errors for invalid sizes
+        print(f"cannot build a model of these sizes: {error}", file=sys.stderr)
         return 1
-    model.save_pretrained(Path(order["output"]))
+    model.save_pretrained(Path(arguments["output"]))
     return 0
 
 
