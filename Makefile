@@ -1,14 +1,17 @@
-# make bench   measure what is missing, then tables and report
-# make test    the tests
-# Each sets itself up once, in .venv, from the exact versions in envs/requirements.lock.
+# make bench   measure what is missing, then make tables and report
+# make test    all tests
+# make check   lint and the quick tests
+# Each first installs the exact versions in envs/requirements.lock into .venv, once.
 
 PYTHON ?= python3
 VENV := .venv
 # One stamp per lock: an edited lock is installed, an unchanged one never again.
 STAMP := $(VENV)/installed-$(shell cksum < envs/requirements.lock | cut -d' ' -f1)
+# Tests without a run of Snakemake, real models, a browser or a cluster.
+QUICK := $(addprefix tests/,analysis compare experiment machine models records render) $(wildcard tests/test_*.py)
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
-.PHONY: help setup bench test lint lock
+.PHONY: help setup bench test check lint lock
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -19,15 +22,20 @@ $(STAMP):
 	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1 || echo absent); Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh envs/install-venv.sh $(PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r envs/requirements.lock
+	@echo "Installing $$(grep -c == envs/requirements.lock) packages into $(VENV): about 0.5 GB to download, and several GB more"
+	@echo "where pip takes torch with CUDA (on Linux by default; README.md says how to avoid it)."
+	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -r envs/requirements.lock
 	touch $@
 
 bench: setup
 	$(RUN) snakemake --cores 1 --resources gpu=1
 
-# Two at a time: those with a cluster, which mostly wait for it, and all others.
+# Files of tests, three at a time: the one with a cluster mostly waits for it.
 test: setup
-	$(RUN) pytest --numprocesses 2
+	$(RUN) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+
+check: lint
+	$(RUN) pytest --quiet --numprocesses 2 --dist loadfile $(QUICK)
 
 lint: setup
 	$(RUN) ruff check .

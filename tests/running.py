@@ -22,6 +22,8 @@ from inference_benchmark.records.record import StudyRecord
 REPO = Path(__file__).resolve().parents[1]
 CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "reference", "envs", "profiles")
 PUBLISHED = REPO / "reference/bloom_a100_80gb.csv"
+#: Files of the machine "box" that are quicker to make than all of them.
+SUMMARY, TABLES, REPORT = (f"results/box/{name}" for name in ("summary.csv", "tables.md", "report.html"))
 #: A plan of no jobs.
 NOTHING: dict[str, int] = {}
 #: The jobs that follow from a summary.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import textwrap
 
-from running import REPO, measure_jobs
+from running import REPO, REPORT, TABLES, measure_jobs
 
 
 def code_blocks(heading: str) -> list[str]:
@@ -21,11 +21,11 @@ def test_a_metric_is_a_formula_and_a_row_and_comes_out_everywhere(measured):
         file.write(f"\n\n{formula}")
     figures = (analysis / "figures.py").read_text()
     assert figures.count(")\nBY_NAME") == 1
-    (analysis / "figures.py").write_text(figures.replace(")\nBY_NAME", f"{row})\nBY_NAME"))
+    (analysis / "figures.py").write_text(figures.replace(")\nBY_NAME", f"{row},)\nBY_NAME"))
     plan = measured.plan()
     assert measure_jobs(plan) == 0
     assert plan["collect"] == 1, "a changed formula makes the summary again"
-    measured.run()
+    measured.run(TABLES, REPORT)
     results = measured.folder / "results/box"
     assert "sequences_per_s,sequences_low_per_s,sequences_high_per_s" in (results / "summary.csv").read_text()
     tables, page = (results / "tables.md").read_text(), (results / "report.html").read_text()
