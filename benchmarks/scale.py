@@ -160,9 +160,9 @@ def no_op(made: Workspace, n: int, pairs: int) -> Iterator[tuple[Cost, Cost]]:
     for pair in range(pairs + 1):
         sides = []
         for folder in (made.folder, empty):
-            cost, said = run([SNAKEMAKE], folder)
-            if "Nothing to be done" not in said:
-                raise RuntimeError(said[-3000:])
+            cost, printed = run([SNAKEMAKE], folder)
+            if "Nothing to be done" not in printed:
+                raise RuntimeError(printed[-3000:])
             sides.append(cost)
         if pair:
             yield sides[0], sides[1]
@@ -170,15 +170,15 @@ def no_op(made: Workspace, n: int, pairs: int) -> Iterator[tuple[Cost, Cost]]:
 
 def longest_line(made: Workspace) -> int:
     """Characters of the longest command that a job would run, after all were planned."""
-    _, said = run([SNAKEMAKE, "-n", "-p", "--forceall"], made.folder)
-    return max(map(len, re.findall(r"python scripts/.*", said)))
+    _, printed = run([SNAKEMAKE, "-n", "-p", "--forceall"], made.folder)
+    return max(map(len, re.findall(r"python scripts/.*", printed)))
 
 
 def measure(n: int, pairs: int) -> None:
     print(f"\n{n:,} cells")
 
-    def tell(what: str, found: object) -> None:
-        print(f"  {what:10} {found}", flush=True)
+    def tell(what: str, costs: object) -> None:
+        print(f"  {what:10} {costs}", flush=True)
 
     with tempfile.TemporaryDirectory() as scratch:
         made, experiment = project(Path(scratch), n)
@@ -186,16 +186,16 @@ def measure(n: int, pairs: int) -> None:
         tell("first", f"{first_cells(made, experiment):.2f} s a cell more than by hand")
         size = make_up_records(made.folder, experiment)
         tell("record", f"{size:,} bytes")
-        _, said = run([SNAKEMAKE, "-n", "-p"], made.folder)
+        _, printed = run([SNAKEMAKE, "-n", "-p"], made.folder)
         for name in ("collect", "compare", "tables", "charts", "report"):
-            command = re.search(rf"python (scripts/{name}\.py .*?)(?= 2> )", said)[1]
+            command = re.search(rf"python (scripts/{name}\.py .*?)(?= 2> )", printed)[1]
             for folder in ("charts", "comparison"):
                 (made.folder / "results/box" / folder).mkdir(exist_ok=True)
             tell(name, run(["bash", "-c", f"exec {sys.executable} {command}"], made.folder)[0])
         run([SNAKEMAKE], made.folder)
-        found = list(no_op(made, n, pairs))
-        ratios = [ours.seconds / theirs.seconds for ours, theirs in found]
-        ours, theirs = (Cost(*map(statistics.median, zip(*side, strict=True))) for side in zip(*found, strict=True))
+        costs = list(no_op(made, n, pairs))
+        ratios = [ours.seconds / theirs.seconds for ours, theirs in costs]
+        ours, theirs = (Cost(*map(statistics.median, zip(*side, strict=True))) for side in zip(*costs, strict=True))
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         tell("no-op", f"{ours}; empty {theirs}; ratio {ratio}")
         tell("longest", f"{longest_line(made):,} characters")

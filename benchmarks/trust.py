@@ -63,11 +63,11 @@ def called_different(base: Grid, new: Grid) -> int:
 
 def spread(grid: Grid) -> str:
     """How much the processes of a cell scatter around their mean, in the middle of all cells."""
-    found = []
+    scatter = []
     for groups in grid:
         means = [statistics.mean(samples) for samples in groups]
-        found.append(statistics.standard_deviation(means) / statistics.mean(means))
-    return f"processes scatter by {statistics.percentile(found, 50):.1%}"
+        scatter.append(statistics.standard_deviation(means) / statistics.mean(means))
+    return f"processes scatter by {statistics.percentile(scatter, 50):.1%}"
 
 
 def same(processes: int) -> str:
@@ -79,9 +79,9 @@ def same(processes: int) -> str:
         for batch in (1, 2, 4, 8)
     ]
     first, again = measure_grid(cells), measure_grid(cells)
-    found = called_different(first, again)
+    different = called_different(first, again)
     return (
-        f"A/A: {found} of {len(cells)} cells called different ({processes} processes each, {spread(first)}); "
+        f"A/A: {different} of {len(cells)} cells called different ({processes} processes each, {spread(first)}); "
         f"wanted: at most 5 %, here {math.floor(0.05 * len(cells))}"
     )
 
@@ -140,8 +140,8 @@ def sampling(seconds: float) -> str:
         ratios = []
         for pair in range(round(seconds * rate / 2)):
             order = (True, False) if pair % 2 else (False, True)
-            found = {looked_at: block(looked_at) for looked_at in order}
-            ratios.append(found[True] / found[False])
+            latency_s = {looked_at: block(looked_at) for looked_at in order}
+            ratios.append(latency_s[True] / latency_s[False])
     finally:
         child.kill()
     often = statistics.estimate([[math.log(ratio) for ratio in ratios]])

@@ -17,13 +17,13 @@ LIBRARY = REPO / "scripts/inference_benchmark"
 
 def imports(file: Path) -> set[str]:
     """The modules of the library that a file imports, wherever in it, by their full names."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(file.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {node.module, *(f"{node.module}.{name.name}" for name in node.names)}
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
         elif isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-    return {name for name in found if name.startswith("inference_benchmark.")}
+            names |= {alias.name for alias in node.names}
+    return {name for name in names if name.startswith("inference_benchmark.")}
 
 
 def test_a_package_imports_only_from_those_above_it():

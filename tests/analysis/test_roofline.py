@@ -17,9 +17,9 @@ def test_a_floor_is_the_sum_over_steps_of_the_slower_of_memory_and_arithmetic():
     moved = [216 + 4 * i for i in range(4)]
     flop = [480 + 20 * i for i in range(4)]
     # At 10 bytes/s and 22 flop/s: 21.6 22.0 22.4 22.8 s against 21.8 22.7 23.6 24.5 s.
-    found = roofline.floor(steps, Peaks([(1, 10.0)], {"float32": 22.0}))
-    assert found.seconds == pytest.approx(sum(max(b / 10, f / 22) for b, f in zip(moved, flop, strict=True)))
-    assert found.bound_by == "arithmetic"
+    floor = roofline.floor(steps, Peaks([(1, 10.0)], {"float32": 22.0}))
+    assert floor.seconds == pytest.approx(sum(max(b / 10, f / 22) for b, f in zip(moved, flop, strict=True)))
+    assert floor.bound_by == "arithmetic"
     slow_memory = roofline.floor(steps, Peaks([(1, 1.0)], {"float32": 22.0}))
     assert slow_memory == Floor(pytest.approx(sum(moved)), 0)
     assert slow_memory.bound_by == "memory"

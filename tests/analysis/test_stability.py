@@ -31,7 +31,7 @@ def test_every_reason_to_doubt_is_given_and_no_other():
 
 
 def test_a_verdict_gives_its_evidence():
-    found = verdict([[1.0, 1.01, 1.02, 1.03, 1.04]])
-    assert found.reasons["drift"] == "calls became 3.9% slower from first to last"
-    assert found.reasons["interval"].startswith("the 95 % interval is ±1.9%, the target ±1.0%; raise max_seconds")
-    assert (found.outliers, found.drift) == (0, pytest.approx(0.0392, abs=1e-4))
+    result = verdict([[1.0, 1.01, 1.02, 1.03, 1.04]])
+    assert result.reasons["drift"] == "calls became 3.9% slower from first to last"
+    assert result.reasons["interval"].startswith("the 95 % interval is ±1.9%, the target ±1.0%; raise max_seconds")
+    assert (result.outliers, result.drift) == (0, pytest.approx(0.0392, abs=1e-4))

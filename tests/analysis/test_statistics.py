@@ -16,9 +16,9 @@ OTHERS = [0.52, 0.55, 0.50, 0.53]
 
 
 def test_one_process_has_the_t_interval_of_its_calls():
-    found = estimate([SAMPLES])
+    result = estimate([SAMPLES])
     low, high = stats.t.interval(0.95, len(SAMPLES) - 1, numpy.mean(SAMPLES), stats.sem(SAMPLES))
-    assert found == pytest.approx((numpy.mean(SAMPLES), low, high))
+    assert result == pytest.approx((numpy.mean(SAMPLES), low, high))
     assert statistics.standard_deviation(SAMPLES) == pytest.approx(numpy.std(SAMPLES, ddof=1))
 
 
@@ -38,15 +38,15 @@ def test_nothing_is_known_of_the_spread_of_one_value():
 
 
 def test_the_interval_of_a_difference_is_welchs():
-    found = statistics.mean_difference([SAMPLES], [OTHERS])
+    result = statistics.mean_difference([SAMPLES], [OTHERS])
     wanted = stats.ttest_ind(SAMPLES, OTHERS, equal_var=False).confidence_interval(0.95)
-    assert found == pytest.approx((numpy.mean(SAMPLES) - numpy.mean(OTHERS), wanted.low, wanted.high))
+    assert result == pytest.approx((numpy.mean(SAMPLES) - numpy.mean(OTHERS), wanted.low, wanted.high))
     assert statistics.mean_difference([[2.0, 2.0]], [[0.5, 0.5]]) == Estimate(1.5, 1.5, 1.5)
 
 
 def test_a_difference_over_several_processes_is_taken_process_by_process():
-    found = statistics.mean_difference([[2.0], [3.0], [4.0]], [[1.0], [2.1], [2.9]])
-    assert found == pytest.approx(estimate([[1.0, 0.9, 1.1]]))
+    result = statistics.mean_difference([[2.0], [3.0], [4.0]], [[1.0], [2.1], [2.9]])
+    assert result == pytest.approx(estimate([[1.0, 0.9, 1.1]]))
 
 
 @pytest.mark.parametrize("processes", [1, 4])
@@ -55,18 +55,18 @@ def test_intervals_hold_the_truth_as_often_as_they_say(processes):
     random, held = numpy.random.default_rng(7), 0
     for _ in range(1000):
         paces = 1 + 0.1 * random.standard_normal(processes) if processes > 1 else [1.0]
-        found = estimate([list(pace + 0.05 * random.standard_normal(6)) for pace in paces])
-        held += found.low <= 1.0 <= found.high
+        result = estimate([list(pace + 0.05 * random.standard_normal(6)) for pace in paces])
+        held += result.low <= 1.0 <= result.high
     assert 0.929 <= held / 1000 <= 0.971
 
 
 def test_a_test_of_two_means_is_welchs_on_the_logarithms():
-    found = ratio_test([SAMPLES], [OTHERS])
+    result = ratio_test([SAMPLES], [OTHERS])
     wanted = stats.ttest_ind(numpy.log(OTHERS), numpy.log(SAMPLES), equal_var=False)
-    assert found.p_value == pytest.approx(wanted.pvalue)
+    assert result.p_value == pytest.approx(wanted.pvalue)
     interval = wanted.confidence_interval(0.95)
-    assert (found.low, found.high) == pytest.approx((numpy.exp(interval.low), numpy.exp(interval.high)))
-    assert found.ratio == pytest.approx(stats.gmean(OTHERS) / stats.gmean(SAMPLES))
+    assert (result.low, result.high) == pytest.approx((numpy.exp(interval.low), numpy.exp(interval.high)))
+    assert result.ratio == pytest.approx(stats.gmean(OTHERS) / stats.gmean(SAMPLES))
     assert ratio_test([[1.0, 1.0]], [[1.0, 1.0]]) == RatioTest(1.0, 1.0, 1.0, 1.0)
     assert ratio_test([[1.0, 1.0]], [[2.0, 2.0]]).p_value == 0.0
 

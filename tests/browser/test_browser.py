@@ -285,10 +285,10 @@ def test_axe_has_nothing_serious_to_say(browser, report, scheme):
     watched = Watched(browser, report, color_scheme=scheme, bypass_csp=True)
     watched.through()
     watched.page.add_script_tag(path=AXE)
-    found = watched.page.evaluate("axe.run()")["violations"]
+    violations = watched.page.evaluate("axe.run()")["violations"]
     grave = {
         each["id"]: [node["html"][:200] for node in each["nodes"]][:3]
-        for each in found
+        for each in violations
         if each["impact"] in ("serious", "critical")
     }
     assert grave == {}

@@ -99,8 +99,8 @@ class Campaign(Workspace):
 
     def records(self) -> dict[str, dict]:
         results = self.folder / "results"
-        found = sorted(path for path in results.rglob("batch-*.json") if "superseded" not in path.name)
-        return {str(path.relative_to(results)): json.loads(path.read_text()) for path in found}
+        paths = sorted(path for path in results.rglob("batch-*.json") if "superseded" not in path.name)
+        return {str(path.relative_to(results)): json.loads(path.read_text()) for path in paths}
 
     def has_begun(self, name: str) -> bool:
         """Whether the job of a record is running."""
@@ -109,15 +109,15 @@ class Campaign(Workspace):
 
 def end_of(run: subprocess.Popen, seconds: float = 400) -> str:
     """What a run says until it ends."""
-    said, _ = run.communicate(timeout=seconds)
-    return said
+    printed, _ = run.communicate(timeout=seconds)
+    return printed
 
 
 def jobs(cluster: Path, campaign: Campaign) -> list[dict[str, str]]:
     """What Slurm noted of every job of a campaign that is over."""
     lines = (cluster / "log/jobs.txt").read_text().splitlines()
-    known = (dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines)
-    return [job for job in known if job["WorkDir"] == str(campaign.folder)]
+    devices = (dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines)
+    return [job for job in devices if job["WorkDir"] == str(campaign.folder)]
 
 
 def wait_for(what, seconds: float = 180):
@@ -157,7 +157,7 @@ def test_the_cpu_grid_goes_through_the_profile_to_finished_tables(cluster, tmp_p
     assert "[6/6] " in done.stderr
     assert re.search(r"a100: tiny prompt4-new8 hf fp32 batch 1: [\d,.]+ tok/s", done.stderr)
     column = "tiny/prompt4-new8/hf/fp32"
-    assert {name: (known["outcome"], known["host"]["name"]) for name, known in campaign.records().items()} == {
+    assert {name: (devices["outcome"], devices["host"]["name"]) for name, devices in campaign.records().items()} == {
         f"a100/{column}/batch-1.json": ("ok", "a1"),
         f"a100/{column}/batch-100000.json": ("oom", "a1"),
         f"h200/{column}/batch-1.json": ("ok", "h1"),
@@ -172,7 +172,7 @@ def test_the_cpu_grid_goes_through_the_profile_to_finished_tables(cluster, tmp_p
     # Only cells and ceilings took a job each, and those of one GPU came one after the other.
     over = jobs(cluster, campaign)
     assert {job["JobState"] for job in over} == {"COMPLETED"}
-    assert {known["host"]["job"] for known in campaign.records().values()} < {job["JobId"] for job in over}
+    assert {devices["host"]["job"] for devices in campaign.records().values()} < {job["JobId"] for job in over}
     for node in ("a1", "h1"):
         spans = sorted((job["StartTime"], job["EndTime"]) for job in over if job["NodeList"] == node)
         assert len(spans) == {"a1": 3, "h1": 2}[node]  # with a job for two cells, which has the time of both
@@ -197,8 +197,8 @@ def test_cells_that_share_a_job_share_no_fate(cluster, tmp_path):
     first, second = jobs(cluster, campaign)
     assert first["TimeLimit"] == str(6 * 3)
     assert second["TimeLimit"] == str(6 * 3 * 2)
-    assert {known["host"]["job"] for known in measured.values()} == {first["JobId"]}
-    times = sorted((known["started_at"], known["ended_at"]) for known in measured.values())
+    assert {devices["host"]["job"] for devices in measured.values()} == {first["JobId"]}
+    times = sorted((devices["started_at"], devices["ended_at"]) for devices in measured.values())
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(times))
     plan = campaign.plan()
     assert plan["measure"] == 1
@@ -230,10 +230,10 @@ def test_time_and_memory_that_ran_out_are_doubled_and_told(cluster, tmp_path):
     assert runs[1].returncode == 0, hungry_said
     records = hungry.records()
     assert len(records[f"h200/{FAKE}/fp32/batch-1.json"]["attempts"]) == 1
-    said = records[f"h200/{FAKE}/fp32/batch-1.json"]["attempts"][0]["said"]
-    assert said.startswith("measure.py: killed for memory during load: the job has ")
-    assert said.endswith("ask for more with machines.h200.slurm.mem_mb")
-    assert said.removeprefix("measure.py: ") in hungry_said
+    printed = records[f"h200/{FAKE}/fp32/batch-1.json"]["attempts"][0]["said"]
+    assert printed.startswith("measure.py: killed for memory during load: the job has ")
+    assert printed.endswith("ask for more with machines.h200.slurm.mem_mb")
+    assert printed.removeprefix("measure.py: ") in hungry_said
     # What did not fit is a result like any other, reached in the attempt that had the memory to reach it.
     assert records[f"h200/{FAKE}/fp32/batch-512.json"]["outcome"] == "oom"
     assert len(records[f"h200/{FAKE}/fp32/batch-512.json"]["attempts"]) == 1
@@ -245,10 +245,10 @@ def test_a_cancelled_cell_is_told_and_the_rest_is_kept(cluster, tmp_path):
     name = f"a100/{FAKE}/fp32/batch-2.json"
     wait_for(lambda: campaign.has_begun(name))
     subprocess.run(["scancel", running_job()], check=True)
-    said = end_of(run)
+    printed = end_of(run)
     assert run.returncode != 0
-    assert "fake fp32 batch 2: failed (CANCELLED on a1" in said
-    assert f"see logs/{name.replace('.json', '.log')} and " in said
+    assert "fake fp32 batch 2: failed (CANCELLED on a1" in printed
+    assert f"see logs/{name.replace('.json', '.log')} and " in printed
     assert not any((tmp_path / "results").rglob(".batch*"))
     (kept,) = campaign.records().items()
     campaign.run()
@@ -263,9 +263,9 @@ def test_a_node_that_comes_back_loses_nothing_and_one_that_fails_is_tried_again(
     daemon = cluster / "run/slurmd-a1.pid"
     os.kill(int(daemon.read_text()), signal.SIGKILL)
     subprocess.run(["slurmd", "-N", "a1"], check=True)
-    said = end_of(run)
-    assert run.returncode == 0, said
-    assert "failed" not in said
+    printed = end_of(run)
+    assert run.returncode == 0, printed
+    assert "failed" not in printed
     (record,) = campaign.records().values()
     assert "attempts" not in record
     assert [job["JobState"] for job in jobs(cluster, campaign)] == ["COMPLETED"]
@@ -277,9 +277,9 @@ def test_a_node_that_comes_back_loses_nothing_and_one_that_fails_is_tried_again(
     wait_for((tmp_path / "been-here").exists)
     subprocess.run(["scontrol", "update", "nodename=a1", "state=down", "reason=test"], check=True)
     subprocess.run(["scontrol", "update", "nodename=a1", "state=resume"])  # fails if the node is back already
-    said = end_of(run)
-    assert run.returncode == 0, said
-    assert "fake fp32 batch 2: failed (NODE_FAIL on a1" in said
+    printed = end_of(run)
+    assert run.returncode == 0, printed
+    assert "fake fp32 batch 2: failed (NODE_FAIL on a1" in printed
     assert campaign.records()[f"a100/{FAKE}/fp32/batch-1.json"] == record
     (lost,) = campaign.records()[f"a100/{FAKE}/fp32/batch-2.json"]["attempts"]
     assert lost["state"] == "NODE_FAIL"
@@ -330,16 +330,16 @@ def test_the_docs_are_right_word_for_word(cluster, tmp_path):
         return done.stdout + done.stderr
 
     assert "[4/4] " in do(planning)
-    known = {name.split("/")[0]: record["device"]["name"] for name, record in campaign.records().items()}
-    assert known == {"a100": gpus["a1"], "h200": gpus["h1"]}
-    said = "".join(do(commands) for commands in others)
-    assert said.count("2 of 2 cells have a record") == 2
+    devices = {name.split("/")[0]: record["device"]["name"] for name, record in campaign.records().items()}
+    assert devices == {"a100": gpus["a1"], "h200": gpus["h1"]}
+    printed = "".join(do(commands) for commands in others)
+    assert printed.count("2 of 2 cells have a record") == 2
     elsewhere = tmp_path / "other/results"
     shutil.copytree(campaign.folder / "results", elsewhere)
     shutil.rmtree(campaign.folder / "results/h200")
-    said = do(merging)
-    assert "2 files copied, 2 were here already, 0 conflicts: none" in said
-    assert "measure" not in said
+    printed = do(merging)
+    assert "2 files copied, 2 were here already, 0 conflicts: none" in printed
+    assert "measure" not in printed
     assert "<h1>Text generation on a100, h200" in (campaign.folder / "results/report.html").read_text()
     shutil.rmtree(campaign.folder / "results")
     do(f"{planning.splitlines()[1]} short.yaml")

@@ -31,17 +31,17 @@ def measure_on_fake_gpu(tmp_path, options: tuple[str, ...] = (), **gpu):
 
 
 def test_a_gpu_is_looked_at_while_it_is_timed_and_its_energy_counted(tmp_path):
-    done, found = measure_on_fake_gpu(tmp_path, options=("--sample-hz", "10"), power_w=300)
+    done, record = measure_on_fake_gpu(tmp_path, options=("--sample-hz", "10"), power_w=300)
     assert done.returncode == 0, done.stderr
-    (run,) = found["runs"]
+    (run,) = record["runs"]
     assert run["conditions"]["n_samples"] >= 5
     assert {"gpu_sm_clock_hz", "gpu_temperature_c", "gpu_power_w"} <= set(run["conditions"]["gauges"])
-    assert flag_names(found) == set()
+    assert flag_names(record) == set()
     energy = run["energy"]
     assert (energy["source"], energy["scope"]) == ("nvml", "GPU board")
     assert energy["joules"] == pytest.approx(300 * energy["seconds"], abs=2 * energy["resolution_j"])
     assert energy["seconds"] == pytest.approx(sum(run["samples_s"]), rel=0.5)
-    assert found["device"]["name"] == "NVIDIA Fake A"
+    assert record["device"]["name"] == "NVIDIA Fake A"
 
 
 @pytest.mark.parametrize(
@@ -52,31 +52,31 @@ def test_a_gpu_is_looked_at_while_it_is_timed_and_its_energy_counted(tmp_path):
     ],
 )
 def test_a_gpu_that_is_slowed_is_flagged(tmp_path, gpu, flag):
-    _, found = measure_on_fake_gpu(tmp_path, **gpu)
-    assert flag_names(found) == {flag}
+    _, record = measure_on_fake_gpu(tmp_path, **gpu)
+    assert flag_names(record) == {flag}
 
 
 def test_a_gpu_that_others_use_is_flagged_or_refused(tmp_path):
     others = [[1, 10**9], [2, 2 * 10**9]]
-    done, found = measure_on_fake_gpu(tmp_path, processes=others)
-    assert flag_names(found) == {"gpu-busy-at-start", "gpu-shared"}
+    done, record = measure_on_fake_gpu(tmp_path, processes=others)
+    assert flag_names(record) == {"gpu-busy-at-start", "gpu-shared"}
     assert "GPU GPU-0000 is in use: 2 processes hold 3 GB" in done.stderr
     (tmp_path / "r.json").unlink()
-    done, found = measure_on_fake_gpu(tmp_path, options=("--exclusive", "fail"), processes=others)
-    assert (done.returncode, found) == (1, None)
+    done, record = measure_on_fake_gpu(tmp_path, options=("--exclusive", "fail"), processes=others)
+    assert (done.returncode, record) == (1, None)
     assert "GPU GPU-0000 is in use: 2 processes hold 3 GB" in done.stderr
     assert "wait, or set watch.exclusive: warn" in done.stderr
 
 
 def test_nvml_that_fails_midway_takes_nothing_but_what_it_would_have_told(tmp_path):
-    done, found = measure_on_fake_gpu(tmp_path, nvml={"fail_after": 12})
+    done, record = measure_on_fake_gpu(tmp_path, nvml={"fail_after": 12})
     assert done.returncode == 0, done.stderr
-    assert flag_names(found) >= {"conditions-unknown"}
-    assert found["outcome"] == "ok"
-    assert found["runs"][0]["conditions"]["errors"]
+    assert flag_names(record) >= {"conditions-unknown"}
+    assert record["outcome"] == "ok"
+    assert record["runs"][0]["conditions"]["errors"]
 
 
 def test_a_gpu_without_a_counter_has_no_energy(tmp_path):
-    _, found = measure_on_fake_gpu(tmp_path, nvml={"unsupported": ["energy"]})
-    assert found["runs"][0]["energy"] is None
-    assert flag_names(found) == set()
+    _, record = measure_on_fake_gpu(tmp_path, nvml={"unsupported": ["energy"]})
+    assert record["runs"][0]["energy"] is None
+    assert flag_names(record) == set()

@@ -30,16 +30,16 @@ def test_a_real_cpu_quota_is_seen_and_flagged(tmp_path, cpu_cgroup):
     assert warm.returncode == 0, warm.stderr
     done = measure_cli(cell, tmp_path / "r.json", inside(cpu_cgroup))
     assert done.returncode == 0, done.stderr
-    found = read_record(tmp_path / "r.json")
-    assert found["host"]["cpu_limit"] == 0.5
-    assert "cpu-throttled" in flag_names(found, ("cpu",))
+    record = read_record(tmp_path / "r.json")
+    assert record["host"]["cpu_limit"] == 0.5
+    assert "cpu-throttled" in flag_names(record, ("cpu",))
 
 
 def test_a_kill_by_the_kernel_for_memory_is_an_oom_with_its_evidence(tmp_path, memory_cgroup):
     done = measure_cli(make_cell(), tmp_path / "r.json", inside(memory_cgroup), FAKE_ENGINE=fault(fault="hog"))
     assert done.returncode == 0, done.stderr
-    found = read_record(tmp_path / "r.json")
-    assert (found["outcome"], found["reason"]["exception_type"]) == ("oom", "SIGKILL")
-    before, after = found["reason"]["evidence"]["oom_kill_before"], found["reason"]["evidence"]["oom_kill_after"]
+    record = read_record(tmp_path / "r.json")
+    assert (record["outcome"], record["reason"]["exception_type"]) == ("oom", "SIGKILL")
+    before, after = record["reason"]["evidence"]["oom_kill_before"], record["reason"]["evidence"]["oom_kill_after"]
     assert after[str(memory_cgroup)] == before[str(memory_cgroup)] + 1
-    assert found["reason"]["limit"]["bytes"] <= 200_000_000
+    assert record["reason"]["limit"]["bytes"] <= 200_000_000

@@ -15,10 +15,10 @@ from inference_benchmark.experiment.cells import Workload
 def test_answers_that_change_from_call_to_call_are_flagged(tmp_path):
     done = measure_cli(make_cell(), tmp_path / "moody.json", FAKE_ENGINE=json.dumps({"fault": "moody"}))
     assert done.returncode == 0, done.stderr
-    found = read_record(tmp_path / "moody.json")
-    assert [flag["name"] for flag in found["flags"]] == ["nondeterministic"]
-    assert len(found["runs"][0]["tokens_sha256"]) == 5
-    assert found["flags"][0]["message"].startswith("5 different answers to the same prompts")
+    record = read_record(tmp_path / "moody.json")
+    assert [flag["name"] for flag in record["flags"]] == ["nondeterministic"]
+    assert len(record["runs"][0]["tokens_sha256"]) == 5
+    assert record["flags"][0]["message"].startswith("5 different answers to the same prompts")
     done = measure_cli(make_cell(), tmp_path / "steady.json")
     assert len(read_record(tmp_path / "steady.json")["runs"][0]["tokens_sha256"]) == 1
     assert read_record(tmp_path / "steady.json")["flags"] == []
@@ -28,23 +28,23 @@ def test_a_measured_cell_leaves_samples_and_provenance(tmp_path):
     cell = make_cell()
     done = measure_cli(cell, tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
-    found = read_record(tmp_path / "r.json", cell)
-    (run,) = found["runs"]
+    record = read_record(tmp_path / "r.json", cell)
+    (run,) = record["runs"]
     # The fake engine's clock: 0.002 s x 8 tokens x (1 + 2/64).
     assert run["samples_s"] == pytest.approx([0.0165] * 3, abs=1e-12)
     assert run["first_token_s"] == pytest.approx([0.0165 / 8] * 3, abs=1e-12)
     assert run["warmup_s"] == pytest.approx([0.0165] * 2)
-    assert found["stability"] == {"stable": True, "reasons": [], "outliers": None, "drift": None}
+    assert record["stability"] == {"stable": True, "reasons": [], "outliers": None, "drift": None}
     assert run["conditions"]["n_samples"] >= 2
-    assert run["conditions"]["usable_cpus"] == found["host"]["usable_cpus"]
-    assert found["environment"]["OMP_NUM_THREADS"] == str(found["host"]["usable_cpus"])
+    assert run["conditions"]["usable_cpus"] == record["host"]["usable_cpus"]
+    assert record["environment"]["OMP_NUM_THREADS"] == str(record["host"]["usable_cpus"])
     # Snakemake sets these to 1, which must not tell its cells from those measured by hand.
     counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
     assert measure_cli(cell, tmp_path / "again.json", **counts).returncode == 0
-    assert read_record(tmp_path / "again.json")["environment"] == found["environment"]
-    assert found["software"]["torch"] is not None
-    assert found["started_at"] <= found["ended_at"]
-    assert found["host"]["memory_bytes"] > 0
+    assert read_record(tmp_path / "again.json")["environment"] == record["environment"]
+    assert record["software"]["torch"] is not None
+    assert record["started_at"] <= record["ended_at"]
+    assert record["host"]["memory_bytes"] > 0
 
 
 def test_warm_up_ends_when_two_calls_agree_or_their_number_is_spent(tmp_path):
@@ -54,9 +54,9 @@ def test_warm_up_ends_when_two_calls_agree_or_their_number_is_spent(tmp_path):
     assert len(read_record(tmp_path / "r.json")["runs"][0]["warmup_s"]) == 2
     cell = make_cell(measurement=measurement(warmup_tolerance_percent=5, max_warmup_calls=4))
     assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=drifting).returncode == 0
-    found = read_record(tmp_path / "r.json")
-    assert len(found["runs"][0]["warmup_s"]) == 4
-    assert "warm-up" in [reason["name"] for reason in found["stability"]["reasons"]]
+    record = read_record(tmp_path / "r.json")
+    assert len(record["runs"][0]["warmup_s"]) == 4
+    assert "warm-up" in [reason["name"] for reason in record["stability"]["reasons"]]
 
 
 def test_calls_are_repeated_until_they_are_enough(tmp_path):
@@ -75,12 +75,12 @@ def test_calls_are_repeated_until_they_are_enough(tmp_path):
 def test_processes_are_measured_one_after_the_other_and_all_kept(tmp_path):
     cell = make_cell(measurement=measurement(processes=3))
     assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(scatter=[0.2, 0])).returncode == 0
-    found = read_record(tmp_path / "r.json", cell)
-    means = [run["samples_s"][0] for run in found["runs"]]
+    record = read_record(tmp_path / "r.json", cell)
+    means = [run["samples_s"][0] for run in record["runs"]]
     assert len(set(means)) == 3
-    for run in found["runs"]:
+    for run in record["runs"]:
         assert run["samples_s"] == pytest.approx([run["samples_s"][0]] * 3, rel=1e-9), "no scatter within a process"
-    assert "interval" in [reason["name"] for reason in found["stability"]["reasons"]]
+    assert "interval" in [reason["name"] for reason in record["stability"]["reasons"]]
 
 
 def test_a_failure_of_a_later_process_does_not_lose_what_the_others_measured(tmp_path):
@@ -117,9 +117,9 @@ def test_logits_that_are_no_numbers_are_flagged(tmp_path):
 def test_out_of_memory_is_a_result_wherever_it_comes(tmp_path, behaviour, phase, samples):
     done = measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault="oom", **behaviour))
     assert done.returncode == 0, done.stderr
-    found = read_record(tmp_path / "r.json")
-    assert (found["outcome"], found["reason"]["phase"], found["stability"]) == ("oom", phase, None)
-    (run,) = found["runs"]
+    record = read_record(tmp_path / "r.json")
+    assert (record["outcome"], record["reason"]["phase"], record["stability"]) == ("oom", phase, None)
+    (run,) = record["runs"]
     assert tuple(len(run[name]) for name in ("warmup_s", "samples_s", "first_token_s")) == samples
 
 

@@ -19,9 +19,9 @@ def test_what_a_cell_could_not_find_out_disagrees_with_nothing():
     assert comparability.disagreements([whole, cut_off]) == []
     assert comparability.variants([whole, cut_off]) == ["", ""]
     others = make_record(make_cell(batch_size=4), model={"threads": 4}, device={"name": "Other CPU"}, environment={})
-    found = comparability.disagreements([whole, cut_off, others])
+    differences = comparability.disagreements([whole, cut_off, others])
     path = "results/box/tiny/prompt4-new8/fake/fp32/batch-4.json"
-    assert found[:3] == [
+    assert differences[:3] == [
         f"tiny prompt4-new8: device differs: Some CPU in 2 cells; Other CPU in {path}",
         "tiny prompt4-new8: threads differs: 2 in 1 cells; 4 in " + path,
         f"tiny prompt4-new8: environment OMP_NUM_THREADS differs: 2 in 2 cells; not set in {path}",

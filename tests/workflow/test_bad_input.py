@@ -12,12 +12,12 @@ def test_a_wrong_configuration_is_told_in_lines_without_traceback(workspace):
     workspace.grid["batch_sizes"] = [1, 1, 0]
     workspace.save()
     done = workspace.snakemake()
-    said = done.stdout + done.stderr
+    printed = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "machnie: unknown key" in said
-    assert "batch_sizes: 1 is listed 2 times" in said
-    assert "batch_sizes[2]: 0 is not allowed" in said
-    assert "Traceback" not in said
+    assert "machnie: unknown key" in printed
+    assert "batch_sizes: 1 is listed 2 times" in printed
+    assert "batch_sizes[2]: 0 is not allowed" in printed
+    assert "Traceback" not in printed
     assert not (workspace.folder / "results").exists()
 
 

@@ -32,8 +32,8 @@ def test_a_baseline_stands_in_tables_charts_and_page(measured):
     assert "before fake fp32" in (results / "charts/tiny-prompt4-new8-throughput-light.svg").read_text()
     assert "before fake fp32" in (results / "report.html").read_text()
     assert measured.plan() == NOTHING
-    shown = measured.run("compare")
-    assert "6 cells in common: 2 perhaps faster" in shown.stdout
+    compared = measured.run("compare")
+    assert "6 cells in common: 2 perhaps faster" in compared.stdout
     # A baseline that changes is noticed, also where its times tell nothing.
     path = next((measured.folder / "before").rglob("batch-2.json"))
     record = json.loads(path.read_text())
@@ -49,11 +49,11 @@ def test_a_baseline_that_cannot_be_used_is_named_before_any_job(workspace):
     )
     workspace.config["baselines"] = {"gone": "no/where", "bad": "bad.csv"}
     workspace.save()
-    said = (done := workspace.snakemake()).stdout + done.stderr
+    printed = (done := workspace.snakemake()).stdout + done.stderr
     assert done.returncode != 0
-    assert "baselines.gone: no/where: No such file or directory" in said
-    assert "baselines.bad: bad.csv: row 1: throughput_tok_per_s: '-3' is not allowed; allowed: a number > 0" in said
-    assert "Traceback" not in said
+    assert "baselines.gone: no/where: No such file or directory" in printed
+    assert "baselines.bad: bad.csv: row 1: throughput_tok_per_s: '-3' is not allowed; allowed: a number > 0" in printed
+    assert "Traceback" not in printed
     assert not (workspace.folder / "results").exists()
 
 

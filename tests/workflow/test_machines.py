@@ -25,9 +25,9 @@ def test_a_cell_on_other_hardware_than_its_label_says_is_refused(measured):
     measured.config |= {"machine": "auto", "machines": {"ours": named(None), "theirs": named("No Such Device")}}
     measured.save()
     done = measured.snakemake()
-    said = done.stdout + done.stderr
+    printed = done.stdout + done.stderr
     assert done.returncode != 0
-    assert "machines.theirs.device_name asks for 'No Such Device'; nothing was measured" in said
+    assert "machines.theirs.device_name asks for 'No Such Device'; nothing was measured" in printed
     assert not list((measured.folder / "results").glob("theirs/**/batch-*.json"))
     assert (measured.folder / "results/ours/report.html").exists()
     measured.config["machines"]["ours"]["device_name"] = "No Such Device"

@@ -46,12 +46,12 @@ def test_a_second_record_that_a_copy_left_is_named(two_halves):
     (path.parent / "batch-7.json").write_text(json.dumps(record))  # of no cell that is asked for
     (project.folder / "results/box/summary.csv").unlink()
     done = project.snakemake()
-    said = done.stdout + done.stderr
+    printed = done.stdout + done.stderr
     assert done.returncode != 0
     name = path.relative_to(project.folder)
-    assert f"two records of one cell: {name} of {record['started_at']} on" in said
-    assert f"{name.with_name('batch-1.sync-conflict.json')} of 2020-01-01 on" in said
-    assert "conflicted copy" not in said
+    assert f"two records of one cell: {name} of {record['started_at']} on" in printed
+    assert f"{name.with_name('batch-1.sync-conflict.json')} of 2020-01-01 on" in printed
+    assert "conflicted copy" not in printed
 
 
 def test_a_record_with_hostile_texts_is_only_text(measured):

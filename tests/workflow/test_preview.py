@@ -28,8 +28,8 @@ def test_a_preview_shows_what_there_is_while_others_measure(workspace):
     row = next(line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("| 1 "))
     assert row.count("|") == 5  # with the one inside the figure
     assert row.split("|")[-2].strip() == ""
-    _, said = run.communicate(timeout=120)
-    assert run.returncode == 0, said
+    _, printed = run.communicate(timeout=120)
+    assert run.returncode == 0, printed
     assert len(list((workspace.folder / "results/box/tiny").rglob("batch-*.json"))) == 6
     assert workspace.plan() == NOTHING
 

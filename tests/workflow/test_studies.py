@@ -59,10 +59,10 @@ def test_cells_that_a_later_search_says_fit_are_refused_by_name(searched):
     path.write_text(json.dumps(search))
     done = searched.snakemake()
     assert done.returncode != 0
-    said = done.stdout + done.stderr
+    printed = done.stdout + done.stderr
     name = "results/box/tiny/prompt4-new8/fake/fp32/batch-512.json"
-    assert f"{name}: was not measured because of a search that now says that 512 rows fit" in said
-    assert "batch-1024.json: was not" not in said
+    assert f"{name}: was not measured because of a search that now says that 512 rows fit" in printed
+    assert "batch-1024.json: was not" not in printed
 
 
 def test_studies_of_other_hardware_are_refused_or_left_out(searched):

@@ -18,12 +18,12 @@ def test_records_of_different_hardware_or_software_are_refused_or_split(measured
     record["git"] = {"commit": "d" * 40, "dirty": False}
     path.write_text(json.dumps(record))
     done = measured.snakemake()
-    said, name = done.stdout + done.stderr, "results/box/tiny/prompt4-new8/fake/bf16/batch-2.json"
+    printed, name = done.stdout + done.stderr, "results/box/tiny/prompt4-new8/fake/bf16/batch-2.json"
     assert done.returncode != 0
-    assert f"tiny prompt4-new8: torch differs: {torch} in 5 cells; 2.11.0 in {name}" in said
-    assert f"tiny prompt4-new8: environment OMP_PROC_BIND differs: not set in 5 cells; true in {name}" in said
-    assert "commit differs" not in said
-    assert "or set mixed_provenance: split" in said
+    assert f"tiny prompt4-new8: torch differs: {torch} in 5 cells; 2.11.0 in {name}" in printed
+    assert f"tiny prompt4-new8: environment OMP_PROC_BIND differs: not set in 5 cells; true in {name}" in printed
+    assert "commit differs" not in printed
+    assert "or set mixed_provenance: split" in printed
     measured.config["mixed_provenance"] = "split"
     measured.save()
     assert measure_jobs(measured.plan()) == 0
@@ -57,9 +57,9 @@ def test_stale_records_are_refused_by_name_where_snakemake_remembers_nothing(mea
     done = measured.snakemake()
     assert done.returncode != 0
     name = "results/box/tiny/prompt4-new8/fake/fp32/batch-1.json"
-    said = done.stdout + done.stderr
-    assert f"{name}: measured under another configuration: measurement.min_cycles was 3, is now 5" in said
-    assert "keeping each old record: snakemake --forcerun PATH ..." in said
+    printed = done.stdout + done.stderr
+    assert f"{name}: measured under another configuration: measurement.min_cycles was 3, is now 5" in printed
+    assert "keeping each old record: snakemake --forcerun PATH ..." in printed
     assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 3
     records = [str(p.relative_to(measured.folder)) for p in (measured.folder / "results").rglob("batch-*.json")]
     measured.run(SUMMARY, "--forcerun", *records)

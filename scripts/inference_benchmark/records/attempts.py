@@ -92,10 +92,10 @@ class AttemptLog:
             self.forget_backup(output)
         number, now = len(earlier) + 1, datetime.now(UTC).isoformat(timespec="seconds")
         state, node = slurm.ending(job) if job else (None, None)
-        said = failure_line(log) if _stamp(log) != log_before else None
+        failure = failure_line(log) if _stamp(log) != log_before else None
         if number <= retries and log.exists():  # the next attempt begins with an empty one
             log = Path(shutil.copy(log, log.with_suffix(f".attempt-{number}.log")))
-        earlier.append(Attempt(number, now, job, state, node, said or message, str(log), finished))
+        earlier.append(Attempt(number, now, job, state, node, failure or message, str(log), finished))
         if number <= retries:
             files.write(json.dumps([asdict(each) for each in earlier], indent=1) + "\n", _notes(output))
         return earlier[-1]
