@@ -226,7 +226,8 @@ def _styled(chart: altair.TopLevelMixin, palette: Palette) -> altair.TopLevelMix
             aria=False,  # a chart has a description; its figures can be read in the tables
             background="transparent",
             font="system-ui, sans-serif",
-            padding={"left": 5, "right": 10, "top": 5, "bottom": 5},
+            # Room for a reader's font that is wider than the one an SVG is laid out with.
+            padding={"left": 25, "right": 20, "top": 5, "bottom": 5},
         )
         .configure_view(stroke=None)
         .configure_axis(labelLimit=200, gridColor=palette.grid, titleFontWeight="normal", **colours)
