@@ -7,7 +7,7 @@ import re
 
 import pytest
 from made_up import make_cell, measurement
-from running import fault, measure_cli, read_record
+from running import fault, flag_names, measure_cli, read_record
 
 from inference_benchmark.experiment.cells import Workload
 
@@ -16,12 +16,12 @@ def test_answers_that_change_from_call_to_call_are_flagged(tmp_path):
     done = measure_cli(make_cell(), tmp_path / "moody.json", FAKE_ENGINE=json.dumps({"fault": "moody"}))
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "moody.json")
-    assert [flag["name"] for flag in record["flags"]] == ["nondeterministic"]
+    (flag,) = (flag for flag in record["flags"] if flag["name"] == "nondeterministic")
     assert len(record["runs"][0]["tokens_sha256"]) == 5
-    assert record["flags"][0]["message"].startswith("5 different answers to the same prompts")
+    assert flag["message"].startswith("5 different answers to the same prompts")
     done = measure_cli(make_cell(), tmp_path / "steady.json")
     assert len(read_record(tmp_path / "steady.json")["runs"][0]["tokens_sha256"]) == 1
-    assert read_record(tmp_path / "steady.json")["flags"] == []
+    assert not flag_names(read_record(tmp_path / "steady.json"), ("nondeterministic",))
 
 
 def test_a_measured_cell_leaves_samples_and_provenance(tmp_path):
@@ -161,3 +161,12 @@ def test_a_failure_leaves_the_earlier_record_as_it_was(tmp_path):
     before = (tmp_path / "r.json").read_bytes()
     assert measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault="error")).returncode == 1
     assert (tmp_path / "r.json").read_bytes() == before
+
+
+def test_prompts_that_do_not_fit_on_the_host_are_out_of_memory_in_their_own_phase(tmp_path):
+    cell = make_cell(batch_size=10**15)
+    done = measure_cli(cell, tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    record = read_record(tmp_path / "r.json", cell)
+    assert (record["outcome"], record["reason"]["phase"]) == ("oom", "prompts")
+    assert "Unable to allocate" in record["reason"]["message"]

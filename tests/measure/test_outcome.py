@@ -6,7 +6,9 @@ import signal
 
 import pytest
 from made_up import make_cell
+from running import fault, measure_cli, read_record
 
+from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.worker_process import WorkerReport
 
@@ -25,3 +27,53 @@ def test_only_the_kernels_count_makes_a_kill_an_oom():
         classify(WorkerReport(returncode=-signal.SIGSEGV), make_cell(), ORIGIN, {"/cg": 1}, {"/cg": 2})
     with pytest.raises(MeasurementError, match="exit status 3"):
         classify(WorkerReport(returncode=3), make_cell(), ORIGIN, {}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "counts", "counts_under_a_limit"),
+    [
+        ("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc", True, True),
+        ("Intel MKL FATAL ERROR: mkl_malloc failed", True, True),
+        ("RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", True, True),
+        ("CUDA failed with error out of memory", True, True),
+        ("libgomp: Thread creation failed: Resource temporarily unavailable", False, True),
+        ("OpenBLAS blas_thread_init: pthread_create failed for thread 1 of 2: Resource temporarily un", False, True),
+        ("RuntimeError: can't start new thread", False, True),
+        ("double free or corruption (!prev)", False, False),
+        ("terminate called after throwing an instance of 'std::runtime_error'", False, False),
+        ("memory_limit: 300 MB", False, False),
+        ("", False, False),
+    ],
+)
+def test_what_libraries_say_of_memory(text, counts, counts_under_a_limit):
+    for limited, expected in ((False, counts), (True, counts_under_a_limit)):
+        assert (line_about_memory(f"loading\n{text}\nAborted", limited) in text.splitlines()) == expected
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit_bytes", "exception_type", "message"),
+    [
+        ("abort", None, "SIGABRT", "terminate called after throwing an instance of 'std::bad_alloc'"),
+        ("no-thread", 10**9, "exit status 1", "libgomp: Thread creation failed: Resource temporarily unavailable"),
+    ],
+)
+def test_a_library_that_ends_the_worker_for_memory_is_out_of_memory(
+    tmp_path, kind, limit_bytes, exception_type, message
+):
+    cell = make_cell(memory_limit_bytes=limit_bytes)
+    done = measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(fault=kind, after=2))
+    assert done.returncode == 0, done.stderr
+    record = read_record(tmp_path / "r.json", cell)
+    assert record["outcome"] == "oom"
+    assert record["reason"]["phase"] == "measure"
+    assert (record["reason"]["exception_type"], record["reason"]["message"]) == (exception_type, message)
+    assert message in record["reason"]["evidence"]["last_output"]
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize(("kind", "ending"), [("abort-silently", "SIGABRT"), ("no-thread", "exit status 1")])
+def test_a_library_that_ends_the_worker_otherwise_is_a_failure(tmp_path, kind, ending):
+    done = measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(fault=kind, after=2))
+    assert done.returncode == 1
+    assert ending in done.stderr.splitlines()[-1]
+    assert not (tmp_path / "r.json").exists()

@@ -65,8 +65,25 @@ def test_a_try_that_the_kernel_kills_counts_and_the_search_goes_on(tmp_path, mem
 
 
 @pytest.mark.parametrize(
+    ("fault", "exception_type", "message"),
+    [("abort", "SIGABRT", "std::bad_alloc"), ("no-thread", "exit status 1", "libgomp: Thread creation failed")],
+)
+def test_a_try_that_a_library_ends_for_memory_counts_too(tmp_path, fault, exception_type, message):
+    study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
+    record = run_study(study, tmp_path / "x.json", FAKE_ENGINE=json.dumps({"fault": fault, "on_batch": 4}))
+    assert [(t["batch_size"], t["fits"]) for t in record.results[:4]] == [(1, True), (2, True), (4, False), (3, True)]
+    assert record.results[2]["exception_type"] == exception_type
+    assert message in record.results[2]["message"]
+
+
+@pytest.mark.parametrize(
     ("fault", "message"),
-    [("error", "ValueError: made-up error"), ("kill", "killed by SIGKILL"), ("short", "WrongOutputError")],
+    [
+        ("error", "ValueError: made-up error"),
+        ("kill", "killed by SIGKILL"),
+        ("short", "WrongOutputError"),
+        ("abort-silently", "killed by SIGABRT"),
+    ],
 )
 def test_a_search_that_fails_for_another_reason_leaves_no_file(tmp_path, fault, message):
     study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))

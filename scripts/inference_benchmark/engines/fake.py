@@ -9,7 +9,8 @@ The environment variable FAKE_ENGINE (JSON) changes this:
 ``scatter``: [processes, calls], standard deviations of the logarithm of the time, between processes and between calls.
 ``slow``: factor on all times. ``drift``: fraction by which each call is slower than the one before.
 ``fault``: error, io-error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call),
-kill, hang or hog, in generate.
+kill, abort (a C++ library's, with a real std::bad_alloc), abort-silently, no-thread (ends as libgomp does where it
+cannot start a thread), hang or hog, in generate.
 ``after``: number of good calls before the fault. ``on_batch``: the only batch size with the fault.
 ``at_load``: the fault happens while loading. ``unless_new``: a file; no fault in the process that creates it.
 ``once``: a file; only the first fault happens, and creates it. ``holds_bytes``: real memory of a loaded model.
@@ -17,6 +18,7 @@ kill, hang or hog, in generate.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -102,7 +104,7 @@ class FakeEngine(Engine):
         return {"peak_rss_bytes": WEIGHTS_BYTES.get(getattr(self, "precision", ""), 0)}
 
     def is_out_of_memory(self, error: BaseException) -> bool:
-        return isinstance(error, FakeMemoryError)
+        return isinstance(error, (FakeMemoryError, MemoryError))
 
     def _creates(self, path: str | None) -> bool:
         if path is None or Path(path).exists():
@@ -125,6 +127,13 @@ class FakeEngine(Engine):
             raise FakeMemoryError("made-up memory is full")
         if fault == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if fault == "abort":
+            ctypes.CDLL("libstdc++.so.6")._ZSt17__throw_bad_allocv()
+        if fault == "abort-silently":
+            os.abort()
+        if fault == "no-thread":
+            os.write(2, b"\nlibgomp: Thread creation failed: Resource temporarily unavailable\n")
+            os._exit(1)
         if fault == "hang":
             os.kill(os.getpid(), signal.SIGSTOP)
         if fault == "hog":

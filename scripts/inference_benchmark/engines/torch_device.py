@@ -11,21 +11,8 @@ from pathlib import Path
 import torch
 
 from inference_benchmark.engines import Engine, cpu_memory
+from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
-
-#: Messages of allocators, cuBLAS, MKL and the CUDA runtime, which raise no exception class of their own.
-_OOM_MESSAGES = (
-    "can't allocate memory",
-    "Cannot allocate memory",
-    "failed to allocate memory",
-    "not enough memory",
-    "std::bad_alloc",
-    "CUDA out of memory",
-    "CUDA error: out of memory",
-    "CUDA failed with error out of memory",
-    "CUBLAS_STATUS_ALLOC_FAILED",
-    "cudaErrorMemoryAllocation",
-)
 
 
 class TorchDeviceEngine(Engine):
@@ -101,4 +88,4 @@ class TorchDeviceEngine(Engine):
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
-        return isinstance(error, RuntimeError) and any(message in str(error) for message in _OOM_MESSAGES)
+        return isinstance(error, RuntimeError) and bool(line_about_memory(str(error), self.growth_limit is not None))

@@ -8,9 +8,13 @@ from typing import Any
 
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.machine import slurm
+from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.records.record import Reason
 from inference_benchmark.units import format_bytes
+
+#: How many lines of a worker's last output a record keeps as evidence.
+_EVIDENCE_LINES = 10
 
 
 class MeasurementError(RuntimeError):
@@ -36,6 +40,7 @@ def classify(
 
     origin: where it ran, as a record has it. kills_before, kills_after: out-of-memory kills that the kernel counted in
     each of our cgroups. A worker killed by SIGKILL ran out of memory only if the kernel counted such a kill meanwhile.
+    One that a library ended ran out of memory only if its last output says so.
     Raises MeasurementError for every other ending without a result.
     """
     end = report.end or {}
@@ -48,6 +53,14 @@ def classify(
         return outcome, Reason(report.phase, None, end["message"], None, {})
     if outcome == "oom":
         return outcome, Reason(end["phase"], end["exception_type"], end["message"], memory_limit(subject, origin), {})
+    if not end and (line := _last_line_about_memory(report, subject)):
+        return "oom", Reason(
+            phase=report.phase,
+            exception_type="SIGABRT" if report.returncode == -signal.SIGABRT else "exit status 1",
+            message=line,
+            limit=memory_limit(subject, origin),
+            evidence={"last_output": report.last_output.splitlines()[-_EVIDENCE_LINES:]},
+        )
     if outcome == "error":
         failure = MeasurementError if end["of_the_machine"] else CellFailure
         raise failure(f"{end['exception_type']} during {report.phase}: {end['message']}")
@@ -68,6 +81,17 @@ def classify(
             evidence={"oom_kill_before": dict(kills_before), "oom_kill_after": dict(kills_after)},
         )
     raise MeasurementError(f"the worker {_how_it_ended(report.returncode)} during {report.phase}")
+
+
+def _last_line_about_memory(report: WorkerReport, subject: Subject) -> str | None:
+    """Where a C or C++ library ended the worker: the line of its last output that says that memory ran out.
+
+    Such a library aborts (SIGABRT) when an allocation fails. One that cannot start a thread ends with exit status 1.
+    """
+    limited = subject.device == "cpu" and subject.memory_limit_bytes is not None
+    if report.returncode == -signal.SIGABRT or (report.returncode == 1 and limited):
+        return line_about_memory(report.last_output, limited)
+    return None
 
 
 def memory_limit(subject: Subject, origin: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from inference_benchmark.records.record import Run
 
 #: Where numerical libraries read the number of their threads.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+#: How much of a worker's last output is kept.
+_KEPT_BYTES = 4096
 
 
 @dataclass
@@ -33,7 +36,7 @@ class WorkerReport:
 
     phase: what it did last. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
     results: of a study. trying: the batch size it tried last. conditions: of the device meanwhile. end: its last event,
-    with the outcome; None where it sent none.
+    with the outcome; None where it sent none. last_output: the end of what it and its libraries printed.
     """
 
     phase: str = "start"
@@ -49,6 +52,7 @@ class WorkerReport:
     conditions: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] | None = None
     returncode: int | None = None
+    last_output: str = ""
 
     def receive(self, event: Mapping[str, Any]) -> None:
         """Note one event of the worker."""
@@ -107,10 +111,16 @@ class WorkerProcess:
 
     def __enter__(self) -> WorkerProcess:
         self.pipe, writing_end = os.pipe()
+        self.printed = b""
         command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
         try:
             self.process = subprocess.Popen(
-                command, env=self.environment, pass_fds=[writing_end], stdin=subprocess.DEVNULL, stdout=sys.stderr
+                command,
+                env=self.environment,
+                pass_fds=[writing_end],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
             )
         finally:
             os.close(writing_end)
@@ -119,8 +129,9 @@ class WorkerProcess:
     def listen(self, watch: Watch) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; look at the device while calls are timed."""
         report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
-        waiting = select.poll()
+        waiting, output = select.poll(), self.process.stdout.fileno()
         waiting.register(self.pipe, select.POLLIN)
+        waiting.register(output, select.POLLIN)
         next_look = None  # only while calls are timed
         with conditions.Sampler(self.gpu, self.process.pid) as sampler:
             while True:
@@ -131,7 +142,10 @@ class WorkerProcess:
                     sampler.sample()
                     next_look = now + 1 / watch.sample_hz
                 until = deadline if next_look is None else min(deadline, next_look)
-                if not waiting.poll(max(0, until - time.monotonic()) * 1000):
+                ready = [descriptor for descriptor, _ in waiting.poll(max(0, until - time.monotonic()) * 1000)]
+                if output in ready and not self._pass_on_output():
+                    waiting.unregister(output)
+                if self.pipe not in ready:
                     continue
                 received = os.read(self.pipe, 2**16)
                 if not received:
@@ -149,12 +163,31 @@ class WorkerProcess:
             report.returncode = self.process.wait(timeout=max(1, deadline - time.monotonic()))
         except subprocess.TimeoutExpired:
             return self._stop(report, watch)
+        report.last_output = self._rest_of_output()
         return report
+
+    def _pass_on_output(self) -> bool:
+        """Print what the worker has printed, and keep the end of it. False where it prints no more."""
+        data = os.read(self.process.stdout.fileno(), 2**16)
+        sys.stderr.buffer.write(data)
+        sys.stderr.flush()
+        self.printed = (self.printed + data)[-_KEPT_BYTES:]
+        return bool(data)
+
+    def _rest_of_output(self) -> str:
+        """The end of all output of a worker that has ended; processes that it left behind are not waited for."""
+        os.set_blocking(self.process.stdout.fileno(), False)
+        with suppress(BlockingIOError):
+            while self._pass_on_output():
+                pass
+        return self.printed.decode(errors="replace")
 
     def _stop(self, report: WorkerReport, watch: Watch) -> WorkerReport:
         """Kill the worker, and note it in the report."""
         stopped = ", stopped by a signal," if _state(self.process.pid) == "T" else ""
         self.process.kill()
+        self.process.wait()
+        self._rest_of_output()
         report.end = {
             "outcome": "timeout",
             "message": f"no end after {watch.timeout_s:g} s; the worker{stopped} was killed",
@@ -166,6 +199,7 @@ class WorkerProcess:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+        self.process.stdout.close()
 
 
 def _state(pid: int) -> str | None:

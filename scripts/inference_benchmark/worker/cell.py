@@ -33,6 +33,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
         )
         if engine is None:
             return
+        session.enter("prompts")
         prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
         session.enter("warm-up")
         with _sending_calls(session) as calls:

@@ -63,7 +63,7 @@ def _load(session: EngineSession, study: ColumnStudy, checkpoint: str | None) ->
 
 
 def _in_a_fork(study: ColumnStudy, checkpoint: str | None, batch_size: int, emit: Emit) -> dict[str, Any] | None:
-    """One try in a process of its own. A signal that kills it kills this process too, for the parent to classify."""
+    """One try in a process of its own. This process ends as a try without a result did, for the parent to classify."""
     fork = multiprocessing.get_context("fork")
     reading, writing = fork.Pipe(duplex=False)
 
@@ -87,7 +87,7 @@ def _in_a_fork(study: ColumnStudy, checkpoint: str | None, batch_size: int, emit
         process.join()
         if process.exitcode < 0:
             os.kill(os.getpid(), -process.exitcode)
-        raise TryError(f"a try ended with exit status {process.exitcode} and no result") from None
+        raise SystemExit(process.exitcode) from None
     process.join()
     if isinstance(result, str):
         raise TryError(result)
@@ -100,9 +100,9 @@ def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int) -> dict[st
     engine.release()
     engine.reset_peak_memory()
     workload = study.workload
-    prompts = draw_prompts(batch_size, workload.prompt_tokens, study.seed, engine.vocab_size)
     result: dict[str, Any] = {"batch_size": batch_size, "fits": True, "exception_type": None, "message": None}
     try:
+        prompts = draw_prompts(batch_size, workload.prompt_tokens, study.seed, engine.vocab_size)
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload.new_tokens)
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
     except Exception as error:
