@@ -30,7 +30,7 @@ elif workflow.modifier.modify_path("results/x") != "results/x":
     raise WorkflowError("module: prefix and replace_prefix are not supported; results go to results/MACHINE")
 
 from inference_benchmark.experiment.config import ConfigError, load
-from inference_benchmark.experiment.freshness import date_derived_files
+from inference_benchmark.experiment.freshness import date_derived_files, not_files
 from inference_benchmark.experiment.outputs import chart_files, charts_of, comparison_files, derived, overall
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.render.progress import MEASURING_RULES, attach_progress
@@ -53,6 +53,8 @@ except ConfigError as error:
 workflow.parent_groupids.update(dict.fromkeys(PLAN.job_names.values(), "cells"))
 
 if workflow.is_main_process:
+    if problems := not_files((*PLAN.cells, *PLAN.studies)):
+        raise WorkflowError("records cannot be read:", *problems)
     date_derived_files(PLAN.experiments)
     for experiment in PLAN.experiments:
         experiment.save()
@@ -60,9 +62,10 @@ if workflow.is_main_process:
         logger,
         {**PLAN.cells, **PLAN.studies},
         AttemptLog(forget_backup=lambda path: workflow.persistence.cleanup_backup(path)),
+        runs_jobs=lambda: not (workflow.dryrun or workflow.touch),
         retries=lambda: workflow.execution_settings.retries,
         rules=[workflow.modifier.modify_rulename(name) for name in MEASURING_RULES],
-        terse=not (workflow.dryrun or IS_MODULE),
+        terse=not IS_MODULE,
     )
 
 if not IS_MODULE:

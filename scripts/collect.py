@@ -29,7 +29,11 @@ def main() -> int:
     except CellError as error:
         return fail(str(error))
     except CollectError as error:
-        remedy = "nothing was changed. To measure again, keeping each old record: snakemake --forcerun PATH ..."
+        # Snakemake has removed the summary before this. If it kept it (update), it would never collect again.
+        remedy = (
+            "there is no summary until this is resolved; tables and report stay as they were. "
+            "To measure again, keeping each old record: snakemake --forcerun PATH ..."
+        )
         raise CollectError([*error.problems, remedy]) from None
     records = list(collection.records.values())
     files.write(to_csv(summarise(records, collection.studies)), arguments.summary)

@@ -15,7 +15,9 @@ from inference_benchmark.experiment.studies import ColumnStudy
 
 def write(folder: Path, **changes) -> Path:
     """A record in a results folder, at its place."""
-    cell = make_cell(**{name: changes.pop(name) for name in ("machine", "batch_size", "precision") if name in changes})
+    cell = make_cell(
+        **{name: changes.pop(name) for name in ("machine", "model", "batch_size", "precision") if name in changes}
+    )
     path = folder / Path(cell.path).relative_to("results")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(make_record(cell, **changes).to_document()))
@@ -43,6 +45,28 @@ def test_what_two_clusters_measured_comes_together(tmp_path):
         f"a100/{column}/batch-1.json", f"a100/{column}/batch-2.json", f"h200/{column}/batch-1.json"
     }  # fmt: skip
     assert merge_cli(tmp_path, "there", "third").stdout.startswith("0 files copied, 3 were here already")
+
+
+def test_links_are_followed_and_circles_are_not(tmp_path):
+    real, there = tmp_path / "elsewhere", tmp_path / "there"
+    write(real, machine="a100")
+    there.mkdir()
+    (there / "a100").symlink_to(real / "a100")
+    (real / "a100/again").symlink_to(real / "a100")
+    (real / "a100/itself").symlink_to("itself")
+    done = merge_cli(tmp_path, "there")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 files copied")
+
+
+def test_a_model_may_be_called_as_a_folder_of_derived_files(tmp_path):
+    there = tmp_path / "there"
+    for name in ("charts", "preview", "comparison"):
+        write(there, model={"name": name, "architecture": {}, "seed": 0})
+    (there / "box/comparison/ceilings.json").write_text("a comparison with a baseline of that name")
+    done = merge_cli(tmp_path, "there")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("3 files copied")
 
 
 def test_two_records_of_one_cell_are_named_and_nothing_is_copied(tmp_path):

@@ -45,3 +45,15 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
         "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-4.log\n",
         "    measure.py: timeout during measure: no end after 5 s; not tried again\n",
     ]
+    refused = tmp_path / "collect.log"
+    refused.write_text("".join(f"collect.py: record {n} is missing\n" for n in range(1, 8)) + "collect.py: measure\n")
+    tell("job_error", jobid=9, rule_name="collect", log=["collect.log"])
+    assert handler.summary("snakemake --cores 1") == (
+        "Cells and studies: 1 measured, 1 out of memory, 1 failed.\n"
+        f"Failed: tiny prompt4-new8 fake fp32 batch 4, see {log.relative_to(tmp_path)}\n"
+        "    timeout during measure: no end after 5 s\n"
+        "Failed: collect, see collect.log\n"
+        "    record 1 is missing\n    record 2 is missing\n    record 3 is missing\n    record 4 is missing\n"
+        "    ... 3 more\n    measure\n"
+        "To go on, with what is missing: snakemake --cores 1\n"
+    )

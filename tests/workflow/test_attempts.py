@@ -32,8 +32,18 @@ def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
     assert "made-up error" in (workspace.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log").read_text()
     assert workspace.record_path("bf16", 512).exists()
     assert not workspace.record_path("fp32", 2).exists()
+    last = done.stderr[done.stderr.index("Cells and studies: ") :].splitlines()
+    column = "prompt4-new8/fake"
+    assert last == [
+        "Cells and studies: 2 measured, 2 out of memory, 2 failed.",
+        f"Failed: tiny {column.replace('/', ' ')} fp32 batch 2, see logs/box/tiny/{column}/fp32/batch-2.log",
+        "    ValueError during warm-up: made-up error",
+        f"Failed: tiny {column.replace('/', ' ')} bf16 batch 2, see logs/box/tiny/{column}/bf16/batch-2.log",
+        "    ValueError during warm-up: made-up error",
+        "To go on, with what is missing: snakemake --cores 1 --resources gpu=1",
+    ]
     assert measure_jobs(workspace.plan()) == 2
-    workspace.run(SUMMARY)
+    assert "Cells and studies" not in workspace.run(SUMMARY).stderr
     assert measure_jobs(workspace.plan()) == 0
 
 

@@ -103,3 +103,50 @@ def test_corrupt_and_old_records_are_refused_by_name(measured, content):
     assert done.returncode != 0
     assert "results/box/tiny/prompt4-new8/fake/bf16/batch-2.json: " in done.stdout + done.stderr
     assert measured.record_path("bf16", 2).read_text() == content
+
+
+def test_a_refusal_ends_with_its_reason_and_is_not_forgotten(measured):
+    path = measured.record_path("bf16", 2)
+    whole = path.read_text()
+    path.write_text("{")
+    for _ in range(2):
+        done = measured.snakemake()
+        assert done.returncode != 0
+        last = done.stderr[done.stderr.index("Failed: ") :].splitlines()
+        assert last[0] == "Failed: collect, see logs/box/collect.log"
+        assert last[1].strip().startswith("results/box/tiny/prompt4-new8/fake/bf16/batch-2.json: not JSON")
+        assert last[2].strip().startswith("there is no summary until this is resolved; tables and report stay")
+        assert last[3:] == ["To go on, with what is missing: snakemake --cores 1 --resources gpu=1"]
+        assert "scripts/inference_benchmark/" not in done.stdout + done.stderr, "no list of all code"
+        assert not (measured.folder / "results/box/summary.csv").exists()
+        assert (measured.folder / "results/box/report.html").exists()
+    path.write_text(whole)
+    measured.run(TABLES)
+
+
+def test_touching_files_and_planning_claim_no_measurement(measured):
+    for option in ("--touch", "--dry-run"):
+        done = measured.run(option, "--forceall")
+        assert "tok/s" not in done.stdout + done.stderr
+        assert "Cells and studies" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("put", "message"),
+    [
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
+        (lambda path: path.mkdir(), "is no file; remove it, or put the record there"),
+        (lambda path: os.mkfifo(path), "is no file; remove it, or put the record there"),
+    ],
+    ids=["link", "folder", "fifo"],
+)
+def test_what_is_no_file_in_the_place_of_a_record_is_named_before_any_job(measured, put, message):
+    path = measured.record_path("fp32", 1)
+    path.unlink()
+    put(path)
+    done = measured.snakemake()
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f"results/box/tiny/prompt4-new8/fake/fp32/batch-1.json: {message}" in printed
+    assert "Traceback" not in printed
+    assert "Job stats" not in printed

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -33,6 +34,21 @@ def inputs_digest(experiment: Experiment) -> str:
         digest.update(f"\0{path}\0{len(content)}\0".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def not_files(paths: Iterable[str]) -> list[str]:
+    """One message for each path of a record where something other than a file is, which nobody could read."""
+    problems = []
+    for path in paths:
+        try:
+            is_file = stat.S_ISREG(os.stat(path).st_mode)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+        else:
+            problems += [] if is_file else [f"{path}: is no file; remove it, or put the record there"]
+    return problems
 
 
 def date_derived_files(experiments: Sequence[Experiment], metadata: Path = Path(".snakemake/metadata")) -> None:

@@ -11,6 +11,8 @@ from inference_benchmark.experiment.cells import Experiment
 FILE_CHARTS = tuple(figure.key for figure in FIGURES if figure.headline)
 THEMES = ("light", "dark")
 CHART_TYPES = ("svg", "png")
+#: The folders of a machine whose own files are derived; others may belong to a model of that name.
+DERIVED_FOLDERS = ("charts", "comparison", "preview")
 
 
 def derived(experiment: Experiment) -> list[str]:

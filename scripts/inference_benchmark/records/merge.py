@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from inference_benchmark import files
+from inference_benchmark.experiment.outputs import DERIVED_FOLDERS
 from inference_benchmark.experiment.studies import VERSIONS
 from inference_benchmark.records import record
 
@@ -91,8 +92,12 @@ def _record_files(folder: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise error
 
-    for parent, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = sorted(name for name in folders if name not in ("preview", "comparison", "charts"))
-        for name in sorted(names):
+    walked = {os.path.realpath(folder)}
+    for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        # A link may lead to a folder that is walked anyway, or around in a circle.
+        folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(parent, name)) not in walked)
+        walked |= {os.path.realpath(os.path.join(parent, name)) for name in folders}
+        is_derived = os.path.basename(parent) in DERIVED_FOLDERS and len(Path(parent).relative_to(folder).parts) == 2
+        for name in () if is_derived else sorted(names):
             if name.startswith(_NAMES) and name.endswith(".json") and ".superseded-" not in name:
                 yield Path(parent, name)

@@ -1,11 +1,16 @@
-"""One line per finished cell or study, made from Snakemake's log events, wherever the job ran."""
+"""One line per finished cell or study, made from Snakemake's log events, wherever the job ran; and at the end of a run
+that is not complete, what is missing and why.
+"""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import re
+import shlex
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +26,19 @@ from inference_benchmark.units import format_duration
 #: The rules that measure, each with one cell or study as its output.
 MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence")
 #: How Snakemake's messages begin that say no more than our lines.
-_REDUNDANT = ("Select jobs to execute", "Cannot restore ", "Trying to restart job")
+_REDUNDANT = (
+    "Select jobs to execute",
+    "Cannot restore ",
+    "Trying to restart job",
+    "RuleException:\nCalledProcessError in file",
+    "Exiting because a job execution failed",
+    "--keep-incomplete mode is set",
+    "WorkflowError:\nAt least one job did not complete",
+)
+#: What each outcome is called at the end of a run.
+_OUTCOMES = {"ok": "measured", "oom": "out of memory", "unsupported": "not supported"}
+#: How many messages of a failed job are shown at the end of a run.
+_SHOWN_MESSAGES = 5
 #: How many lines of the log of a failed job are shown.
 _TAIL_LINES = 12
 
@@ -41,24 +58,28 @@ class ProgressHandler(logging.Handler):
         self,
         planned: Mapping[str, Subject],
         attempts: AttemptLog,
+        runs_jobs: Callable[[], bool] = lambda: True,
         retries: Callable[[], int] = lambda: 0,
         rules: Sequence[str] = MEASURING_RULES,
         write: Callable[[str], Any] = sys.stderr.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """planned: the cells and studies by the paths of their records. retries: how often a failed job is repeated.
+        """planned: the cells and studies by the paths of their records. runs_jobs: whether Snakemake does more than to
+        plan or to touch files. retries: how often a failed job is repeated. Both are known once Snakemake begins.
 
         rules: the names of the rules that measure.
         """
         super().__init__(logging.INFO)
         self.planned, self.attempts, self.retries, self.rules = planned, attempts, retries, rules
-        self.write_line, self.clock = write, clock
+        self.runs_jobs, self.write_line, self.clock = runs_jobs, write, clock
         self.several_machines = len({subject.machine for subject in planned.values()}) > 1
         self.total = 0
         self.began = clock()
         self.running: dict[int, Subject] = {}
         self.group_failures: dict[int, _Failure] = {}
         self.ended: set[str] = set()
+        self.outcomes: Counter[str] = Counter()
+        self.failures: dict[str, str] = {}
 
     def emit(self, event: logging.LogRecord) -> None:
         try:
@@ -67,6 +88,8 @@ class ProgressHandler(logging.Handler):
             self.write_line(f"(no line for this cell: {error})\n")
 
     def _receive(self, kind: str, event: logging.LogRecord) -> None:
+        if not self.runs_jobs():
+            return
         if kind == "run_info":
             self.total = sum(event.stats.get(rule, 0) for rule in self.rules)
             self.began = self.clock()
@@ -82,6 +105,9 @@ class ProgressHandler(logging.Handler):
             message = (event.rule_msg or "").partition("\n")[0]
             failure = _Failure(event.aux.get("external_jobid"), event.log[1:], message)
             self._fail(self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
+        elif kind == "job_error" and _explains_itself(event):
+            log = event.log[0]
+            self.failures[log] = _failed(f"{event.rule_name}, see {log}", _messages(Path(log)))
 
     def _subject(self, event: logging.LogRecord) -> Subject | None:
         """The cell or study of a job; None for a job that does not measure."""
@@ -89,7 +115,10 @@ class ProgressHandler(logging.Handler):
         return self.planned.get(str(output).removesuffix(" (update)"))
 
     def _finish(self, subject: Subject) -> None:
-        self._end(subject, printable(record_text(record.load_any(Path(subject.path)))))
+        finished = record.load_any(Path(subject.path))
+        if subject.path not in self.ended:
+            self.outcomes[finished.outcome] += 1
+        self._end(subject, printable(record_text(finished)))
 
     def _fail(self, subject: Subject, failure: _Failure) -> None:
         retries = self.retries()
@@ -101,7 +130,9 @@ class ProgressHandler(logging.Handler):
             self._print(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
         elif subject.path not in self.ended:
             logs = [log for log in map(str, (log_path(subject.path), *failure.logs)) if Path(log).exists()]
-            self._end(subject, f"failed{_why(attempt)}" + (f", see {' and '.join(logs)}" if logs else ""))
+            see = f"see {' and '.join(logs)}" if logs else "it left no log"
+            self.failures[subject.path] = _failed(f"{subject.label}, {see}", [_reason(attempt)])
+            self._end(subject, f"failed{_why(attempt)}, {see}")
             self.write_line(_tail(Path(attempt.log)))
 
     def _end(self, subject: Subject, ending: str) -> None:
@@ -114,6 +145,20 @@ class ProgressHandler(logging.Handler):
             seconds_left = (self.clock() - self.began) / len(self.ended) * left
             ending += f", {left} left, about {format_duration(seconds_left)}"
         self._print(subject, ending)
+
+    def summary(self, command: str) -> str:
+        """What a run has measured, what is missing and why; "" where nothing is missing.
+
+        command: the one that was run.
+        """
+        failed = sum(path in self.planned for path in self.failures)
+        missing = max(0, self.total - len(self.ended))
+        if not self.failures and not missing:
+            return ""
+        counts = [f"{self.outcomes[outcome]} {name}" for outcome, name in _OUTCOMES.items() if self.outcomes[outcome]]
+        counts += [f"{n} {name}" for n, name in ((failed, "failed"), (missing, "not reached")) if n]
+        lines = [f"Cells and studies: {', '.join(counts)}."] if self.total else []
+        return "\n".join([*lines, *self.failures.values(), f"To go on, with what is missing: {command}"]) + "\n"
 
     def _print(self, subject: Subject, text: str) -> None:
         machine = f"{subject.machine}: " if self.several_machines else ""
@@ -129,7 +174,7 @@ class RedundantMessages(logging.Filter):
     def filter(self, event: logging.LogRecord) -> bool:
         kind = _kind(event)
         if kind == "job_error":
-            return event.rule_name not in MEASURING_RULES
+            return event.rule_name not in MEASURING_RULES and not _explains_itself(event)
         redundant = ("job_info", "job_started", "job_finished", "progress", "group_info", "group_error")
         return kind not in redundant and not str(event.msg).startswith(_REDUNDANT)
 
@@ -138,6 +183,7 @@ def attach_progress(
     logger: logging.Logger,
     planned: Mapping[str, Subject],
     attempts: AttemptLog,
+    runs_jobs: Callable[[], bool],
     retries: Callable[[], int],
     rules: Sequence[str] = MEASURING_RULES,
     terse: bool = True,
@@ -148,20 +194,49 @@ def attach_progress(
     """
     if any(isinstance(each, ProgressHandler) and each.planned == planned for each in logger.handlers):
         return  # each "use rule" of another workflow comes by here
-    for handler in logger.handlers if terse else ():
-        handler.addFilter(RedundantMessages())
-    logger.addHandler(ProgressHandler(planned, attempts, retries, rules))
+    progress = ProgressHandler(planned, attempts, runs_jobs, retries, rules)
+    if terse:
+        for handler in logger.handlers:
+            handler.addFilter(RedundantMessages())
+        # After all that Snakemake has to say.
+        atexit.register(lambda: sys.stderr.write(progress.summary(shlex.join(["snakemake", *sys.argv[1:]]))))
+    logger.addHandler(progress)
 
 
 def _why(attempt: Attempt) -> str:
     """`` (TIMEOUT on gpu07: ...)``: what the scheduler and the log say of a failure. `` (timeout)``: the cell's own
     time was up. Any other failure of the cell itself is in the end of the log, which is shown."""
-    line = (attempt.said or "").removesuffix(FINAL)
+    text = _reason(attempt)
     if attempt.final:
-        return " (timeout)" if re.match(r"\w+\.py: timeout", line) else ""
-    where = f"{attempt.state} on {attempt.node}" if attempt.node else attempt.state
-    text = ": ".join(filter(None, [where, re.sub(r"^\w+\.py: ", "", line)]))
+        return " (timeout)" if text.startswith("timeout") else ""
     return printable(f" ({text})") if text else ""
+
+
+def _reason(attempt: Attempt) -> str:
+    """What the scheduler and the log say of a failure."""
+    line = re.sub(r"^\w+\.py: ", "", (attempt.said or "").removesuffix(FINAL))
+    where = f"{attempt.state} on {attempt.node}" if attempt.node else attempt.state
+    return ": ".join(filter(None, [where, line]))
+
+
+def _failed(label: str, messages: Sequence[str]) -> str:
+    return printable("\n    ".join([f"Failed: {label}", *filter(None, messages)]))
+
+
+def _explains_itself(event: logging.LogRecord) -> bool:
+    """Whether a failed job is one of a script that only reads and has said in its log why it failed."""
+    return event.rule_name not in MEASURING_RULES and bool(event.log) and bool(_messages(Path(event.log[0])))
+
+
+def _messages(log: Path) -> list[str]:
+    """The error messages of a script in its log, without the script's name; of many, the first few."""
+    try:
+        text = log.read_text(errors="replace")
+    except OSError:
+        return []
+    messages = re.findall(r"^\w+\.py: (.*)", text, re.MULTILINE)
+    left_out = len(messages) - _SHOWN_MESSAGES
+    return messages if left_out <= 1 else [*messages[: _SHOWN_MESSAGES - 1], f"... {left_out} more", messages[-1]]
 
 
 def _tail(log: Path) -> str:
