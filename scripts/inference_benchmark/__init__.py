@@ -2,7 +2,7 @@
 
 A package imports from itself and from those above it, and from nothing else of this library:
 
-    cli, files, markdown, units   small things that all may use
+    cli, csv_table, files, markdown, units   small things that all may use
     analysis/    pure formulas over samples: statistics, metrics, the roofline, how far answers differ
     machine/     what this machine is, and what it does while a cell is measured
     models/      a model's sizes and weights

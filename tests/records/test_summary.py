@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pandas
 import pytest
 from made_up import DRIFTS, OOM, SHARED, make_cell, make_record
+from running import PUBLISHED
 
+from inference_benchmark.cli import ProblemsError
 from inference_benchmark.records import summary
 
 
@@ -39,6 +42,37 @@ def test_names_in_a_summary_stay_text(tmp_path):
     (tmp_path / "s.csv").write_text(summary.to_csv(summary.summarise([make_record(cell)])))
     back = summary.read_summary(tmp_path / "s.csv").iloc[0]
     assert (back["model"], back["machine"], back["batch_size"]) == ("nan", "007", 2)
+
+
+def test_a_summary_that_a_spreadsheet_saved_reads_the_same(tmp_path):
+    text = summary.to_csv(summary.summarise([make_record(stability=DRIFTS)]))
+    (tmp_path / "s.csv").write_text(text)
+    (tmp_path / "saved.csv").write_text("\ufeff" + text.replace(",", ";"), newline="\r\n")
+    plain, saved = (summary.read_summary(tmp_path / name) for name in ("s.csv", "saved.csv"))
+    pandas.testing.assert_frame_equal(saved, plain)
+    assert not plain["stable"].iat[0]
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "said"),
+    [
+        ("latency_s", "0,5", f"row 1: {len(summary.COLUMNS) + 1} fields under a header of {len(summary.COLUMNS)}"),
+        ("latency_s", '"1,234.5"', "row 1: latency_s: '1,234.5' is not a number"),
+        ("batch_size", "x" * 1000, "row 1: batch_size: 'xxxxxxxxxxxx...xxxxxxxxxxxxx' is not a number"),
+    ],
+)
+def test_a_summary_with_a_field_that_does_not_fit_is_refused(tmp_path, column, text, said):
+    row = ["" for _ in summary.COLUMNS]
+    row[summary.COLUMNS.index(column)] = text
+    (tmp_path / "s.csv").write_text(f"{','.join(summary.COLUMNS)}\n{','.join(row)}\n")
+    with pytest.raises(ProblemsError) as caught:
+        summary.read_summary(tmp_path / "s.csv")
+    assert said in str(caught.value)
+
+
+def test_a_table_of_figures_is_no_summary():
+    with pytest.raises(ProblemsError, match=r"bloom_a100_80gb\.csv: has no column machine, device, model"):
+        summary.read_summary(PUBLISHED)
 
 
 def test_texts_from_records_are_only_texts():

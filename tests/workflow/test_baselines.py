@@ -47,12 +47,16 @@ def test_a_baseline_that_cannot_be_used_is_named_before_any_job(workspace):
     (workspace.folder / "bad.csv").write_text(
         "model,precision,batch_size,outcome,throughput_tok_per_s\nm,fp32,1,ok,-3\n"
     )
-    workspace.config["baselines"] = {"gone": "no/where", "bad": "bad.csv"}
+    (workspace.folder / "latin.csv").write_bytes(b"model,precision\nmod\xe8le,fp32\n")
+    os.mkfifo(workspace.folder / "pipe.csv")
+    workspace.config["baselines"] = {"gone": "no/where", "bad": "bad.csv", "latin": "latin.csv", "pipe": "pipe.csv"}
     workspace.save()
     printed = (done := workspace.snakemake()).stdout + done.stderr
     assert done.returncode != 0
     assert "baselines.gone: no/where: No such file or directory" in printed
-    assert "baselines.bad: bad.csv: row 1: throughput_tok_per_s: '-3' is not allowed; allowed: a number > 0" in printed
+    assert "baselines.bad: bad.csv: row 1: throughput_tok_per_s: '-3' is not allowed; allowed: a number" in printed
+    assert "baselines.latin: latin.csv: line 2: not UTF-8 (byte 0xe8); save it as UTF-8" in printed
+    assert "baselines.pipe: pipe.csv: Not a regular file" in printed
     assert "Traceback" not in printed
     assert not (workspace.folder / "results").exists()
 

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import itertools
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import reprlib
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark import csv_table
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.cli import ProblemsError
 
 #: The columns that tell cells apart. A table of figures may lack some of them; its rows then match cells of any value.
 KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size")
-_WHOLE = {"parameters", "prompt_tokens", "new_tokens", "batch_size"}
+_WHOLE = ("parameters", "prompt_tokens", "new_tokens", "batch_size")
 #: The figures that can be compared.
 _FIGURES = tuple(figure.name for figure in COMPARED.values())
 #: The columns that a table must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
 _OUTCOMES = ("ok", "oom", "unsupported")
+#: The range of a number. Ratios and products of such numbers stay finite.
+_LEAST, _MOST = 1e-15, 1e15
 
 
 class BaselineError(ProblemsError):
@@ -34,7 +34,7 @@ def check(path: Path) -> list[str]:
         if path.is_dir():
             return [] if records_below(path) else [f"{path} holds no records (batch-N.json)"]
         read_rows(path)
-    except BaselineError as error:
+    except ProblemsError as error:
         return error.problems
     except OSError as error:
         return [f"{path}: {error.strerror}"]
@@ -56,57 +56,62 @@ def records_below(folder: Path) -> list[Path]:
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
     """(notes, rows with numbers as such, without what is blank).
 
-    Raises BaselineError naming every line that is wrong.
+    Raises BaselineError naming every row that is wrong, CsvError and OSError.
     """
-    lines = path.read_text().splitlines(keepends=True)
-    notes = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
-    reader = csv.DictReader(io.StringIO("".join(lines[len(notes) :]), newline=""))
-    missing = [name for name in NEEDED if name not in (reader.fieldnames or ())]
+    table = csv_table.read(path)
+    missing = [name for name in NEEDED if name not in table.columns]
     if missing:
         raise BaselineError(
             [f"{path}: has no column {', '.join(missing)}; a table of figures needs {', '.join(NEEDED)}"]
         )
-    if "model" not in reader.fieldnames and "parameters" not in reader.fieldnames:
+    if "model" not in table.columns and "parameters" not in table.columns:
         raise BaselineError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
+    if not table.rows:
+        raise BaselineError([f"{path}: has a header, but no rows"])
     problems, rows, numbers = [], [], {}
-    for number, raw in enumerate(reader, start=1):
+    for number, fields in enumerate(table.rows, start=1):
         try:
-            row = _checked(raw)
+            row = _checked(dict(zip(table.columns, map(str.strip, fields), strict=True)))
         except ValueError as error:
             problems.append(f"{path}: row {number}: {error}")
             continue
-        key = tuple(row.get(name) for name in KEYS)
+        # Models are matched by name; by parameters only where they have none.
+        key = tuple(row.get(name) for name in KEYS if not (name == "parameters" and "model" in row))
         if key in numbers:
             problems.append(f"{path}: row {number}: the same cell as in row {numbers[key]}; keep one")
         numbers[key] = number
         rows.append(row)
     if problems:
         raise BaselineError(problems)
-    return [note.strip("# \n") for note in notes], rows
+    return table.notes, rows
 
 
-def _checked(raw: Mapping[str, str | None]) -> dict[str, Any]:
+def _checked(raw: Mapping[str, str]) -> dict[str, Any]:
     row: dict[str, Any] = {name: text for name, text in raw.items() if name and text}
     if row.get("parameters") == "0":  # an engine that has none to count
         del row["parameters"]
     for name in ("precision", "batch_size", "outcome"):
         if name not in row:
             raise ValueError(f"{name} is blank")
+    if "model" not in row and "parameters" not in row:
+        raise ValueError("model and parameters are blank; which model it is of is unknown")
     if row["outcome"] not in _OUTCOMES:
-        raise ValueError(f"outcome: {row['outcome']!r} is not allowed; allowed: {', '.join(_OUTCOMES)}")
-    for name, kind in [*((n, int) for n in _WHOLE), *((n, float) for n in _FIGURES)]:
+        raise ValueError(f"outcome: {reprlib.repr(row['outcome'])} is not allowed; allowed: {', '.join(_OUTCOMES)}")
+    for name in (*_WHOLE, *_FIGURES):
         if name in row:
-            row[name] = _positive(name, row[name], kind)
+            row[name] = _number(name, row[name])
     if row["outcome"] == "ok" and "throughput_tok_per_s" not in row:
         raise ValueError("outcome ok without a throughput_tok_per_s")
     return row
 
 
-def _positive(name: str, text: str, kind: Callable[[str], float]) -> float:
+def _number(name: str, text: str) -> float:
+    whole = name in _WHOLE
     try:
-        number = kind(text)
+        number = int(text) if whole else float(text)
     except ValueError:
         number = -1
-    if not (math.isfinite(number) and number > 0):
-        raise ValueError(f"{name}: {text!r} is not allowed; allowed: a number > 0")
+    if not _LEAST <= number <= _MOST:
+        kind = f"a whole number from 1 to {_MOST:g}" if whole else f"a number from {_LEAST:g} to {_MOST:g}, as 1234.5"
+        raise ValueError(f"{name}: {reprlib.repr(text)} is not allowed; allowed: {kind}")
     return number

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+from inference_benchmark import csv_table
 from inference_benchmark.analysis import metrics, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.metrics import MeasuredCell
-from inference_benchmark.cli import printable
+from inference_benchmark.cli import ProblemsError, printable
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import comparability
@@ -131,10 +133,26 @@ def to_csv(summary) -> str:
 
 
 def read_summary(path: Path):
-    """summary.csv as a DataFrame; names stay text whatever they look like, and only empty fields are missing."""
+    """summary.csv as a DataFrame; names stay text whatever they look like, and only empty fields are missing.
+
+    Raises ProblemsError naming every field that does not fit its column, and OSError.
+    """
     import pandas
 
-    return pandas.read_csv(path, dtype=dict.fromkeys(TEXTS, str), keep_default_na=False, na_values=[""])
+    table = csv_table.read(path)
+    missing = [name for name in COLUMNS if name not in table.columns]
+    if missing:
+        raise ProblemsError([f"{path}: has no column {', '.join(missing)}; a summary of this version has them all"])
+    rows = pandas.DataFrame(table.rows, columns=table.columns)[list(COLUMNS)]
+    rows = rows.where(rows != "")
+    numbers, problems = {}, []
+    for name in (name for name in COLUMNS if name not in (*TEXTS, "stable")):
+        numbers[name] = pandas.to_numeric(rows[name], errors="coerce")
+        for index, text in rows[name][rows[name].notna() & numbers[name].isna()].items():
+            problems.append(f"{path}: row {index + 1}: {name}: {reprlib.repr(text)} is not a number")
+    if problems:
+        raise ProblemsError(problems)
+    return rows.assign(stable=rows["stable"].map({"True": True, "False": False}), **numbers)
 
 
 def _studies_about(record: Record, studies: Studies) -> dict[str, StudyRecord]:

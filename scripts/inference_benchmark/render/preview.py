@@ -11,9 +11,9 @@ from typing import Any
 import pandas
 
 from inference_benchmark import files
+from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
-from inference_benchmark.experiment.baselines import BaselineError
 from inference_benchmark.experiment.cells import Cell, Experiment, log_path
 from inference_benchmark.records import collect, summary
 from inference_benchmark.records.attempts import failure_line
@@ -65,7 +65,7 @@ def preview(experiment: Experiment) -> Preview:
     for name, path in experiment.baselines.items() if records else ():
         try:
             comparisons.append(compare(result_set.load(Path(path), name), result_set.of_records(records)))
-        except BaselineError as error:
+        except ProblemsError as error:
             unused += error.problems
         except OSError as error:
             unused.append(f"{path}: {error.strerror}")

@@ -16,7 +16,7 @@ from inference_benchmark.render.tables import table, to_markdown
 
 
 def published_tables(path: Path, precisions: Sequence[str]) -> str:
-    """The headline tables of a CSV of figures of one model and workload, as Markdown. Raises BaselineError, OSError."""
+    """The headline tables of a CSV of figures of one model and workload, as Markdown. Raises ProblemsError, OSError."""
     rows = published_summary(path, precisions)
     return "\n".join(to_markdown(table(rows, figure)) for figure in FIGURES if figure.headline)
 
