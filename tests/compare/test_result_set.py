@@ -65,3 +65,13 @@ def test_records_of_several_machines_are_no_result_set(tmp_path):
     write_records(tmp_path, records_of(grid(**SMALL, machine="other")))
     with pytest.raises(BaselineError, match="holds records of made-up-gpu, other; give the folder of one of them"):
         result_set.load(tmp_path / "results")
+
+
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"measurement": {}, "memory_limit_bytes": null, "models": [1], "facts": {}}']
+)
+def test_provenance_that_is_broken_is_named(tmp_path, content):
+    summary.summarise(records_of(grid(**SMALL))).to_csv(tmp_path / "summary.csv", index=False)
+    (tmp_path / "provenance.json").write_text(content)
+    with pytest.raises(BaselineError, match=r"provenance\.json: cannot be used"):
+        result_set.load(tmp_path / "summary.csv")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark import files
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Groups
@@ -50,7 +50,7 @@ def load(path: Path, name: str | None = None) -> ResultSet:
 
     A CSV is a table of figures, such as summary.csv. Where it names records that are beside it, they are read instead,
     because samples say more than figures. Lines at its top that begin with # are notes. name: by default the machine's
-    label or the file's name. Raises BaselineError naming everything that cannot be used, and OSError.
+    label or the file's name. Raises ProblemsError naming everything that cannot be used, and OSError.
     """
     if path.is_dir():
         paths = records_below(path)
@@ -143,13 +143,19 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
             f"{path}: {len(records) - existing} of its {len(records)} records are not beside it: "
             "figures alone are used."
         )
-    facts: dict[str, Sequence[Any]] = {}
     provenance_file = path.with_name("provenance.json")
-    if path.name == "summary.csv" and provenance_file.exists():
-        provenance = json.loads(provenance_file.read_bytes())
+    has_facts = path.name == "summary.csv" and provenance_file.exists()
+    return ResultSet(name, [_of_row(row) for row in rows], _known_facts(provenance_file) if has_facts else {}, notes)
+
+
+def _known_facts(path: Path) -> dict[str, Sequence[Any]]:
+    """The facts in the provenance.json of a run."""
+    try:
+        provenance = files.read_json(path)
         settings = _settings(provenance["measurement"], provenance["memory_limit_bytes"], provenance["models"])
-        facts = provenance["facts"] | {fact: [value] for fact, value in settings.items()}
-    return ResultSet(name, [_of_row(row) for row in rows], facts, notes)
+        return provenance["facts"] | {fact: [value] for fact, value in settings.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BaselineError([f"{path}: cannot be used ({error!r}); copy it again, or remove it"]) from None
 
 
 def _of_row(row: Mapping[str, Any]) -> CellResult:
