@@ -74,6 +74,52 @@ def test_what_cannot_be_compared_is_one_line(tmp_path, folders):
     )
 
 
+ROW = {
+    "model": "m", "parameters": "1000", "prompt_tokens": "9", "new_tokens": "50", "engine": "hf", "precision": "fp32",
+    "batch_size": "4", "outcome": "ok", "throughput_tok_per_s": "12.5",
+}  # fmt: skip
+
+
+def table(path: Path, *lacking: str, **changes: str) -> Path:
+    """A table of one row, without these columns."""
+    row = {name: text for name, text in (ROW | changes).items() if name not in lacking}
+    path.write_text(f"{','.join(row)}\n{','.join(row.values())}\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("lacking", "name"),
+    [
+        ((), "m prompt9-new50 hf fp32 batch 4"),
+        (("model",), "1,000 parameters prompt9-new50 hf fp32 batch 4"),
+        (("parameters",), "m prompt9-new50 hf fp32 batch 4"),
+        (("prompt_tokens",), "m new50 hf fp32 batch 4"),
+        (("new_tokens",), "m prompt9 hf fp32 batch 4"),
+        (("engine",), "m prompt9-new50 fp32 batch 4"),
+        (("model", "prompt_tokens", "new_tokens", "engine"), "1,000 parameters fp32 batch 4"),
+    ],
+)
+def test_a_table_may_lack_columns_on_either_side(tmp_path, lacking, name):
+    base, new = table(tmp_path / "base.csv", *lacking), table(tmp_path / "new.csv", *lacking)
+    files = ("--markdown", tmp_path / "c.md", "--html", tmp_path / "c.html", "--json", tmp_path / "c.json")
+    done = run(base, new, *files)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"| {name} | 12.50" in (tmp_path / "c.md").read_text()
+    assert name in (tmp_path / "c.html").read_text()
+    # A cell that becomes slower or is only on one side is named the same.
+    worse = table(tmp_path / "worse.csv", *lacking, outcome="oom", throughput_tok_per_s="")
+    assert f"{name}: fits no longer" in run(base, worse, "--fail-on-regression", "5%").stderr
+    other = table(tmp_path / "other.csv", *lacking, batch_size="8")
+    assert f"## Only in base\n\n{name}." in run(base, other).stdout
+
+
+def test_the_published_figures_are_compared_with_themselves():
+    done = run(PUBLISHED, PUBLISHED)
+    assert done.returncode == 0, done.stderr
+    assert "44 cells in common: 35 unknown, 9 neither fits." in done.stdout
+    assert "1,311,535,104 parameters new100 fp32 batch 1 " in done.stdout
+
+
 def test_the_page_of_a_comparison_is_safe(folders, tmp_path):
     hostile = "<script>alert(1)</script>"
     done = run(folders["base"], folders["again"], "--base-name", hostile, "--html", tmp_path / "c.html")

@@ -17,6 +17,7 @@ from inference_benchmark.compare.result_set import CellResult, ResultSet
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records import summary
 from inference_benchmark.render import tables
+from inference_benchmark.render.charts import chart_data
 
 
 def cell_of(comparison: Comparison, engine: str, precision: str, batch: int) -> ComparedCell:
@@ -199,6 +200,20 @@ def test_the_published_figures_are_columns_of_the_tables():
     latency = text.split("Latency (sec)")[1].split("Time to first")[0]
     assert "| 2.21 " in latency  # 100 / 45.31
     assert "a100" not in text.split("Time to first token")[1]
+
+
+@pytest.mark.parametrize("key", ["model", "prompt_tokens", "new_tokens", "engine"])
+def test_cells_without_a_place_in_the_tables_are_left_out_of_them(key):
+    records = records_of(grid(**SMALL))
+    new = result_set.of_records(records)
+    lacking = replace(
+        new, cells=[replace(each, where={k: v for k, v in each.where.items() if k != key}) for each in new.cells]
+    )
+    comparison = compare(lacking, lacking)
+    assert len(comparison.cells) == 14
+    rows = summary.summarise(records)
+    assert tables.document(rows, [comparison]) == tables.document(rows)
+    assert chart_data(rows, [comparison]) == chart_data(rows)
 
 
 def test_a_comparison_comes_back_from_its_file():

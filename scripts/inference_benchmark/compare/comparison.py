@@ -26,11 +26,12 @@ FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer"
 
 #: One set of tables and charts is about one grid: a model and a workload.
 GRID = ("model", "prompt_tokens", "new_tokens")
-Grid = tuple[str, int, int]
+Grid = tuple[str | None, int | None, int | None]
 
 
 def grid_of(where: Mapping[str, Any]) -> Grid:
-    return tuple(where[key] for key in GRID)
+    """None for what the result set does not know."""
+    return tuple(where.get(key) for key in GRID)
 
 
 class ComparedCell(NamedTuple):

@@ -10,7 +10,6 @@ from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.compare import comparison as verdicts
 from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison
-from inference_benchmark.experiment.cells import Workload
 
 #: The sign behind a ratio, for its verdict.
 SIGNS = {
@@ -109,8 +108,9 @@ def ratio_text(cell: ComparedCell) -> str:
 
 
 def column_name(where: Mapping[str, Any]) -> str:
-    """``bloom-1b3 prompt9-new100 hf bf16``"""
-    return f"{where['model']} {_workload_name(where)} {where['engine']} {where['precision']}"
+    """``bloom-1b3 prompt9-new100 hf bf16``, without what the result set does not know."""
+    model = where.get("model") or (f"{where['parameters']:,} parameters" if where.get("parameters") else "")
+    return " ".join(filter(None, (model, _workload_name(where), where.get("engine"), where["precision"])))
 
 
 def cell_name(cell: ComparedCell) -> str:
@@ -130,7 +130,9 @@ def to_markdown(comparison: Comparison) -> str:
 
 
 def _workload_name(where: Mapping[str, Any]) -> str:
-    return Workload(where["prompt_tokens"], where["new_tokens"]).name
+    """``prompt9-new100``, or the length that is known."""
+    lengths = {"prompt": where.get("prompt_tokens"), "new": where.get("new_tokens")}
+    return "-".join(f"{name}{tokens}" for name, tokens in lengths.items() if tokens is not None)
 
 
 def _column_row(column: ComparedColumn) -> list[str]:
@@ -162,8 +164,5 @@ def _listed(cells: Sequence[Mapping[str, Any]]) -> str:
     """Cells by column, so that a grid of thousands stays a few lines."""
     columns: dict[str, list[str]] = {}
     for where in cells:
-        names = {key: where[key] for key in ("model", "engine", "precision") if key in where}
-        if {"prompt_tokens", "new_tokens"} <= where.keys():
-            names["model"] = f"{names.get('model', '')} {_workload_name(where)}".lstrip()
-        columns.setdefault(" ".join(names.values()), []).append(str(where["batch_size"]))
+        columns.setdefault(column_name(where), []).append(str(where["batch_size"]))
     return "; ".join(f"{name} batch {', '.join(dict.fromkeys(sizes))}" for name, sizes in columns.items()) + "."

@@ -15,6 +15,7 @@ def compared_cells(rows: pandas.DataFrame, comparison: Comparison) -> dict[tuple
     return {
         (cell.where["engine"], cell.where["precision"], cell.where["batch_size"]): cell
         for cell in comparison.grids.get(_grid(rows), ())
+        if "engine" in cell.where
     }
 
 
@@ -50,7 +51,7 @@ def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> TableView:
             each.where["precision"],
         ): f"{each.new_largest or 'none'}, was {each.base_largest or 'none'}"
         for each in comparison.columns
-        if grid_of(each.where) == _grid(rows)
+        if grid_of(each.where) == _grid(rows) and "engine" in each.where
     }
     return TableView(
         f"Against {comparison.base} (times its throughput)",
