@@ -29,6 +29,7 @@ rule comparison:
     shell:
         "python {input.code[0]:q} {input.base:q} {input.new:q}"
         " --base-name {wildcards.baseline:q}"
+        " --allow-disjoint"
         " --template {input.template:q}"
         " --json {output.json:q}"
         " --markdown {output.markdown:q}"

@@ -5,8 +5,8 @@ Each is a folder with the records of one machine (results/MACHINE), the summary.
 columns precision, batch_size, outcome, throughput_tok_per_s and model or parameters. Without an output option
 the comparison goes to the terminal as Markdown.
 
-exit status: 0; 1 where something cannot be compared, or there is a regression; 2 where --fail-on-regression was given
-and nothing could be judged.
+exit status: 0; 1 where a file cannot be used, or there is a regression; 2 where BASE and NEW have no cell in common, or
+--fail-on-regression was given and nothing could be judged.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ def main() -> int:
         metavar="PERCENT",
         help="exit with 1 where a cell is slower by at least this, such as 5%%, or no longer fits",
     )
+    parser.add_argument(
+        "--allow-disjoint", action="store_true", help="exit with 0 where BASE and NEW have no cell in common"
+    )
     arguments = parser.parse_args()
     base = result_set.load(arguments.base, arguments.base_name)
     comparison = compare(base, result_set.load(arguments.new), COMPARED[arguments.figure])
@@ -67,6 +70,11 @@ def main() -> int:
         files.write(page, arguments.html)
     if not (arguments.json or arguments.markdown or arguments.html):
         sys.stdout.write(text.to_markdown(comparison))
+    if not comparison.cells:
+        if arguments.allow_disjoint:
+            return 0
+        fail(text.summary_line(comparison))
+        return 2
     if arguments.fail_on_regression is None:
         return 0
     worse = regressions(comparison, arguments.fail_on_regression)
@@ -74,8 +82,7 @@ def main() -> int:
         ratio = "" if cell.ratio is None else f", {cell.ratio:.3f} times as fast"
         fail(f"{text.cell_name(cell)}: {cell.verdict}{ratio}")
     if not worse and not comparison.judged:
-        why = text.ONE_PROCESS if comparison.single_process else "One side has no samples."
-        fail(f"nothing could be judged: {text.summary_line(comparison)} {why}")
+        fail(f"nothing could be judged: {text.summary_line(comparison)} {text.why_not_judged(comparison)}")
         return 2
     return 1 if worse else 0
 

@@ -43,7 +43,9 @@ def test_a_regression_fails_and_noise_does_not(folders, tmp_path):
 def test_nothing_judged_is_no_pass(folders):
     done = run(PUBLISHED, folders["base"], "--fail-on-regression", "5%")
     assert done.returncode == 2
-    assert "nothing could be judged: 14 cells in common: 14 unknown. One side has no samples." in done.stderr
+    assert (
+        "nothing could be judged: 14 cells in common: 14 unknown. One side has no samples, or too few." in done.stderr
+    )
 
 
 def test_one_process_is_no_pass_and_no_regression(tmp_path):
@@ -110,7 +112,49 @@ def test_a_table_may_lack_columns_on_either_side(tmp_path, lacking, name):
     worse = table(tmp_path / "worse.csv", *lacking, outcome="oom", throughput_tok_per_s="")
     assert f"{name}: fits no longer" in run(base, worse, "--fail-on-regression", "5%").stderr
     other = table(tmp_path / "other.csv", *lacking, batch_size="8")
-    assert f"## Only in base\n\n{name}." in run(base, other).stdout
+    assert f"## Only in base\n\n{name}." in run(base, other).stdout  # and exits with 2
+
+
+@pytest.mark.parametrize(
+    ("lacking", "changes", "said"),
+    [
+        ((), {"model": "n"}, "model is m in base and n in new (new)."),
+        ((), {"engine": "x", "batch_size": "8"}, "engine is hf in base and x in new (new); batch_size is 4 in base and 8 in new (new)."),
+        (("engine", "prompt_tokens"), {}, "prompt_tokens is 9 in base and not given in new (new); engine is hf in base and not given in new (new)."),
+    ],
+)  # fmt: skip
+def test_sides_without_a_cell_in_common_are_no_comparison(tmp_path, lacking, changes, said):
+    base, new = table(tmp_path / "base.csv"), table(tmp_path / "new.csv", *lacking, **changes)
+    for options in ([], ["--fail-on-regression", "5%"]):
+        done = run(base, new, *options)
+        assert (done.returncode, done.stderr) == (
+            2,
+            f"compare.py: new and base have no cell in common: {said}\n",
+        )
+        assert "## Only in new" in done.stdout
+    done = run(base, new, "--allow-disjoint")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert said in done.stdout
+
+
+def test_values_that_are_on_both_sides_but_never_together_are_no_common_cell(tmp_path):
+    lines = ["fp32,1", "bf16,2"], ["fp32,2", "bf16,1", "int8,3", "nf4,4", "fp16,5", "x,6", "y,7"]
+    for name, rows in zip(("base", "new"), lines, strict=True):
+        text = "".join(f"m,{row},ok,2\n" for row in rows)
+        (tmp_path / f"{name}.csv").write_text(f"model,precision,batch_size,outcome,throughput_tok_per_s\n{text}")
+    done = run(tmp_path / "base.csv", tmp_path / "new.csv")
+    assert "in common: no combination of model, precision, batch_size is in both." in done.stderr
+    other = (tmp_path / "new.csv").read_text().replace("m,", "n,")
+    (tmp_path / "new.csv").write_text(other.replace("fp32", "z").replace("bf16", "w"))
+    done = run(tmp_path / "base.csv", tmp_path / "new.csv")
+    assert "precision is fp32, bf16 in base and z, w, int8, nf4, fp16 and 2 more in new (new)." in done.stderr
+
+
+def test_cells_without_a_figure_are_the_reason_where_there_is_none(tmp_path):
+    oom = table(tmp_path / "oom.csv", outcome="oom", throughput_tok_per_s="")
+    done = run(oom, oom, "--fail-on-regression", "5%")
+    assert done.returncode == 2
+    assert "1 neither fits. No cell has a figure on both sides: throughput (tokens/sec)." in done.stderr
 
 
 def test_the_published_figures_are_compared_with_themselves():

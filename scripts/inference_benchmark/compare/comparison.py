@@ -138,7 +138,7 @@ def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughp
     Welch's test on the logarithms of the means of processes, or of calls if a set has one process; a difference of such
     calls is called ``perhaps``.
     """
-    keys = _shared_keys(base)
+    keys = matching_keys([cell.where for cell in base.cells])
     by_key = {_key(cell, keys): cell for cell in base.cells}
     pairs = [(by_key[_key(cell, keys)], cell) for cell in new.cells if _key(cell, keys) in by_key]
     tests = [_test(one, other, figure) for one, other in pairs]
@@ -161,6 +161,12 @@ def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughp
     )
 
 
+def matching_keys(base: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """The keys in which a cell has to agree with one of these cells of a base to be the same."""
+    keys = [key for key in KEYS if any(where.get(key) is not None for where in base)]
+    return tuple(key for key in keys if not (key == "parameters" and "model" in keys))
+
+
 def read_all(paths: Iterable[Path]) -> list[Comparison]:
     """Comparisons from their JSON files."""
     return [Comparison.from_document(json.loads(path.read_bytes())) for path in paths]
@@ -173,11 +179,6 @@ def regressions(comparison: Comparison, limit: float) -> list[ComparedCell]:
         for cell in comparison.cells
         if cell.verdict == FITS_NO_LONGER or (cell.verdict == SLOWER and cell.ratio <= 1 - limit)
     ]
-
-
-def _shared_keys(base: ResultSet) -> tuple[str, ...]:
-    keys = [key for key in KEYS if any(cell.where.get(key) is not None for cell in base.cells)]
-    return tuple(key for key in keys if not (key == "parameters" and "model" in keys))
 
 
 def _key(cell: CellResult, keys: Sequence[str]) -> tuple[Any, ...]:

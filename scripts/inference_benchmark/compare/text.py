@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.compare import comparison as verdicts
-from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison
+from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison, matching_keys
 
 #: The sign behind a ratio, for its verdict.
 SIGNS = {
@@ -44,10 +44,19 @@ def title(comparison: Comparison) -> str:
 def summary_line(comparison: Comparison) -> str:
     """How many cells are faster, slower, the same; in one line."""
     if not comparison.cells:
-        return f"{comparison.new} and {comparison.base} have no cell in common."
+        return f"{comparison.new} and {comparison.base} have no cell in common: {_why_disjoint(comparison)}."
     counts = Counter(cell.verdict for cell in comparison.cells)
     counted = ", ".join(f"{n} {verdict}" for verdict, n in counts.most_common())
     return f"{len(comparison.cells)} cells in common: {counted}."
+
+
+def why_not_judged(comparison: Comparison) -> str:
+    """Why none of its cells was tested with several processes on both sides."""
+    if comparison.single_process:
+        return ONE_PROCESS
+    if all(cell.ratio is None for cell in comparison.cells):
+        return f"No cell has a figure on both sides: {_figure_name(comparison)}."
+    return "One side has no samples, or too few."
 
 
 def parts(comparison: Comparison) -> Iterator[Part]:
@@ -149,6 +158,26 @@ def _cell_row(comparison: Comparison, cell: ComparedCell) -> list[str]:
     ratio = "" if cell.ratio is None else f"{cell.ratio:.3f}"
     interval = "" if cell.low is None else f"{cell.low:.3f} to {cell.high:.3f}"
     return [cell_name(cell), *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
+
+
+def _why_disjoint(comparison: Comparison) -> str:
+    """The keys in which no cell of one side agrees with any of the other, with their values."""
+    keys = matching_keys(comparison.only_base)
+    sides = {comparison.base: comparison.only_base, f"{comparison.new} (new)": comparison.only_new}
+    reasons = []
+    for key in keys:
+        values = {name: dict.fromkeys(where.get(key) for where in cells) for name, cells in sides.items()}
+        if not set.intersection(*map(set, values.values())):
+            reasons.append(
+                f"{key} is " + " and ".join(f"{_some(list(each))} in {name}" for name, each in values.items())
+            )
+    return "; ".join(reasons) or f"no combination of {', '.join(keys)} is in both"
+
+
+def _some(values: Sequence[Any], most: int = 5) -> str:
+    """The values, the first of them if there are many."""
+    texts = ["not given" if value is None else str(value) for value in values[:most]]
+    return ", ".join(texts) + (f" and {len(values) - most} more" if len(values) > most else "")
 
 
 def _figure_name(comparison: Comparison) -> str:
