@@ -7,7 +7,7 @@ import argparse
 import json
 from pathlib import Path
 
-from inference_benchmark import files
+from inference_benchmark import files, markdown
 from inference_benchmark.cli import fail, run
 from inference_benchmark.compare.comparison import read_all
 from inference_benchmark.records.summary import read_summary
@@ -31,7 +31,7 @@ def main() -> int:
     for summary, provenance, charts in zip(arguments.summary, arguments.provenance, arguments.charts, strict=True):
         facts = json.loads(provenance.read_text())
         ours = [each for each in comparisons if each.new == facts["machine"]]
-        parts += [provenance_text(facts), document(read_summary(summary), ours, pictures(charts))]
+        parts += [markdown.escape(provenance_text(facts)), document(read_summary(summary), ours, pictures(charts))]
     before = arguments.readme.read_text()
     try:
         after = insert(before, "\n\n".join(parts))

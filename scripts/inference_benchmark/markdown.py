@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Sequence
+
+from inference_benchmark.cli import printable
+
+#: What Markdown reads as more than text, anywhere in a line. An underscore inside a word, as in batch_size, is text.
+_ACTIVE = re.compile(r"[\\`*\[\]~#$]|(?<![^\W_])_|_(?![^\W_])")
+#: The beginning of a line, or the number there, before what Markdown reads as a list, a heading or a line across.
+_LEADING = re.compile(r"^(?:(?=[-+=])|\d{1,9}(?=[.)](?: |$)))")
 
 
 def escape(text: str) -> str:
-    """A text of one line that Markdown shows as it is: no HTML, and no end of a table's cell."""
-    return html.escape(" ".join(text.splitlines()), quote=False).replace("|", "\\|")
+    """A text as one line that Markdown shows as it is: no markup, no HTML and no control characters."""
+    line = html.escape(printable(" ".join(text.split())), quote=False)
+    return _LEADING.sub(r"\g<0>\\", _ACTIVE.sub(r"\\\g<0>", line))
+
+
+def escape_cell(text: str) -> str:
+    """The same inside a table, where | ends a cell."""
+    return escape(text).replace("|", "\\|")
 
 
 def table(headings: Sequence[str | Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
@@ -16,8 +30,8 @@ def table(headings: Sequence[str | Sequence[str]], rows: Sequence[Sequence[str]]
 
     headings: one for each column, as plain text or as lines of plain text. rows: plain text.
     """
-    heads = [escape(each) if isinstance(each, str) else "<br>".join(map(escape, each)) for each in headings]
-    cells = [[escape(text) for text in row] for row in rows]
+    heads = ["<br>".join(map(escape_cell, [each] if isinstance(each, str) else each)) for each in headings]
+    cells = [[escape_cell(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]
 
     def line(texts: Sequence[str], align: Callable[[str, int], str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from made_up import SMALL, grid, records_of, write_records
+from markdown_reader import shown
 from running import PUBLISHED, REPO
 
 
@@ -162,6 +163,21 @@ def test_the_published_figures_are_compared_with_themselves():
     assert done.returncode == 0, done.stderr
     assert "44 cells in common: 35 unknown, 9 neither fits." in done.stdout
     assert "1,311,535,104 parameters new100 fp32 batch 1 " in done.stdout
+
+
+def test_names_are_plain_text_in_markdown(tmp_path):
+    name = "*m* `c` [l](http://e) <b>x</b> _y_\x1b[2J"
+    for path in (tmp_path / "base.csv", tmp_path / "new.csv"):
+        table(path, model=name, engine="**e**")
+    other = table(tmp_path / "other.csv", model=name, batch_size="8")
+    for done in (
+        run(tmp_path / "base.csv", tmp_path / "new.csv", "--base-name", name),
+        run(tmp_path / "base.csv", other),
+    ):
+        read, tags = shown(done.stdout)
+        assert name.replace("\x1b", "\N{REPLACEMENT CHARACTER}") in read
+        assert "**e**" in read
+        assert not {"em", "strong", "code", "a", "b"} & set(tags)
 
 
 def test_the_page_of_a_comparison_is_safe(folders, tmp_path):

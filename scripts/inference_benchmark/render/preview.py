@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas
 
-from inference_benchmark import files
+from inference_benchmark import files, markdown
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
@@ -41,9 +41,9 @@ class Preview:
     def write(self, folder: Path, template: Path) -> None:
         """Write summary.csv, tables.md and report.html."""
         files.write(summary.to_csv(self.rows), folder / "summary.csv")
-        text = tables.document(self.rows, self.comparisons)
-        files.write("\n\n".join([self.line, *self.unused, text]), folder / "tables.md")
         notes = [self.line, *self.unused]
+        text = tables.document(self.rows, self.comparisons)
+        files.write("\n\n".join([*map(markdown.escape, notes), text]), folder / "tables.md")
         page = report.render(self.rows, [self.provenance], template, self.comparisons, notes)
         files.write(page, folder / "report.html")
 

@@ -121,8 +121,8 @@ def document(
 
 def to_markdown(view: TableView) -> str:
     """A table with its title and explanation."""
-    # Prose, where | needs no escape and would be read as one.
-    return f"{view.title}: {view.explanation}\n\n" + markdown.table(view.headings, view.cells + view.foot)
+    prose = f"{markdown.escape(view.title)}: {markdown.escape(view.explanation)}"
+    return f"{prose}\n\n" + markdown.table(view.headings, view.cells + view.foot)
 
 
 def _measured(rows: pandas.DataFrame) -> list[dict[str, Any]]:
