@@ -46,7 +46,7 @@ def main() -> int:
         "--template",
         type=Path,
         default=Path(__file__).parents[1] / "report/compare.html.j2",
-        help="the page's Jinja template (%(default)s)",
+        help="the page's Jinja template, with base.html.j2 and page.css beside it (%(default)s)",
     )
     parser.add_argument(
         "--fail-on-regression",

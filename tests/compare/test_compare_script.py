@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -178,6 +179,23 @@ def test_names_are_plain_text_in_markdown(tmp_path):
         assert name.replace("\x1b", "\N{REPLACEMENT CHARACTER}") in read
         assert "**e**" in read
         assert not {"em", "strong", "code", "a", "b"} & set(tags)
+
+
+@pytest.mark.parametrize(
+    ("beside", "missing"),
+    [
+        (["page.css", "base.html.j2"], "compare.html.j2"),
+        (["page.css", "compare.html.j2"], "base.html.j2"),
+        (["base.html.j2", "compare.html.j2"], "page.css"),
+    ],
+)
+def test_a_missing_template_is_named_and_so_is_what_it_needs(tmp_path, beside, missing):
+    for name in beside:
+        shutil.copy(REPO / "report" / name, tmp_path)
+    both = table(tmp_path / "t.csv")
+    done = run(both, both, "--html", tmp_path / "c.html", "--template", tmp_path / "compare.html.j2")
+    assert (done.returncode, done.stderr) == (1, f"compare.py: {tmp_path}/{missing}: No such file or directory\n")
+    assert not (tmp_path / "c.html").exists()
 
 
 def test_the_page_of_a_comparison_is_safe(folders, tmp_path):

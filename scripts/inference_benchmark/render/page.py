@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import json
+import os
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,8 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
     """A page from a template and the files beside it: page.css and, with scripts, page.js and Vega.
 
     Everything in the context is escaped. The page's own policy allows only its style and scripts, by their digests:
-    text from a name or a record could not run even if it were not escaped.
+    text from a name or a record could not run even if it were not escaped. Raises OSError naming a file that is not
+    there.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(template.parent),
@@ -39,11 +42,17 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
         "texts": _texts,
         "settings": _settings,
     }
-    style = palette.css() + (template.parent / "page.css").read_text()
-    codes = [vega(), (template.parent / "page.js").read_text()] if scripts else []
-    return environment.get_template(template.name).render(
-        csp=policy(style, codes), style=Markup(style), scripts=[Markup(code) for code in codes], **context
-    )
+    try:
+        page = environment.get_template(template.name)
+        style = palette.css() + (template.parent / "page.css").read_text()
+        codes = [vega(), (template.parent / "page.js").read_text()] if scripts else []
+        return page.render(
+            csp=policy(style, codes), style=Markup(style), scripts=[Markup(code) for code in codes], **context
+        )
+    except jinja2.TemplateNotFound as error:
+        # An OSError too, but without the path.
+        missing = str(template.parent / error.name)
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), missing) from None
 
 
 def data(value: Any) -> Markup:
