@@ -23,6 +23,7 @@ from inference_benchmark.cli import fail, run
 from inference_benchmark.compare import result_set, text
 from inference_benchmark.compare.comparison import compare, regressions
 from inference_benchmark.render.page import render
+from inference_benchmark.units import format_figure
 
 
 def percentage(text: str) -> float:
@@ -46,7 +47,7 @@ def main() -> int:
         "--template",
         type=Path,
         default=Path(__file__).parents[1] / "report/compare.html.j2",
-        help="the page's Jinja template, with base.html.j2 and page.css beside it (%(default)s)",
+        help="the page's Jinja template, with page.css and the templates it uses beside it (%(default)s)",
     )
     parser.add_argument(
         "--fail-on-regression",
@@ -79,7 +80,7 @@ def main() -> int:
         return 0
     worse = regressions(comparison, arguments.fail_on_regression)
     for cell in worse:
-        ratio = "" if cell.ratio is None else f", {cell.ratio:.3f} times as fast"
+        ratio = "" if cell.ratio is None else f", {format_figure(cell.ratio, '.3f')} times as fast"
         fail(f"{text.cell_name(cell)}: {cell.verdict}{ratio}")
     if not worse and not comparison.judged:
         fail(f"nothing could be judged: {text.summary_line(comparison)} {text.why_not_judged(comparison)}")

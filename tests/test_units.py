@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_benchmark.units import format_bytes, format_duration, parse_bytes
+from inference_benchmark.units import format_bytes, format_duration, format_figure, parse_bytes
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,18 @@ def test_sizes_and_durations_are_formatted():
         "2 min 05 s",
         "3 h 12 min",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "text"),
+    [
+        (45.3, ".2f", "45.30"), (0.13, ".2f", "0.13"), (0.1, ".2f", "0.10"), (0.0996, ".2f", "0.10"),
+        (0.0949, ".2f", "0.0949"), (0.0016, ".2f", "0.0016"), (0.00456789, ".2f", "0.00457"), (2e-6, ".2f", "2e-06"),
+        (0.0, ".2f", "0.00"), (-0.0016, ".2f", "-0.0016"), (1.5, ".1f", "1.5"), (0.0412, ".1f", "0.0412"),
+        (12345.67, ",.1f", "12,345.7"), (0.0041, ",.1f", "0.0041"), (1.0, ".3f", "1.000"), (0.00012, ".3f", "0.00012"),
+        (0.0151, ".1%", "1.5%"), (1.0, ".1%", "100.0%"), (0.000412, ".1%", "0.0412%"), (0.0, ".1%", "0.0%"),
+        (5.0, ".3g", "5"), (0.000123456, ".3g", "0.000123"),
+    ],
+)  # fmt: skip
+def test_a_figure_never_loses_all_its_digits(value, spec, text):
+    assert format_figure(value, spec) == text

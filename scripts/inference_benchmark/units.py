@@ -28,6 +28,17 @@ def format_number(value: float, digits: int = 3) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
 
 
+def format_figure(value: float, spec: str) -> str:
+    """A value in the format of its table, or with three significant digits if that shows fewer than two of them.
+
+    ``45.30``, ``0.13``, but ``0.0016`` for ``.2f``; ``1.5%``, but ``0.0412%`` for ``.1%``.
+    """
+    text = format(value, spec)
+    if value == 0 or len(re.sub(r"\D", "", text).lstrip("0")) > 1:
+        return text
+    return f"{value * 100:.3g}%" if spec.endswith("%") else f"{value:.3g}"
+
+
 def format_bytes(n_bytes: float) -> str:
     """Bytes with a decimal unit: ``1.31 GB``."""
     units = ["B", "kB", "MB", "GB", "TB"]

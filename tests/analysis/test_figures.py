@@ -24,6 +24,24 @@ def test_a_figure_that_stands_beside_another_is_in_its_table():
         assert figure.beside is None or BY_NAME[figure.beside].beside is None
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("latency_s", 0.0016, "0.0016"),
+        ("latency_s", 2.2071, "2.21"),
+        ("ms_per_token", 1000 / 250_000, "0.004"),
+        ("ms_per_token", 1000 / 7703.84, "0.13"),
+        ("throughput_tok_per_s", 0.0041, "0.0041"),
+        ("throughput_tok_per_s", 86.6, "86.60"),
+        ("first_token_s", 0.0000412, "0.0412"),
+        ("time_per_output_token_s", 0.00000712, "0.00712"),
+        ("whole_limit_share", 0.000412, "0.0412%"),
+    ],
+)
+def test_a_small_value_is_printed_with_its_digits(name, value, text):
+    assert BY_NAME[name].text(value) == text
+
+
 @pytest.mark.parametrize("figure", FIGURES, ids=lambda figure: figure.key)
 def test_every_formula_gives_a_figure_or_none_for_the_barest_cell(figure):
     bare = MeasuredCell(batch_size=1, prompt_tokens=1, new_tokens=1, whole_s=[[1.0]])

@@ -159,6 +159,15 @@ def test_cells_without_a_figure_are_the_reason_where_there_is_none(tmp_path):
     assert "1 neither fits. No cell has a figure on both sides: throughput (tokens/sec)." in done.stderr
 
 
+def test_small_figures_and_ratios_keep_their_digits(tmp_path):
+    base, new = table(tmp_path / "a.csv"), table(tmp_path / "b.csv", throughput_tok_per_s="0.0041")
+    lines = run(base, new).stdout.splitlines()
+    assert [" ".join(line.split()) for line in lines if line.startswith("| m ")] == [
+        "| m prompt9-new50 hf fp32 | 1 | 0.000328 | 4 | 4 |",
+        "| m prompt9-new50 hf fp32 batch 4 | 12.50 | 0.0041 | 0.000328 | | unknown |",
+    ]
+
+
 def test_the_published_figures_are_compared_with_themselves():
     done = run(PUBLISHED, PUBLISHED)
     assert done.returncode == 0, done.stderr

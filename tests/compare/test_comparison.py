@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -178,6 +179,14 @@ def test_the_published_figures_stand_beside_every_engine_of_their_model():
     small_model = {"parameters": 51_000_000, "weights_bytes": 1}
     smaller = [replace(each, model=small_model) for each in records_of(grid(**SMALL))]
     assert compare(result_set.load(PUBLISHED), result_set.of_records(smaller)).cells == []
+
+
+def test_a_small_ratio_keeps_its_digits_in_the_tables():
+    records = records_of(grid(**SMALL), faster=0.0001)
+    beside = [compare(result_set.load(PUBLISHED, "a100-80gb"), result_set.of_records(records))]
+    against = tables.document(summary.summarise(records), beside).split("Against a100-80gb")[1]
+    assert "| 0.00x" not in against
+    assert re.search(r"\| 0\.000\d+x +\|", against)
 
 
 def test_the_published_figures_are_columns_of_the_tables():

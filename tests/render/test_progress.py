@@ -9,6 +9,7 @@ from made_up import DRIFTS, SHARED, make_cell, make_oom, make_record, write_reco
 
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.render import progress
+from inference_benchmark.render.one_line import cell_text
 
 
 def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
@@ -57,3 +58,8 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
         "    ... 3 more\n    measure\n"
         "To go on, with what is missing: snakemake --cores 1\n"
     )
+
+
+def test_a_slow_cell_keeps_its_digits():
+    text = cell_text(make_record(make_cell(batch_size=1), samples_s=[2000.0] * 3))
+    assert text == "0.004 tok/s ± 0.0%"

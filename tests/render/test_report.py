@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import replace
 
-from made_up import sample_page, sample_records
+from made_up import make_cell, make_record, sample_page, sample_records
 
 from inference_benchmark.render.charts import CHARTS
 
@@ -45,6 +45,16 @@ def test_scripts_and_style_are_those_whose_digests_the_policy_names():
     for part in parts:
         digest = base64.b64encode(hashlib.sha256(part.encode()).digest()).decode()
         assert f"'sha256-{digest}'" in policy
+
+
+def test_the_axis_of_short_times_has_different_numbers():
+    records = [make_record(make_cell(batch_size=size), samples_s=[0.0016 * size] * 3) for size in (1, 2)]
+    chart = re.search(r'data-chart="latency"><svg.*?</svg>', sample_page(records), re.DOTALL)[0]
+    numbers = re.findall(r"<text[^>]*>(0\.\d+)<", chart)
+    assert "0.0020" in numbers
+    assert len(set(numbers)) == len(numbers) > 4
+    # Coordinates stay short.
+    assert not re.search(r'(?:transform|d|x|y|cx|cy)="[^"]*\d\.\d{2}', chart)
 
 
 def test_every_chart_is_there_without_scripts_and_has_its_definition_for_them():

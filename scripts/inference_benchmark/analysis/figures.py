@@ -15,6 +15,7 @@ from typing import Any, Literal
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.units import format_figure
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Figure:
     title, unit: as people read them. better: the direction of better. definition: how it is worked out, for the text
     above its table. formula: None where a cell does not have the figure. interval: where its interval comes from; None
     for a figure without one. samples: the calls that it is a mean or rate of, so that two cells can be compared in it.
-    spec: format of a printed value; scale: what the value is multiplied by to be printed in the unit.
+    spec: format of a printed value, unless it is too small for it (units.format_figure); scale: what the value is
+    multiplied by to be printed in the unit.
     beside: the figure in whose table it is printed, behind that figure. qualifier: a column whose first letter is
     printed behind the value. warnings: columns that name warnings about it. best: what the best value of a grid is
     called at the top of the report.
@@ -73,7 +75,7 @@ class Figure:
 
     def text(self, value: float) -> str:
         """A value as tables print it."""
-        return format(value * self.scale, self.spec)
+        return format_figure(value * self.scale, self.spec)
 
     def _end(self, which: str) -> str:
         stem, unit = re.fullmatch(r"(.+?)((?:_tok)?(?:_per)?_[a-z]+)", self.name).groups()

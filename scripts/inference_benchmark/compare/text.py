@@ -10,6 +10,7 @@ from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.compare import comparison as verdicts
 from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison, matching_keys
+from inference_benchmark.units import format_figure
 
 #: The sign behind a ratio, for its verdict.
 SIGNS = {
@@ -113,7 +114,7 @@ def ratio_text(cell: ComparedCell) -> str:
             verdicts.FITS_NO_LONGER: "oom, did fit",
             verdicts.NEITHER_FITS: "both oom",
         }.get(cell.verdict, "")
-    return f"{cell.ratio:.2f}x {SIGNS[cell.verdict]}".rstrip()
+    return f"{format_figure(cell.ratio, '.2f')}x {SIGNS[cell.verdict]}".rstrip()
 
 
 def column_name(where: Mapping[str, Any]) -> str:
@@ -145,7 +146,7 @@ def _workload_name(where: Mapping[str, Any]) -> str:
 
 
 def _column_row(column: ComparedColumn) -> list[str]:
-    ratio = "" if column.geometric_mean is None else f"{column.geometric_mean:.3f}"
+    ratio = "" if column.geometric_mean is None else format_figure(column.geometric_mean, ".3f")
     edges = ("none" if n is None else str(n) for n in (column.base_largest, column.new_largest))
     return [column_name(column.where), str(column.cells), ratio, *edges]
 
@@ -155,8 +156,8 @@ def _cell_row(comparison: Comparison, cell: ComparedCell) -> list[str]:
         BY_NAME[comparison.figure].text(figures[comparison.figure]) if comparison.figure in figures else outcome
         for figures, outcome in ((cell.base, cell.base_outcome), (cell.new, cell.new_outcome))
     ]
-    ratio = "" if cell.ratio is None else f"{cell.ratio:.3f}"
-    interval = "" if cell.low is None else f"{cell.low:.3f} to {cell.high:.3f}"
+    ratio = "" if cell.ratio is None else format_figure(cell.ratio, ".3f")
+    interval = "" if cell.low is None else " to ".join(format_figure(end, ".3f") for end in (cell.low, cell.high))
     return [cell_name(cell), *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
 
 

@@ -27,6 +27,7 @@ _VISIBLE = "indexof(hidden, datum.series) < 0"
 #: A point of a line; and attributes that a browser or the page sets anyway. Without them a page of many charts is half
 #: the size.
 _CIRCLE = re.compile(r'<path transform="translate\(([\d.]+),([\d.]+)\)" d="M([\d.]+),0A[^"]*" fill="([^"]*)"[^>]*/>')
+_LONG_NUMBER = re.compile(r"\d+\.\d{2,}")
 _NEEDLESS = re.compile(
     r'<path class="background"[^>]*/>| (?:role|class|aria-[a-z]+|pointer-events|font-family)="[^"]*"'
     r'| opacity="1"| stroke-width="1"| [xy]2="0"| transform="translate\(0,0\)"| font-weight="normal"'
@@ -58,7 +59,8 @@ def svg(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> str:
 
     text = vl_convert.vegalite_to_svg(with_data(spec, points))
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"', r"\1", text, count=1)
-    text = re.sub(r"\d+\.\d{2,}", lambda number: f"{float(number[0]):.1f}", text)
+    # Places and lengths, never what is written at an axis or in a lane.
+    text = re.sub(r"<[^>]*>", lambda tag: _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.1f}", tag[0]), text)
     text = _CIRCLE.sub(r'<circle cx="\1" cy="\2" r="\3" fill="\4"/>', text)
     return _NEEDLESS.sub("", text)
 

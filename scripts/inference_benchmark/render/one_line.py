@@ -9,6 +9,7 @@ from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+from inference_benchmark.units import format_figure
 
 
 def record_text(record: AnyRecord) -> str:
@@ -25,7 +26,7 @@ def cell_text(record: Record) -> str:
         return f"unsupported: {record.reason.message}"
     throughput = metrics.throughput_tok_per_s(record.measured())
     width = throughput.half_width
-    text = f"{throughput.value:,.1f} tok/s" + (f" ± {width:.1%}" if width is not None else "")
+    text = f"{format_figure(throughput.value, ',.1f')} tok/s" + (f" ± {width:.1%}" if width is not None else "")
     return text + (f" ({', '.join(note.name for note in record.notes)})" if record.notes else "")
 
 
@@ -35,16 +36,18 @@ def study_text(record: StudyRecord) -> str:
         return f"{record.outcome}: {record.reason.message}"
     if record.study.kind == "ceilings":
         machine = peaks(record.results)
-        speeds = ", ".join(f"{dtype} {speed / 1e12:,.2f}" for dtype, speed in machine.flop_per_s.items())
+        speeds = ", ".join(
+            f"{dtype} {format_figure(speed / 1e12, ',.2f')}" for dtype, speed in machine.flop_per_s.items()
+        )
         warnings = f" ({', '.join(record.flag_names)})" if record.flags else ""
-        return f"{machine.bandwidth[-1][1] / 1e9:,.1f} GB/s; Tflop/s: {speeds}{warnings}"
+        return f"{format_figure(machine.bandwidth[-1][1] / 1e9, ',.1f')} GB/s; Tflop/s: {speeds}{warnings}"
     if record.study.kind == "max-batch":
         fits, fails = batch_limit(record.results)
         return f"batch {fits} fits, {fails} does not ({len(record.results)} tries)"
     result = record.results[0]
     error = result["logits_error"]["mean"]
     logits = "not finite" if error is None else f"{error:.2g}"
-    return f"{result['token_agreement']:.1%} of the tokens as hf in fp32, logits error {logits}"
+    return f"{format_figure(result['token_agreement'], '.1%')} of the tokens as hf in fp32, logits error {logits}"
 
 
 def provenance_text(provenance: Mapping[str, Any]) -> str:

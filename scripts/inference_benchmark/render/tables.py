@@ -25,7 +25,7 @@ from inference_benchmark.render.columns import (
     value_of,
     width_text,
 )
-from inference_benchmark.units import format_bytes
+from inference_benchmark.units import format_bytes, format_figure
 
 
 def tables(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
@@ -139,7 +139,7 @@ def _agreement_text(row: Mapping[str, Any]) -> str:
     if pandas.isna(row["token_agreement"]):
         return ""
     error = row["logits_error_mean"]
-    return f"{row['token_agreement']:.1%} | " + ("n/a" if pandas.isna(error) else f"{error:.2g}")
+    return f"{format_figure(row['token_agreement'], '.1%')} | " + ("n/a" if pandas.isna(error) else f"{error:.2g}")
 
 
 #: What holds for a whole column, below its batch sizes.

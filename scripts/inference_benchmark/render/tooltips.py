@@ -10,7 +10,7 @@ import pandas
 from inference_benchmark.analysis.figures import FIGURES, Figure
 from inference_benchmark.compare.comparison import ComparedCell
 from inference_benchmark.render.columns import text_of, value_of, width_text
-from inference_benchmark.units import format_number
+from inference_benchmark.units import format_figure, format_number
 
 Row = Mapping[str, Any]
 
@@ -47,7 +47,7 @@ def _calls(row: Row) -> str:
 
 
 def _memory_share(row: Row) -> str:
-    return "" if pandas.isna(row["memory_share"]) else f"{row['memory_share']:.1%} of what there is"
+    return "" if pandas.isna(row["memory_share"]) else f"{format_figure(row['memory_share'], '.1%')} of what there is"
 
 
 _EVIDENCE: Mapping[str, Callable[[Row], str]] = {
