@@ -64,6 +64,9 @@ def test_a_file_that_breaks_the_format_is_refused(tmp_path, change, message):
         ([1.0, 2.0, "x"], r"runs\[0\].samples_s\[2\] must be number"),
         ([1.0, 2.0, 0.0], r"samples_s\[2\] must be bigger than 0"),
         ([1.0, 2.0, float("nan")], "no finite number"),
+        ([1.0, 2.0, 1e-320], r"no finite number of seconds above 0 \(1e-09 to 1e\+09\)"),
+        ([1.0, 2.0, 1e300], "no finite number"),
+        ([1.0, 2.0, 10**400], "no finite number"),
     ],
 )
 def test_a_file_of_samples_that_cannot_be_is_refused(tmp_path, samples_s, message):

@@ -5,7 +5,6 @@ The format of the files is record.schema.yaml and study.schema.yaml, from which 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
@@ -49,11 +48,15 @@ class Reason:
     evidence: Mapping[str, Any]
 
 
+#: The range of a sample: from the resolution of clocks to longer than anybody waits. Its figures are finite.
+_LEAST_S, _MOST_S = 1e-9, 1e9
+
+
 @dataclass(frozen=True)
 class Run:
     """What one measuring process left: seconds of every call, memory in bytes, energy, and the conditions meanwhile.
 
-    Raises RecordError where a sample is no finite number of seconds above 0.
+    Raises RecordError where a sample is no time that a call can take.
     """
 
     load_s: float | None
@@ -67,8 +70,9 @@ class Run:
 
     def __post_init__(self) -> None:
         for name in ("warmup_s", "samples_s", "first_token_s"):
-            if not all(math.isfinite(seconds) and seconds > 0 for seconds in getattr(self, name)):
-                raise RecordError(f"{name} holds a value that is no finite number of seconds above 0")
+            if not all(_LEAST_S <= seconds <= _MOST_S for seconds in getattr(self, name)):
+                allowed = f"{_LEAST_S:g} to {_MOST_S:g}"
+                raise RecordError(f"{name} holds a value that is no finite number of seconds above 0 ({allowed})")
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> Self:
