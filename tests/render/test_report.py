@@ -11,7 +11,10 @@ from dataclasses import replace
 
 from made_up import make_cell, make_record, sample_page, sample_records
 
+from inference_benchmark.records.summary import summarise
+from inference_benchmark.render import report
 from inference_benchmark.render.charts import CHARTS
+from inference_benchmark.render.columns import column_names
 
 
 class Tags(html.parser.HTMLParser):
@@ -97,3 +100,12 @@ def test_hostile_names_stay_text():
     assert "&lt;script&gt;alert" in text
     assert sum(tag == "script" for tag, _ in Tags(text).tags) == 4  # Vega, ours, two blocks of data
     assert json.loads(re.search(r'id="summary">(.*?)</script>', text)[1]).count("<script>alert(1)</script>") > 3
+
+
+def test_no_best_figure_is_of_a_cell_faster_than_its_machine_can_be():
+    records = [make_record(make_cell(batch_size=size), samples_s=[0.1 * size] * 3) for size in (1, 2, 4)]
+    table = summarise(records)
+    table.loc[table["batch_size"] == 1, "flags"] = "above-limit"
+
+    by_name = {tile["name"]: tile["of"] for tile in report.best(table.to_dict("records"), column_names(table))}
+    assert by_name["lowest latency"].endswith("batch 2"), by_name

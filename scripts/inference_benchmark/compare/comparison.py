@@ -23,6 +23,8 @@ FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "unknown"
 #: Where a result set has a single process: its calls agree better than processes do.
 PERHAPS_FASTER, PERHAPS_SLOWER = "perhaps faster", "perhaps slower"
 FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer", "neither fits", "no figure"
+#: A side is faster than its machine can be, so that its figure, or what is known of the machine, is wrong.
+ABOVE_LIMIT = "above limit"
 
 #: One set of tables and charts is about one grid: a model and a workload.
 GRID = ("model", "prompt_tokens", "new_tokens")
@@ -186,6 +188,8 @@ def _key(cell: CellResult, keys: Sequence[str]) -> tuple[Any, ...]:
 
 
 def _test(base: CellResult, new: CellResult, figure: Figure) -> RatioTest | None:
+    if base.above_limit or new.above_limit:
+        return None
     one, other = getattr(base, figure.samples), getattr(new, figure.samples)
     return statistics.ratio_test(one, other) if one and other else None
 
@@ -204,6 +208,8 @@ def _compared(
     )
     if not (figure.name in base.figures and figure.name in new.figures):
         return cell
+    if base.above_limit or new.above_limit:
+        return cell._replace(verdict=ABOVE_LIMIT)
     processes = len(getattr(base, figure.samples)), len(getattr(new, figure.samples))
     cell = cell._replace(processes=processes, verdict=UNKNOWN)
     if test is None:

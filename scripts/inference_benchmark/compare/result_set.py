@@ -14,6 +14,7 @@ from inference_benchmark.analysis.statistics import Groups
 from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below
 from inference_benchmark.records import comparability, record
 from inference_benchmark.records.record import Record
+from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class CellResult:
 
     where: its values of KEYS, those that the set has. figures: its figures among COMPARED, by name. whole_s,
     first_token_s: seconds of its whole calls and of those for one token, by process; empty if only figures are known.
+    above_limit: whether it is faster than its machine can be.
     """
 
     where: Mapping[str, Any]
@@ -29,6 +31,7 @@ class CellResult:
     figures: Mapping[str, float] = field(default_factory=dict)
     whole_s: Groups = ()
     first_token_s: Groups = ()
+    above_limit: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,20 @@ def load(path: Path, name: str | None = None) -> ResultSet:
             raise BaselineError(
                 [f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"]
             )
-        return of_records(_read(paths), name, str(path))
+        return of_records(_read(paths), name, str(path), _ceilings(path))
     return _of_table(path, name)
 
 
-def of_records(records: Sequence[Record], name: str | None = None, where: str = "records") -> ResultSet:
+def of_records(
+    records: Sequence[Record], name: str | None = None, where: str = "records", studies: Studies = NO_STUDIES
+) -> ResultSet:
     """The result set of the records of one machine. Raises BaselineError where they are of several."""
     machines = sorted({record.cell.machine for record in records})
     if len(machines) > 1:
         raise BaselineError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
-    cells = [_of_record(record, parameters.get(record.cell.model["name"])) for record in records]
+    cells = [_of_record(record, parameters.get(record.cell.model["name"]), studies) for record in records]
     return ResultSet(name or machines[0], cells, _facts(records))
 
 
@@ -88,7 +93,19 @@ def _read(paths: Iterable[Path]) -> list[Record]:
     return records
 
 
-def _of_record(record: Record, parameters: int | None) -> CellResult:
+def _ceilings(folder: Path) -> Studies:
+    """The ceilings of the machine whose results folder this is, if they were measured. Raises BaselineError."""
+    path = folder / "ceilings.json"
+    try:
+        ceilings = record.load_any(path)
+    except FileNotFoundError:
+        return NO_STUDIES
+    except record.RecordError as error:
+        raise BaselineError([f"{path}: {error}"]) from None
+    return Studies.of({ceilings.subject.path: ceilings})
+
+
+def _of_record(record: Record, parameters: int | None, studies: Studies) -> CellResult:
     cell = record.cell
     where = {
         "model": cell.model["name"],
@@ -100,10 +117,10 @@ def _of_record(record: Record, parameters: int | None) -> CellResult:
     }
     if record.outcome != "ok":
         return CellResult(where, record.outcome)
-    measured = record.measured()
+    measured = measured_cell(record, studies)
     figures = {figure.name: figure.formula(measured).value for figure in COMPARED.values()}
     first = measured.first_token_s if measured.new_tokens > 1 else measured.whole_s
-    return CellResult(where, "ok", figures, measured.whole_s, first)
+    return CellResult(where, "ok", figures, measured.whole_s, first, bool(above_limit(measured)))
 
 
 def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
@@ -137,7 +154,7 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
     name = name or (machines.pop() if len(machines) == 1 else path.stem)
     existing = sum(file.exists() for file in records)
     if records and existing == len(records):
-        return of_records(_read(records), name, str(path))
+        return of_records(_read(records), name, str(path), _ceilings(path.parent))
     if existing:
         notes.append(
             f"{path}: {len(records) - existing} of its {len(records)} records are not beside it: "
@@ -168,4 +185,4 @@ def _of_row(row: Mapping[str, Any]) -> CellResult:
     if "new_tokens" in row:
         tokens = row["batch_size"] * row["new_tokens"]
         figures.setdefault("latency_s", metrics.latency_from_throughput_s(tokens, throughput))
-    return CellResult(where, "ok", figures)
+    return CellResult(where, "ok", figures, above_limit=ABOVE_LIMIT in row.get("flags", "").split(", "))

@@ -97,6 +97,8 @@ def cautions(comparison: Comparison) -> Iterator[str]:
         yield "Significance is unknown: one side has no samples, or too few to know its noise."
     elif any(cell.verdict == verdicts.UNKNOWN for cell in comparison.cells):
         yield "unknown: one side has no samples of the cell, or too few."
+    if any(cell.verdict == verdicts.ABOVE_LIMIT for cell in comparison.cells):
+        yield "above limit: one side is faster than its machine can be, so that nothing can be said of the cell."
     if any(cell.p_value is not None for cell in comparison.cells):
         yield (
             "faster, slower: by Welch's test on the raw samples, with 95 % certainty for all cells together (Holm). "
@@ -113,6 +115,7 @@ def ratio_text(cell: ComparedCell) -> str:
             verdicts.FITS_NOW: "fits, was oom",
             verdicts.FITS_NO_LONGER: "oom, did fit",
             verdicts.NEITHER_FITS: "both oom",
+            verdicts.ABOVE_LIMIT: verdicts.ABOVE_LIMIT,
         }.get(cell.verdict, "")
     return f"{format_figure(cell.ratio, '.2f')}x {SIGNS[cell.verdict]}".rstrip()
 

@@ -52,6 +52,8 @@ TEXTS = (
     "limit_flags",
 )  # fmt: skip
 
+#: The flag of a cell that is faster than its machine can be. No best figure and no comparison rests on it.
+ABOVE_LIMIT = "above-limit"
 #: With fewer samples, one of them alone would be the 95th percentile.
 P95_SAMPLES = 20
 
@@ -104,11 +106,23 @@ def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dic
         values[name] = max(run.memory.get(name, 0) for run in record.runs)
     values |= _stability(record) | _largest_batch(about.get("max-batch")) | _answers(about.get("divergence"))
     if record.outcome == "ok":
-        ceilings = studies.ceilings[about["ceilings"].study.path] if "ceilings" in about else None
-        cell = record.measured(ceilings)
+        cell = measured_cell(record, studies)
         values |= _figures(cell) | _samples(record)
         values |= _limits(cell, values)
     return values
+
+
+def measured_cell(record: Record, studies: Studies) -> MeasuredCell:
+    """What the figures of a measured cell follow from, with its machine's ceilings where they agree with it."""
+    ceilings = _studies_about(record, studies).get("ceilings")
+    return record.measured(studies.ceilings[ceilings.study.path] if ceilings else None)
+
+
+def above_limit(cell: MeasuredCell) -> list[str]:
+    """The phases in which a cell is faster than its machine can be, each with its share."""
+    return [
+        f"{phase} at {limit.share.value:.1%} of its limit" for phase, limit in cell.limits.items() if not limit.sure
+    ]
 
 
 def blank_row(cell: Cell, outcome: str, reason: str) -> dict[str, Any]:
@@ -224,12 +238,9 @@ def _limits(cell: MeasuredCell, values: Mapping[str, Any]) -> dict[str, Any]:
     limits: dict[str, Any] = {"limit_flags": cell.ceilings.flags}
     for phase, limit in cell.limits.items():
         limits |= {f"{phase}_floor_s": limit.floor_s, f"{phase}_bound_by": limit.bound_by}
-    above = [
-        f"{phase} at {limit.share.value:.1%} of its limit" for phase, limit in cell.limits.items() if not limit.sure
-    ]
-    if above:
+    if above := above_limit(cell):
         message = f"{', '.join(above)}: its shapes or the ceilings are wrong"
-        limits["flags"] = ", ".join(filter(None, [values["flags"], "above-limit"]))
+        limits["flags"] = ", ".join(filter(None, [values["flags"], ABOVE_LIMIT]))
         limits["notes"] = "; ".join(filter(None, [values["notes"], message]))
     return limits
 

@@ -12,7 +12,7 @@ import pandas
 from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
-from inference_benchmark.records.summary import to_csv
+from inference_benchmark.records.summary import ABOVE_LIMIT, to_csv
 from inference_benchmark.render import charts, drawing, page, palette, tables
 from inference_benchmark.render.columns import (
     ENDINGS,
@@ -152,8 +152,8 @@ def reliability(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _best(measured: Sequence[Mapping[str, Any]], figure: Figure) -> Mapping[str, Any] | None:
-    """The row with the best value of a figure; None where no row has it."""
-    rows = [row for row in measured if value_of(row, figure) is not None]
+    """The row with the best value of a figure, of those that the machine can reach; None where no row has it."""
+    rows = [row for row in measured if value_of(row, figure) is not None and ABOVE_LIMIT not in _warnings(row)]
     pick = max if figure.better == "higher" else min
     return pick(rows, key=lambda row: row[figure.name], default=None)
 
