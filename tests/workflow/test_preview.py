@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import time
 
 from running import NOTHING
@@ -52,6 +53,11 @@ def test_a_preview_names_what_failed_and_what_is_refused(measured):
     assert "<td>refused</td><td>not JSON" in page
     rows = (measured.folder / "results/box/preview/summary.csv").read_text().splitlines()
     assert len(rows) == 7
+    command = [sys.executable, "scripts/compare.py", *["results/box/preview/summary.csv"] * 2]
+    done = subprocess.run(command, cwd=measured.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "3 cells in common: 2 same, 1 neither fits" in done.stdout
+    assert "3 cells without a record yet are left out" in done.stdout
 
 
 def test_a_preview_of_nothing_says_so(workspace):

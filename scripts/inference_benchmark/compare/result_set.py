@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,12 +149,13 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
     notes, rows = read_rows(path)
     # A row names its record as results/MACHINE/...; it is looked for below the folder of the summary itself. So a copy
     # of a summary is never read as the records that were made later in the place it was copied from.
-    records = [path.parent.joinpath(*Path(row["record"]).parts[2:]) for row in rows if row.get("record")]
+    folder = path.parent.parent if path.parent.name == "preview" else path.parent
+    records = [folder.joinpath(*Path(row["record"]).parts[2:]) for row in rows if row.get("record")]
     machines = {row["machine"] for row in rows if row.get("machine")}
     name = name or (machines.pop() if len(machines) == 1 else path.stem)
     existing = sum(file.exists() for file in records)
     if records and existing == len(records):
-        return of_records(_read(records), name, str(path), _ceilings(path.parent))
+        return replace(of_records(_read(records), name, str(path), _ceilings(folder)), notes=notes)
     if existing:
         notes.append(
             f"{path}: {len(records) - existing} of its {len(records)} records are not beside it: "

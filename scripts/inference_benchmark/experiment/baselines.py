@@ -20,6 +20,8 @@ _FIGURES = tuple(figure.name for figure in COMPARED.values())
 #: The columns that a table must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
 _OUTCOMES = ("ok", "oom", "unsupported")
+#: What the summary of a preview says of cells without a usable record. They are left out.
+NOT_MEASURED = ("failed", "refused", "missing")
 #: The range of a number. Ratios and products of such numbers stay finite.
 _LEAST, _MOST = 1e-15, 1e15
 
@@ -68,12 +70,15 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         raise BaselineError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
     if not table.rows:
         raise BaselineError([f"{path}: has a header, but no rows"])
-    problems, rows, numbers = [], [], {}
+    problems, rows, numbers, unfinished = [], [], {}, 0
     for number, fields in enumerate(table.rows, start=1):
         try:
             row = _checked(dict(zip(table.columns, map(str.strip, fields), strict=True)))
         except ValueError as error:
             problems.append(f"{path}: row {number}: {error}")
+            continue
+        if row["outcome"] in NOT_MEASURED:
+            unfinished += 1
             continue
         # Models are matched by name; by parameters only where they have none.
         key = tuple(row.get(name) for name in KEYS if not (name == "parameters" and "model" in row))
@@ -83,7 +88,8 @@ def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         rows.append(row)
     if problems:
         raise BaselineError(problems)
-    return table.notes, rows
+    left_out = [f"{path}: {unfinished} cells without a record yet are left out."] if unfinished else []
+    return [*table.notes, *left_out], rows
 
 
 def _checked(raw: Mapping[str, str]) -> dict[str, Any]:
@@ -95,7 +101,7 @@ def _checked(raw: Mapping[str, str]) -> dict[str, Any]:
             raise ValueError(f"{name} is blank")
     if "model" not in row and "parameters" not in row:
         raise ValueError("model and parameters are blank; which model it is of is unknown")
-    if row["outcome"] not in _OUTCOMES:
+    if row["outcome"] not in (*_OUTCOMES, *NOT_MEASURED):
         raise ValueError(f"outcome: {reprlib.repr(row['outcome'])} is not allowed; allowed: {', '.join(_OUTCOMES)}")
     for name in (*_WHOLE, *_FIGURES):
         if name in row:

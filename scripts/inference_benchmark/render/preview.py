@@ -14,6 +14,7 @@ from inference_benchmark import files, markdown
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
+from inference_benchmark.experiment.baselines import NOT_MEASURED
 from inference_benchmark.experiment.cells import Cell, Experiment, log_path
 from inference_benchmark.records import collect, summary
 from inference_benchmark.records.attempts import failure_line
@@ -34,8 +35,8 @@ class Preview:
     def line(self) -> str:
         """How far it has come, in one line."""
         counts = Counter(self.rows["outcome"])
-        rest = [f"{counts[name]} {name}" for name in ("failed", "refused", "missing") if counts[name]]
-        done = len(self.rows) - sum(counts[name] for name in ("failed", "refused", "missing"))
+        rest = [f"{counts[name]} {name}" for name in NOT_MEASURED if counts[name]]
+        done = len(self.rows) - sum(counts[name] for name in NOT_MEASURED)
         return ", ".join([f"Preview: {done} of {len(self.rows)} cells have a record", *rest]) + "."
 
     def write(self, folder: Path, template: Path) -> None:
@@ -62,9 +63,10 @@ def preview(experiment: Experiment) -> Preview:
     rows = rows.sort_values("record", key=lambda paths: paths.map(place)).reset_index(drop=True).convert_dtypes()
     unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
     comparisons = []
-    for name, path in experiment.baselines.items() if records else ():
+    ours = result_set.of_records(records, studies=summary.Studies.of(collection.studies)) if records else None
+    for name, path in experiment.baselines.items() if ours else ():
         try:
-            comparisons.append(compare(result_set.load(Path(path), name), result_set.of_records(records)))
+            comparisons.append(compare(result_set.load(Path(path), name), ours))
         except ProblemsError as error:
             unused += error.problems
         except OSError as error:
