@@ -55,6 +55,10 @@ def test_the_work_of_a_llama_with_grouped_keys_equals_a_count_by_hand():
     [
         ({**LLAMA, "model_type": "mixtral", "num_local_experts": 4}, "a mixture of experts"),
         ({**LLAMA, "model_type": "mistral", "sliding_window": 8}, "a sliding window"),
+        (
+            {"model_type": "openai-gpt", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 100},
+            "no cache of keys and values",
+        ),
     ],
 )
 def test_an_uncountable_model_has_a_reason_instead_of_shapes(architecture, reason):

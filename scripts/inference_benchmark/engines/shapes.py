@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
@@ -42,6 +43,7 @@ def count(model: torch.nn.Module, stored: Stored, dtype: torch.dtype) -> Shapes:
     Raises UnknownShapesError.
     """
     config = model.config.get_text_config(decoder=True)
+    _check_has_cache(model)
     _check_countable(config)
     head = model.get_output_embeddings()
     kinds: Counter[Matrix] = Counter()
@@ -104,6 +106,11 @@ def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) ->
     total = parameters(model)
     if counted != total:
         raise UnknownShapesError(f"{total - counted} of {total} parameters are in no linear layer, norm or embedding")
+
+
+def _check_has_cache(model: torch.nn.Module) -> None:
+    if "past_key_values" not in inspect.signature(model.forward).parameters:  # openai-gpt
+        raise UnknownShapesError("no cache of keys and values: what a step reads and computes depends on the family")
 
 
 def parameters(model: torch.nn.Module) -> int:
