@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from made_up import MODELS
 from running import PUBLISHED, REPO
 
 from inference_benchmark import engines
@@ -15,7 +16,7 @@ from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.config import ConfigError, load
 from inference_benchmark.experiment.defaults import resolved, with_defaults
 from inference_benchmark.machine import hardware
-from inference_benchmark.models import architecture
+from inference_benchmark.models import families
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
@@ -35,7 +36,7 @@ def put(*path_and_value):
 
     def change(config):
         for part in path:
-            config = config[part]
+            config = config.setdefault(part, {})
         config[key] = value
 
     return change
@@ -134,10 +135,26 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("models", "m", {"hub": "a/b", "checkpoint": "c", "revision": "d"}), "models.m: has checkpoint and hub; allowed: exactly one of architecture, checkpoint, hub"),
         (put("models", "m", {"hub": "a/b"}), "models.m.revision: missing; allowed: a commit, tag or branch of a/b"),
         (put("models", "m", {"hub": "a/b", "revision": "x", "seed": 1}), "models.m.seed: 1 has no use without architecture; remove it"),
-        (put("models", "bloom-51m", "architecture", "n_heads", 8), "models.bloom-51m.architecture.n_heads: unknown key; bloom has no such size; did you mean n_head?"),
+        (put("models", "bloom-51m", "architecture", "n_heads", 8), "models.bloom-51m.architecture.n_heads: unknown key; bloom has no such size; remove it"),
         (put("models", "bloom-51m", "architecture", "n_layer", "8"), 'models.bloom-51m.architecture.n_layer: "8" is not allowed; allowed: an integer >= 1'),
-        (put("models", "bloom-51m", "architecture", "model_type", "blom"), 'models.bloom-51m.architecture.model_type: transformers has no "blom"; did you mean bloom?'),
+        (put("models", "bloom-51m", "architecture", "model_type", "blom"), 'models.bloom-51m.architecture.model_type: transformers has no blom; did you mean bloom?'),
         (put("models", "bloom-51m", "architecture", "n_head", 7), "models.bloom-51m.architecture: a width of 512 cannot be split into 7 attention heads; allowed: a divisor of 512"),
+        (put("models", "bloom-51m", "architecture", {"model_type": "bloom", "hidden_size": 64, "n_head": 2, "num_hidden_layers": 2, "vocab_size": 300, "num_attention_heads": 4}), "models.bloom-51m.architecture: n_head: 2 and num_attention_heads: 4 are the same size under two names; keep one"),
+        (put("models", "bloom-51m", "architecture", {"model_type": "bloom", "n_embed": 64, "n_head": 2, "vocab_size": 300}), "models.bloom-51m.architecture.n_layer: missing; give it, or bloom would silently have 2, transformers' default"),
+        (put("models", "m", "architecture", {**MODELS["llama"], "num_key_value_heads": 3}), "models.m.architecture: 4 attention heads cannot share 3 heads of keys and values; allowed: a divisor of 4"),
+        (put("models", "m", "architecture", {**MODELS["llama"], "rms_norm_eps": "1e-06"}), 'models.m.architecture.rms_norm_eps: "1e-06" is not allowed; allowed: a number with a decimal point; YAML reads this as text: write 1.0e-06'),
+        (put("models", "m", "architecture", {**MODELS["llama"], "rms_norm_eps": 1}), "models.m.architecture.rms_norm_eps: 1 is not allowed; allowed: a number with a decimal point; write 1.0"),
+        (put("models", "m", "architecture", {**MODELS["llama"], "attention_bias": "no"}), 'models.m.architecture.attention_bias: "no" is not allowed; allowed: true or false'),
+        (put("models", "m", "architecture", {**MODELS["llama"], "intermediate_size": 0}), "models.m.architecture.intermediate_size: 0 is not allowed; allowed: an integer >= 1"),
+        (put("models", "m", "architecture", {**MODELS["llama"], "num_key_value_heads": 0}), "models.m.architecture.num_key_value_heads: 0 is not allowed; allowed: an integer >= 1 or null"),
+        (put("models", "m", "architecture", {**MODELS["llama"], "quantization_config": {}}), "models.m.architecture.quantization_config: the weights are drawn in fp32 and the precisions of a grid decide; remove it"),
+        (put("models", "m", "architecture", {**MODELS["llama"], "hiden_act": "silu"}), "models.m.architecture.hiden_act: unknown key; llama has no such size; did you mean hidden_act?"),
+        (put("models", "m", "architecture", {**MODELS["llama"], "model_type": "qwen3", "head_dim": 32, "layer_types": ["full_attention"] * 28}), "models.m.architecture.layer_types: has 28 entries for 4 layers; give one for each layer, or remove it"),
+        (put("models", "m", "architecture", {"model_type": "bert"}), "models.m.architecture.model_type: bert is an encoder unless is_decoder is true; allowed: causal language models, such as bloom, gpt2 or llama"),
+        (put("models", "m", "architecture", {"model_type": "t5"}), "models.m.architecture.model_type: t5 is an encoder and a decoder; allowed: causal language models, such as bloom, gpt2 or llama"),
+        (put("models", "m", "architecture", {"model_type": "vit"}), "models.m.architecture.model_type: vit is no causal language model; allowed: causal language models, such as bloom, gpt2 or llama"),
+        (put("models", "m", "architecture", {"model_type": "gemma3", "text_config": {}}), "models.m.architecture.model_type: gemma3 has parts of unstated sizes (text_config, vision_config); write the keys of its text_config here, with model_type: gemma3_text"),
+        (put("models", "m", "architecture", {"model_type": "phi4_multimodal"}), "models.m.architecture.model_type: phi4_multimodal has parts of unstated sizes (audio_config, vision_config); measure it as a checkpoint, or choose another family"),
         (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, divergence"),
     ],
 )  # fmt: skip
@@ -237,7 +254,7 @@ def test_a_search_on_a_cpu_needs_a_limit():
 
 def test_an_engine_whose_package_is_missing_is_named_before_any_job(monkeypatch):
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "ctranslate2" else object())
-    monkeypatch.setattr(architecture, "families", lambda: ["bloom"])
+    monkeypatch.setattr(families, "names", lambda: {"bloom": "BloomConfig"})
     assert problems(put("device", "cpu")) == [
         "grid.cpu.engines[1]: ctranslate2 needs the package ctranslate2, which is not installed here; "
         "pip install ctranslate2"

@@ -1,14 +1,108 @@
-"""Sizes of model families, read without importing transformers."""
+"""What is known of model families without importing transformers is what transformers itself says."""
 
 from __future__ import annotations
 
-from inference_benchmark.models import architecture
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+from running import REPO
+from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+from inference_benchmark.models import architecture, families
+
+ENCODERS = {
+    "bert", "bert-generation", "big_bird", "camembert", "data2vec-text", "electra", "ernie", "megatron-bert",
+    "reformer", "rembert", "roberta", "roberta-prelayernorm", "roc_bert", "roformer", "xlm", "xlm-roberta",
+    "xlm-roberta-xl", "xmod",
+}  # fmt: skip
 
 
-def test_sizes_of_families_are_read_without_importing_transformers():
-    assert architecture.sizes("bloom")["n_layer"] == 2
-    assert {"hidden_size", "num_key_value_heads", "tie_word_embeddings"} <= set(architecture.sizes("llama"))
-    assert {"output_hidden_states", "tie_word_embeddings"} <= set(architecture.common_sizes())
-    assert architecture.sizes("no_such_family") is None
-    assert architecture.sizes("../bloom") is None
-    assert "gpt2" in architecture.families()
+def test_the_names_of_families_are_those_of_transformers():
+    assert families.names() == dict(CONFIG_MAPPING_NAMES)
+    assert families.causal() == dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    assert len(families.causal()) > 150
+
+
+@pytest.mark.parametrize("model_type", MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+def test_a_family_has_the_sizes_and_defaults_of_its_configuration_class(model_type):
+    class_, family = CONFIG_MAPPING[model_type], families.family(model_type)
+    common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    real = {field.name: field.default for field in dataclasses.fields(class_)}
+    assert set(family.defaults) <= set(real)
+    assert set(real) - set(family.defaults) <= common
+    integers = {name: default for name, default in real.items() if type(default) is int and name in family.defaults}
+    assert {name: family.defaults[name] for name in integers} == integers
+    assert dict(family.aliases) == class_.attribute_map
+    assert set(family.parts) == set(class_.sub_configs_defaults)
+    assert families.is_encoder_decoder(model_type) == (
+        real.get("is_encoder_decoder") is True or model_type.startswith("musicgen")  # whose constructor sets it
+    )
+    assert bool(families.decoder_switch(model_type)) == (model_type in ENCODERS)
+
+
+@pytest.mark.parametrize("name", ["no_such_family", "../bloom", "", "a" * 5000])
+def test_what_is_no_family_is_unknown(name):
+    assert families.family(name) is None
+    assert "transformers has no" in architecture.refusal({"model_type": name})
+
+
+@pytest.mark.parametrize(
+    ("config", "refused"),
+    [
+        ({"model_type": "bloom"}, False),
+        ({"model_type": "gpt-sw3"}, False),
+        ({"model_type": "openai-gpt"}, False),
+        ({"model_type": "gemma3_text"}, False),
+        ({"model_type": "gpt_neox"}, False),
+        ({"model_type": "trocr"}, False),
+        ({"model_type": "bert"}, True),
+        ({"model_type": "bert", "is_decoder": False}, True),
+        ({"model_type": "bert", "is_decoder": True}, False),
+        ({"model_type": "xlm"}, True),
+        ({"model_type": "bart"}, True),
+        ({"model_type": "musicgen"}, True),
+        ({"model_type": "t5"}, True),
+        ({"model_type": "convbert", "is_decoder": True}, True),
+        ({"model_type": ["bloom"]}, True),
+        ({}, True),
+    ],
+)
+def test_only_causal_language_models_are_measured(config, refused):
+    assert bool(architecture.refusal(config)) == refused
+
+
+def test_a_size_is_found_under_any_of_its_names():
+    assert architecture.size({"model_type": "bloom", "n_embed": 96}, "hidden_size") == 96
+    assert architecture.size({"model_type": "bloom", "n_head": 3}, "num_attention_heads") == 3
+    assert architecture.size({"model_type": "gpt2"}, "max_position_embeddings") == 1024
+    assert architecture.size({"model_type": "mistral"}, "max_position_embeddings") == 4096 * 32
+    assert architecture.size({"model_type": "bloom"}, "max_position_embeddings") is None
+    text = {"model_type": "gemma3_text", "max_position_embeddings": 77}
+    assert architecture.size({"model_type": "gemma3", "text_config": text}, "max_position_embeddings") == 77
+
+
+@pytest.mark.parametrize(
+    ("config", "missing"),
+    [
+        ({"model_type": "bloom"}, ["vocab_size", "hidden_size", "n_layer", "n_head"]),
+        ({"model_type": "bloom", "n_embed": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}, []),
+        ({"model_type": "llama", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "vocab_size": 9}, ["intermediate_size"]),
+        ({"model_type": "gpt2", "n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": 9}, []),
+    ],
+)  # fmt: skip
+def test_sizes_that_decide_the_work_have_to_be_given(config, missing):
+    assert [key for key, _ in architecture.unstated_sizes(config)] == missing
+
+
+def test_none_of_it_imports_torch_or_transformers():
+    code = (
+        "import sys; sys.path.insert(0, 'scripts')\n"
+        "from inference_benchmark.models import architecture as a, families as f\n"
+        "assert f.family('bert') and f.decoder_switch('bert') and not a.is_read('bert', 'nonsense')\n"
+        "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0

@@ -14,13 +14,13 @@ import yaml
 
 from inference_benchmark import engines
 from inference_benchmark.cli import ProblemsError
-from inference_benchmark.experiment import baselines
+from inference_benchmark.experiment import baselines, model_problems
 from inference_benchmark.experiment.cells import Experiment, Measurement, Watch, Workload
 from inference_benchmark.experiment.config_errors import explain, guess_text, listing, show, where_text
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.machine import hardware
-from inference_benchmark.models import architecture
+from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, read_config
 from inference_benchmark.units import parse_bytes
 
@@ -151,7 +151,7 @@ def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
     models = config["models"] if is_sound("models") else {}
     for name, model in models.items():
         if is_sound("models", name):
-            yield from _model_problems(f"models.{name}", model)
+            yield from model_problems.problems(f"models.{name}", model)
     if is_sound("measurement"):
         least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
         if most < least:
@@ -195,44 +195,8 @@ def _unusable_paths(code: Path, files: Sequence[Path]) -> Iterator[str]:
             yield f"machines: the path {path} cannot be handed to a job, for the ' in it; rename or move it"
 
 
-def _model_problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
-    sources = [key for key in ("architecture", "checkpoint", "hub") if key in model]
-    if len(sources) != 1:
-        given = " and ".join(sources) or "none of them"
-        yield f"{where}: has {given}; allowed: exactly one of architecture, checkpoint, hub"
-    if "seed" in model and "architecture" not in model:
-        yield f"{where}.seed: {show(model['seed'])} has no use without architecture; remove it"
-    if "revision" in model and "hub" not in model:
-        yield f"{where}.revision: {show(model['revision'])} has no use without hub; remove it"
-    if "hub" in model and "revision" not in model:
-        yield f"{where}.revision: missing; allowed: a commit, tag or branch of {model['hub']}"
-    if "architecture" in model:
-        yield from _architecture_problems(f"{where}.architecture", model["architecture"])
-
-
-def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
-    family = sizes["model_type"]
-    family_sizes = architecture.sizes(family)
-    if family_sizes is None:
-        families = architecture.families()
-        if families is not None:  # else transformers is not installed here and the job will tell
-            yield f"{where}.model_type: transformers has no {show(family)}{guess_text(family, families)}"
-        return
-    for key, value in sizes.items():
-        if key == "model_type" or not family_sizes:
-            continue
-        if key not in family_sizes and key not in architecture.common_sizes():
-            guess = guess_text(key, [*family_sizes, *architecture.common_sizes()])
-            yield f"{where}.{key}: unknown key; {family} has no such size{guess}"
-        elif type(family_sizes.get(key)) is int and not key.endswith("_id") and not (type(value) is int and value > 0):
-            yield f"{where}.{key}: {show(value)} is not allowed; allowed: an integer >= 1"
-    width, heads = architecture.size(sizes, architecture.WIDTH), architecture.size(sizes, architecture.HEADS)
-    if width and heads and "head_dim" not in sizes and width % heads:
-        yield f"{where}: a width of {width} cannot be split into {heads} attention heads; allowed: a divisor of {width}"
-
-
 def _missing_packages(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
-    if architecture.families() is None:  # what measures is not installed here at all: jobs run elsewhere
+    if not families.names():  # what measures is not installed here at all: jobs run elsewhere
         return
     for index, engine in enumerate(grid["engines"]):
         if package := engines.missing_package(engine):
@@ -241,7 +205,7 @@ def _missing_packages(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
-    room = architecture.size(config_json, architecture.POSITIONS) if "model_type" in config_json else None
+    room = architecture.size(config_json, "max_position_embeddings") if "model_type" in config_json else None
     for index, workload in enumerate(grid["workloads"] if room else ()):
         length = workload["prompt_tokens"] + workload["new_tokens"]
         if length > room:

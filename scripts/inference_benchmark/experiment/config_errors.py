@@ -99,3 +99,14 @@ def listing(names: Iterable[Any]) -> str:
 def guess_text(name: Any, candidates: Iterable[Any]) -> str:
     close = difflib.get_close_matches(str(name), [str(each) for each in candidates], n=1)
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def yaml_hint(value: Any) -> str:
+    """What to write in place of a number that YAML reads as text: ``1e-6`` has no point."""
+    if not isinstance(value, str):
+        return f"; write {float(value)}" if type(value) is int and abs(value) < 2**53 else ""
+    match = re.fullmatch(r"([+-]?[0-9]+)(\.[0-9]*)?[eE]([+-]?)([0-9]+)", value.strip())
+    if not match:
+        return ""
+    digits, fraction, sign, exponent = match.groups()
+    return f"; YAML reads this as text: write {digits}{fraction or '.0'}e{sign or '+'}{exponent}"

@@ -1,94 +1,100 @@
-"""The sizes that a transformers configuration accepts, read from transformers' source.
-
-Importing transformers' configuration classes would import torch, which takes a second or more each time Snakemake
-starts. transformers itself accepts a misspelt size (``n_heads``) and ignores it.
-"""
+"""What a model's configuration (config.json, or ``architecture`` in config.yaml) says: its sizes, and whether it
+generates text as a causal language model."""
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-#: Names of these sizes in the model families.
-WIDTH = ("hidden_size", "n_embd")
-HEADS = ("num_attention_heads", "n_head")
-POSITIONS = ("max_position_embeddings", "n_positions")
+from inference_benchmark.models import families
+
+#: Keys whose values decide how much work a model is. Families name some of them otherwise (families.Family.own).
+_DECISIVE = re.compile(
+    r"(\w+_)?hidden_size(_\w+)?|(?!\w*type_)(\w+_)?vocab_size(_\w+)?|embedding_size|num_(hidden_)?layers|(\w+_)?heads|"
+    r"(\w+_)?head_dim|dim_head|attention_head_size|(\w+_)?intermediate_size(_mlp)?|(\w+_)?ffn_dim|dim_ff|dff|d_inner|"
+    r"feed_forward_size|(\w+_)?experts(_per_tok)?|moe_topk|(\w+_)?rank|(\w+_)?state_size|mamba_d_\w+|(mamba_)?expand"
+)
+#: Sizes that no model has none of.
+_POSITIVE = {
+    "hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
+    "intermediate_size", "max_position_embeddings",
+}  # fmt: skip
 
 
-@cache
-def _transformers_folder() -> Path | None:
-    spec = importlib.util.find_spec("transformers")
-    return Path(spec.submodule_search_locations[0]) if spec and spec.submodule_search_locations else None
-
-
-def families() -> list[str] | None:
-    """Model types that transformers has a configuration for; None if transformers is not installed."""
-    folder = _transformers_folder()
-    if folder is None:
+def refusal(config: Mapping[str, Any]) -> str | None:
+    """Why a model of this configuration is not measured; None if nothing speaks against it, as far as is known here."""
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str):
+        return "has no model_type; allowed: the family as transformers names it"
+    if not families.names():  # transformers is not installed here, and the job will tell
         return None
-    return sorted(path.parent.name for path in folder.glob("models/*/configuration_*.py"))
+    if model_type not in families.names():
+        return f"transformers has no {model_type[:80]}"
+    kind = None
+    if config.get("is_encoder_decoder", families.is_encoder_decoder(model_type)):
+        kind = "an encoder and a decoder"
+    elif model_type not in families.causal():
+        kind = "no causal language model"
+    elif (switch := families.decoder_switch(model_type)) and config.get(switch) is not True:
+        kind = f"an encoder unless {switch} is true"
+    return f"{model_type} is {kind}; allowed: causal language models, such as bloom, gpt2 or llama" if kind else None
 
 
-@cache
-def sizes(model_type: str) -> Mapping[str, Any] | None:
-    """Keys of a family's configuration, each with its default (None if the default is not a literal).
-
-    None if transformers is not installed or has no such family. An empty mapping if the source has no configuration
-    class that can be read; then keys cannot be checked.
-    """
-    folder = _transformers_folder()
-    if folder is None or not model_type.isidentifier():
-        return None
-    source = folder / "models" / model_type / f"configuration_{model_type}.py"
-    if not source.exists():
-        return None
-    return next((fields for family, fields in _config_classes(source) if family == model_type), {})
+def part_names(model_type: str) -> Mapping[str, str | None]:
+    """The keys that hold the configuration of a part, such as text_config, each with the model type of the part."""
+    family = families.family(model_type)
+    return family.parts if family else {}
 
 
-@cache
-def common_sizes() -> Mapping[str, Any]:
-    """Keys that every family's configuration accepts. Parsing the source is slow, so call this only when needed."""
-    folder = _transformers_folder()
-    classes = _config_classes(folder / "configuration_utils.py") if folder else []
-    return {"tie_word_embeddings": None, **next((fields for family, fields in classes if family == ""), {})}
+def size(config: Mapping[str, Any], name: str) -> int | None:
+    """A size by its common name, such as num_hidden_layers: the configured one under any of its names, else the
+    family's default, else None. If the configuration holds a text model, the size of that."""
+    family = families.family(config["model_type"]) or families.Family()
+    if text_type := part_names(config["model_type"]).get("text_config"):
+        text = config.get("text_config")
+        return size({**(text if isinstance(text, Mapping) else {}), "model_type": text_type}, name)
+    own = family.own(name)
+    values = [*given(config, family, own).values(), family.defaults.get(own)]
+    return next((value for value in values if type(value) is int), None)
 
 
-def _config_classes(source: Path) -> list[tuple[str, dict[str, Any]]]:
-    """(model_type, fields with defaults) of each configuration class in a source file."""
-    classes = []
-    for node in ast.parse(source.read_text()).body:
-        if not isinstance(node, ast.ClassDef):
-            continue
-        model_type, fields = None, {}
-        for item in node.body:
-            if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
-                if "ClassVar" not in ast.unparse(item.annotation):
-                    fields[item.target.id] = _literal(item.value)
-                elif item.target.id == "model_type":
-                    model_type = _literal(item.value)
-            elif isinstance(item, ast.Assign) and isinstance(item.targets[0], ast.Name):
-                if item.targets[0].id == "model_type":
-                    model_type = _literal(item.value)
-                elif item.targets[0].id == "attribute_map":
-                    fields |= dict.fromkeys(_literal(item.value) or ())
-        if model_type is not None:
-            classes.append((model_type, fields))
-    return classes
+def given(config: Mapping[str, Any], family: families.Family, key: str) -> dict[str, Any]:
+    """The values that a configuration has for a key, under any of its names."""
+    older = [name for name, attribute in family.converted.items() if attribute == key]
+    return {name: config[name] for name in dict.fromkeys([*family.names(key), *older]) if name in config}
 
 
-def _literal(node: ast.expr | None) -> Any:
-    try:
-        return ast.literal_eval(node) if node is not None else None
-    except ValueError:
-        return None
+def unstated_sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
+    """(key, default) of sizes that decide the work and would silently be transformers' default for the family."""
+    family = families.family(config["model_type"]) or families.Family()
+    for key, default in family.defaults.items():
+        if type(default) is int and _is_decisive(family, key) and not given(config, family, key):
+            yield key, default
 
 
-def size(architecture: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
-    """The configured size under one of these names, else the family's default, else None."""
-    defaults = sizes(architecture["model_type"]) or {}
-    values = [architecture.get(name) for name in names] + [defaults.get(name) for name in names]
-    return next((value for value in values if isinstance(value, int)), None)
+def smallest(family: families.Family, key: str) -> int | None:
+    """The smallest integer that makes sense for a key; None if any does."""
+    if _POSITIVE.intersection(family.names(key)):
+        return 1
+    return 0 if _is_decisive(family, key) else None
+
+
+def _is_decisive(family: families.Family, key: str) -> bool:
+    return any(map(_DECISIVE.fullmatch, family.names(key)))
+
+
+def is_read(model_type: str, key: str) -> bool:
+    """Whether a family's configuration class accepts a key, or its model reads it all the same."""
+    family = families.family(model_type)
+    if family is None or key in family.keys:
+        return True
+    if "rope_parameters" in family.defaults and key in families.rope_keys():
+        return True
+    return key in families.common().keys - families.rope_keys() or key in families.read_by_model(model_type)
+
+
+def other_names(model_type: str) -> list[str]:
+    """All keys that could have been meant by one that a family does not have."""
+    family = families.family(model_type) or families.Family()
+    return [*family.defaults, *family.aliases, *families.common().defaults]

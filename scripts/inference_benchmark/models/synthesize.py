@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark.models.architecture import sizes as family_sizes
+from inference_benchmark.models import families
+from inference_benchmark.models.architecture import is_read, size
 
 #: Standard deviation of a linear layer's outputs for inputs of unit scale. Above 1, attention is sharp enough to
 #: depend on the prompt. Far above 1, rounding dominates in half precision.
@@ -37,14 +38,15 @@ def synthesize(architecture: Mapping[str, Any], seed: int):
     from transformers.pytorch_utils import Conv1D
 
     sizes = {key: value for key, value in architecture.items() if key != "model_type"}
-    defaults = family_sizes(architecture["model_type"]) or {}
-    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):  # the default may be outside the vocabulary
-        if name not in sizes and (defaults.get(name) or 0) >= sizes.get("vocab_size", math.inf):
-            sizes[name] = None
-    config = AutoConfig.for_model(architecture["model_type"], **sizes)
-    unknown = [key for key in sizes if key not in type(config)().to_dict() and key not in config.attribute_map]
-    if unknown:
+    if unknown := [key for key in sizes if not is_read(architecture["model_type"], key)]:
         raise ValueError(f"{architecture['model_type']} has no size named {', '.join(unknown)}")
+    # Token ids, configured or by default, may be outside a small vocabulary. They have no effect on the work.
+    known, vocab_size = families.family(architecture["model_type"]), size(architecture, "vocab_size") or math.inf
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        ids = sizes.get(name, known.defaults.get(name) if known else None)
+        if any(each >= vocab_size for each in (ids if isinstance(ids, list) else [ids]) if each is not None):
+            sizes[name] = None if "None" in (known.kinds.get(name, ()) if known else ()) else 0
+    config = AutoConfig.for_model(architecture["model_type"], **sizes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)
     embedding_std = LOGIT_SCALE * model.get_input_embeddings().embedding_dim ** -0.5
