@@ -29,7 +29,7 @@ if not IS_MODULE:
 elif workflow.modifier.modify_path("results/x") != "results/x":
     raise WorkflowError("module: prefix and replace_prefix are not supported; results go to results/MACHINE")
 
-from inference_benchmark.experiment.config import ConfigError, load
+from inference_benchmark.experiment.config import ConfigError, has_keys, load
 from inference_benchmark.experiment.freshness import date_derived_files, not_files
 from inference_benchmark.experiment.outputs import chart_files, charts_of, comparison_files, derived, overall
 from inference_benchmark.records.attempts import AttemptLog
@@ -37,8 +37,11 @@ from inference_benchmark.render.progress import MEASURING_RULES, attach_progress
 
 # The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.
 CONFIG = next(filter(Path.exists, (Path("config.yaml"), CODE / "config.yaml")), None)
-# Snakemake refuses a file that holds nothing but comments.
-if CONFIG and re.search(r"^[^#\n]*[^#\s]", CONFIG.read_text(), re.MULTILINE):
+try:
+    HAS_CONFIG = CONFIG is not None and has_keys(CONFIG)
+except ConfigError as error:
+    raise WorkflowError("the configuration cannot be used:", *error.problems) from None
+if HAS_CONFIG:
 
     configfile: str(CONFIG)
 

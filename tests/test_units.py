@@ -16,7 +16,24 @@ def test_sizes_are_parsed(text, n_bytes):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "80", "80 gb", "-1 GB", "0 GB", "1e3 MB", "GB", "0.1 B", 0, -5, True, [], "1 GB\n2"]
+    "text",
+    [
+        "",
+        "80",
+        "80 gb",
+        "-1 GB",
+        "0 GB",
+        "1e3 MB",
+        "GB",
+        "0.1 B",
+        0,
+        -5,
+        True,
+        [],
+        "1 GB\n2",
+        "9" * 400 + " GB",
+        "99999999999 TB",
+    ],
 )
 def test_invalid_sizes_are_rejected(text):
     with pytest.raises(ValueError, match="is not a size"):

@@ -6,19 +6,19 @@ import re
 
 _FACTORS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _FACTORS |= {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_SIZE = re.compile(rf"^\s*([0-9]+(?:\.[0-9]+)?)\s*({'|'.join(_FACTORS)})\s*$")
+_SIZE = re.compile(rf"^\s*([0-9]{{1,18}}(?:\.[0-9]{{1,18}})?)\s*({'|'.join(_FACTORS)})\s*$")
 
 
 def parse_bytes(text: str | int | None) -> int | None:
     """Bytes from an integer or a text such as ``80 GB`` or ``1.5 GiB``; None stays None.
 
-    Raises ValueError if the text is not a size or the size is below one byte.
+    Raises ValueError if the text is not a size or the size is below one byte or beyond 63 bits.
     """
     if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
         return text
     match = _SIZE.match(text) if isinstance(text, str) else None
     n_bytes = round(float(match[1]) * _FACTORS[match[2]]) if match else 0
-    if n_bytes < 1:
+    if not 1 <= n_bytes < 2**63:
         raise ValueError(f"{text!r} is not a size such as '80 GB' or '1.5 GiB' ({', '.join(_FACTORS)})")
     return n_bytes
 

@@ -34,6 +34,28 @@ def test_hostile_names_never_reach_a_path_or_a_shell(workspace, name):
     assert not list(workspace.folder.rglob("pwned"))
 
 
+BERT = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("measurement: {min_seconds: []}", "measurement.min_seconds: [] is not allowed; allowed: a number >= 0"),
+        ("measurement: {? !!python/tuple [1, 2] : 3}", "measurement: the key [1, 2] is no text; write a text"),
+        ("models: &a [*a]", "nested more than 20 levels deep, or in itself; write it out"),
+        (f"models: {{tiny: {{architecture: {BERT}}}}}", "models.tiny.architecture.model_type: bert is an encoder unless is_decoder is true"),
+    ],
+)  # fmt: skip
+def test_odd_configurations_and_models_are_told_before_any_job(workspace, text, line):
+    (workspace.folder / "odd.yaml").write_text(text)
+    done = workspace.snakemake("--configfile", "odd.yaml")
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert line in printed
+    assert "Traceback" not in printed
+    assert not (workspace.folder / "results").exists()
+
+
 def test_hostile_text_where_text_is_free_stays_text(tmp_path):
     """A folder's name is the user's own; it goes through the shell, a record, the tables and the page."""
     hostile = tmp_path / "it's $(touch pwned) <b> {x} ; rm"

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,7 @@ from inference_benchmark import engines
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment import baselines, model_problems
 from inference_benchmark.experiment.cells import Experiment, Measurement, Watch, Workload
-from inference_benchmark.experiment.config_errors import explain, guess_text, listing, show, where_text
+from inference_benchmark.experiment.config_errors import clip, explain, guess_text, listing, not_plain, show, where_text
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.machine import hardware
@@ -31,6 +33,24 @@ if TYPE_CHECKING:
 class ConfigError(ProblemsError):
     """A configuration that cannot be used; ``problems`` holds one line each."""
 
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__(dict.fromkeys(map(clip, problems)))
+
+
+def has_keys(path: Path) -> bool:
+    """Whether a file holds more than comments: Snakemake refuses one that does not. Raises ConfigError for a file on
+    which its loader would end in a traceback."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        with suppress(yaml.YAMLError):  # Snakemake reports it
+            if unusable := list(not_plain(yaml.load(text, yaml.CSafeLoader))):
+                raise ConfigError(unusable)
+    except ConfigError:
+        raise
+    except (ValueError, RecursionError) as error:  # another encoding, an endless number, a date that is none
+        raise ConfigError([f"{path} cannot be read as YAML: {error}"]) from None
+    return re.search(r"^[^#\n]*[^#\s]", text, re.MULTILINE) is not None
+
 
 def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[Path] = (), code: Path = Path()) -> Plan:
     """What a configuration describes, with the schema's defaults for what it leaves out.
@@ -39,16 +59,17 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     the project, where a baseline is looked for that is not in the working directory. Raises ConfigError with all
     problems.
     """
+    problems = [line for path in files for line in _repeated_keys(path)]
+    if unusable := list(not_plain(config)):
+        raise ConfigError(problems + unusable)
     config = with_defaults(config, schema)
     errors = _schema_errors(config, schema)
-    broken = {tuple(error.absolute_path)[:2] for error in errors}  # sections that cannot be looked into further
-    problems = [line for path in files for line in _repeated_keys(path)]
     problems += [line for error in errors for line in explain(error, schema)]
     problems += _unusable_paths(code, files) if isinstance(config["machines"], dict) else ()
-    problems += _contradictions(config, lambda *where: not any(b and b == where[: len(b)] for b in broken))
+    problems += _contradictions(config, _Soundness(errors))
     experiment = None if errors else _resolve(config, code, problems)
     if problems or experiment is None:
-        raise ConfigError(dict.fromkeys(problems))
+        raise ConfigError(problems)
     machines = config["machines"] or {}
     experiments = [
         replace(experiment, machine=label, device_name=machine["device_name"]) for label, machine in machines.items()
@@ -74,8 +95,17 @@ def _schema_errors(config: Mapping[str, Any], schema: Mapping[str, Any]) -> list
     types = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine(
         "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
     )
-    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, type_checker=types)(schema)
+    keywords = {"pattern": _whole_pattern}
+    validator = jsonschema.validators.extend(jsonschema.Draft202012Validator, keywords, type_checker=types)(schema)
     return sorted(validator.iter_errors(config), key=lambda error: [str(part) for part in error.absolute_path])
+
+
+def _whole_pattern(validator, pattern: str, text: Any, sub: Mapping[str, Any]) -> Iterator[jsonschema.ValidationError]:
+    """As fastjsonschema and ECMAScript read a pattern: ``$`` is the end, and not the place before a last line break."""
+    import jsonschema
+
+    if isinstance(text, str) and not re.search(pattern.replace("$", r"\Z"), text):
+        yield jsonschema.ValidationError(f"{text!r} does not match {pattern!r}")
 
 
 def _holds_whole_float(value: Any) -> bool:
@@ -136,8 +166,9 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
 def _baseline_paths(config: Mapping[str, Any], code: Path) -> dict[str, str]:
     """The baselines that are not switched off by a null; each in the working directory, else in the project."""
     paths = {name: path for name, path in config["baselines"].items() if path is not None}
+    # os.path, because Path.exists raises OSError for a name that is too long.
     return {
-        name: str(code / path) if not Path(path).exists() and (code / path).exists() else path
+        name: str(code / path) if not os.path.exists(path) and os.path.exists(code / path) else path
         for name, path in paths.items()
     }
 
@@ -145,20 +176,39 @@ def _baseline_paths(config: Mapping[str, Any], code: Path) -> dict[str, str]:
 # -- what a schema cannot say ------------------------------------------------------------------
 
 
-def _contradictions(config: Mapping[str, Any], is_sound) -> Iterator[str]:
-    if is_sound("machines") and config["machines"] is not None:
+@dataclass(frozen=True)
+class _Soundness:
+    """Which parts of a configuration can be looked into further, in spite of its errors."""
+
+    errors: Sequence[jsonschema.ValidationError]
+
+    def kind(self, *where: str) -> bool:
+        """Whether a part and all parts around it are of the right type."""
+        return not any(
+            error.validator == "type" and (path := tuple(error.absolute_path)) == where[: len(path)]
+            for error in self.errors
+        )
+
+    def whole(self, *where: str) -> bool:
+        """Whether, in addition, no error is within it."""
+        return self.kind(*where) and not any(tuple(error.absolute_path)[: len(where)] == where for error in self.errors)
+
+
+def _contradictions(config: Mapping[str, Any], sound: _Soundness) -> Iterator[str]:
+    if sound.whole("machines") and config["machines"] is not None:
         yield from _machine_problems(config)
-    models = config["models"] if is_sound("models") else {}
+    models = config["models"] if sound.kind("models") else {}
     for name, model in models.items():
-        if is_sound("models", name):
+        if sound.whole("models", name):
             yield from model_problems.problems(f"models.{name}", model)
-    if is_sound("measurement"):
+    if sound.whole("measurement", "min_seconds") and sound.whole("measurement", "max_seconds"):
         least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
         if most < least:
             yield f"measurement.max_seconds: {show(most)} is less than min_seconds; allowed: {show(least)} or more"
-    for device, grid in config["grid"].items() if is_sound("grid") else ():
-        if not is_sound("grid", device):
+    for device in ("cuda", "cpu"):
+        if not sound.whole("grid", device):
             continue
+        grid = config["grid"][device]
         for index, name in enumerate(grid["models"]):
             if models and name not in models:
                 where = f"grid.{device}.models[{index}]"
@@ -215,20 +265,23 @@ def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapp
 
 def _repeated_keys(path: Path) -> Iterator[str]:
     """Keys that a YAML file gives twice: the loader would silently keep the last."""
-
-    def walk(node: yaml.Node, where: list[Any]) -> Iterator[str]:
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    except yaml.YAMLError:  # JSON that is no YAML: with tabs
+        return
+    rest, seen = [((), root)], set()
+    while rest:
+        where, node = rest.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
-            counts = Counter(key.value for key, _ in node.value)
-            for key in (key for key, n in counts.items() if n > 1):
-                lines = [k.start_mark.line + 1 for k, _ in node.value if k.value == key]
-                at = where_text([*where, key])
-                yield f"{at}: given {counts[key]} times ({path} lines {listing(lines)}); keep one"
-            for key, value in node.value:
-                yield from walk(value, [*where, key.value])
+            entries = [(key.value, key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+            counts = Counter(name for name, _, _ in entries)
+            for name in (name for name, n in counts.items() if n > 1):
+                lines = [key.start_mark.line + 1 for each, key, _ in entries if each == name]
+                at = where_text([*where, name])
+                yield f"{at}: given {counts[name]} times ({path} lines {listing(lines)}); keep one"
+            rest += [((*where, name), value) for name, _, value in reversed(entries)]
         elif isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                yield from walk(item, [*where, index])
-
-    root = yaml.compose(path.read_text(), Loader=yaml.CSafeLoader)
-    if root is not None:
-        yield from walk(root, [])
+            rest += [((*where, index), item) for index, item in reversed([*enumerate(node.value)])]

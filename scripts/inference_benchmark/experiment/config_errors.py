@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +15,57 @@ from inference_benchmark.experiment.defaults import resolved
 
 if TYPE_CHECKING:
     import jsonschema
+
+
+#: No message is longer than this.
+MAX_LINE = 400
+#: More than any experiment needs. Beyond, a YAML file refers to its own parts again and again.
+_MAX_VALUES, _MAX_DEPTH = 100_000, 20
+
+
+def not_plain(config: Mapping[str, Any]) -> Iterator[str]:
+    """What YAML can hold and a configuration cannot: one line for each key that is no text, and for each value that is
+    no text, finite number, true, false, null, list or mapping. Nothing else looks at a configuration with such values.
+    """
+    rest: list[tuple[tuple[Any, ...], Any]] = [((), config)]
+    for _ in range(_MAX_VALUES + 1):
+        if not rest:
+            return
+        path, value = rest.pop()
+        if len(path) > _MAX_DEPTH:
+            yield f"{where_text(path)}: nested more than {_MAX_DEPTH} levels deep, or in itself; write it out"
+            return
+        if isinstance(value, Mapping):
+            for key in (key for key in value if not isinstance(key, str)):
+                remedy = "write a text" if isinstance(key, tuple) else "put it in quotes"
+                yield f"{where_text(path)}: the key {show(key)} is no text; {remedy}"
+            rest += [((*path, key), item) for key, item in reversed(value.items()) if isinstance(key, str)]
+        elif isinstance(value, list):
+            rest += [((*path, index), item) for index, item in reversed([*enumerate(value)])]
+        elif problem := _no_plain_value(value):
+            yield f"{where_text(path)}: {problem}"
+    yield f"config: holds more than {_MAX_VALUES:,} values; each alias (*name) repeats what it stands for"
+
+
+def _no_plain_value(value: Any) -> str | None:
+    if value is None or isinstance(value, bool):
+        return None
+    if isinstance(value, str):
+        has_any = "\0" in value or any("\ud800" <= character <= "\udfff" for character in value)
+        return f"{show(value)} holds characters that no file name can hold; remove them" if has_any else None
+    if isinstance(value, int):
+        return None if abs(value) < 2**63 else "an integer of more than 18 digits; allowed: one that 64 bits can hold"
+    if isinstance(value, float):
+        return None if math.isfinite(value) else f"{value} is not allowed; allowed: a finite number"
+    if isinstance(value, (datetime.date, datetime.datetime)):
+        return f"{value} is a date to YAML; put it in quotes"
+    return f"{type(value).__name__} is not allowed; allowed: a text, a number, true, false, null, a list or a mapping"
+
+
+def clip(line: str) -> str:
+    """A message without line breaks, its middle left out if it is too long for a line: remedies are at the end."""
+    line = " ".join(line.split())
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE - 155]} ... {line[-150:]}"
 
 
 def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Iterator[str]:
@@ -32,13 +85,15 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
     elif error.validator == "uniqueItems":
         counts = Counter(json.dumps(item, sort_keys=True) for item in value)
         for item in (item for item, n in counts.items() if n > 1):
-            yield f"{where}: {item} is listed {counts[item]} times; keep one"
+            yield f"{where}: {_short(item)} is listed {counts[item]} times; keep one"
     elif "propertyNames" in error.schema_path:
         at = where_text([*error.absolute_path, value])
         yield f"{at}: {show(value)} is not allowed as a name; allowed: {allowed(sub, schema)}"
     else:
         guess = guess_text(value, sub["enum"]) if error.validator == "enum" else ""
-        yield f"{where}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess}"
+        types = sub.get("type", ()) if error.validator == "type" else ()
+        hint = yaml_hint(value) if "number" in types else quotes_hint(value) if "string" in types else ""
+        yield f"{where}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess or hint}"
 
 
 def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
@@ -82,23 +137,32 @@ def where_text(path: Iterable[Any]) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            part = str(part) if str(part).replace("-", "").replace("_", "").replace(".", "").isalnum() else show(part)
+            is_word = re.fullmatch(r"[\w.-]{1,80}", str(part)) and re.search(r"\w", str(part))
+            part = str(part) if is_word else show(part)
             text += f".{part}" if text else part
     return text or "config"
 
 
 def show(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    try:
+        return _short(json.dumps(value, default=str))
+    except (TypeError, ValueError):  # keys that JSON does not have, a value within itself, an endless integer
+        return type(value).__name__
+
+
+def _short(text: str) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def listing(names: Iterable[Any]) -> str:
-    return ", ".join(str(name) for name in names)
+    names = [_short(str(name)) for name in names]
+    text = ", ".join(names)
+    return text if len(text) <= 250 else f"{', '.join(names[:3])}, ... ({len(names)} in all)"
 
 
 def guess_text(name: Any, candidates: Iterable[Any]) -> str:
-    close = difflib.get_close_matches(str(name), [str(each) for each in candidates], n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+    close = difflib.get_close_matches(str(name)[:100], [str(each) for each in candidates], n=1)
+    return f"; did you mean {_short(close[0])}?" if close else ""
 
 
 def yaml_hint(value: Any) -> str:
@@ -110,3 +174,7 @@ def yaml_hint(value: Any) -> str:
         return ""
     digits, fraction, sign, exponent = match.groups()
     return f"; YAML reads this as text: write {digits}{fraction or '.0'}e{sign or '+'}{exponent}"
+
+
+def quotes_hint(value: Any) -> str:
+    return "; put it in quotes" if isinstance(value, (bool, int, float)) else ""
