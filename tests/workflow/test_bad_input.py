@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy
 import pytest
 from made_up import TINY_BLOOM
 from running import Workspace, fake_grid
+from safetensors.numpy import save_file
 
 
 def test_a_wrong_configuration_is_told_in_lines_without_traceback(workspace):
@@ -44,9 +46,15 @@ BERT = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_at
         ("measurement: {? !!python/tuple [1, 2] : 3}", "measurement: the key [1, 2] is no text; write a text"),
         ("models: &a [*a]", "nested more than 20 levels deep, or in itself; write it out"),
         (f"models: {{tiny: {{architecture: {BERT}}}}}", "models.tiny.architecture.model_type: bert is an encoder unless is_decoder is true"),
+        ("models: {tiny: {checkpoint: cut}}", "cut/model.safetensors is 50 bytes long, its header says"),
     ],
 )  # fmt: skip
 def test_odd_configurations_and_models_are_told_before_any_job(workspace, text, line):
+    folder = workspace.folder / "cut"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"model_type": "bloom"}')
+    save_file({"weight": numpy.zeros(2, numpy.float32)}, folder / "model.safetensors")
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:50])
     (workspace.folder / "odd.yaml").write_text(text)
     done = workspace.snakemake("--configfile", "odd.yaml")
     printed = done.stdout + done.stderr
@@ -62,7 +70,7 @@ def test_hostile_text_where_text_is_free_stays_text(tmp_path):
     (tmp_path / "w").mkdir()
     hostile.mkdir()
     (hostile / "config.json").write_text('{"model_type": "bloom"}')
-    (hostile / "model.safetensors").write_bytes(b"weights")
+    save_file({"weight": numpy.zeros(2, numpy.float32)}, hostile / "model.safetensors")
     grid = fake_grid() | {"models": ["mine"], "precisions": ["fp32"], "batch_sizes": [1]}
     workspace = Workspace.make(tmp_path / "w", grid, {"mine": {"checkpoint": str(hostile)}})
     workspace.run()

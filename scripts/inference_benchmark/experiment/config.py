@@ -23,7 +23,7 @@ from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.machine import hardware
 from inference_benchmark.models import architecture, families
-from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, read_config
+from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, look_into
 from inference_benchmark.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         try:
             config_json = model.get("architecture")
             if "checkpoint" in model:
-                config_json = read_config(Path(model["checkpoint"]))
+                config_json = look_into(Path(model["checkpoint"]))
                 model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
             if config_json:
                 problems += _too_long(device, grid, name, config_json)
@@ -255,7 +255,7 @@ def _missing_packages(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
-    room = architecture.size(config_json, "max_position_embeddings") if "model_type" in config_json else None
+    room = architecture.size(config_json, "max_position_embeddings")
     for index, workload in enumerate(grid["workloads"] if room else ()):
         length = workload["prompt_tokens"] + workload["new_tokens"]
         if length > room:

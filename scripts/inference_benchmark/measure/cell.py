@@ -50,7 +50,7 @@ def measure_cell(cell: Cell, watch: Watch) -> Record:
         runs=runs,
         stability=_stability(cell, runs) if outcome == "ok" else None,
         flags=flags(reports, cell, session.busy),
-        model={**reports[-1].model, "weights": str(weights) if weights else None},
+        model={**reports[-1].model, **(checkpoint.facts(weights) if weights else {"weights": None})},
         **where_and_when,
     )
 

@@ -16,15 +16,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark.models import weights
+from inference_benchmark.models.architecture import refusal
+from inference_benchmark.models.weights import CheckpointError
+
 #: Increase it whenever synthesize.py draws different weights from the same seed.
 SYNTHESIS_VERSION = 3
 
 _WEIGHTS = ("*.safetensors", "*.bin")
-_SAMPLE_BYTES = 2**16
-
-
-class CheckpointError(RuntimeError):
-    """The weights are not available; the message says why and what to do."""
 
 
 def ensure(model: Mapping[str, Any]) -> Path:
@@ -32,14 +31,19 @@ def ensure(model: Mapping[str, Any]) -> Path:
 
     model: as in Cell.model. Raises CheckpointError.
     """
+    if "architecture" in model:
+        return _synthesized(model["architecture"], model["seed"])
     if "checkpoint" in model:
         folder = Path(model["checkpoint"])
         if fingerprint(folder) != model["fingerprint"]:
             raise CheckpointError(f"{folder}: its files have changed since this cell was planned; run Snakemake again")
-        return folder
-    if "hub" in model:
-        return _download(model["hub"], model["revision"])
-    return _synthesized(model["architecture"], model["seed"])
+    else:
+        folder = _download(model["hub"], model["revision"])
+        look_into(folder)
+    found = weights.find(folder, read_config(folder))
+    if found.format == "pickle":  # transformers reads it with weights_only
+        print(f"{found.shards[0]} is a pickle, read without running code from it; prefer safetensors", file=sys.stderr)
+    return folder
 
 
 def cache_root() -> Path:
@@ -106,25 +110,45 @@ def _download(repo: str, revision: str) -> Path:
     return Path(folder)
 
 
-def fingerprint(folder: Path) -> str:
-    """A digest that identifies a local checkpoint; fast even for many gigabytes.
+def look_into(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint that can be measured, judged without loading it.
 
-    It covers all of config.json, and name, size, first and last 64 KiB of every weights file.
+    Raises CheckpointError if it is no causal language model, is quantised, or lacks a part of its weights.
+    """
+    config = read_config(folder)
+    if reason := refusal(config):
+        raise CheckpointError(f"{folder}/config.json: {reason}")
+    if quantised := config.get("quantization_config"):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        raise CheckpointError(
+            f"{folder}/config.json: its weights are quantised already ({method or 'quantization_config'}); "
+            "allowed: weights in fp32, bf16 or fp16, from which each precision is made"
+        )
+    weights.check(weights.find(folder, config))
+    return config
+
+
+def fingerprint(folder: Path) -> str:
+    """A digest of the content of a checkpoint: its config.json and every byte of its weights.
+
     Raises CheckpointError if the folder is not a checkpoint.
     """
-    read_config(folder)
-    files = weights_files(folder)
-    if not files:
-        raise CheckpointError(f"{folder} holds no weights; allowed: a folder with {' or '.join(_WEIGHTS)} files")
-    digest = hashlib.sha256((folder / "config.json").read_bytes())
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name}\0{size}\0".encode())
-        with path.open("rb") as stream:
-            digest.update(stream.read(_SAMPLE_BYTES))
-            stream.seek(max(0, size - _SAMPLE_BYTES))
-            digest.update(stream.read(_SAMPLE_BYTES))
-    return digest.hexdigest()[:16]
+    found = weights.find(folder, read_config(folder))
+    try:
+        parts = [(folder / "config.json").read_bytes(), weights.digest(found, cache_root() / "digests").encode()]
+    except OSError as error:
+        raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from None
+    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    """For the record: the files that the weights are read from, and in which format."""
+    found = weights.find(folder, read_config(folder))
+    return {
+        "weights": str(folder),
+        "weights_format": found.format,
+        "weights_files": [path.name for path in found.shards],
+    }
 
 
 def weights_files(folder: Path) -> list[Path]:
@@ -138,7 +162,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = json.loads((folder / "config.json").read_text())
     except FileNotFoundError:
         raise CheckpointError(f"{folder} holds no config.json; allowed: a folder that save_pretrained wrote") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder}/config.json is not a mapping")
