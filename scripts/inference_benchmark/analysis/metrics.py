@@ -144,12 +144,12 @@ def energy_per_token_j(cell: MeasuredCell) -> Estimate | None:
 
 
 def peak_memory_bytes(cell: MeasuredCell) -> Estimate | None:
-    """The most memory that a process held."""
+    """The most memory that a process took."""
     return Estimate(max(peak for peak, _ in cell.memory_bytes)) if cell.memory_bytes else None
 
 
 def memory_share(memory_bytes: Sequence[tuple[int, int | None]]) -> float | None:
-    """The largest part of the memory that a process held, of (peak, what there is) of each process."""
+    """The largest part of the memory that a process took, of (peak, what there is) of each process."""
     return max((peak / capacity for peak, capacity in memory_bytes if capacity), default=None)
 
 

@@ -188,11 +188,15 @@ class Record(_Finished):
 
     @property
     def memory_bytes(self) -> list[tuple[int, int | None]]:
-        """(peak, what there is) of each process: reserved of the device, or resident of the host or its cgroup."""
+        """(peak, what there is) of each process: allocated on the device, or resident of the host or its cgroup.
+
+        What an allocator reserves is its history: several times what a growing cache of keys and values ever takes.
+        """
         pairs = []
         for memory in (run.memory for run in self.runs):
-            if "peak_reserved_bytes" in memory:
-                pairs.append((memory["peak_reserved_bytes"], memory["device_total_bytes"]))
+            if "device_total_bytes" in memory:
+                peak_bytes = memory.get("peak_allocated_bytes", memory["peak_reserved_bytes"])
+                pairs.append((peak_bytes, memory["device_total_bytes"]))
             elif "peak_rss_bytes" in memory:
                 limit = self.host.get("memory_limit") or {"bytes": self.host.get("memory_bytes")}
                 pairs.append((memory["peak_rss_bytes"], limit["bytes"]))

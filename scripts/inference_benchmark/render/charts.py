@@ -132,11 +132,7 @@ def _plotted(row: Mapping[str, Any]) -> dict[str, float]:
 
 def _capacity_bytes(row: Mapping[str, Any]) -> float:
     """The memory that a cell may take: of the device or the host, or its limit on a device."""
-    on_device = not pandas.isna(row["peak_reserved_bytes"])
-    peak_bytes = row["peak_reserved_bytes"] if on_device else row["peak_rss_bytes"]
-    capacity = peak_bytes / row["memory_share"]
-    return (
-        min(capacity, row["memory_limit_bytes"])
-        if on_device and not pandas.isna(row["memory_limit_bytes"])
-        else capacity
-    )
+    if pandas.isna(row["device_total_bytes"]):
+        return row["peak_rss_bytes"] / row["memory_share"]
+    limits = (row["device_total_bytes"], row["memory_limit_bytes"])
+    return min(limit for limit in limits if not pandas.isna(limit))
