@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measure one cell and write its record: a figure, "out of memory", or "not supported".
 
-If the search for the largest batch showed that the cell does not fit, nothing is measured and the record says so.
+If earlier records show how the cell ends (a search for the largest batch, a smaller batch that ran out of memory, or a
+precision that is not supported), nothing is measured and the record says so.
 Exits with 124 if the time was up, and with 1 for any other end without a record.
 """
 
@@ -10,14 +11,14 @@ from __future__ import annotations
 import sys
 
 from inference_benchmark.experiment.cells import Cell, Watch
-from inference_benchmark.measure.cell import measure_cell, oom_from_search
+from inference_benchmark.measure.cell import ending_of_other_cell, measure_cell, oom_from_search
 from inference_benchmark.measure.command import main
 from inference_benchmark.records.record import Record
 from inference_benchmark.render.one_line import cell_text
 
 
 def measure(cell: Cell, watch: Watch) -> Record:
-    return oom_from_search(cell) or measure_cell(cell, watch)
+    return oom_from_search(cell) or ending_of_other_cell(cell) or measure_cell(cell, watch)
 
 
 if __name__ == "__main__":

@@ -150,3 +150,23 @@ def test_what_is_no_file_in_the_place_of_a_record_is_named_before_any_job(measur
     assert f"results/box/tiny/prompt4-new8/fake/fp32/batch-1.json: {message}" in printed
     assert "Traceback" not in printed
     assert "Job stats" not in printed
+
+
+def test_a_cell_that_rests_on_another_is_tried_once_that_record_is_deleted(workspace):
+    workspace.grid.update(precisions=["fp32"], batch_sizes=[1, 512, 1024])
+    workspace.save()
+    assert "batch 1024: oom, as a smaller batch showed" in workspace.run(SUMMARY).stderr
+    assert workspace.record("fp32", 1024)["reason"]["phase"] == "other-cell"
+    assert measure_jobs(workspace.plan()) == 0
+    workspace.record_path("fp32", 512).unlink()
+    done = workspace.run("-n")
+    assert "batch-1024.json rests on a record that is gone: it is set aside" in done.stdout + done.stderr
+    assert measure_jobs(workspace.plan()) == 2
+    workspace.run()
+    # Where the record it rests on is in no grid, it is refused by name.
+    workspace.grid["batch_sizes"] = [1, 1024]
+    workspace.save()
+    workspace.record_path("fp32", 512).unlink()
+    done = workspace.snakemake()
+    place = "results/box/tiny/prompt4-new8/fake/fp32"
+    assert f"{place}/batch-1024.json: was not measured because of {place}/batch-512.json" in done.stderr

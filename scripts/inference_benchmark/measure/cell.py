@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import batch_limit, failing_try
 from inference_benchmark.analysis.stability import stability
+from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.machine import conditions
+from inference_benchmark.machine import conditions, provenance
 from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.session import check_engine, hold_device
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record
-from inference_benchmark.records.record import Note, Reason, Record, RecordError, Run, Stability
+from inference_benchmark.records.record import AnyRecord, Note, Reason, Record, RecordError, Run, Stability
 
 
 def measure_cell(cell: Cell, watch: Watch) -> Record:
@@ -72,27 +73,60 @@ def oom_from_search(cell: Cell) -> Record | None:
     if not failed:
         return None
     fits, fails = batch_limit(search.results)
+    reason = Reason(
+        phase="max-batch",
+        exception_type=failed["exception_type"],
+        message=f"not measured: {fits} fit and {fails} do not; there: {failed['message']}",
+        limit=search.limit,
+        evidence={"search": study.path, "searched_at": search.ended_at, "try": failed},
+    )
+    return _not_measured(cell, "oom", reason, search)
+
+
+def ending_of_other_cell(cell: Cell) -> Record | None:
+    """The record of a cell whose ending another one has shown; None where no record does.
+
+    A smaller batch that ran out of memory shows it, and any that is not supported, under the same settings and with the
+    same software.
+    """
+    for path in baselines.records_below(Path(cell.path).parent):
+        batch_size = int(path.stem.removeprefix("batch-"))
+        try:
+            other = record.load_for(replace(cell, batch_size=batch_size), path)
+        except (RecordError, OSError):
+            continue
+        shows = other.outcome == "unsupported" or (other.outcome == "oom" and batch_size < cell.batch_size)
+        if not shows or batch_size == cell.batch_size or not other.runs or other.software != provenance.software():
+            continue
+        ran_out = f"not measured: batch {batch_size} ran out of memory during {other.reason.phase}: "
+        reason = Reason(
+            phase=record.OTHER_CELL,
+            exception_type=other.reason.exception_type,
+            message=(ran_out if other.outcome == "oom" else "") + other.reason.message,
+            limit=other.reason.limit,
+            evidence={"record": str(path), "batch_size": batch_size, "ended_at": other.ended_at},
+        )
+        return _not_measured(cell, other.outcome, reason, other)
+    return None
+
+
+def _not_measured(cell: Cell, outcome: str, reason: Reason, shown_by: AnyRecord) -> Record:
+    """The record of a cell that an earlier record says all about."""
     return Record(
         cell=cell,
-        outcome="oom",
-        reason=Reason(
-            phase="max-batch",
-            exception_type=failed["exception_type"],
-            message=f"not measured: {fits} fit and {fails} do not; there: {failed['message']}",
-            limit=search.limit,
-            evidence={"search": study.path, "searched_at": search.ended_at, "try": failed},
-        ),
+        outcome=outcome,
+        reason=reason,
         runs=(),
         stability=None,
         flags=(),
-        model=search.model,
-        software=search.software,
-        device=search.device,
-        host=search.host,
-        environment=search.environment,
-        git=search.git,
-        started_at=search.started_at,
-        ended_at=search.ended_at,
+        model=shown_by.model,
+        software=shown_by.software,
+        device=shown_by.device,
+        host=shown_by.host,
+        environment=shown_by.environment,
+        git=shown_by.git,
+        started_at=shown_by.started_at,
+        ended_at=shown_by.ended_at,
     )
 
 

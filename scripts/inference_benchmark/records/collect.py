@@ -22,7 +22,7 @@ from inference_benchmark.experiment.studies import (
 )
 from inference_benchmark.machine import hardware
 from inference_benchmark.records import comparability, merge
-from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load_for
+from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load, load_for
 
 #: How files are called that this program itself puts where records are.
 _RECORD = re.compile(r"batch-\d+(\.superseded-\d+(-\d+)?)?\.json")
@@ -75,6 +75,7 @@ def collect(experiment: Experiment) -> Collection:
     problems += _second_records(experiment)
     if not problems:
         problems += _outdated_by_a_search(collection)
+        problems += _outdated_by_another_cell(collection)
         if experiment.mixed_provenance == "refuse":
             problems += comparability.disagreements(list(collection.records.values()))
             problems += _studies_of_something_else(collection)
@@ -130,6 +131,19 @@ def _outdated_by_a_search(collection: Collection) -> Iterator[str]:
         search = collection.studies.get(ColumnStudy.of("max-batch", record.cell).path)
         if search and not (search.outcome == "ok" and failing_try(search.results, record.cell.batch_size)):
             yield f"{path}: was not measured because of a search that now says that {record.cell.batch_size} rows fit"
+
+
+def _outdated_by_another_cell(collection: Collection) -> Iterator[str]:
+    """Cells that were not measured because of the record of another cell that now says something else, or is gone."""
+    for path, record in collection.records.items():
+        if (other := record.rests_on) is None:
+            continue
+        try:
+            holds = (collection.records.get(str(other)) or load(other)).outcome == record.outcome
+        except (RecordError, OSError):
+            holds = False
+        if not holds:
+            yield f"{path}: was not measured because of {other}, which no longer ends as {record.outcome}"
 
 
 def _studies_of_something_else(collection: Collection) -> Iterator[str]:

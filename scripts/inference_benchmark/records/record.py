@@ -21,6 +21,10 @@ from inference_benchmark.experiment.studies import Study, Subject, study_from_do
 OUTCOMES = ("ok", "oom", "unsupported")
 
 
+#: The phase of a reason that rests on the record of another cell.
+OTHER_CELL = "other-cell"
+
+
 class RecordError(ValueError):
     """A document that is no usable record of a cell or study; the message says why, without the path."""
 
@@ -164,7 +168,7 @@ class Record(_Finished):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.runs and (self.reason is None or self.reason.phase != "max-batch"):
+        if not self.runs and (self.reason is None or self.reason.phase not in ("max-batch", OTHER_CELL)):
             raise RecordError(f"outcome {self.outcome} without a run")
         if self.outcome != "ok":
             return
@@ -185,6 +189,12 @@ class Record(_Finished):
     def notes(self) -> tuple[Note, ...]:
         """All warnings about its figures."""
         return (*(self.stability.reasons if self.stability else ()), *self.flags)
+
+    @property
+    def rests_on(self) -> Path | None:
+        """The record of another cell that showed how this one ends; None where it was tried itself."""
+        is_derived = self.reason is not None and self.reason.phase == OTHER_CELL
+        return Path(self.reason.evidence["record"]) if is_derived else None
 
     @property
     def memory_bytes(self) -> list[tuple[int, int | None]]:

@@ -8,7 +8,7 @@ from typing import Any
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.max_batch import batch_limit
-from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 from inference_benchmark.units import format_figure
 
 
@@ -21,7 +21,8 @@ def cell_text(record: Record) -> str:
     """How a cell ended: ``1,234.5 tok/s ± 0.8% (drift)`` or ``oom during warm-up``. Parentheses hold warnings."""
     if record.outcome == "oom":
         phase = record.reason.phase
-        return "oom, as the search for the largest batch showed" if phase == "max-batch" else f"oom during {phase}"
+        shown_by = {"max-batch": "the search for the largest batch", OTHER_CELL: "a smaller batch"}.get(phase)
+        return f"oom, as {shown_by} showed" if shown_by else f"oom during {phase}"
     if record.outcome == "unsupported":
         return f"unsupported: {record.reason.message}"
     throughput = metrics.throughput_tok_per_s(record.measured())

@@ -1,0 +1,56 @@
+"""Cells that need not be tried, because another cell of their column has shown how they end."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+from made_up import make_cell
+from running import REPO, read_record
+
+CELL = make_cell(memory_limit_bytes=300_000_000)
+
+
+@pytest.fixture
+def measure(tmp_path):
+    def measured(batch_size: int, **changes) -> dict:
+        cell = replace(CELL, batch_size=batch_size, **changes)
+        command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", cell.path]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        return read_record(tmp_path / cell.path, cell)
+
+    return measured
+
+
+def test_a_larger_batch_than_one_out_of_memory_is_not_tried(measure, tmp_path):
+    tried = measure(200)
+    assert (tried["outcome"], len(tried["runs"])) == ("oom", 1)
+    record = measure(400)
+    assert (record["outcome"], record["runs"], record["reason"]["phase"]) == ("oom", [], "other-cell")
+    assert record["reason"]["message"].startswith("not measured: batch 200 ran out of memory during warm-up: ")
+    evidence = {"record": replace(CELL, batch_size=200).path, "batch_size": 200, "ended_at": tried["ended_at"]}
+    assert record["reason"]["evidence"] == evidence
+    assert measure(180)["runs"], "a smaller one is tried"
+    for batch_size in (180, 200):
+        (tmp_path / replace(CELL, batch_size=batch_size).path).unlink()
+    assert measure(800)["runs"], "what was not tried itself shows nothing"
+
+
+def test_other_settings_and_other_columns_are_tried(measure):
+    measure(200)
+    assert measure(400, memory_limit_bytes=310_000_000)["runs"]
+    assert measure(300, precision="bf16")["outcome"] == "ok"
+
+
+def test_what_is_not_supported_is_found_out_once(measure):
+    """ctranslate2 has no float16 on CPUs."""
+    unsupported = {"engine": "ctranslate2", "precision": "fp16", "memory_limit_bytes": None}
+    first = measure(8, **unsupported)
+    assert (first["outcome"], len(first["runs"])) == ("unsupported", 1)
+    for batch_size in (4, 16):
+        record = measure(batch_size, **unsupported)
+        assert (record["outcome"], record["runs"]) == ("unsupported", [])
+        assert record["reason"]["message"] == first["reason"]["message"]
