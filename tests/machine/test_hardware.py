@@ -60,3 +60,12 @@ def test_cpu_name_is_read_from_cpuinfo(tmp_path):
     assert hardware.cpu_name(tmp_path / "cpuinfo") == "Some CPU 3000"
     (tmp_path / "arm").write_text("processor\t: 0\nBogoMIPS\t: 50\n")
     assert hardware.cpu_name(tmp_path / "arm") != ""
+
+
+@pytest.mark.parametrize(
+    ("quota_cpus", "threads"), [(None, 4), (8.0, 4), (4.0, 4), (2.9, 2), (1.0, 1), (0.5, 1), (0.001, 1)]
+)
+def test_default_threads_are_what_affinity_and_quota_both_allow(monkeypatch, quota_cpus, threads):
+    monkeypatch.setattr(hardware, "usable_cpu_ids", lambda: [0, 2, 4, 6])
+    monkeypatch.setattr(hardware.cgroups, "cpu_limit", lambda: quota_cpus)
+    assert hardware.default_threads() == threads

@@ -35,6 +35,14 @@ def test_a_real_cpu_quota_is_seen_and_flagged(tmp_path, cpu_cgroup):
     assert "cpu-throttled" in flag_names(record, ("cpu",))
 
 
+def test_threads_are_by_default_no_more_than_a_real_quota_allows(tmp_path, cpu_cgroup):
+    done = measure_cli(make_cell(engine="hf"), tmp_path / "r.json", inside(cpu_cgroup))
+    assert done.returncode == 0, done.stderr
+    record = read_record(tmp_path / "r.json")
+    assert (record["host"]["cpu_limit"], record["model"]["threads"]) == (0.5, 1)
+    assert record["environment"]["OMP_NUM_THREADS"] == "1"
+
+
 def test_a_kill_by_the_kernel_for_memory_is_an_oom_with_its_evidence(tmp_path, memory_cgroup):
     done = measure_cli(make_cell(), tmp_path / "r.json", inside(memory_cgroup), FAKE_ENGINE=fault(fault="hog"))
     assert done.returncode == 0, done.stderr

@@ -10,6 +10,7 @@ from made_up import make_cell, measurement
 from running import fault, flag_names, measure_cli, read_record
 
 from inference_benchmark.experiment.cells import Workload
+from inference_benchmark.machine import hardware
 
 
 def test_answers_that_change_from_call_to_call_are_flagged(tmp_path):
@@ -37,7 +38,7 @@ def test_a_measured_cell_leaves_samples_and_provenance(tmp_path):
     assert record["stability"] == {"stable": True, "reasons": [], "outliers": None, "drift": None}
     assert run["conditions"]["n_samples"] >= 2
     assert run["conditions"]["usable_cpus"] == record["host"]["usable_cpus"]
-    assert record["environment"]["OMP_NUM_THREADS"] == str(record["host"]["usable_cpus"])
+    assert record["environment"]["OMP_NUM_THREADS"] == str(hardware.default_threads())
     # Snakemake sets these to 1, which must not tell its cells from those measured by hand.
     counts = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
     assert measure_cli(cell, tmp_path / "again.json", **counts).returncode == 0

@@ -42,7 +42,7 @@ class Workload:
 class Measurement:
     """How a cell is measured: the ``measurement`` settings of config.yaml, explained in docs/config.md.
 
-    threads: None is every CPU the process may use. Raises CellError where a setting is out of range.
+    threads: None is hardware.default_threads. Raises CellError where a setting is out of range.
     """
 
     warmup_tolerance_percent: float

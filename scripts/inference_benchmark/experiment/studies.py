@@ -25,7 +25,7 @@ VERSIONS = {"ceilings": 1, "max-batch": 1, "divergence": 1}
 
 @dataclass(frozen=True)
 class CeilingsStudy:
-    """The machine's memory bandwidth and arithmetic at their best. threads: None is every CPU the process may use."""
+    """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads."""
 
     machine: str
     device: str

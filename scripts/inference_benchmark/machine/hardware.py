@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference_benchmark.machine import cgroups
+
 CPUINFO = Path("/proc/cpuinfo")
 
 
@@ -143,3 +145,13 @@ def usable_cpu_ids() -> list[int]:
 def usable_cpus() -> int:
     """The number of CPUs that this process may run on."""
     return len(usable_cpu_ids())
+
+
+def default_threads() -> int:
+    """Threads of a measured process that no setting gives: what affinity and the CPU quota of a cgroup both allow.
+
+    A quota stops all threads of a process at once, so more threads than it allows wait for each other. Part of a CPU
+    is no thread; at least 1.
+    """
+    quota_cpus = cgroups.cpu_limit()
+    return usable_cpus() if quota_cpus is None else max(1, min(usable_cpus(), int(quota_cpus)))

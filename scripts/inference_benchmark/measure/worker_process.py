@@ -96,13 +96,13 @@ class WorkerProcess:
     """A worker process, ended when the block is left, however it is left."""
 
     def __init__(self, task: str, order: Mapping[str, Any], threads: int | None, gpu: Gpu | None) -> None:
-        """task: a module of worker/. order: the argument of its run. threads: None is every CPU the process may use."""
+        """task: a module of worker/. order: the argument of its run. threads: None is hardware.default_threads."""
         self.gpu = gpu
         self.request = json.dumps({"task": task, "order": order, "gpu": asdict(gpu) if gpu else None})
         # Snakemake sets these to the rule's threads, which count jobs here, not cores. Weights are on disk
         # by now, so the hub is not asked. The worker sees the held device and no other.
         self.environment = checkpoint.child_environment(
-            **dict.fromkeys(_THREADS, str(threads or hardware.usable_cpus())),
+            **dict.fromkeys(_THREADS, str(threads or hardware.default_threads())),
             HF_HUB_OFFLINE="1",
             CUDA_DEVICE_ORDER="PCI_BUS_ID",
         )

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from inference_benchmark.machine.hardware import Gpu, usable_cpus
+from inference_benchmark.machine.hardware import Gpu, default_threads
 from inference_benchmark.worker.process import Emit
 
 #: Working sets in bytes: from one that fits into a cache to one that fits into none.
@@ -30,7 +30,7 @@ _LONGEST_S = 0.5
 
 def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     """order: ``device`` and ``threads``. Sends a ``result`` with all samples for each kernel and size."""
-    torch.set_num_threads(order["threads"] or usable_cpus())
+    torch.set_num_threads(order["threads"] or default_threads())
     device = torch.device(order["device"], 0) if order["device"] == "cuda" else torch.device("cpu")
     time_once = _time_on_cuda if device.type == "cuda" else _time_on_cpu
     tf32 = torch.backends.cuda.matmul.allow_tf32

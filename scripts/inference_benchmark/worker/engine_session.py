@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inference_benchmark import engines
-from inference_benchmark.machine.hardware import usable_cpus
+from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.worker.process import Emit, qualified_name
 
 
@@ -38,7 +38,7 @@ class EngineSession:
         folder = Path(checkpoint) if checkpoint else None
         self.enter("start")
         self.engine = engines.create(engine)
-        self.engine.start(device, threads or usable_cpus(), folder)
+        self.engine.start(device, threads or default_threads(), folder)
         precisions = engines.ENGINES[engine].precisions
         reason = self.engine.unsupported(precision) if precision in precisions else f"{engine} has no {precision}"
         if reason:
