@@ -14,7 +14,7 @@ from inference_benchmark.analysis.statistics import Estimate
 
 #: 4 rows x 10 tokens in 10/3 s on average, of which a first token takes 1/3 s: 3 s for 9 more.
 BY_HAND = MeasuredCell(
-    batch_size=4, prompt_tokens=4, new_tokens=10, whole_s=[[2.0, 3.0, 5.0]], first_token_s=[[0.2, 0.3, 0.5]]
+    batch_size=4, prompt_tokens=4, new_tokens=10, whole_s=[[3.0, 3.3, 3.7]], first_token_s=[[0.2, 0.3, 0.5]]
 )
 
 
@@ -26,9 +26,12 @@ def test_formulas_on_a_case_worked_by_hand():
     assert metrics.first_token_s(BY_HAND).value == pytest.approx(1 / 3)
     assert metrics.time_per_output_token_s(BY_HAND).value == pytest.approx(1 / 3)
     assert metrics.decode_tok_per_s(BY_HAND).value == pytest.approx(4 * 9 / 3)
-    # t(0.975, 2) = 4.302653; s = sqrt(7/3); 4.302653 x s / sqrt(3) = 3.794583.
-    assert latency.high - latency.value == pytest.approx(3.794583, abs=1e-6)
-    assert throughput.low is None, "the latency's interval reaches below zero"
+    # t(0.975, 2) = 4.302653; s = sqrt(0.37/3); 4.302653 x s / sqrt(3) = 0.872400.
+    assert latency.high - latency.value == pytest.approx(0.872400, abs=1e-6)
+    assert throughput.low == pytest.approx(40 / (10 / 3 + 0.872400), abs=1e-5)
+    wide = metrics.throughput_tok_per_s(replace(BY_HAND, whole_s=[[2.0, 3.0, 5.0]]))
+    assert wide.value == pytest.approx(12.0)
+    assert wide.low is None, "the latency's interval reaches below zero"
     assert Estimate(2.0, 1.6, 2.5).per(40) == Estimate(20.0, 16.0, 25.0)
     assert Estimate(20.0, 16.0, 25.0).half_width == pytest.approx(0.225)
 
@@ -37,14 +40,34 @@ def test_of_one_token_there_is_no_decode():
     one = MeasuredCell(batch_size=4, prompt_tokens=4, new_tokens=1, whole_s=[[2.0, 2.0]])
     assert (metrics.throughput_tok_per_s(one).value, metrics.first_token_s(one).value) == (2.0, 2.0)
     assert metrics.decode_tok_per_s(one) is None
-    slow_first = replace(BY_HAND, whole_s=[[2.0, 2.0]], first_token_s=[[3.0, 3.0]])
-    assert metrics.time_per_output_token_s(slow_first) is None
+
+
+@pytest.mark.parametrize(
+    ("whole_s", "first_token_s"),
+    [
+        ([[2.0, 2.0]], [[3.0, 3.0]]),
+        ([[2.0, 3.0, 5.0]], [[0.2, 0.3, 0.5]]),
+        # 0.1 ms between two means that scatter by more: 4 x 9 / 0.1 ms would be 360,000 tokens/s.
+        ([[0.0101, 0.0104, 0.0107]], [[0.0100, 0.0103, 0.0106]]),
+        ([[2.0, 2.0], [2.3, 2.3]], [[1.0, 1.0], [1.9, 1.9]]),
+    ],
+    ids=["slower first token", "wide calls", "short answer", "processes that differ"],
+)
+def test_decode_within_noise_has_no_figure_and_no_limit(whole_s, first_token_s):
+    peaks = Peaks([(1, 10.0)], {"float32": 100.0})
+    cell = replace(
+        BY_HAND, whole_s=whole_s, first_token_s=first_token_s, shapes=SIMPLE, ceilings=Ceilings(peaks, peaks)
+    )
+    assert metrics.decode_tok_per_s(cell) is None
+    assert metrics.time_per_output_token_s(cell) is None
+    assert set(cell.limits) == {"prefill", "whole"}, "the floor of the whole call needs no measured decode"
+    assert cell.limits["whole"].floor_s > cell.limits["prefill"].floor_s
 
 
 def test_several_processes_count_alike_whatever_their_number_of_calls():
-    cell = replace(BY_HAND, whole_s=[[1.0] * 9, [2.0] * 3], first_token_s=[[0.5] * 3, [0.5] * 3])
+    cell = replace(BY_HAND, whole_s=[[1.0] * 9, [2.0] * 3], first_token_s=[[0.5] * 3, [1.5] * 3])
     assert metrics.latency_s(cell).value == 1.5
-    assert metrics.time_per_output_token_s(cell).value == pytest.approx(1.0 / 9)
+    assert metrics.time_per_output_token_s(cell).value == pytest.approx(0.5 / 9)
 
 
 def test_energy_per_token_is_all_joules_over_all_tokens():

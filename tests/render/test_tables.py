@@ -15,6 +15,7 @@ from inference_benchmark.records import summary
 from inference_benchmark.records.record import Record
 from inference_benchmark.render import tables
 from inference_benchmark.render.published import published_summary
+from inference_benchmark.render.tooltips import tooltip
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -35,6 +36,15 @@ def test_engines_are_named_where_there_are_several():
     assert view.cells == [["1", "0.50 ±49.7%", "0.50 ±49.7%"], ["2", "oom", "n/a"]]
     assert "no measurement" in tables.document(rows)
     assert "`oom`: out of memory." in tables.document(rows)
+
+
+def test_a_figure_whose_interval_is_unknown_is_marked():
+    """The interval of these calls reaches below zero; that of latency - TTFT too, so that decode is blank."""
+    rows = summary.summarise([make_record(samples_s=[0.2, 0.5, 0.9])])
+    (row,) = rows.to_dict("records")
+    assert tables.cell_text(row, BY_NAME["throughput_tok_per_s"]) == "30.00 | 33.33 ±?"
+    assert tables.cell_text(row, BY_NAME["decode_tok_per_s"]) == ""
+    assert tooltip(row)["throughput"] == "30 tokens/sec ±?"
 
 
 def doubtful_records() -> list[Record]:

@@ -155,7 +155,8 @@ FIGURES = (
         title="Decode",
         unit="tokens/sec",
         better="higher",
-        definition="tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT)",
+        definition="tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT); blank where the 95 % interval of "
+        "latency - TTFT reaches zero",
         formula=metrics.decode_tok_per_s,
         interval="that of latency - TTFT",
     ),

@@ -61,22 +61,24 @@ class MeasuredCell:
 
     @cached_property
     def decode_s(self) -> Estimate | None:
-        """Latency less TTFT. None for one new token, and where all tokens took no longer than the first."""
+        """Latency less TTFT. None for one new token, and where the difference is no more than noise: its interval
+        reaches zero, so that a rate could be of any size."""
         if self.new_tokens == 1:
             return None
         decode = statistics.mean_difference(self.whole_s, self.first_token_s)
-        return decode if decode.value > 0 else None
+        return decode if decode.low is not None and decode.low > 0 else None
 
     @cached_property
     def limits(self) -> Mapping[str, Limit]:
         """Limits of ``whole``, ``prefill`` and ``decode``; none where shapes, ceilings or the peak of a dtype are
-        unknown."""
+        unknown, and that of ``decode`` only where its time is known."""
         if self.shapes is None or self.ceilings is None:
             return {}
         steps = {"prefill": roofline.prefill(self.shapes, self.batch_size, self.prompt_tokens)}
-        measured_s = {"prefill": self.first_token_latency_s}
-        if self.decode_s is not None:
+        measured_s = {"prefill": self.first_token_latency_s, "whole": self.latency_s}
+        if self.new_tokens > 1:
             steps["decode"] = roofline.decode(self.shapes, self.batch_size, self.prompt_tokens, self.new_tokens)
+        if self.decode_s is not None:
             measured_s["decode"] = self.decode_s
         if any(dtype not in self.ceilings.typical.flop_per_s for part in steps.values() for dtype in part.flop):
             return {}
@@ -84,18 +86,16 @@ class MeasuredCell:
             {name: roofline.floor(part, peaks) for name, part in steps.items()}
             for peaks in (self.ceilings.typical, self.ceilings.fastest)
         )
-        if self.new_tokens == 1 or "decode" in steps:
-            measured_s["whole"] = self.latency_s
-            for each in (floors, least):
-                each["whole"] = each["prefill"].and_then(each["decode"]) if "decode" in each else each["prefill"]
+        for each in (floors, least):
+            each["whole"] = each["prefill"].and_then(each["decode"]) if "decode" in each else each["prefill"]
         return {
             name: Limit(
-                floor.seconds,
-                measured_s[name].per(floor.seconds),
-                floor.bound_by,
-                least[name].seconds <= measured_s[name].value,
+                floors[name].seconds,
+                seconds.per(floors[name].seconds),
+                floors[name].bound_by,
+                least[name].seconds <= seconds.value,
             )
-            for name, floor in floors.items()
+            for name, seconds in measured_s.items()
         }
 
 

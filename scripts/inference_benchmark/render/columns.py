@@ -89,9 +89,12 @@ def half_width(row: Mapping[str, Any], figure: Figure) -> float | None:
 
 
 def width_text(row: Mapping[str, Any], figure: Figure) -> str:
-    """`` ±1.2%`` to print behind a figure; blank where its interval is unknown."""
+    """`` ±1.2%`` to print behind a figure; `` ±?`` where its interval is unknown; blank for a figure without one,
+    and for published figures, whose samples are not known."""
     width = half_width(row, figure)
-    return "" if width is None else f" ±{width:.1%}"
+    if width is not None:
+        return f" ±{width:.1%}"
+    return " ±?" if figure.interval and not pandas.isna(row["cycles"]) else ""
 
 
 def marks(row: Mapping[str, Any], warnings: tuple[str, ...] = ("flags",)) -> str:

@@ -27,7 +27,7 @@ def cell_text(record: Record) -> str:
         return f"unsupported: {record.reason.message}"
     throughput = metrics.throughput_tok_per_s(record.measured())
     width = throughput.half_width
-    text = f"{format_figure(throughput.value, ',.1f')} tok/s" + (f" ± {width:.1%}" if width is not None else "")
+    text = f"{format_figure(throughput.value, ',.1f')} tok/s ± " + ("?" if width is None else f"{width:.1%}")
     return text + (f" ({', '.join(note.name for note in record.notes)})" if record.notes else "")
 
 

@@ -112,7 +112,8 @@ def document(
             f"### {markdown.escape(model)} on {markdown.escape(first['machine'])}\n\n"
             f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; "
             f"engine: {markdown.escape(engines)}. "
-            f"Greedy, every row generated to full length. ± is half of the 95 % interval.{_legend(rows)}\n\n"
+            "Greedy, every row generated to full length. ± is half of the 95 % interval, ±? where it is unknown."
+            f"{_legend(rows)}\n\n"
             + (f"{pictures(model, workload)}\n\n" if pictures else "")
             + "\n".join(to_markdown(view) for view in tables(rows, comparisons))
         )
