@@ -102,7 +102,9 @@ class Observation(LogitsProcessor):
             self.hooks.pop().remove()
 
     def _add_dtype(self, module, inputs, output) -> None:
-        self.dtypes.add(dtype_name(output.dtype))
+        # The router of a mixture of experts has a matrix too, and gives what it chose: a tuple, and no product.
+        if isinstance(output, torch.Tensor):
+            self.dtypes.add(dtype_name(output.dtype))
 
     def _outlier_hook(self, name: str, threshold: float):
         def hook(module, inputs) -> None:

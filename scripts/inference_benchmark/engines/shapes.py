@@ -16,6 +16,10 @@ from inference_benchmark.analysis.roofline import Matrix, Shapes
 Stored = Callable[[torch.nn.Module], tuple[int, str]]
 
 
+#: Names of the number of experts in the model families.
+_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+
+
 class UnknownShapesError(ValueError):
     """The work of this model cannot be counted; the message says why."""
 
@@ -87,11 +91,13 @@ def sizes(module: torch.nn.Module) -> tuple[int, int]:
     """(inputs, outputs) of a linear layer, or of GPT-2's Conv1D, whose weight is transposed."""
     if hasattr(module, "nx"):
         return module.nx, module.nf
+    if not hasattr(module, "in_features"):
+        raise UnknownShapesError(f"a matrix is in a {type(module).__name__}, which is no linear layer")
     return module.in_features, module.out_features
 
 
 def _check_countable(config: Any) -> None:
-    if any(getattr(config, name, None) for name in ("num_experts", "num_local_experts", "n_routed_experts")):
+    if any(getattr(config, name, None) for name in _EXPERTS):
         raise UnknownShapesError("a mixture of experts: which weights a step reads depends on its tokens")
     if getattr(config, "sliding_window", None):
         raise UnknownShapesError("a sliding window: how many tokens are looked at depends on the layer")
