@@ -15,7 +15,7 @@ from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
 from inference_benchmark.models import checkpoint
-from inference_benchmark.models.checkpoint import CheckpointError
+from inference_benchmark.models.checkpoint import CheckpointError, RefusedError
 
 #: (rows, prompt tokens, new tokens)
 FORMS = [(1, 1, 1), (1, 1, 24), (1, 9, 2), (2, 3, 17), (5, 17, 8), (8, 40, 32), (33, 2, 5)]
@@ -127,13 +127,27 @@ def test_converted_weights_are_cached_by_content(tmp_path):
     assert converted(other) != converted(copy)
 
 
-def test_a_failed_conversion_shows_the_error_of_ctranslate2(tmp_path, capfd):
+def test_a_refused_conversion_has_the_words_of_ctranslate2(tmp_path):
     folder = tmp_path / "x"
     shutil.copytree(weights(), folder)
     (folder / "config.json").write_text('{"model_type": "rwkv", "vocab_size": 10}')
-    with pytest.raises(CheckpointError, match="ctranslate2 could not convert the weights; see the message above"):
+    with pytest.raises(
+        RefusedError, match=r"cannot convert this model: ValueError: No conversion is registered for .* Rwkv"
+    ):
         converted(folder)
-    assert "ctranslate2 cannot convert this model: " in capfd.readouterr().err
+
+
+def test_a_conversion_that_fails_for_a_broken_file_is_no_refusal(tmp_path, capfd):
+    folder = tmp_path / "x"
+    shutil.copytree(weights(), folder)
+    file = next(folder.glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1000])
+    with pytest.raises(
+        CheckpointError, match="ctranslate2 could not convert the weights; see the message above"
+    ) as caught:
+        converted(folder)
+    assert not isinstance(caught.value, RefusedError)
+    assert "ctranslate2 cannot convert this model: SafetensorError" in capfd.readouterr().err
 
 
 def test_ctranslate2_runs_out_of_real_memory(tmp_path):

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+from families import model_of
 from made_up import make_cell
 from running import REPO, read_record
 
@@ -54,3 +55,12 @@ def test_what_is_not_supported_is_found_out_once(measure):
         record = measure(batch_size, **unsupported)
         assert (record["outcome"], record["runs"]) == ("unsupported", [])
         assert record["reason"]["message"] == first["reason"]["message"]
+
+
+def test_what_a_library_cannot_generate_is_tried_again_with_fewer_rows(measure):
+    """With more rows it would fail as well; with fewer it may not, if its limit is one of size."""
+    refused = {"engine": "hf", "precision": "int8", "model": model_of("mamba"), "memory_limit_bytes": None}
+    first = measure(4, **refused)
+    assert (first["outcome"], first["reason"]["phase"]) == ("unsupported", "warm-up")
+    assert measure(8, **refused)["runs"] == []
+    assert len(measure(2, **refused)["runs"]) == 1

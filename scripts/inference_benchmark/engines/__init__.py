@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference_benchmark.engines.refusal import UnsupportedError
+
 if TYPE_CHECKING:
     import numpy
 
@@ -38,6 +40,10 @@ class Engine(ABC):
     def unsupported(self, precision: str) -> str | None:
         """Why this device or library does not support a precision that ENGINES lists; None if it does."""
         return None
+
+    def combination(self, precision: str) -> str:
+        """What is put together in this cell, separated by commas, for a message that it does not go together."""
+        return f"{type(self).__name__}, {precision}"
 
     @abstractmethod
     def limit_memory(self, n_bytes: int) -> None:
@@ -108,6 +114,11 @@ class Engine(ABC):
     @abstractmethod
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an exception from any method above means out of memory."""
+
+    def is_refusal(self, error: BaseException) -> bool:
+        """Whether an exception from any method above means that the library cannot do this combination of model,
+        precision and engine. Not asked for exceptions that mean out of memory."""
+        return isinstance(error, UnsupportedError)
 
 
 @dataclass(frozen=True)

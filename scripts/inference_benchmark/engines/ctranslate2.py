@@ -10,9 +10,11 @@ from typing import Any
 import ctranslate2
 import numpy
 import torch
+import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
-from inference_benchmark.engines import hf_facts, shapes
+from inference_benchmark.engines import hf_facts, refusal, shapes
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import checkpoint as checkpoints
 
@@ -23,12 +25,19 @@ CONVERSION_VERSION = 1
 class CTranslate2Engine(TorchDeviceEngine):
     """Generator(compute_type=...).generate_batch(...)."""
 
+    #: Which family of transformers the checkpoint is of; "" until it is known.
+    family = ""
+
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
         self.threads = threads
         self.config = AutoConfig.from_pretrained(checkpoint)
+        self.family = self.config.model_type
         self.model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
-        self.converted = converted(checkpoint)
+        try:
+            self.converted = converted(checkpoint)
+        except checkpoints.RefusedError as error:
+            raise UnsupportedError(str(error)) from error
         if device == "cuda":
             self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
 
@@ -40,6 +49,10 @@ class CTranslate2Engine(TorchDeviceEngine):
         version, listed = ctranslate2.__version__, ", ".join(sorted(supported))
         return f"ctranslate2 {version} has no {compute_type} on this {self.device.type}; it has {listed}"
 
+    def combination(self, precision: str) -> str:
+        libraries = f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}"
+        return ", ".join(filter(None, (libraries, self.family, precision, self.device.type)))
+
     def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
         # The allocator of CTranslate2 has no limit. This tensor takes the memory beyond the limit instead.
         self.ballast = torch.empty(total_bytes - n_bytes, dtype=torch.uint8, device=self.device)
@@ -48,13 +61,16 @@ class CTranslate2Engine(TorchDeviceEngine):
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(self.converted)
         self.precision = precision
-        self.generator = ctranslate2.Generator(
-            str(self.converted),
-            device=self.device.type,
-            compute_type=self._compute_type(precision),
-            inter_threads=1,
-            intra_threads=self.threads,
-        )
+        try:
+            self.generator = ctranslate2.Generator(
+                str(self.converted),
+                device=self.device.type,
+                compute_type=self._compute_type(precision),
+                inter_threads=1,
+                intra_threads=self.threads,
+            )
+        except ValueError as error:  # of the model or the compute type
+            raise UnsupportedError(refusal.words_of(error)) from error
         # CTranslate2 takes tokens as words. In the converted vocabulary the word of a token is its id in digits.
         self.words = [str(i) for i in range(self.vocab_size)]
         # The first call starts CTranslate2's threads. Under the final limit, a failed start could end the process.

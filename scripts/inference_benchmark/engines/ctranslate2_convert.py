@@ -8,6 +8,9 @@ from pathlib import Path
 
 from ctranslate2.converters import TransformersConverter
 
+from inference_benchmark.engines.refusal import is_refusal, words_of
+from inference_benchmark.models.checkpoint import REFUSED
+
 
 class DigitTokenizer:
     """Replaces the model's tokenizer: the word of a token is its id in digits.
@@ -36,8 +39,9 @@ def main(request: str) -> int:
     try:
         Converter(arguments["checkpoint"]).convert(arguments["output"])
     except Exception as error:  # the converter raises many kinds of errors for unsupported models
-        print(f"ctranslate2 cannot convert this model: {error}", file=sys.stderr)
-        return 1
+        words = f"ctranslate2 cannot convert this model: {words_of(error)}"
+        print(words, file=sys.stdout if is_refusal(error) else sys.stderr)
+        return REFUSED if is_refusal(error) else 1
     return 0
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 from typing import Any
 
 import accelerate  # noqa: F401  otherwise transformers imports it during the timed load
 import numpy
 import torch
+import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -19,6 +21,7 @@ from transformers import (
 from transformers.utils import logging
 
 from inference_benchmark.engines import hf_facts
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 
 logging.disable_progress_bar()
@@ -48,13 +51,16 @@ class HfEngine(TorchDeviceEngine):
 
     #: Additional arguments of every generate call.
     generate_options: dict[str, Any] = {}
+    #: Which family of transformers the checkpoint is of; "" until it is known.
+    family = ""
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
-        # Looking up the class imports the family's code, and much of scipy with it.
-        config = AutoConfig.from_pretrained(checkpoint)
-        if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
-            raise ValueError(f"transformers has no causal language model of type {config.model_type}")
         self.initialise_device(device, threads)
+        config = AutoConfig.from_pretrained(checkpoint)
+        self.family = config.model_type
+        # Looking up the class imports the family's code, and much of scipy with it.
+        if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
+            raise UnsupportedError(f"transformers has no causal language model of type {config.model_type}")
 
     def unsupported(self, precision: str) -> str | None:
         if precision in _QUANTISATION:
@@ -68,6 +74,12 @@ class HfEngine(TorchDeviceEngine):
         if "load_in_8bit" in _QUANTISATION.get(precision, {}) and capability < (7, 5):
             return f"{device} has no int8 tensor cores; 7.5 or newer"
         return None
+
+    def combination(self, precision: str) -> str:
+        libraries = [f"transformers {transformers.__version__}"]
+        if precision in _QUANTISATION:
+            libraries.append(f"bitsandbytes {importlib.metadata.version('bitsandbytes')}")
+        return ", ".join(filter(None, (*libraries, self.family, precision, self.device.type)))
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)

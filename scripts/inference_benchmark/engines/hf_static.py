@@ -22,6 +22,9 @@ class HfStaticEngine(HfEngine):
 
     why_not_compiled: str | None = None
 
+    def combination(self, precision: str) -> str:
+        return f"a static cache, {super().combination(precision)}"
+
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
         self.generate_options = {"cache_implementation": "static"}

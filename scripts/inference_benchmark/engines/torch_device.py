@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from inference_benchmark.engines import Engine, cpu_memory
+from inference_benchmark.engines import Engine, cpu_memory, refusal
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
 
@@ -89,3 +89,6 @@ class TorchDeviceEngine(Engine):
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
         return isinstance(error, RuntimeError) and bool(line_about_memory(str(error), self.growth_limit is not None))
+
+    def is_refusal(self, error: BaseException) -> bool:
+        return refusal.is_refusal(error)

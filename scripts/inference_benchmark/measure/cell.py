@@ -86,8 +86,8 @@ def oom_from_search(cell: Cell) -> Record | None:
 def ending_of_other_cell(cell: Cell) -> Record | None:
     """The record of a cell whose ending another one has shown; None where no record does.
 
-    A smaller batch that ran out of memory shows it, and any that is not supported, under the same settings and with the
-    same software.
+    A smaller batch that ran out of memory or that a library could not generate shows it, and any batch that is not
+    supported before anything is generated; under the same settings and with the same software.
     """
     for path in baselines.records_below(Path(cell.path).parent):
         batch_size = int(path.stem.removeprefix("batch-"))
@@ -95,7 +95,8 @@ def ending_of_other_cell(cell: Cell) -> Record | None:
             other = record.load_for(replace(cell, batch_size=batch_size), path)
         except (RecordError, OSError):
             continue
-        shows = other.outcome == "unsupported" or (other.outcome == "oom" and batch_size < cell.batch_size)
+        of_any_batch = other.outcome == "unsupported" and other.reason.phase in ("start", "load")
+        shows = of_any_batch or (other.outcome != "ok" and batch_size < cell.batch_size)
         if not shows or batch_size == cell.batch_size or not other.runs or other.software != provenance.software():
             continue
         ran_out = f"not measured: batch {batch_size} ran out of memory during {other.reason.phase}: "

@@ -50,7 +50,7 @@ def classify(
     if outcome == "ok" and report.returncode == 0:
         return "ok", None
     if outcome == "unsupported":
-        return outcome, Reason(report.phase, None, end["message"], None, {})
+        return outcome, Reason(report.phase, end["exception_type"], end["message"], None, {})
     if outcome == "oom":
         return outcome, Reason(end["phase"], end["exception_type"], end["message"], memory_limit(subject, origin), {})
     if not end and (line := _last_line_about_memory(report, subject)):

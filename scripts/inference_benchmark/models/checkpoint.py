@@ -23,7 +23,14 @@ from inference_benchmark.models.weights import CheckpointError
 #: Increase it whenever synthesize.py draws different weights from the same seed.
 SYNTHESIS_VERSION = 3
 
+#: Exit status of a process that makes a folder, where a library cannot do it. The last line of its output says why.
+REFUSED = 3
+
 _WEIGHTS = ("*.safetensors", "*.bin")
+
+
+class RefusedError(CheckpointError):
+    """A library cannot make what was asked of it; the message says why, in its words."""
 
 
 def ensure(model: Mapping[str, Any]) -> Path:
@@ -71,7 +78,7 @@ def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: st
     """A folder of the cache. If it is missing, a separate process creates it.
 
     module: run with one argument, the request as JSON plus ``output``, the folder to create.
-    failure: beginning of the error message. Raises CheckpointError.
+    failure: beginning of the error message. Raises CheckpointError, and RefusedError where it exits with REFUSED.
     """
     import filelock
 
@@ -86,7 +93,11 @@ def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: st
             unfinished = folder.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
             command = [sys.executable, "-m", module, json.dumps({**request, "output": str(unfinished)})]
-            if subprocess.run(command, env=child_environment(), stdout=sys.stderr).returncode != 0:
+            made = subprocess.run(command, env=child_environment(), stdout=subprocess.PIPE, text=True)
+            sys.stderr.write(made.stdout)
+            if made.returncode == REFUSED:
+                raise RefusedError(made.stdout.splitlines()[-1])
+            if made.returncode != 0:
                 raise CheckpointError(f"{failure}; see the message above")
             unfinished.rename(folder)
     except OSError as error:

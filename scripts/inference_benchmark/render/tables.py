@@ -155,7 +155,7 @@ def _legend(rows: pandas.DataFrame) -> str:
         within = "" if pandas.isna(limit) else f" under a memory limit of {format_bytes(limit)}"
         text += f" `oom`: out of memory{within}."
     if "unsupported" in set(rows["outcome"]):
-        text += " `n/a`: precision not supported by this engine, library or device."
+        text += " `n/a`: not supported by this engine, library or device; summary.csv says what does not go together."
     measured = _measured(rows)
     if any(text_of(row, "unstable_because") for row in measured):
         text += f" {UNSTABLE}: the samples do not repeat well; summary.csv says why."

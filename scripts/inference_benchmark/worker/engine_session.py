@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from inference_benchmark import engines
+from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.worker.process import Emit, qualified_name
+
+#: Phases before anything is timed. A library that fails there cannot do what it is asked; one that fails later could.
+_UNTIMED = ("start", "load", "warm-up", "search", "answer")
 
 
 class WrongOutputError(RuntimeError):
@@ -15,10 +20,11 @@ class WrongOutputError(RuntimeError):
 
 
 class EngineSession:
-    """Engines of a task. Sends each phase as it begins. Out of memory in its block ends the task with an event."""
+    """Engines of a task. Sends each phase as it begins. Out of memory in its block, and a library that cannot do what
+    it is asked, end the task with an event."""
 
     def __init__(self, emit: Emit) -> None:
-        self.emit, self.phase = emit, "start"
+        self.emit, self.phase, self.precision = emit, "start", ""
         self.engine: engines.Engine | None = None
 
     def enter(self, phase: str) -> None:
@@ -35,14 +41,14 @@ class EngineSession:
         memory_limit_bytes: int | None,
     ) -> engines.Engine | None:
         """The engine with its model loaded; None, with an event, where the precision is not supported."""
-        folder = Path(checkpoint) if checkpoint else None
+        folder, self.precision = Path(checkpoint) if checkpoint else None, precision
         self.enter("start")
         self.engine = engines.create(engine)
         self.engine.start(device, threads or default_threads(), folder)
         precisions = engines.ENGINES[engine].precisions
         reason = self.engine.unsupported(precision) if precision in precisions else f"{engine} has no {precision}"
         if reason:
-            self.emit("end", outcome="unsupported", message=reason)
+            self._refuse(reason)
             return None
         if memory_limit_bytes is not None:
             self.engine.limit_memory(memory_limit_bytes)
@@ -57,12 +63,24 @@ class EngineSession:
     def __enter__(self) -> EngineSession:
         return self
 
-    def __exit__(self, kind, error, traceback) -> bool:
-        if self.engine is None or not isinstance(error, Exception) or not self.engine.is_out_of_memory(error):
+    def __exit__(self, kind, error, _) -> bool:
+        if self.engine is None or not isinstance(error, Exception):
             return False
-        self.emit("memory", memory=self.engine.memory())
-        self.emit("end", outcome="oom", phase=self.phase, exception_type=qualified_name(error), message=str(error))
-        return True
+        if self.engine.is_out_of_memory(error):
+            self.emit("memory", memory=self.engine.memory())
+            self.emit("end", outcome="oom", phase=self.phase, exception_type=qualified_name(error), message=str(error))
+            return True
+        if self.phase in _UNTIMED and self.engine.is_refusal(error):
+            traceback.print_exception(error)  # for the log
+            self._refuse(self._not_together(words_of(error)), exception_type=qualified_name(error))
+            return True
+        return False
+
+    def _refuse(self, message: str, exception_type: str | None = None) -> None:
+        self.emit("end", outcome="unsupported", exception_type=exception_type, message=message)
+
+    def _not_together(self, why: str) -> str:
+        return f"{self.engine.combination(self.precision)} do not go together: {why}"
 
 
 def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int):
