@@ -62,3 +62,49 @@ def test_a_study_of_what_libraries_cannot_do_together_is_unsupported(tmp_path, k
     assert (record.outcome, record.results) == ("unsupported", ())
     assert "bitsandbytes" in record.reason.message
     assert "expected m1 and m2 to have the same dtype" in record.reason.message
+
+
+@pytest.mark.parametrize("engine", ["hf", "hf-static"])
+@pytest.mark.parametrize("precision", ["int8", "int8-threshold-0", "nf4"])
+@pytest.mark.parametrize(
+    ("family", "n_weights", "n_quantised"),
+    [
+        # Falcon's linear layers are of a class of their own, which bitsandbytes leaves alone.
+        ("falcon-multi-query", 2 * (64 * 96 + 64 * 64 + 2 * 64 * 256), 0),
+        # The experts of one layer are one parameter, in no linear layer.
+        ("mixtral", 2 * (2 * 64 * 64 + 2 * 64 * 32 + 4 * 64 + 4 * 3 * 64 * 128), 2 * (2 * 64 * 64 + 2 * 64 * 32)),
+    ],
+)
+def test_a_precision_that_the_loaded_weights_do_not_have_is_no_such_precision(
+    engine, precision, family, n_weights, n_quantised
+):
+    loaded = load_from(family_weights(family), engine, precision)
+    stored = "nf4" if precision == "nf4" else "int8"
+    assert loaded.not_loaded_as(precision).startswith(
+        f"{n_quantised:,} of {n_weights:,} weights of the blocks are {stored}; found: "
+    )
+    assert sum(loaded.describe()["block_weights"].values()) == n_weights
+
+
+def test_int8_that_is_not_int8_is_a_record_without_figures(tmp_path):
+    cell = make_cell(engine="hf", precision="int8", model=model_of("falcon-alibi"), workload=Workload(9, 3))
+    done = measure_cli(cell, tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    record = read_record(tmp_path / "r.json", cell)
+    assert (record["outcome"], record["reason"]["phase"]) == ("unsupported", "load")
+    found = "falcon, int8, cpu do not go together: 0 of 98,304 weights of the blocks are int8"
+    assert found in record["reason"]["message"]
+    assert record["model"]["quantised"] is None, "what was loaded stays in the record"
+    assert record["model"]["weights_bytes"] > 2 * 98_304
+
+
+def test_unquantised_weights_are_proved_too():
+    engine = load_from(family_weights("llama"), "hf", "bf16")
+    assert engine.not_loaded_as("bf16") is None
+    assert engine.not_loaded_as("fp32").endswith("73,728 bfloat16")
+
+
+def test_ctranslate2_computes_in_what_the_precision_says():
+    engine = load_from(family_weights("llama"), "ctranslate2", "int8")
+    assert engine.not_loaded_as("int8") is None
+    assert engine.not_loaded_as("fp32") == "ctranslate2 computes in int8_float32, not in float32"

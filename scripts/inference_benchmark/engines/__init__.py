@@ -53,6 +53,10 @@ class Engine(ABC):
     def load(self, checkpoint: Path | None, precision: str) -> None:
         """Load the checkpoint's weights onto the device in this precision."""
 
+    def not_loaded_as(self, precision: str) -> str | None:
+        """Why the loaded weights are not what the precision says; None if they are. Libraries only log such a thing."""
+        return None
+
     @property
     @abstractmethod
     def vocab_size(self) -> int:

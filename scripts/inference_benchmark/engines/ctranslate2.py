@@ -78,6 +78,10 @@ class CTranslate2Engine(TorchDeviceEngine):
         self.hold_limit()
         self.note_loaded()
 
+    def not_loaded_as(self, precision: str) -> str | None:
+        wanted, loaded = self._compute_type(precision), self.generator.compute_type
+        return None if loaded == wanted else f"ctranslate2 computes in {loaded}, not in {wanted}"
+
     @property
     def vocab_size(self) -> int:
         return self.config.vocab_size

@@ -22,6 +22,7 @@ from transformers.utils import logging
 
 from inference_benchmark.engines import hf_facts
 from inference_benchmark.engines.refusal import UnsupportedError
+from inference_benchmark.engines.shapes import dtype_name
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 
 logging.disable_progress_bar()
@@ -44,6 +45,16 @@ _QUANTISATION: dict[str, dict[str, Any]] = {
     "int8-threshold-0": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16},
 }
+#: How each precision stores the weights of the blocks.
+_STORED_AS = {
+    **{precision: dtype_name(dtype) for precision, dtype in _DTYPES.items() if precision not in _QUANTISATION},
+    "int8": "int8",
+    "int8-threshold-0": "int8",
+    "nf4": "nf4",
+}
+#: The least part of these weights that has to be stored so. A few stay as they are in any precision: the router of a
+#: mixture of experts, the convolution of a state space.
+_LEAST_SHARE = 0.9
 
 
 class HfEngine(TorchDeviceEngine):
@@ -95,6 +106,14 @@ class HfEngine(TorchDeviceEngine):
         self.synchronize()
         self.hold_limit()
         self.note_loaded()
+
+    def not_loaded_as(self, precision: str) -> str | None:
+        stored, wanted = hf_facts.block_weights(self.model), _STORED_AS[precision]
+        n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
+        if n_wanted >= _LEAST_SHARE * n_weights:
+            return None
+        found = ", ".join(f"{n:,} {name}" for name, n in stored.items())
+        return f"{n_wanted:,} of {n_weights:,} weights of the blocks are {wanted}; found: {found}"
 
     @property
     def vocab_size(self) -> int:

@@ -22,11 +22,31 @@ def model_facts(model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
         "weights_bytes": sum(p.numel() * p.element_size() for p in weights),
         "dtypes": sorted({dtype_name(p.dtype) for p in weights}),
         "quantised": _quantisation(model),
+        "block_weights": block_weights(model),
         "attention": model.config._attn_implementation,
         "device_map": _device_map(model),
         **torch_settings(device),
         **shapes.facts(model),
     }
+
+
+def block_weights(model: torch.nn.Module) -> dict[str, int]:
+    """How the weights are stored that every step reads and multiplies by: {dtype or quantisation: number of weights}.
+
+    All but embeddings, the output layer, norms and biases. No precision quantises those, and they are few.
+    """
+    tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    others = {id(weight) for weight in (*tables, model.get_output_embeddings().weight)}
+    stored: Counter[str] = Counter()
+    for weight in model.parameters():
+        if weight.dim() > 1 and id(weight) not in others:
+            stored[_stored_as(weight)] += shapes.numbers(weight)
+    return dict(stored)
+
+
+def _stored_as(weight: torch.nn.Parameter) -> str:
+    state = getattr(weight, "quant_state", None)
+    return dtype_name(weight.dtype) if state is None else state.quant_type
 
 
 def torch_settings(device: torch.device) -> dict[str, Any]:

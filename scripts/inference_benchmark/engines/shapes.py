@@ -121,7 +121,10 @@ def _check_has_cache(model: torch.nn.Module) -> None:
 
 def parameters(model: torch.nn.Module) -> int:
     """The number of parameters, independent of how many bits store each."""
-    return sum(
-        state.shape.numel() if (state := getattr(p, "quant_state", None)) is not None else p.numel()
-        for p in model.parameters()
-    )
+    return sum(map(numbers, model.parameters()))
+
+
+def numbers(weight: torch.nn.Parameter) -> int:
+    """The number of weights in a parameter, independent of how many bits store each."""
+    state = getattr(weight, "quant_state", None)
+    return weight.numel() if state is None else state.shape.numel()

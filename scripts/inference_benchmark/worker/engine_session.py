@@ -58,6 +58,9 @@ class EngineSession:
         self.engine.synchronize()
         self.emit("load", seconds=self.engine.clock() - began)
         self.emit("describe", model=self.engine.describe())
+        if reason := self.engine.not_loaded_as(precision):
+            self._refuse(self._not_together(reason))
+            return None
         return self.engine
 
     def __enter__(self) -> EngineSession:

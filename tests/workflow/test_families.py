@@ -1,0 +1,37 @@
+"""Real Snakemake and real engines: what some families cannot do keeps no other from its tables."""
+
+from __future__ import annotations
+
+from families import FAMILIES
+from running import REPORT, SUMMARY, TABLES, Workspace, fake_grid
+
+from inference_benchmark.records.summary import read_summary
+
+
+def test_a_refused_family_does_not_keep_the_others_from_tables_and_report(tmp_path):
+    names = ["gpt_neox", "falcon-alibi"]
+    grid = fake_grid(
+        models=names,
+        engines=["hf", "ctranslate2"],
+        precisions=["fp32", "int8"],
+        batch_sizes=[1],
+        workloads=[{"prompt_tokens": 4, "new_tokens": 2}],
+        memory_limit=None,
+        divergence=True,
+    )
+    workspace = Workspace.make(tmp_path, grid, {name: {"architecture": FAMILIES[name]} for name in names})
+    workspace.run()
+    rows = read_summary(tmp_path / SUMMARY)
+    refused = rows[rows["outcome"] == "unsupported"]
+    cells = list(refused[["model", "engine", "precision"]].itertuples(index=False, name=None))
+    assert cells == [
+        ("gpt_neox", "ctranslate2", "fp32"),
+        ("gpt_neox", "ctranslate2", "int8"),
+        ("falcon-alibi", "hf", "int8"),
+    ]
+    assert (rows["outcome"] == "ok").sum() == 5
+    converted, _, quantised = refused["reason"]
+    assert "'GPTNeoXConfig' object has no attribute 'rotary_pct'" in converted
+    assert "0 of 98,304 weights of the blocks are int8" in quantised
+    assert "`n/a`: not supported" in (tmp_path / TABLES).read_text()
+    assert "do not go together" in (tmp_path / REPORT).read_text()
