@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from families import FAMILIES, MIXTURES
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from inference_benchmark.analysis import roofline
@@ -17,10 +18,16 @@ LLAMA = {
 }  # fmt: skip
 
 
-def shapes_of(architecture: dict, dtype: torch.dtype, **sizes) -> Shapes:
+def model_and_passes(architecture: dict, dtype: torch.dtype = torch.float32):
+    """(a model without weights, what its passes do)"""
+    config = AutoConfig.for_model(**architecture)
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**architecture, **sizes), dtype=dtype)
-    return shapes.count(model, shapes.stored_by_transformers, dtype)
+        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    return model, shapes.follow(config)
+
+
+def shapes_of(architecture: dict, dtype: torch.dtype) -> Shapes:
+    return shapes.count(*model_and_passes(architecture, dtype), shapes.stored_by_transformers, dtype)
 
 
 def test_the_work_of_bloom_1b3_in_bf16_equals_a_count_by_hand():
@@ -51,26 +58,73 @@ def test_the_work_of_a_llama_with_grouped_keys_equals_a_count_by_hand():
 
 
 @pytest.mark.parametrize(
+    ("family", "kv_bytes", "attention_width"),
+    [
+        # Two layers of four heads of 16; bytes of two layers in bf16. One head for keys and values, shared by all:
+        ("falcon-multi-query", 2 * 2 * 16 * 2, 2 * 4 * 16),
+        ("gpt_bigcode", 2 * 2 * 16 * 2, 2 * 4 * 16),
+        ("falcon-alibi", 2 * 2 * 4 * 16 * 2, 2 * 4 * 16),
+        ("llama", 2 * 2 * 2 * 16 * 2, 2 * 4 * 16),
+        # A latent of 32 and a rotary key of 16. Queries and keys have 16 + 16 numbers per head, values 16.
+        ("minicpm3", 2 * (32 + 16) * 2, 2 * 4 * (32 + 16) // 2),
+        ("youtu", 2 * (32 + 16) * 2, 2 * 4 * (32 + 16) // 2),
+    ],
+)
+def test_the_cache_and_attention_of_families_equal_a_count_by_hand(family, kv_bytes, attention_width):
+    counted = shapes_of(FAMILIES[family], torch.bfloat16)
+    assert (counted.kv_bytes, counted.attention_width) == (kv_bytes, attention_width)
+
+
+@pytest.mark.parametrize(
     ("architecture", "reason"),
     [
-        ({**LLAMA, "model_type": "mixtral", "num_local_experts": 4}, "a mixture of experts"),
-        ({**LLAMA, "model_type": "mistral", "sliding_window": 8}, "a sliding window"),
         (
             {"model_type": "openai-gpt", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 100},
             "no cache of keys and values",
         ),
+        *((architecture, "a mixture of experts") for architecture in MIXTURES.values()),
+        (FAMILIES["mistral"], "a sliding window (sliding_window)"),
+        (FAMILIES["gpt_neo"], "a sliding window (window_size)"),
+        (FAMILIES["mamba"], "no cache of keys and values"),
+        (FAMILIES["rwkv"], "no cache of keys and values"),
+        (
+            {**LLAMA, "model_type": "lfm2", "layer_types": ["conv", "full_attention"] * 2},
+            "its cache has a LinearAttentionLayer",
+        ),
     ],
 )
 def test_an_uncountable_model_has_a_reason_instead_of_shapes(architecture, reason):
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**architecture))
-    facts = shapes.facts(model)
+    facts = shapes.facts(*model_and_passes(architecture))
     assert facts["shapes"] is None
-    assert reason in facts["shapes_unknown"]
+    assert facts["shapes_unknown"].startswith(reason)
 
 
 def test_uncounted_parameters_make_the_shapes_unknown():
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**LLAMA))
-        model.extra = torch.nn.Parameter(torch.empty(3, 4, 5))
-    assert "60 of 847036 parameters" in shapes.facts(model)["shapes_unknown"]
+    model, followed = model_and_passes(LLAMA)
+    model.extra = torch.nn.Parameter(torch.empty(3, 4, 5, device="meta"))
+    assert "60 of 847036 parameters" in shapes.facts(model, followed)["shapes_unknown"]
+
+
+def test_a_matrix_that_a_pass_uses_twice_or_not_at_all_makes_the_shapes_unknown():
+    model, followed = model_and_passes(LLAMA)
+    per_token = followed.flop_per_token
+    assert shapes.facts(model, followed)["shapes"] is not None
+    for other in (per_token - 2 * 128 * 128, per_token + 2 * 128 * 128):
+        unknown = shapes.facts(model, followed._replace(flop_per_token=other))["shapes_unknown"]
+        assert (
+            unknown
+            == f"a pass takes {other} operations per token besides attention, {per_token} of them with its matrices"
+        )
+
+
+def test_a_family_that_cannot_run_without_weights_has_a_reason(monkeypatch):
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: x.item())
+    assert shapes.follow(AutoConfig.for_model(**LLAMA)).unknown.startswith("a pass without weights fails: RuntimeError")
+
+
+def test_following_leaves_the_configuration_as_it_is():
+    config = AutoConfig.for_model(**LLAMA)
+    before = config.to_dict()
+    shapes.follow(config)
+    assert config.to_dict() == before
+    assert config._attn_implementation != "eager"

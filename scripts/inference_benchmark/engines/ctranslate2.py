@@ -38,6 +38,7 @@ class CTranslate2Engine(TorchDeviceEngine):
             self.converted = converted(checkpoint)
         except checkpoints.RefusedError as error:
             raise UnsupportedError(str(error)) from error
+        self.followed = shapes.follow(self.config)
         if device == "cuda":
             self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
 
@@ -89,7 +90,7 @@ class CTranslate2Engine(TorchDeviceEngine):
     def describe(self) -> dict[str, Any]:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(self.config)
-        shape_facts = shapes.facts(model, self._stored, self._activations)
+        shape_facts = shapes.facts(model, self.followed, self._stored, self._activations)
         return {
             "class": "ctranslate2.Generator",
             "ctranslate2": ctranslate2.__version__,

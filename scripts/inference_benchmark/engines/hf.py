@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from inference_benchmark.engines import hf_facts
+from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.shapes import dtype_name
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
@@ -72,6 +72,7 @@ class HfEngine(TorchDeviceEngine):
         # Looking up the class imports the family's code, and much of scipy with it.
         if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
             raise UnsupportedError(f"transformers has no causal language model of type {config.model_type}")
+        self.followed = shapes.follow(config)
 
     def unsupported(self, precision: str) -> str | None:
         if precision in _QUANTISATION:
@@ -120,7 +121,7 @@ class HfEngine(TorchDeviceEngine):
         return self.model.get_input_embeddings().num_embeddings
 
     def describe(self) -> dict[str, Any]:
-        return hf_facts.model_facts(self.model, self.device)
+        return hf_facts.model_facts(self.model, self.device, self.followed)
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
         return self._generate(prompts, new_tokens)[:, prompts.shape[1] :].cpu().numpy()

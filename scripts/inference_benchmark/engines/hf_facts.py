@@ -13,8 +13,11 @@ from inference_benchmark.engines import shapes
 from inference_benchmark.engines.shapes import dtype_name, matrix_modules
 
 
-def model_facts(model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
-    """Weights, dtypes, quantisation, devices and shapes of a model, and the torch settings that affect its speed."""
+def model_facts(model: torch.nn.Module, device: torch.device, followed: shapes.Followed) -> dict[str, Any]:
+    """Weights, dtypes, quantisation, devices and shapes of a model, and the torch settings that affect its speed.
+
+    followed: of the model's configuration.
+    """
     weights = list(model.parameters())
     return {
         "class": type(model).__name__,
@@ -26,7 +29,7 @@ def model_facts(model: torch.nn.Module, device: torch.device) -> dict[str, Any]:
         "attention": model.config._attn_implementation,
         "device_map": _device_map(model),
         **torch_settings(device),
-        **shapes.facts(model),
+        **shapes.facts(model, followed),
     }
 
 

@@ -1,27 +1,48 @@
-"""The shapes that determine the work of a transformers model, counted from its modules."""
+"""The shapes that determine the work of a transformers model, counted from its modules and a pass over a few tokens."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import AutoModelForCausalLM
+from transformers.cache_utils import DynamicLayer
 
 from inference_benchmark.analysis.roofline import Matrix, Shapes
 
 #: (bytes of the stored weights, dtype of the product) of a module with a matrix.
 Stored = Callable[[torch.nn.Module], tuple[int, str]]
 
-
 #: Names of the number of experts in the model families.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+#: Names of the number of tokens that a layer looks back at, where it does not look at all of them.
+_WINDOW = re.compile(r"(.*_)?(window|window_size|window_len|attention_chunk_size|index_topk)")
+#: Numbers of tokens of the passes that are followed. Work grows with the square of the number: three passes tell how.
+_PASSES = (3, 4, 5)
 
 
 class UnknownShapesError(ValueError):
     """The work of this model cannot be counted; the message says why."""
+
+
+class Followed(NamedTuple):
+    """What passes over a few tokens do, followed on a model without weights.
+
+    kv_numbers: how many numbers the cache keeps of a token, in all layers. attention_width: operations of attention per
+    pair of tokens, over 4. flop_per_token: all other operations. unknown: why these cannot be told; None if they can.
+    """
+
+    kv_numbers: int = 0
+    attention_width: int = 0
+    flop_per_token: int = 0
+    unknown: str | None = None
 
 
 def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -32,23 +53,66 @@ def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Modul
             yield name, module
 
 
-def facts(model: torch.nn.Module, stored: Stored | None = None, dtype: torch.dtype | None = None) -> dict[str, Any]:
-    """``shapes`` for the record: roofline.Shapes, or None with the reason in ``shapes_unknown``."""
+def follow(config: Any) -> Followed:
+    """Follow passes of the model that a configuration describes. It takes neither weights nor a device."""
     try:
-        return {"shapes": asdict(count(model, stored or stored_by_transformers, dtype or model.dtype))}
+        _check_countable(config.get_text_config(decoder=True))
+        with torch.device("meta"):
+            # Plain attention, whose products can be counted. The configuration is copied, as it keeps the choice.
+            model = AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation="eager").eval()
+        _check_has_cache(model)
+        flop, caches = zip(*(_pass(model, n_tokens) for n_tokens in _PASSES), strict=True)
+        kv_numbers = _kv_numbers(caches[-1], _PASSES[-1])
+    except UnknownShapesError as error:
+        return Followed(unknown=str(error))
+    except Exception as error:  # code of a family that needs weights to run
+        return Followed(unknown=f"a pass without weights fails: {type(error).__name__}: {error}")
+    per_pair = (flop[2] - 2 * flop[1] + flop[0]) // 2
+    return Followed(kv_numbers, per_pair // 4, flop[1] - flop[0] - (_PASSES[0] + _PASSES[1]) * per_pair)
+
+
+def _pass(model: torch.nn.Module, n_tokens: int) -> tuple[int, Any]:
+    """(operations of all products, cache) of a pass over a prompt."""
+    ids = torch.zeros((1, n_tokens), dtype=torch.long, device="meta")
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        output = model(ids, use_cache=True)
+    return counter.get_total_flops(), getattr(output, "past_key_values", None)
+
+
+def _kv_numbers(cache: Any, n_tokens: int) -> int:
+    """The numbers that a cache keeps of each token. Raises UnknownShapesError where it keeps anything else."""
+    layers = getattr(cache, "layers", None)
+    if not layers:
+        raise UnknownShapesError("no cache of keys and values: what a step reads is not known")
+    for layer in layers:
+        if type(layer) is not DynamicLayer or layer.keys.shape[-2] != n_tokens:
+            raise UnknownShapesError(
+                f"its cache has a {type(layer).__name__}: what a step reads is not the keys and values of every token"
+            )
+    return sum(layer.keys.numel() + layer.values.numel() for layer in layers) // n_tokens
+
+
+def facts(
+    model: torch.nn.Module, followed: Followed, stored: Stored | None = None, dtype: torch.dtype | None = None
+) -> dict[str, Any]:
+    """``shapes`` for the record: roofline.Shapes, or None with the reason in ``shapes_unknown``.
+
+    followed: of the model's configuration.
+    """
+    try:
+        return {"shapes": asdict(count(model, followed, stored or stored_by_transformers, dtype or model.dtype))}
     except UnknownShapesError as error:
         return {"shapes": None, "shapes_unknown": str(error)}
 
 
-def count(model: torch.nn.Module, stored: Stored, dtype: torch.dtype) -> Shapes:
+def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: torch.dtype) -> Shapes:
     """The shapes of a model on any device, including meta.
 
     stored: how the engine stores a matrix. dtype: of activations, keys and values, norms, biases and embeddings.
     Raises UnknownShapesError.
     """
-    config = model.config.get_text_config(decoder=True)
-    _check_has_cache(model)
-    _check_countable(config)
+    if followed.unknown:
+        raise UnknownShapesError(followed.unknown)
     head = model.get_output_embeddings()
     kinds: Counter[Matrix] = Counter()
     for name, module in matrix_modules(model):
@@ -58,15 +122,13 @@ def count(model: torch.nn.Module, stored: Stored, dtype: torch.dtype) -> Shapes:
     embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     n_vector_parameters = sum(p.numel() for p in model.parameters() if p.dim() <= 1)
     _check_all_counted(model, matrices, embeddings, n_vector_parameters)
-    heads = config.num_attention_heads
-    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    _check_all_used(matrices, followed)
     return Shapes(
         matrices=matrices,
         vector_bytes=n_vector_parameters * dtype.itemsize,
         lookup_bytes=sum(module.embedding_dim for module in embeddings) * dtype.itemsize,
-        kv_bytes=config.num_hidden_layers * 2 * kv_heads * head_size * dtype.itemsize,
-        attention_width=config.num_hidden_layers * heads * head_size,
+        kv_bytes=followed.kv_numbers * dtype.itemsize,
+        attention_width=followed.attention_width,
         attention_arithmetic=dtype_name(dtype),
         logit_bytes=head.weight.shape[0] * dtype.itemsize,
     )
@@ -99,8 +161,9 @@ def sizes(module: torch.nn.Module) -> tuple[int, int]:
 def _check_countable(config: Any) -> None:
     if any(getattr(config, name, None) for name in _EXPERTS):
         raise UnknownShapesError("a mixture of experts: which weights a step reads depends on its tokens")
-    if getattr(config, "sliding_window", None):
-        raise UnknownShapesError("a sliding window: how many tokens are looked at depends on the layer")
+    for name, value in config.to_dict().items():
+        if _WINDOW.fullmatch(name) and value:
+            raise UnknownShapesError(f"a sliding window ({name}): how many tokens are looked at depends on the layer")
 
 
 def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) -> None:
@@ -117,6 +180,16 @@ def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) ->
 def _check_has_cache(model: torch.nn.Module) -> None:
     if "past_key_values" not in inspect.signature(model.forward).parameters:  # openai-gpt
         raise UnknownShapesError("no cache of keys and values: what a step reads and computes depends on the family")
+
+
+def _check_all_used(matrices: tuple[Matrix, ...], followed: Followed) -> None:
+    """Raises UnknownShapesError unless a pass multiplies each token by each matrix once, and by nothing else."""
+    flop_per_token = sum(2 * m.count * m.inputs * m.outputs for m in matrices)
+    if followed.flop_per_token != flop_per_token:
+        raise UnknownShapesError(
+            f"a pass takes {followed.flop_per_token} operations per token besides attention, "
+            f"{flop_per_token} of them with its matrices"
+        )
 
 
 def parameters(model: torch.nn.Module) -> int:
