@@ -44,6 +44,13 @@ MIXTURES = {
 FAMILIES: dict[str, dict[str, Any]] = {
     **MIXTURES,
     "llama": {**_LIKE_LLAMA, "model_type": "llama"},
+    "llama-3": {
+        **_LIKE_LLAMA, "model_type": "llama",
+        "rope_parameters": {
+            "rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0, "original_max_position_embeddings": 32,
+        },
+    },
     "falcon-multi-query": {**_LIKE_FALCON, "multi_query": True, "alibi": False},
     "falcon-alibi": {**_LIKE_FALCON, "multi_query": False, "alibi": True, "parallel_attn": False},
     "minicpm3": {**_LATENT, "model_type": "minicpm3"},

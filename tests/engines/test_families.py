@@ -10,6 +10,8 @@ from running import measure_cli, read_record, run_study
 
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.records.record import load
+from inference_benchmark.records.summary import summarise
 
 
 @pytest.mark.parametrize("family", MIXTURES)
@@ -108,3 +110,33 @@ def test_ctranslate2_computes_in_what_the_precision_says():
     engine = load_from(family_weights("llama"), "ctranslate2", "int8")
     assert engine.not_loaded_as("int8") is None
     assert engine.not_loaded_as("fp32") == "ctranslate2 computes in int8_float32, not in float32"
+
+
+def test_a_family_that_transformers_does_not_compile_is_flagged(tmp_path):
+    cell = make_cell(engine="hf-static", model=model_of("rwkv"), workload=Workload(9, 3))
+    done = measure_cli(cell, tmp_path / "r.json")
+    assert done.returncode == 0, done.stderr
+    record = read_record(tmp_path / "r.json", cell)
+    assert (record["outcome"], record["model"]["cache"], record["model"]["compilation"]["graphs"]) == ("ok", "list", 0)
+    (flag,) = (flag for flag in record["flags"] if flag["name"] == "not-compiled")
+    assert flag["message"] == "hf-static ran eagerly: transformers compiled nothing; the cache of rwkv is a list"
+
+
+@pytest.mark.parametrize(
+    ("engine", "family", "differs"),
+    [
+        # Local attention counts its window from the end of the whole static cache.
+        ("hf-static", "gpt_neo", True),
+        # Its converter leaves out the scaling of rotary positions.
+        ("ctranslate2", "llama-3", True),
+        ("ctranslate2", "llama", False),
+    ],
+)
+def test_an_engine_that_computes_something_else_in_fp32_is_flagged(tmp_path, engine, family, differs):
+    records = []
+    for name in ("hf", engine):
+        cell = make_cell(engine=name, model=model_of(family), workload=Workload(9, 12))
+        assert measure_cli(cell, tmp_path / f"{name}.json").returncode == 0
+        records.append(load(tmp_path / f"{name}.json"))
+    rows = summarise(records)
+    assert ["answers-differ" in flags for flags in rows["flags"]] == [False, differs]

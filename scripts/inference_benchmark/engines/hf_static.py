@@ -21,6 +21,7 @@ class HfStaticEngine(HfEngine):
     """
 
     why_not_compiled: str | None = None
+    has_compiled = False
 
     def combination(self, precision: str) -> str:
         return f"a static cache, {super().combination(precision)}"
@@ -43,6 +44,15 @@ class HfStaticEngine(HfEngine):
             self.loaded_data_bytes = cpu_memory.data_bytes()
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
+        graphs = self.compilation()["graphs"]
+        tokens, facts = self._observe(prompts, new_tokens)
+        self.has_compiled = self.has_compiled or self.compilation()["graphs"] > graphs
+        # transformers says nothing where it does not compile. A single token needs no decoding, and no graph.
+        if new_tokens > 1 and not (self.has_compiled or self.why_not_compiled):
+            self.why_not_compiled = f"transformers compiled nothing; the cache of {self.family} is a {facts['cache']}"
+        return tokens, facts
+
+    def _observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         if not self.growth_limit or self.why_not_compiled:
             return super().observe(prompts, new_tokens)
         # This call compiles. On the CPU the limit applies to the model only, so the memory that the compiler keeps is

@@ -16,7 +16,7 @@ from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.cli import ProblemsError, printable
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import study_paths
-from inference_benchmark.records import comparability
+from inference_benchmark.records import answers, comparability
 from inference_benchmark.records.record import Record, StudyRecord
 
 #: Parts of a call that have a limit of their own.
@@ -136,7 +136,12 @@ def summarise(records: Sequence[Record], studies: Mapping[str, StudyRecord] | No
 
     about = Studies.of(studies or {})
     variants = comparability.variants(records)
-    rows = [_printable(row(record, variant, about)) for record, variant in zip(records, variants, strict=True)]
+    rows = [row(record, variant, about) for record, variant in zip(records, variants, strict=True)]
+    differing = answers.differing(records, about.records)
+    for values in rows:
+        if message := differing.get(values["record"]):
+            values |= _flagged(values, answers.FLAG, message)
+    rows = [_printable(values) for values in rows]
     return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
 
 
@@ -239,10 +244,16 @@ def _limits(cell: MeasuredCell, values: Mapping[str, Any]) -> dict[str, Any]:
     for phase, limit in cell.limits.items():
         limits |= {f"{phase}_floor_s": limit.floor_s, f"{phase}_bound_by": limit.bound_by}
     if above := above_limit(cell):
-        message = f"{', '.join(above)}: its shapes or the ceilings are wrong"
-        limits["flags"] = ", ".join(filter(None, [values["flags"], ABOVE_LIMIT]))
-        limits["notes"] = "; ".join(filter(None, [values["notes"], message]))
+        limits |= _flagged(values, ABOVE_LIMIT, f"{', '.join(above)}: its shapes or the ceilings are wrong")
     return limits
+
+
+def _flagged(values: Mapping[str, Any], name: str, message: str) -> dict[str, Any]:
+    """The flags and notes of a row with one more, which follows from several records."""
+    return {
+        "flags": ", ".join(filter(None, [values["flags"], name])),
+        "notes": "; ".join(filter(None, [values["notes"], message])),
+    }
 
 
 def _largest_batch(search: StudyRecord | None) -> dict[str, Any]:

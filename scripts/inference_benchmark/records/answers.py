@@ -1,0 +1,85 @@
+"""Cells in the precision of the reference whose answers are not those of the reference: figures of another program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from inference_benchmark.analysis.divergence import REFERENCE
+from inference_benchmark.engines import ENGINES
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.records.comparability import disagreeing, facts_that_must_agree
+from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+
+FLAG = "answers-differ"
+_PRECISION = REFERENCE[1]
+
+
+def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> dict[str, str]:
+    """{path of a cell: how its answers differ from those of the reference, hf in fp32}.
+
+    A comparison of answers is about every cell of its column. The digests of a cell are compared with those of the same
+    cell of the reference. A cell with neither shares the verdict on the other cells of its column. studies: by path.
+    """
+    references = {_prompts(record.cell): record for record in records if _engine_and_precision(record) == REFERENCE}
+    columns: dict[str, list[Record]] = {}
+    for record in records:
+        if record.outcome == "ok" and _engine_and_precision(record) != REFERENCE and _has_to_agree(record.cell):
+            columns.setdefault(ColumnStudy.of("divergence", record.cell).path, []).append(record)
+    found: dict[str, str] = {}
+    for path, column in columns.items():
+        verdicts = {
+            record.cell.path: _verdict(record, references.get(_prompts(record.cell)), studies.get(path))
+            for record in column
+        }
+        sizes = [str(record.cell.batch_size) for record in column if verdicts[record.cell.path]]
+        shared = f"the answers of batch {', '.join(sizes)} in this column are not those of hf in fp32"
+        if sizes:
+            found |= {cell: shared if words is None else words for cell, words in verdicts.items() if words != ""}
+    return found
+
+
+def _verdict(record: Record, reference: Record | None, comparison: StudyRecord | None) -> str | None:
+    """How the answers of a cell differ from those of the reference; "" if they do not; None if nothing is known."""
+    known = False
+    if comparison is not None and comparison.outcome == "ok" and _comparable(record, comparison):
+        known, result = True, comparison.results[0]
+        if result["token_agreement"] < 1:
+            error = result["logits_error"]["mean"]
+            return f"{result['token_agreement']:.1%} of the tokens are those of hf in fp32" + (
+                "" if error is None else f", logits error {error:.2g}"
+            )
+    if reference is not None and _comparable(record, reference):
+        ours, theirs = _digests(record), _digests(reference)
+        known = known or bool(ours and theirs)
+        if ours and theirs and not ours & theirs:
+            return (
+                "the answers are not those of hf in fp32 to the same prompts: "
+                f"digests {min(ours)[:12]} and {min(theirs)[:12]}"
+            )
+    return "" if known else None
+
+
+def _has_to_agree(cell: Cell) -> bool:
+    """Whether a cell computes the same function as the reference, so that rounding alone tells them apart."""
+    return cell.precision == _PRECISION and cell.engine in ENGINES and ENGINES[cell.engine].needs_weights
+
+
+def _engine_and_precision(record: Record) -> tuple[str, str]:
+    return record.cell.engine, record.cell.precision
+
+
+def _prompts(cell: Cell) -> tuple[Any, ...]:
+    """What decides the prompts of a cell and the right answers to them."""
+    return cell.machine, cell.model["name"], cell.workload, cell.batch_size, cell.measurement.seed
+
+
+def _digests(record: Record) -> set[str]:
+    """Digests of all full-length answers; several where they change from call to call."""
+    return {digest for run in record.runs for digest in run.tokens_sha256}
+
+
+def _comparable(record: Record, other: AnyRecord) -> bool:
+    """Whether hardware and software of two records agree, as far as both know them."""
+    return not disagreeing(facts_that_must_agree(other), facts_that_must_agree(record))
