@@ -8,11 +8,32 @@ import pytest
 from made_up import make_cell
 from running import fault, measure_cli, read_record
 
-from inference_benchmark.machine.out_of_memory import line_about_memory
+from inference_benchmark.machine.out_of_memory import line_about_library, line_about_memory
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.worker_process import WorkerReport
 
 ORIGIN = {"host": {"memory_limit": None, "memory_bytes": 10**9}, "device": {"memory_bytes": 8 * 10**10}}
+
+
+@pytest.mark.parametrize(
+    ("text", "counts"),
+    [
+        *(
+            (f"CUDA error: CUBLAS_STATUS_{status} when calling `cublasGemmEx(...)`", True)
+            for status in ("NOT_INITIALIZED", "INTERNAL_ERROR", "EXECUTION_FAILED")
+        ),
+        ("cuBLAS failed with status CUBLAS_STATUS_NOT_INITIALIZED", True),
+        ("cuDNN error: CUDNN_STATUS_NOT_INITIALIZED", True),
+        ("cublasLt ran into an error!\n\tshapeA=torch.Size([1, 2])", True),
+        ("CUDA error: CUBLAS_STATUS_INVALID_VALUE when calling `cublasGemmEx(...)`", False),
+        ("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling `cublasGemmEx(...)`", False),
+        ("CUDA error: CUBLAS_STATUS_ARCH_MISMATCH when calling `cublasGemmEx(...)`", False),
+        ("CUDA error: device-side assert triggered", False),
+        ("mat1 and mat2 shapes cannot be multiplied (1x2 and 3x4)", False),
+    ],
+)
+def test_what_libraries_of_cuda_say_without_memory(text, counts):
+    assert (line_about_library(text) == text.splitlines()[0]) == counts
 
 
 def test_only_the_kernels_count_makes_a_kill_an_oom():
@@ -36,6 +57,26 @@ def test_only_the_kernels_count_makes_a_kill_an_oom():
         ("Intel MKL FATAL ERROR: mkl_malloc failed", True, True),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", True, True),
         ("CUDA failed with error out of memory", True, True),
+        ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB", True, True),
+        ("CUDA error: out of memory", True, True),
+        ("RuntimeError: CUDA driver error: out of memory", True, True),
+        ("RuntimeError: Triton Error [CUDA]: out of memory", True, True),
+        ("CUDA_ERROR_OUT_OF_MEMORY: out of memory", True, True),
+        ("Error out of memory at line 82 in file /src/csrc/ops.cu", True, True),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", True, True),
+        ("cuDNN error: CUDNN_STATUS_ALLOC_FAILED", True, True),
+        ('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/c10/cuda/CUDACachingAllocator.cpp":995', True, True),
+        ('NVML_SUCCESS == r INTERNAL ASSERT FAILED at "/c10/cuda/driver_api.cpp":12', False, False),
+        ('!block->expandable INTERNAL ASSERT FAILED at "/c10/cuda/CUDACachingAllocator.cpp":995', False, False),
+        ("Triton Error [CUDA]: out of resource: shared memory, Required: 147456, Hardware limit: 101376", False, False),
+        ("CUDA error: an illegal memory access was encountered", False, False),
+        (
+            "Error no kernel image is available for execution on the device at line 82 in file /src/csrc/ops.cu",
+            False,
+            False,
+        ),
+        ("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`", False, False),
+        ("PYTORCH_ALLOC_CONF=expandable_segments:True avoids running out of memory", False, False),
         ("libgomp: Thread creation failed: Resource temporarily unavailable", False, True),
         ("OpenBLAS blas_thread_init: pthread_create failed for thread 1 of 2: Resource temporarily un", False, True),
         ("RuntimeError: can't start new thread", False, True),
@@ -55,6 +96,7 @@ def test_what_libraries_say_of_memory(text, counts, counts_under_a_limit):
     [
         ("abort", None, "SIGABRT", "terminate called after throwing an instance of 'std::bad_alloc'"),
         ("no-thread", 10**9, "exit status 1", "libgomp: Thread creation failed: Resource temporarily unavailable"),
+        ("bitsandbytes", None, "exit status 1", "Error out of memory at line 82 in file /src/csrc/ops.cu"),
     ],
 )
 def test_a_library_that_ends_the_worker_for_memory_is_out_of_memory(

@@ -64,9 +64,26 @@ def test_a_try_that_the_kernel_kills_counts_and_the_search_goes_on(tmp_path, mem
     assert record.results[2]["message"] == "during search: killed by the kernel's out-of-memory killer"
 
 
+def test_a_library_that_fails_without_memory_counts_and_the_search_goes_on_in_a_new_worker(tmp_path):
+    study = ColumnStudy.of("max-batch", make_cell(device="cuda", memory_limit_bytes=300_000_000))
+    behaviour = {"FAKE_ENGINE": json.dumps({"fault": "cublas", "on_batch": 4})}
+    full = fake_gpus(tmp_path, memory_used_bytes=80 * 10**9 - 10**8)
+    record = run_study(study, tmp_path / "x.json", **full, **behaviour)
+    assert [(t["batch_size"], t["fits"]) for t in record.results[:4]] == [(1, True), (2, True), (4, False), (3, True)]
+    assert record.results[2]["evidence"] == {"device_free_bytes": 10**8}
+    assert "CUBLAS_STATUS_NOT_INITIALIZED" in record.results[2]["message"]
+    done = study_cli(study, tmp_path / "y.json", **fake_gpus(tmp_path), **behaviour)
+    assert (done.returncode, "CUBLAS_STATUS_NOT_INITIALIZED" in done.stderr) == (1, True)
+
+
 @pytest.mark.parametrize(
     ("fault", "exception_type", "message"),
-    [("abort", "SIGABRT", "std::bad_alloc"), ("no-thread", "exit status 1", "libgomp: Thread creation failed")],
+    [
+        ("abort", "SIGABRT", "std::bad_alloc"),
+        ("no-thread", "exit status 1", "libgomp: Thread creation failed"),
+        ("bitsandbytes", "exit status 1", "Error out of memory at line 82"),
+        ("compile", "inference_benchmark.engines.fake.FakeMemoryError", "made-up memory is full"),
+    ],
 )
 def test_a_try_that_a_library_ends_for_memory_counts_too(tmp_path, fault, exception_type, message):
     study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))

@@ -10,7 +10,8 @@ The environment variable FAKE_ENGINE (JSON) changes this:
 ``slow``: factor on all times. ``drift``: fraction by which each call is slower than the one before.
 ``fault``: error, io-error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call),
 kill, abort (a C++ library's, with a real std::bad_alloc), abort-silently, no-thread (ends as libgomp does where it
-cannot start a thread), hang or hog, in generate.
+cannot start a thread), bitsandbytes (ends as that does where a kernel finds no memory), cublas (cuBLAS cannot be
+started), compile (a compiler's exception with out of memory behind it), hang or hog, in generate.
 ``after``: number of good calls before the fault. ``on_batch``: the only batch size with the fault.
 ``at_load``: the fault happens while loading. ``unless_new``: a file; no fault in the process that creates it.
 ``once``: a file; only the first fault happens, and creates it. ``holds_bytes``: real memory of a loaded model.
@@ -134,6 +135,16 @@ class FakeEngine(Engine):
         if fault == "no-thread":
             os.write(2, b"\nlibgomp: Thread creation failed: Resource temporarily unavailable\n")
             os._exit(1)
+        if fault == "bitsandbytes":
+            os.write(2, b"Error out of memory at line 82 in file /src/csrc/ops.cu\n")
+            os._exit(1)
+        if fault == "cublas":
+            raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_INITIALIZED when calling `cublasCreate(handle)`")
+        if fault == "compile":
+            try:
+                self._misbehave("oom")
+            except FakeMemoryError:
+                raise RuntimeError("the compiler failed") from None
         if fault == "hang":
             os.kill(os.getpid(), signal.SIGSTOP)
         if fault == "hog":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import gc
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 
 from inference_benchmark.engines import Engine, cpu_memory, refusal
 from inference_benchmark.machine.out_of_memory import line_about_memory
@@ -88,7 +90,11 @@ class TorchDeviceEngine(Engine):
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
             return True
-        return isinstance(error, RuntimeError) and bool(line_about_memory(str(error), self.growth_limit is not None))
+        if isinstance(error, OSError):
+            return error.errno == errno.ENOMEM
+        return isinstance(error, (RuntimeError, SafetensorError)) and bool(
+            line_about_memory(str(error), self.growth_limit is not None)
+        )
 
     def is_refusal(self, error: BaseException) -> bool:
         return refusal.is_refusal(error)

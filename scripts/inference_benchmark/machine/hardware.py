@@ -53,6 +53,15 @@ def gpus() -> list[Gpu]:
         return all_gpus
 
 
+def free_memory_bytes(gpu: Gpu) -> int | None:
+    """The memory of a GPU that no process holds; None where NVML does not say. Raises nothing."""
+    with nvml() as lib:
+        try:
+            return lib.nvmlDeviceGetMemoryInfo(lib.nvmlDeviceGetHandleByUUID(gpu.uuid)).free if lib else None
+        except lib.NVMLError:
+            return None
+
+
 def driver_version() -> str | None:
     """The version of the NVIDIA driver; None without one."""
     with nvml() as lib:

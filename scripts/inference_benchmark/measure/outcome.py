@@ -52,7 +52,8 @@ def classify(
     if outcome == "unsupported":
         return outcome, Reason(report.phase, end["exception_type"], end["message"], None, {})
     if outcome == "oom":
-        return outcome, Reason(end["phase"], end["exception_type"], end["message"], memory_limit(subject, origin), {})
+        limit = memory_limit(subject, origin)
+        return outcome, Reason(end["phase"], end["exception_type"], end["message"], limit, end["evidence"])
     if not end and (line := _last_line_about_memory(report, subject)):
         return "oom", Reason(
             phase=report.phase,
@@ -86,10 +87,10 @@ def classify(
 def _last_line_about_memory(report: WorkerReport, subject: Subject) -> str | None:
     """Where a C or C++ library ended the worker: the line of its last output that says that memory ran out.
 
-    Such a library aborts (SIGABRT) when an allocation fails. One that cannot start a thread ends with exit status 1.
+    Such a library aborts (SIGABRT) or exits with status 1, as OpenMP's and bitsandbytes do.
     """
     limited = subject.device == "cpu" and subject.memory_limit_bytes is not None
-    if report.returncode == -signal.SIGABRT or (report.returncode == 1 and limited):
+    if report.returncode in (-signal.SIGABRT, 1):
         return line_about_memory(report.last_output, limited)
     return None
 

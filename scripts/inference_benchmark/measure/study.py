@@ -61,4 +61,5 @@ def _lost_try(report: WorkerReport, reason: Reason) -> dict[str, Any]:
         "exception_type": reason.exception_type,
         "message": f"during {reason.phase}: {reason.message}",
         "memory": report.memory,
+        **({"evidence": reason.evidence} if reason.evidence else {}),
     }

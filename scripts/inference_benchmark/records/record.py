@@ -42,7 +42,8 @@ class Reason:
     """Why there is no result.
 
     phase: what the worker was doing. exception_type: the class of the exception or the name of the signal.
-    limit: name and bytes of the memory limit that held. evidence: counters of the kernel, or the search that decided.
+    limit: name and bytes of the memory limit that held. evidence: counters of the kernel, last output, free memory,
+    or the search that decided.
     """
 
     phase: str

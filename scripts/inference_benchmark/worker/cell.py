@@ -27,7 +27,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     cell = Cell.from_json(order["cell"])
     settings, new_tokens = cell.measurement, cell.workload.new_tokens
     counter = energy.open_counter(gpu)
-    with EngineSession(emit) as session:
+    with EngineSession(emit, gpu) as session:
         engine = session.load(
             cell.engine, cell.device, settings.threads, order["checkpoint"], cell.precision, cell.memory_limit_bytes
         )

@@ -16,7 +16,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     """order: ``study``, as JSON text, and ``checkpoint``. Sends one ``result``: the figures of analysis.divergence."""
     study = study_from_json(order["study"])
     steps = min(study.workload.new_tokens, STEPS)
-    with EngineSession(emit) as session:
+    with EngineSession(emit, gpu) as session:
         tokens, logits = [], []
         for engine_name, precision in (REFERENCE, (study.engine, study.precision)):
             engine = session.load(engine_name, study.device, study.threads, order["checkpoint"], precision, None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from inference_benchmark import engines
 from inference_benchmark.engines.refusal import words_of
-from inference_benchmark.machine.hardware import default_threads
+from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
+from inference_benchmark.machine.out_of_memory import NEXT_TO_NOTHING_BYTES, exceptions, line_about_library
 from inference_benchmark.worker.process import Emit, qualified_name
 
 #: Phases before anything is timed. A library that fails there cannot do what it is asked; one that fails later could.
@@ -19,12 +22,41 @@ class WrongOutputError(RuntimeError):
     """The engine did not generate the requested tokens, so its time means nothing."""
 
 
+@dataclass(frozen=True)
+class OutOfMemory:
+    """An exception that means out of memory.
+
+    evidence: the free memory of the device, where the exception alone does not say so. The device's context may then
+    be broken, and the process is of no more use.
+    """
+
+    exception_type: str
+    message: str
+    evidence: Mapping[str, int]
+
+
+def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None) -> OutOfMemory | None:
+    """What an exception, or one behind it, says of memory; None if it is about something else."""
+    for each in exceptions(error):
+        if engine.is_out_of_memory(each):
+            return OutOfMemory(qualified_name(each), str(each), {})
+        if gpu and isinstance(each, RuntimeError) and line_about_library(str(each)):
+            # Asked of NVML: a broken context answers no question. The exception still holds its call's tensors.
+            free_bytes = free_memory_bytes(gpu)
+            if free_bytes is not None and free_bytes < NEXT_TO_NOTHING_BYTES:
+                return OutOfMemory(qualified_name(each), str(each), {"device_free_bytes": free_bytes})
+    return None
+
+
 class EngineSession:
     """Engines of a task. Sends each phase as it begins. Out of memory in its block, and a library that cannot do what
-    it is asked, end the task with an event."""
+    it is asked, end the task with an event.
 
-    def __init__(self, emit: Emit) -> None:
-        self.emit, self.phase, self.precision = emit, "start", ""
+    gpu: None on the CPU.
+    """
+
+    def __init__(self, emit: Emit, gpu: Gpu | None) -> None:
+        self.emit, self.gpu, self.phase, self.precision = emit, gpu, "start", ""
         self.engine: engines.Engine | None = None
 
     def enter(self, phase: str) -> None:
@@ -69,9 +101,10 @@ class EngineSession:
     def __exit__(self, kind, error, _) -> bool:
         if self.engine is None or not isinstance(error, Exception):
             return False
-        if self.engine.is_out_of_memory(error):
-            self.emit("memory", memory=self.engine.memory())
-            self.emit("end", outcome="oom", phase=self.phase, exception_type=qualified_name(error), message=str(error))
+        if found := out_of_memory(self.engine, error, self.gpu):
+            with suppress(RuntimeError):  # a broken context
+                self.emit("memory", memory=self.engine.memory())
+            self.emit("end", outcome="oom", phase=self.phase, **asdict(found))
             return True
         if self.phase in _UNTIMED and self.engine.is_refusal(error):
             traceback.print_exception(error)  # for the log

@@ -16,7 +16,7 @@ from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import next_batch_size
 from inference_benchmark.experiment.studies import ColumnStudy, study_from_json
 from inference_benchmark.machine.hardware import Gpu
-from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
+from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, out_of_memory, timed_call
 from inference_benchmark.worker.process import Emit, die_with_parent, qualified_name
 
 #: The result of trying a batch size; None where the task has ended, with an event.
@@ -37,9 +37,9 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
         engines.create(study.engine)  # imports all, for the forks
         _search(order["tries"], lambda batch_size: _in_a_fork(study, order["checkpoint"], batch_size, emit), emit)
         return
-    with EngineSession(emit) as session:
+    with EngineSession(emit, gpu) as session:
         if engine := _load(session, study, order["checkpoint"]):
-            _search(order["tries"], lambda batch_size: _try(engine, study, batch_size), emit)
+            _search(order["tries"], lambda batch_size: _try(engine, study, batch_size, gpu), emit)
 
 
 def _search(earlier: list[dict[str, Any]], attempt: Attempt, emit: Emit) -> None:
@@ -71,9 +71,9 @@ def _in_a_fork(study: ColumnStudy, checkpoint: str | None, batch_size: int, emit
         die_with_parent()
         result = None
         try:
-            with EngineSession(emit) as session:
+            with EngineSession(emit, None) as session:
                 if engine := _load(session, study, checkpoint):
-                    result = _try(engine, study, batch_size)
+                    result = _try(engine, study, batch_size, None)
         except Exception as error:
             result = f"{qualified_name(error)}: {error}"
         writing.send(result)
@@ -94,9 +94,9 @@ def _in_a_fork(study: ColumnStudy, checkpoint: str | None, batch_size: int, emit
     return result
 
 
-def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int) -> dict[str, Any]:
+def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int, gpu: Gpu | None) -> dict[str, Any]:
     """Two calls, as the first two of a cell: memory that the first keeps, the second may lack; and a call that compiles
-    on the CPU does so outside the limit."""
+    on the CPU does so outside the limit. Out of memory is raised where this process is of no more use."""
     engine.release()
     engine.reset_peak_memory()
     workload = study.workload
@@ -106,7 +106,8 @@ def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int) -> dict[st
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload.new_tokens)
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
     except Exception as error:
-        if not engine.is_out_of_memory(error):
+        found = out_of_memory(engine, error, gpu)
+        if found is None or found.evidence:
             raise
-        result |= {"fits": False, "exception_type": qualified_name(error), "message": str(error)}
+        result |= {"fits": False, "exception_type": found.exception_type, "message": found.message}
     return result | {"memory": engine.memory()}
