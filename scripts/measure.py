@@ -9,6 +9,7 @@ Exits with 124 if the time was up, and with 1 for any other end without a record
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.measure.cell import ending_of_other_cell, measure_cell, oom_from_search
@@ -17,7 +18,7 @@ from inference_benchmark.records.record import Record
 from inference_benchmark.render.one_line import cell_text
 
 
-def measure(cell: Cell, watch: Watch) -> Record:
+def measure(cell: Cell, watch: Watch, _: Path) -> Record:
     return oom_from_search(cell) or ending_of_other_cell(cell) or measure_cell(cell, watch)
 
 

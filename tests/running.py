@@ -76,9 +76,11 @@ def measure_cli(
     )
 
 
-def study_cli(study: Study, output: Path, prefix: tuple[str, ...] = (), **environ: str) -> subprocess.CompletedProcess:
+def study_cli(
+    study: Study, output: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), **environ: str
+) -> subprocess.CompletedProcess:
     """scripts/study.py as the rules run it."""
-    command = [*prefix, sys.executable, str(REPO / "scripts/study.py"), "--study", study.to_json()]
+    command = [*prefix, sys.executable, str(REPO / "scripts/study.py"), "--study", study.to_json(), *options]
     return subprocess.run(
         [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
     )

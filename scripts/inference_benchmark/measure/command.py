@@ -17,7 +17,7 @@ from inference_benchmark.experiment.cells import CellError, Watch
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.measure.outcome import CellFailure, MeasurementError, MeasurementTimeout
 from inference_benchmark.models.checkpoint import CheckpointError
-from inference_benchmark.records import attempts, record
+from inference_benchmark.records import attempts, record, tries
 from inference_benchmark.records.record import AnyRecord, RecordError
 
 TIMED_OUT = 124  # as timeout(1)
@@ -27,18 +27,24 @@ def main(
     description: str,
     subject_option: Literal["--cell", "--study"],
     parse: Callable[[str], Subject],
-    measure: Callable[[Any, Watch], AnyRecord],
+    measure: Callable[[Any, Watch, Path], AnyRecord],
     one_line: Callable[[Any], str],
 ) -> int:
     """Parse the command line, measure what it asks for, write the record, and print in one line how it ended.
 
-    parse: raises CellError. Returns 124 where the time was up, and 1 for any other end without a record.
+    parse: raises CellError. measure: is given the place of the record, too.
+    Returns 124 where the time was up, and 1 for any other end without a record.
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(subject_option, required=True, dest="subject", metavar="JSON", help="as Snakemake prints it")
     parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="where the record goes")
     default = Watch()
-    parser.add_argument("--timeout-s", type=float, default=default.timeout_s, help="seconds that a process may take")
+    parser.add_argument(
+        "--timeout-s",
+        type=float,
+        default=default.timeout_s,
+        help="seconds that a process, or a try of a search, may take",
+    )
     parser.add_argument(
         "--sample-hz", type=float, default=default.sample_hz, help="samples of the device's state per second"
     )
@@ -65,10 +71,11 @@ def main(
     try:
         subject = parse(arguments.subject)
         files.check_writable(arguments.output)
-        finished = measure(subject, watch)
+        finished = measure(subject, watch, arguments.output)
         if earlier:
             finished = replace(finished, attempts=tuple(attempt.for_record() for attempt in earlier))
         record.write(finished, arguments.output)
+        tries.forget(arguments.output)
     except CellFailure as error:
         fail(f"{error}{attempts.FINAL}")
         return TIMED_OUT if isinstance(error, MeasurementTimeout) else 1

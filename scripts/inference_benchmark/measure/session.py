@@ -16,7 +16,7 @@ from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.measure.outcome import MeasurementError, classify
-from inference_benchmark.measure.worker_process import WorkerProcess, WorkerReport
+from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore_result
 from inference_benchmark.records.record import Reason
 
 
@@ -36,12 +36,22 @@ class Session:
     started_at: str = field(default_factory=lambda: _now())
     kills_before: Mapping[str, int] = field(default_factory=cgroups.oom_kills)
 
-    def run_worker(self, task: str, order: Mapping[str, Any], threads: int | None) -> WorkerReport:
-        """Let a worker do a task (a module of worker/) to its end."""
+    def look_around(self, task: str, threads: int | None) -> None:
+        """Gather where and with what a task would be done, before a worker does it."""
+        self.origin = self.origin or _origin(self.gpu, WorkerProcess(task, {}, threads, self.gpu).environment)
+
+    def run_worker(
+        self,
+        task: str,
+        order: Mapping[str, Any],
+        threads: int | None,
+        on_result: OnResult = ignore_result,
+    ) -> WorkerReport:
+        """Let a worker do a task (a module of worker/) to its end. on_result: is given each result as it comes."""
         with WorkerProcess(task, order, threads, self.gpu) as worker:
             # Gathered while the worker is still importing, well before it loads anything.
             self.origin = self.origin or _origin(self.gpu, worker.environment)
-            return worker.listen(self.watch)
+            return worker.listen(self.watch, on_result)
 
     def classify(self, report: WorkerReport) -> tuple[str, Reason | None]:
         """(outcome, reason) of a worker that has just ended; see outcome.classify."""

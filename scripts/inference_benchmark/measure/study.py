@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import next_batch_size
 from inference_benchmark.experiment.cells import Watch
-from inference_benchmark.experiment.studies import CeilingsStudy, Study
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study
 from inference_benchmark.machine import conditions
-from inference_benchmark.measure.outcome import memory_limit
-from inference_benchmark.measure.session import check_engine, hold_device
+from inference_benchmark.measure.outcome import MeasurementError, memory_limit
+from inference_benchmark.measure.session import Session, check_engine, hold_device
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records.record import Note, Reason, StudyRecord
+from inference_benchmark.records import tries
+from inference_benchmark.records.record import Note, Reason, RecordError, StudyRecord
+from inference_benchmark.records.tries import Tries
 
 
-def run_study(study: Study, watch: Watch) -> StudyRecord:
+def run_study(study: Study, watch: Watch, output: Path) -> StudyRecord:
     """Do a study in worker processes.
 
+    output: the place of its record, beside which the tries of a search are kept.
     Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
     """
     if isinstance(study, CeilingsStudy):
@@ -26,32 +33,72 @@ def run_study(study: Study, watch: Watch) -> StudyRecord:
     else:
         check_engine(study.engine, study.precision)
         weights = checkpoint.ensure(study.model) if engines.ENGINES[study.engine].needs_weights else None
-        order = {"study": study.to_json(), "checkpoint": str(weights) if weights else None, "tries": []}
+        order = {"study": study.to_json(), "checkpoint": str(weights) if weights else None}
     with hold_device(study, watch) as session:
-        results: list[dict[str, Any]] = []
-        while True:
-            report = session.run_worker(study.kind.replace("-", "_"), order, study.threads)
+        if study.kind == "max-batch":
+            return _search(study, order, session, output)
+        report = session.run_worker(study.kind, order, study.threads)
+        outcome, reason = session.classify(report)
+        return _record(study, session, report, outcome, reason, report.results)
+
+
+def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, output: Path) -> StudyRecord:
+    """The record of a search. It goes on from the tries of an interrupted one; an interrupted try is done again."""
+    session.look_around("max_batch", study.threads)
+    limit = memory_limit(study, session.origin)
+    so_far = Tries(study, tries.circumstances(session.origin, limit), session.started_at)
+    try:
+        so_far = tries.earlier(output, so_far)
+    except RecordError as error:
+        print(f"{tries.path(output)}: not used: {error}", file=sys.stderr)
+
+    def keep(result: Mapping[str, Any]) -> None:
+        nonlocal so_far
+        so_far = replace(so_far, results=(*so_far.results, result))
+        try:
+            so_far.write(output)
+        except OSError as error:  # the search itself needs no file
+            print(f"{tries.path(output)}: {error.strerror or error}; the tries are not kept", file=sys.stderr)
+
+    session.started_at = so_far.started_at
+    if so_far.results:
+        print(f"{tries.path(output)}: going on from {len(so_far.results)} tries", file=sys.stderr)
+    while True:
+        report = session.run_worker("max_batch", {**order, "tries": so_far.results}, study.threads, keep)
+        try:
             outcome, reason = session.classify(report)
-            results += report.results
-            if study.kind != "max-batch" or outcome != "oom":
-                break
+        except MeasurementError:
+            print(f"{tries.path(output)}: the next attempt goes on from {len(so_far.results)} tries", file=sys.stderr)
+            raise
+        if outcome == "oom":
             # Memory ran out where no exception could be caught: while loading, or through a kill by the kernel.
-            results.append(_lost_try(report, reason))
-            order["tries"] = results
-            if next_batch_size(results) is None:
-                outcome, reason = "ok", None
-                break
-        return StudyRecord(
-            study=study,
-            outcome=outcome,
-            reason=reason,
-            results=tuple(results),
-            limit=memory_limit(study, session.origin) if study.kind == "max-batch" else None,
-            conditions=report.conditions,
-            flags=tuple(Note(**flag) for flag in conditions.flags(report.conditions, study.device)),
-            model=report.model,
-            **session.where_and_when(),
-        )
+            keep(_lost_try(report, reason))
+            if next_batch_size(so_far.results) is not None:
+                continue
+            outcome, reason = "ok", None
+        return _record(study, session, report, outcome, reason, so_far.results, limit)
+
+
+def _record(
+    study: Study,
+    session: Session,
+    report: WorkerReport,
+    outcome: str,
+    reason: Reason | None,
+    results: Iterable[Mapping[str, Any]],
+    limit: Mapping[str, Any] | None = None,
+) -> StudyRecord:
+    return StudyRecord(
+        study=study,
+        outcome=outcome,
+        reason=reason,
+        results=tuple(results),
+        limit=limit,
+        conditions=report.conditions,
+        flags=tuple(Note(**flag) for flag in conditions.flags(report.conditions, study.device)),
+        model=report.model,
+        **session.where_and_when(),
+    )
 
 
 def _lost_try(report: WorkerReport, reason: Reason) -> dict[str, Any]:

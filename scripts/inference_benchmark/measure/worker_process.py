@@ -12,7 +12,7 @@ import select
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,8 +26,14 @@ from inference_benchmark.records.record import Run
 
 #: Where numerical libraries read the number of their threads.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+#: Is given each result of a study as it comes.
+OnResult = Callable[[Mapping[str, Any]], None]
 #: How much of a worker's last output is kept.
 _KEPT_BYTES = 4096
+
+
+def ignore_result(result: Mapping[str, Any]) -> None:
+    """The OnResult of a task whose results are of use only together."""
 
 
 @dataclass
@@ -126,8 +132,11 @@ class WorkerProcess:
             os.close(writing_end)
         return self
 
-    def listen(self, watch: Watch) -> WorkerReport:
-        """Sleep until the worker has ended or its time is up; look at the device while calls are timed."""
+    def listen(self, watch: Watch, on_result: OnResult = ignore_result) -> WorkerReport:
+        """Sleep until the worker has ended or its time is up; look at the device while calls are timed.
+
+        Each try of a search has that time for itself.
+        """
         report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
         waiting, output = select.poll(), self.process.stdout.fileno()
         waiting.register(self.pipe, select.POLLIN)
@@ -153,6 +162,10 @@ class WorkerProcess:
                 *lines, unread = (unread + received).split(b"\n")  # a killed worker may leave half a line
                 for event in map(json.loads, lines):
                     report.receive(event)
+                    if event["event"] == "trying":
+                        deadline = time.monotonic() + watch.timeout_s
+                    elif event["event"] == "result":
+                        on_result(report.results[-1])
                     if event["event"] == "phase" and event["phase"] == "measure":
                         sampler.open()
                         next_look = time.monotonic() + 1 / watch.sample_hz
@@ -188,9 +201,10 @@ class WorkerProcess:
         self.process.kill()
         self.process.wait()
         self._rest_of_output()
+        what = f" of the try of batch size {report.trying}" if report.trying else ""
         report.end = {
             "outcome": "timeout",
-            "message": f"no end after {watch.timeout_s:g} s; the worker{stopped} was killed",
+            "message": f"no end{what} after {watch.timeout_s:g} s; the worker{stopped} was killed",
         }
         return report
 

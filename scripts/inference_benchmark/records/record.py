@@ -307,6 +307,16 @@ def write(record: AnyRecord, path: Path) -> None:
     files.write_json(document, path)
 
 
+def check_results(kind: str, results: list[Any]) -> None:
+    """Raises RecordError where these are not the results of a study of this kind."""
+    import fastjsonschema
+
+    try:
+        _results_validator(kind)(results)
+    except fastjsonschema.JsonSchemaException as error:
+        raise RecordError(f"results{error.message.removeprefix('data')}") from None
+
+
 def _document(value: Any) -> Any:
     """A dataclass as JSON has it. An optional field, None by default, is left out while it is None."""
     if isinstance(value, tuple):
@@ -325,12 +335,25 @@ def _read(path: Path) -> Any:
         raise RecordError(str(error)) from None
 
 
+def _schema(cls: type[_Finished]) -> dict[str, Any]:
+    import yaml
+
+    return yaml.load(cls.SCHEMA.read_text(), yaml.CSafeLoader)
+
+
+@cache
+def _results_validator(kind: str):
+    import fastjsonschema
+
+    definitions = _schema(StudyRecord)["$defs"]
+    return fastjsonschema.compile({"type": "array", "items": {"$ref": f"#/$defs/{kind}"}, "$defs": definitions})
+
+
 @cache
 def _validator(cls: type[_Finished], kind: str | None):
     import fastjsonschema
-    import yaml
 
-    schema = yaml.load(cls.SCHEMA.read_text(), yaml.CSafeLoader)
+    schema = _schema(cls)
     if kind:
         schema["properties"]["results"]["items"] = {"$ref": f"#/$defs/{kind}"}
     return fastjsonschema.compile(schema)
