@@ -6,6 +6,7 @@ import ctypes
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 #: Sends an event to the parent: ``emit("phase", phase="load")``. WorkerReport.receive knows all events.
@@ -22,7 +23,8 @@ def die_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        with suppress(OSError):  # /proc may be read-only, as in a hardened container
+            Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def qualified_name(error: BaseException) -> str:
