@@ -4,12 +4,15 @@ FAKE_NVML (JSON) describes the GPUs; without it there are none. Only uuid is req
 
 {"gpus": [{"uuid": "GPU-a", "name": "NVIDIA Fake A", "memory_bytes": 85899345920, "memory_used_bytes": 0,
            "power_w": 300, "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40,
-           "utilisation": 0, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]]}],
+           "utilisation": 0, "mig": false, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]]}],
  "nodes": {"gpu07": [...]},    GPUs of a Slurm node, in addition
  "driver": "570.00",
- "init_fails": true,           nvmlInit raises DriverNotLoaded
+ "cuda_driver_version": 12080, the newest CUDA that the driver knows
+ "init_fails": true,           nvmlInit raises DriverNotLoaded, or the error of this code
+ "lost": 15,                   looking at the GPU of index 0 raises the error of this code
  "fail_after": 3,              this many queries of a device's state succeed, all later ones raise Unknown
  "unsupported": ["power"],     queries that raise NotSupported, by the names passed to _state below
+ "forbidden": ["power"],       queries that raise NoPermission
  "old_driver": true}           a driver without nvmlDeviceGetCurrentClocksEventReasons
 """
 
@@ -28,10 +31,16 @@ NVML_CLOCK_MEM = 2
 NVML_ERROR_UNINITIALIZED = 1
 NVML_ERROR_INVALID_ARGUMENT = 2
 NVML_ERROR_NOT_SUPPORTED = 3
+NVML_ERROR_NO_PERMISSION = 4
 NVML_ERROR_NOT_FOUND = 6
 NVML_ERROR_DRIVER_NOT_LOADED = 9
+NVML_ERROR_LIBRARY_NOT_FOUND = 12
 NVML_ERROR_FUNCTION_NOT_FOUND = 13
+NVML_ERROR_GPU_IS_LOST = 15
+NVML_ERROR_LIB_RM_VERSION_MISMATCH = 18
 NVML_ERROR_UNKNOWN = 999
+
+NVML_DEVICE_MIG_ENABLE = 1
 
 nvmlClocksEventReasonGpuIdle = 0x1
 nvmlClocksEventReasonApplicationsClocksSetting = 0x2
@@ -48,9 +57,13 @@ _MESSAGES = {
     NVML_ERROR_UNINITIALIZED: "Uninitialized",
     NVML_ERROR_INVALID_ARGUMENT: "Invalid Argument",
     NVML_ERROR_NOT_SUPPORTED: "Not Supported",
+    NVML_ERROR_NO_PERMISSION: "Insufficient Permissions",
     NVML_ERROR_NOT_FOUND: "Not Found",
     NVML_ERROR_DRIVER_NOT_LOADED: "Driver Not Loaded",
+    NVML_ERROR_LIBRARY_NOT_FOUND: "NVML Shared Library Not Found",
     NVML_ERROR_FUNCTION_NOT_FOUND: "Function Not Found",
+    NVML_ERROR_GPU_IS_LOST: "GPU is lost",
+    NVML_ERROR_LIB_RM_VERSION_MISMATCH: "RM has detected an NVML/RM version mismatch.",
     NVML_ERROR_UNKNOWN: "Unknown Error",
 }
 
@@ -86,6 +99,10 @@ class NVMLError_NotSupported(NVMLError):
     pass
 
 
+class NVMLError_NoPermission(NVMLError):
+    pass
+
+
 class NVMLError_NotFound(NVMLError):
     pass
 
@@ -94,7 +111,19 @@ class NVMLError_DriverNotLoaded(NVMLError):
     pass
 
 
+class NVMLError_LibraryNotFound(NVMLError):
+    pass
+
+
 class NVMLError_FunctionNotFound(NVMLError):
+    pass
+
+
+class NVMLError_GpuIsLost(NVMLError):
+    pass
+
+
+class NVMLError_LibRmVersionMismatch(NVMLError):
     pass
 
 
@@ -106,17 +135,21 @@ _CLASSES = {
     NVML_ERROR_UNINITIALIZED: NVMLError_Uninitialized,
     NVML_ERROR_INVALID_ARGUMENT: NVMLError_InvalidArgument,
     NVML_ERROR_NOT_SUPPORTED: NVMLError_NotSupported,
+    NVML_ERROR_NO_PERMISSION: NVMLError_NoPermission,
     NVML_ERROR_NOT_FOUND: NVMLError_NotFound,
     NVML_ERROR_DRIVER_NOT_LOADED: NVMLError_DriverNotLoaded,
+    NVML_ERROR_LIBRARY_NOT_FOUND: NVMLError_LibraryNotFound,
     NVML_ERROR_FUNCTION_NOT_FOUND: NVMLError_FunctionNotFound,
+    NVML_ERROR_GPU_IS_LOST: NVMLError_GpuIsLost,
+    NVML_ERROR_LIB_RM_VERSION_MISMATCH: NVMLError_LibRmVersionMismatch,
     NVML_ERROR_UNKNOWN: NVMLError_Unknown,
 }
 
 
 def nvmlInit() -> None:
     global _n_inits, _n_queries
-    if _settings().get("init_fails"):
-        raise NVMLError(NVML_ERROR_DRIVER_NOT_LOADED)
+    if code := _settings().get("init_fails"):
+        raise NVMLError(NVML_ERROR_DRIVER_NOT_LOADED if code is True else code)
     _n_queries = _n_queries if _n_inits else 0
     _n_inits += 1
 
@@ -132,6 +165,11 @@ def nvmlSystemGetDriverVersion() -> str:
     return _settings().get("driver", "570.00")
 
 
+def nvmlSystemGetCudaDriverVersion_v2() -> int:
+    _check_initialised()
+    return _settings().get("cuda_driver_version", 12080)
+
+
 def nvmlDeviceGetCount() -> int:
     _check_initialised()
     return len(_gpus())
@@ -142,6 +180,8 @@ def nvmlDeviceGetHandleByIndex(index: int) -> int:
     _check_initialised()
     if not 0 <= index < len(_gpus()):
         raise NVMLError(NVML_ERROR_INVALID_ARGUMENT)
+    if index == 0 and (code := _settings().get("lost")):
+        raise NVMLError(code)
     return index
 
 
@@ -159,6 +199,13 @@ def nvmlDeviceGetUUID(handle: int) -> str:
 
 def nvmlDeviceGetName(handle: int) -> str:
     return _gpus()[handle].get("name", "NVIDIA Fake A")
+
+
+def nvmlDeviceGetMigMode(device: int) -> list[int]:
+    _check_initialised()
+    if "mig" not in _gpus()[device]:
+        raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    return [int(_gpus()[device]["mig"])] * 2
 
 
 def nvmlDeviceGetMemoryInfo(handle: int, version: int | None = None) -> SimpleNamespace:
@@ -233,4 +280,6 @@ def _state(handle: int, query: str) -> dict[str, Any]:
         raise NVMLError(NVML_ERROR_UNKNOWN)
     if query in _settings().get("unsupported", []):
         raise NVMLError(NVML_ERROR_NOT_SUPPORTED)
+    if query in _settings().get("forbidden", []):
+        raise NVMLError(NVML_ERROR_NO_PERMISSION)
     return _gpus()[handle]

@@ -208,6 +208,16 @@ def test_only_the_unsupported_value_is_left_out(nvml, unsupported, missing):
     assert summary["errors"] == []
 
 
+def test_a_query_that_is_forbidden_switches_off_its_value_only(nvml):
+    allowed = gpu_window()
+    nvml.show(forbidden=["power", "processes"])
+    summary = gpu_window()
+    assert summary["errors"] == []
+    assert allowed["gauges"].keys() - summary["gauges"].keys() == {"gpu_power_w"}
+    assert "other_gpu_processes" not in summary
+    assert conditions.busy(GPU) is None
+
+
 def test_after_an_nvml_error_only_the_cpu_is_sampled(nvml):
     nvml.show(fail_after=2 * 7 + 3)  # a sample makes seven counted queries; memory is not counted
     with Sampler(GPU, os.getpid()) as sampler:

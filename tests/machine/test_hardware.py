@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from inference_benchmark.machine import hardware
@@ -16,6 +19,67 @@ GPUS = [hardware.Gpu(i, f"GPU-{i}abc", f"NVIDIA Test {i}", 80 * 10**9) for i in 
 def test_visible_gpus_are_those_cuda_would_show(value, indices):
     environ = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
     assert [gpu.index for gpu in hardware.visible(GPUS, environ)] == indices
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        ("MIG-6f3a", "CUDA_VISIBLE_DEVICES names MIG-6f3a, a part of a GPU (MIG)"),
+        ("0,MIG-GPU-0abc/1/0", "CUDA_VISIBLE_DEVICES names MIG-GPU-0abc/1/0, a part of a GPU (MIG)"),
+        ("2", "GPU 2 (NVIDIA Test 2, GPU-2abc) is divided into parts (MIG)"),
+        (None, "GPU 2 (NVIDIA Test 2, GPU-2abc) is divided into parts (MIG)"),
+        ("7", "CUDA_VISIBLE_DEVICES is '7' and names none of the 3 GPUs here"),
+        ("GPU-x", "CUDA_VISIBLE_DEVICES is 'GPU-x' and names none of the 3 GPUs here"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_named_and_never_a_cpu(monkeypatch, value, said):
+    monkeypatch.setattr(hardware, "gpus", lambda: [*GPUS[:2], replace(GPUS[2], mig=True)])
+    with pytest.raises(hardware.GpuError, match=re.escape(said)):
+        hardware.detect_device({} if value is None else {"CUDA_VISIBLE_DEVICES": value})
+
+
+@pytest.mark.parametrize("value", ["", "-1", "NoDevFiles", "none"])
+def test_gpus_that_are_hidden_on_purpose_leave_the_cpu(monkeypatch, value):
+    monkeypatch.setattr(hardware, "gpus", lambda: GPUS)
+    assert hardware.detect_device({"CUDA_VISIBLE_DEVICES": value}) == "cpu"
+
+
+def test_a_gpu_in_parts_that_is_not_visible_does_not_matter(monkeypatch):
+    monkeypatch.setattr(hardware, "gpus", lambda: [*GPUS[:2], replace(GPUS[2], mig=True)])
+    assert hardware.detect_device({"CUDA_VISIBLE_DEVICES": "0,1"}) == "cuda"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "settings", "said"),
+    [
+        ({}, {"init_fails": 18}, "the NVIDIA driver does not work: RM has detected an NVML/RM version mismatch."),
+        ({}, {"init_fails": 4}, "the NVIDIA driver does not work: Insufficient Permissions"),
+        ({}, {"lost": 15}, "GPU 0 does not answer: GPU is lost"),
+        ({}, {"unsupported": ["memory"]}, "GPU 0 does not answer: Not Supported"),
+        ({"mig": True}, {}, "is divided into parts (MIG)"),
+    ],
+)
+def test_errors_of_nvml_in_discovery_are_one_line(nvml, gpu, settings, said):
+    nvml.show(gpu, **settings)
+    with pytest.raises(hardware.GpuError, match=re.escape(said)) as caught:
+        hardware.detect_device({})
+    assert "\n" not in str(caught.value)
+    assert nvml.module._n_inits == 0
+
+
+@pytest.mark.parametrize("code", [9, 12], ids=["no driver loaded", "no NVML"])
+def test_a_machine_without_a_driver_has_no_gpu(nvml, code):
+    nvml.show(init_fails=code)
+    assert (hardware.gpus(), hardware.detect_device({}), hardware.driver_version()) == ([], "cpu", None)
+
+
+@pytest.mark.parametrize("settings", [{"init_fails": 18}, {"lost": 15}, {"unsupported": ["memory"]}])
+def test_free_memory_that_nvml_does_not_tell_is_unknown(nvml, settings):
+    gpu = hardware.Gpu(0, "GPU-a", "NVIDIA Fake A", 80 * 2**30)
+    nvml.show({"memory_used_bytes": 79 * 2**30})
+    assert hardware.free_memory_bytes(gpu) == 2**30
+    nvml.show(**({"gpus": []} if "lost" in settings else settings))
+    assert hardware.free_memory_bytes(gpu) is None
 
 
 def test_device_and_label_depend_on_the_visible_gpus(monkeypatch):

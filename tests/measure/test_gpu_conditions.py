@@ -6,7 +6,9 @@ import json
 
 import pytest
 from made_up import make_cell, measurement
-from running import fake_gpus, fault, flag_names, measure_cli, read_record
+from running import fake_gpus, fault, flag_names, measure_cli, read_record, study_cli
+
+from inference_benchmark.experiment.studies import CeilingsStudy
 
 
 def test_cuda_without_a_gpu_is_one_clear_line(tmp_path):
@@ -80,3 +82,33 @@ def test_a_gpu_without_a_counter_has_no_energy(tmp_path):
     _, record = measure_on_fake_gpu(tmp_path, nvml={"unsupported": ["energy"]})
     assert record["runs"][0]["energy"] is None
     assert flag_names(record) == set()
+
+
+@pytest.mark.parametrize(
+    ("gpu", "environ", "said"),
+    [
+        ({"mig": True}, {}, "GPU 0 (NVIDIA Fake A, GPU-0000) is divided into parts (MIG)"),
+        ({}, {"CUDA_VISIBLE_DEVICES": "MIG-6f3a"}, "CUDA_VISIBLE_DEVICES names MIG-6f3a, a part of a GPU (MIG)"),
+        ({"nvml": {"lost": 15}}, {}, "GPU 0 does not answer: GPU is lost"),
+        ({"nvml": {"init_fails": 18}}, {}, "the NVIDIA driver does not work: RM has detected an NVML/RM version"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_one_line(tmp_path, gpu, environ, said):
+    nvml = gpu.pop("nvml", {})
+    gpus = fake_gpus(tmp_path, 1, **gpu)
+    gpus["FAKE_NVML"] = json.dumps(json.loads(gpus["FAKE_NVML"]) | nvml)
+    done = measure_cli(make_cell(device="cuda"), tmp_path / "r.json", **gpus, **environ)
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"measure.py: {said}")
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_torch_that_cannot_use_the_gpu_is_told_before_a_worker_starts(tmp_path):
+    (tmp_path / "path/torch").mkdir(parents=True)
+    (tmp_path / "path/torch/__init__.py").write_text("raise ImportError('must not be imported')")
+    (tmp_path / "path/torch/version.py").write_text("__version__ = '9.0'\ncuda: Optional[str] = '13.0'\n")
+    environ = fake_gpus(tmp_path)
+    environ["PYTHONPATH"] = f"{tmp_path}/path:{environ['PYTHONPATH']}"
+    done = study_cli(CeilingsStudy("box", "cuda", None), tmp_path / "r.json", **environ)
+    assert done.returncode == 1
+    assert done.stderr.startswith("study.py: the driver 570.00 knows CUDA up to 12.8, and torch 9.0")

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy
 import pytest
 from made_up import TINY_BLOOM
-from running import Workspace, fake_grid
+from running import Workspace, fake_gpus, fake_grid
 from safetensors.numpy import save_file
+
+from inference_benchmark.machine.torch_build import torch_build
 
 
 def test_a_wrong_configuration_is_told_in_lines_without_traceback(workspace):
@@ -78,3 +82,42 @@ def test_hostile_text_where_text_is_free_stays_text(tmp_path):
     page = (workspace.folder / "results/box/report.html").read_text()
     assert " <b> {x}" not in page.replace("\\u003c", "")
     assert "&lt;b&gt;" in page
+
+
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+@pytest.mark.parametrize(
+    ("nvml", "environ", "said"),
+    [
+        ({"lost": 15}, {}, "GPU 0 does not answer: GPU is lost (NVML); see nvidia-smi"),
+        ({"init_fails": 18}, {}, "the NVIDIA driver does not work: RM has detected an NVML/RM version mismatch."),
+        ({}, {"CUDA_VISIBLE_DEVICES": "MIG-6f3a"}, "CUDA_VISIBLE_DEVICES names MIG-6f3a, a part of a GPU (MIG)"),
+    ],
+)
+def test_a_gpu_that_cannot_be_used_is_told_before_any_job(workspace, tmp_path, device, nvml, environ, said):
+    workspace.config["device"] = device
+    workspace.save()
+    gpus = fake_gpus(tmp_path)
+    gpus["FAKE_NVML"] = json.dumps(json.loads(gpus["FAKE_NVML"]) | nvml)
+    done = workspace.snakemake(**gpus, **environ)
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f'device: "{device}": {said}' in printed
+    assert "to measure on the CPU, set device to cpu" in printed
+    assert "Traceback" not in printed
+    assert not (workspace.folder / "results").exists()
+
+
+@pytest.mark.skipif(torch_build() is None, reason="tells what is wrong with the installed torch")
+def test_a_torch_that_cannot_use_the_gpu_is_told_before_any_job(workspace, tmp_path):
+    """Built without CUDA, or with a newer one than the made-up driver knows."""
+    workspace.config["device"] = "cuda"
+    workspace.config["grid"]["cuda"]["engines"] = ["hf"]
+    workspace.save()
+    gpus = fake_gpus(tmp_path)
+    gpus["FAKE_NVML"] = json.dumps(json.loads(gpus["FAKE_NVML"]) | {"cuda_driver_version": 1000})
+    done = workspace.snakemake(**gpus)
+    printed = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert f'device: "cuda": {"torch" if torch_build().cuda is None else "the driver"} ' in printed
+    assert "Traceback" not in printed
+    assert not (workspace.folder / "results").exists()

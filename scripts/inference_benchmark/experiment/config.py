@@ -21,7 +21,7 @@ from inference_benchmark.experiment.cells import Experiment, Measurement, Watch,
 from inference_benchmark.experiment.config_errors import clip, explain, guess_text, listing, not_plain, show, where_text
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
-from inference_benchmark.machine import hardware
+from inference_benchmark.machine import hardware, torch_build
 from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, look_into
 from inference_benchmark.units import parse_bytes
@@ -116,8 +116,15 @@ def _holds_whole_float(value: Any) -> bool:
 def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Experiment | None:
     """The experiment on this machine, or on the first of several; None, and problems with more lines, where it
     cannot be."""
-    device = hardware.detect_device() if config["device"] == "auto" else config["device"]
+    try:
+        device, on_gpu = _device(config)
+    except hardware.GpuError as error:
+        problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
+        return None
     grid = config["grid"][device]
+    uses_torch = any(engines.ENGINES[name].needs_weights for name in grid["engines"])
+    if on_gpu and uses_torch and (problem := torch_build.problem()):
+        problems.append(f"device: {show(config['device'])}: {problem}")
     models, label = [], config["machine"]
     baseline_paths = _baseline_paths(config, code)
     for name, path in baseline_paths.items():
@@ -160,6 +167,17 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         measurement=Measurement(**config["measurement"]),
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
+    )
+
+
+def _device(config: Mapping[str, Any]) -> tuple[str, bool]:
+    """The device to measure on, and whether it is a GPU of this machine. Raises hardware.GpuError."""
+    if config["device"] == "auto":
+        device = hardware.detect_device()
+        return device, device == "cuda"
+    is_here = config["machines"] is None  # else jobs run elsewhere
+    return config["device"], config["device"] == "cuda" and is_here and bool(
+        hardware.visible(hardware.gpus(), os.environ)
     )
 
 

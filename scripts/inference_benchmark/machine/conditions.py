@@ -173,10 +173,10 @@ class Sampler:
 
 def busy(gpu: hardware.Gpu) -> str | None:
     """Who uses this GPU now, for a message; None if nobody does or NVML does not tell."""
-    with hardware.nvml() as lib:
-        if lib is None:
-            return None
-        try:
+    try:
+        with hardware.nvml() as lib:
+            if lib is None:
+                return None
             handle = lib.nvmlDeviceGetHandleByUUID(gpu.uuid)
             processes = _query(lib, handle, _processes) or {}
             percent = _query(lib, handle, _GPU_GAUGES["gpu_utilisation_percent"])
@@ -184,8 +184,8 @@ def busy(gpu: hardware.Gpu) -> str | None:
                 # This may come from a process that has just ended, such as the worker of the last cell.
                 time.sleep(_UTILISATION_WINDOW_S)
                 percent = _query(lib, handle, _GPU_GAUGES["gpu_utilisation_percent"])
-        except lib.NVMLError:
-            return None
+    except hardware.GpuError:
+        return None
     if not processes and (percent or 0) <= _MAX_IDLE_PERCENT:
         return None
     parts = [_memory_held(list(processes.values()))] if processes else []
@@ -237,10 +237,12 @@ def _memory_held(sizes: Sequence[int | None]) -> str:
 
 
 def _query(lib: Any, gpu: Any, query: Callable[[Any, Any], Any]) -> Any:
-    """The result, or None if this device or driver does not support the query. Other NVML errors are raised."""
+    """The result, or None if device, driver or permissions do not allow the query. Other NVML errors are raised."""
     try:
         return query(lib, gpu)
-    except (lib.NVMLError_NotSupported, lib.NVMLError_FunctionNotFound, lib.NVMLLibraryMismatchError):
+    except (lib.NVMLError_NotSupported, lib.NVMLError_FunctionNotFound, lib.NVMLError_NoPermission):
+        return None
+    except lib.NVMLLibraryMismatchError:
         return None
 
 

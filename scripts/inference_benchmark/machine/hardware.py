@@ -7,94 +7,159 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_benchmark.machine import cgroups
 
 CPUINFO = Path("/proc/cpuinfo")
+#: Values of CUDA_VISIBLE_DEVICES that hide all GPUs on purpose. Slurm sets the last where a job asked for none.
+_HIDES_ALL = ("", "-1", "none", "nodevfiles")
+
+
+class GpuError(RuntimeError):
+    """There is a GPU, or may be one, that cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device as NVML lists it, in PCI bus order."""
+    """One CUDA device as NVML lists it, in PCI bus order. mig: divided into parts (Multi-Instance GPU)."""
 
     index: int
     uuid: str
     name: str
     memory_bytes: int
+    mig: bool = False
 
 
 @contextmanager
 def nvml():
-    """The initialised pynvml module; None without an NVIDIA driver."""
+    """The initialised pynvml module; None without an NVIDIA driver.
+
+    Raises GpuError where there is a driver that does not work, and in place of NVML's errors in the block.
+    """
     import pynvml
 
     try:
         pynvml.nvmlInit()
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_DriverNotLoaded):
         yield None
         return
+    except pynvml.NVMLError as error:
+        raise GpuError(f"the NVIDIA driver does not work: {error} (NVML); see nvidia-smi") from error
     try:
         yield pynvml
+    except pynvml.NVMLError as error:
+        raise GpuError(f"the NVIDIA driver does not answer: {error} (NVML); see nvidia-smi") from error
     finally:
-        pynvml.nvmlShutdown()
+        with suppress(pynvml.NVMLError):
+            pynvml.nvmlShutdown()
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs of this machine, visible to this process or not."""
+    """All GPUs of this machine, visible to this process or not. Raises GpuError where one cannot be looked at."""
     with nvml() as lib:
-        all_gpus = []
-        for index in range(lib.nvmlDeviceGetCount() if lib else 0):
-            handle = lib.nvmlDeviceGetHandleByIndex(index)
-            memory_bytes = lib.nvmlDeviceGetMemoryInfo(handle).total
-            all_gpus.append(Gpu(index, lib.nvmlDeviceGetUUID(handle), lib.nvmlDeviceGetName(handle), memory_bytes))
-        return all_gpus
+        return [_gpu(lib, index) for index in range(lib.nvmlDeviceGetCount() if lib else 0)]
+
+
+def _gpu(lib, index: int) -> Gpu:
+    try:
+        handle = lib.nvmlDeviceGetHandleByIndex(index)
+        return Gpu(
+            index,
+            lib.nvmlDeviceGetUUID(handle),
+            lib.nvmlDeviceGetName(handle),
+            lib.nvmlDeviceGetMemoryInfo(handle).total,
+            _is_divided(lib, handle),
+        )
+    except lib.NVMLError as error:
+        raise GpuError(f"GPU {index} does not answer: {error} (NVML); see nvidia-smi") from error
+
+
+def _is_divided(lib, handle) -> bool:
+    try:
+        current, _ = lib.nvmlDeviceGetMigMode(handle)
+    except (lib.NVMLError_NotSupported, lib.NVMLError_FunctionNotFound, lib.NVMLError_NoPermission):
+        return False  # most GPUs cannot be divided
+    return current == lib.NVML_DEVICE_MIG_ENABLE
 
 
 def free_memory_bytes(gpu: Gpu) -> int | None:
     """The memory of a GPU that no process holds; None where NVML does not say. Raises nothing."""
-    with nvml() as lib:
-        try:
-            return lib.nvmlDeviceGetMemoryInfo(lib.nvmlDeviceGetHandleByUUID(gpu.uuid)).free if lib else None
-        except lib.NVMLError:
-            return None
+    with suppress(GpuError), nvml() as lib:
+        return lib.nvmlDeviceGetMemoryInfo(lib.nvmlDeviceGetHandleByUUID(gpu.uuid)).free if lib else None
+    return None
 
 
 def driver_version() -> str | None:
-    """The version of the NVIDIA driver; None without one."""
-    with nvml() as lib:
+    """The version of the NVIDIA driver; None without one that works."""
+    with suppress(GpuError), nvml() as lib:
         return lib.nvmlSystemGetDriverVersion() if lib else None
+    return None
+
+
+def driver_cuda_version() -> tuple[int, int] | None:
+    """The newest version of CUDA that the driver knows, as (major, minor); None where it does not say."""
+    with suppress(GpuError), nvml() as lib:
+        number = lib.nvmlSystemGetCudaDriverVersion_v2() if lib else None
+        return number and (number // 1000, number % 1000 // 10)
+    return None
 
 
 def visible(all_gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
     """The GPUs that CUDA shows to a process with this environment; the first is device 0.
 
     CUDA_VISIBLE_DEVICES holds indices or (abbreviated) UUIDs. The first invalid entry hides itself and all entries
-    after it (CUDA C++ Programming Guide, "CUDA Environment Variables").
+    after it (CUDA C++ Programming Guide, "CUDA Environment Variables"). Raises GpuError where CUDA would show a part of
+    a GPU: NVML tells memory, power, processes and energy of whole GPUs only.
     """
     value = environ.get("CUDA_VISIBLE_DEVICES")
     if value is None:
-        return list(all_gpus)
+        return _undivided(all_gpus)
     visible_gpus: list[Gpu] = []
     for entry in (part.strip() for part in value.split(",")):
+        if entry.startswith("MIG-"):
+            raise GpuError(
+                f"CUDA_VISIBLE_DEVICES names {entry}, a part of a GPU (MIG); only whole GPUs can be measured: name one "
+                "without MIG"
+            )
         matches = [g for g in all_gpus if (entry == str(g.index) if entry.isdigit() else g.uuid.startswith(entry))]
         if not entry or len(matches) != 1 or matches[0] in visible_gpus:
             break
         visible_gpus.append(matches[0])
-    return visible_gpus
+    return _undivided(visible_gpus)
+
+
+def _undivided(visible_gpus: Sequence[Gpu]) -> list[Gpu]:
+    if divided := next((gpu for gpu in visible_gpus if gpu.mig), None):
+        raise GpuError(
+            f"GPU {divided.index} ({divided.name}, {divided.uuid}) is divided into parts (MIG); only whole GPUs can be "
+            "measured: switch MIG off (nvidia-smi -mig 0), or name other GPUs in CUDA_VISIBLE_DEVICES"
+        )
+    return list(visible_gpus)
 
 
 def detect_device(environ: Mapping[str, str] = os.environ) -> str:
-    """``cuda`` if a GPU is visible to this process, else ``cpu``."""
-    return "cuda" if visible(gpus(), environ) else "cpu"
+    """``cuda`` if a GPU is visible to this process, ``cpu`` if there is none or all are hidden on purpose.
+
+    Raises GpuError where there is one that cannot be used.
+    """
+    all_gpus = gpus()
+    if visible(all_gpus, environ):
+        return "cuda"
+    hidden_by = environ.get("CUDA_VISIBLE_DEVICES", "").strip()
+    if all_gpus and hidden_by.lower() not in _HIDES_ALL:
+        raise GpuError(
+            f"CUDA_VISIBLE_DEVICES is {hidden_by!r} and names none of the {len(all_gpus)} GPUs here; correct it"
+        )
+    return "cpu"
 
 
 def label(device: str, environ: Mapping[str, str] = os.environ) -> str:
     """The machine label for paths: the slug of the first visible GPU's name, or of the CPU's.
 
-    Raises LookupError if device is ``cuda`` and no GPU is visible.
+    Raises LookupError if device is ``cuda`` and no GPU is visible, GpuError if one cannot be used.
     """
     if device == "cpu":
         return cpu_label()

@@ -12,8 +12,8 @@ from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.experiment.cells import Watch
-from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance
+from inference_benchmark.experiment.studies import CeilingsStudy, Subject
+from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore_result
@@ -88,8 +88,13 @@ def _gpus(subject: Subject) -> list[Gpu]:
     """The GPUs that a subject may use, none on the CPU. Raises MeasurementError where it needs one."""
     if subject.device != "cuda":
         return []
-    listed = hardware.gpus()
-    gpus = hardware.visible(listed, os.environ)
+    try:
+        listed = hardware.gpus()
+        gpus = hardware.visible(listed, os.environ)
+    except hardware.GpuError as error:
+        raise MeasurementError(str(error)) from None
+    if gpus and _uses_torch(subject) and (problem := torch_build.problem()):
+        raise MeasurementError(problem)
     if not gpus:
         variable = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
         raise MeasurementError(
@@ -97,6 +102,10 @@ def _gpus(subject: Subject) -> list[Gpu]:
             f"(NVML lists {len(listed)}, CUDA_VISIBLE_DEVICES is {variable})"
         )
     return gpus
+
+
+def _uses_torch(subject: Subject) -> bool:
+    return isinstance(subject, CeilingsStudy) or engines.ENGINES[subject.engine].needs_weights
 
 
 def _check_device(gpu: Gpu | None, subject: Subject, watch: Watch) -> None:
