@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import pytest
 from fake_machine import GPU
 
+from inference_benchmark.engines.fake import FakeEngine
 from inference_benchmark.machine import energy
 from inference_benchmark.machine.energy import EnergyError
+from inference_benchmark.worker import cell
 
 
 def packages(folder: Path, readings_uj: dict[str, int]) -> Path:
@@ -53,6 +55,59 @@ def test_settle_ends_just_after_an_update_and_returns_the_interval(nvml):
 def test_settle_returns_max_s_if_the_counter_does_not_change(tmp_path):
     counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5}))
     assert counter.settle(max_s=0.02) == 0.02
+
+
+class SlowCounter:
+    """A made-up clock, and a counter of a device that draws busy_w until idle_from_s and nothing after it.
+
+    The counter is updated every 0.1 s, at 0.05 s, 0.15 s and so on.
+    """
+
+    def __init__(self, monkeypatch, busy_w: float, idle_from_s: float) -> None:
+        self.now_s, self.busy_w, self.idle_from_s = 0.0, busy_w, idle_from_s
+        clock = SimpleNamespace(monotonic=lambda: self.now_s, perf_counter=lambda: self.now_s, sleep=self.sleep)
+        monkeypatch.setattr(energy, "time", clock)
+        monkeypatch.setattr(cell, "time", clock)
+        self.counter = energy.Counter("made up", "nothing", self.read_raw, 1e-3, [None])
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    def read_raw(self) -> list[int]:
+        updated_s = (self.now_s + 0.05) // 0.1 * 0.1 - 0.05
+        return [round(1000 * self.busy_w * max(0.0, min(updated_s, self.idle_from_s)))]
+
+
+@pytest.mark.parametrize("idle_from_s", [2.26, 2.30, 2.349, 2.351])
+def test_settling_at_the_end_counts_the_work_of_the_last_interval(monkeypatch, idle_from_s):
+    device = SlowCounter(monkeypatch, busy_w=300, idle_from_s=idle_from_s)
+    device.sleep(1.0)
+    interval_s = device.counter.settle()
+    assert interval_s == pytest.approx(0.1, abs=0.001)
+    began_s, began_j = device.now_s, device.counter.read_j()
+    device.sleep(idle_from_s - device.now_s)
+    missing_j = 300 * (idle_from_s - began_s) - (device.counter.read_j() - began_j)
+    device.counter.settle_after(interval_s)
+    assert device.counter.read_j() - began_j == pytest.approx(300 * (idle_from_s - began_s), abs=0.1)
+    assert missing_j > 0.2, "what a reading at once would lack"
+    assert device.now_s - idle_from_s <= interval_s + 0.001
+
+
+def test_the_energy_of_a_cell_is_all_that_its_calls_took(monkeypatch):
+    device = SlowCounter(monkeypatch, busy_w=300, idle_from_s=3.249)
+    events = []
+    with cell._metered(FakeEngine(), device.counter, lambda name, **facts: events.append(facts)):
+        began_s = device.now_s
+        device.sleep(3.249 - began_s)
+    (sent,) = events
+    assert sent["energy"]["joules"] == pytest.approx(300 * (3.249 - began_s), abs=0.1)
+    assert sent["energy"]["seconds"] == pytest.approx(device.now_s - began_s)
+
+
+def test_a_counter_that_no_longer_changes_is_waited_for_two_intervals(monkeypatch):
+    device = SlowCounter(monkeypatch, busy_w=300, idle_from_s=0.0)
+    device.counter.settle_after(0.1)
+    assert device.now_s == pytest.approx(0.2, abs=0.001)
 
 
 def test_the_energy_of_a_cpu_is_the_sum_of_its_packages(tmp_path):

@@ -65,15 +65,26 @@ class Counter:
         Returns max_s if there were fewer than two updates in that time. Raises EnergyError.
         """
         deadline_s = time.monotonic() + max_s
-        joules, updates_s = self.read_j(), []
+        first_s = self._next_update_s(deadline_s)
+        second_s = first_s and self._next_update_s(deadline_s)
+        return second_s - first_s if second_s else max_s
+
+    def settle_after(self, update_interval_s: float) -> None:
+        """Wait until just after the next counter update, at most two intervals. Raises EnergyError.
+
+        Meant for the end of a window, with the device idle: otherwise the window's last work, of up to an interval,
+        would not be counted yet.
+        """
+        self._next_update_s(time.monotonic() + 2 * update_interval_s)
+
+    def _next_update_s(self, deadline_s: float) -> float | None:
+        """When the counter changed next; None where it did not until the deadline."""
+        before_j = self.read_j()
         while (now_s := time.monotonic()) < deadline_s:
-            before_j, joules = joules, self.read_j()
-            if joules != before_j:
-                updates_s.append(now_s)
-            if len(updates_s) == 2:
-                return updates_s[1] - updates_s[0]
+            if self.read_j() != before_j:
+                return now_s
             time.sleep(_POLL_S)
-        return max_s
+        return None
 
 
 def open_counter(gpu: hardware.Gpu | None, powercap: Path = Path("/sys/class/powercap")) -> Counter | None:

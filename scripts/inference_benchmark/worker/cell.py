@@ -107,7 +107,8 @@ def _repeat(engine, prompts, new_tokens: int, settings: Measurement, calls: _Cal
 def _metered(engine: engines.Engine, counter: energy.Counter | None, emit: Emit) -> Iterator[None]:
     """Send the energy that the device took in the block, where there is a counter.
 
-    Read with the device idle, so that all work is counted (Zeus, arXiv:2208.06102).
+    Read with the device idle and just after an update of the counter, so that all work is counted (Zeus,
+    arXiv:2208.06102).
     """
     if counter is None:
         yield
@@ -122,6 +123,7 @@ def _metered(engine: engines.Engine, counter: energy.Counter | None, emit: Emit)
     yield
     engine.synchronize()
     try:
+        counter.settle_after(interval_s)
         joules = counter.read_j() - began_j
         emit("energy", energy=energy.measured(counter, joules, time.perf_counter() - began, interval_s))
     except energy.EnergyError as error:
