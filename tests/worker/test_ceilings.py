@@ -1,14 +1,16 @@
-"""Ceilings of this machine, measured."""
+"""Ceilings of this machine, measured; and the time of kernels on a made-up GPU."""
 
 from __future__ import annotations
 
 import os
 import time
 
+import pytest
 from running import run_study
 
 from inference_benchmark.analysis import ceilings
 from inference_benchmark.experiment.studies import CeilingsStudy
+from inference_benchmark.worker import ceilings as worker
 
 
 def test_ceilings_of_this_machine(tmp_path):
@@ -17,6 +19,7 @@ def test_ceilings_of_this_machine(tmp_path):
     assert time.monotonic() - began < 60
     kinds = {(r["kind"], r.get("kernel") or r["dtype"]) for r in record.results}
     assert {("bandwidth", "copy"), ("bandwidth", "sum"), ("bandwidth", "matrix-vector")} <= kinds
+    assert not any("calls_per_sample" in r for r in record.results)
     assert {("matmul", "float32"), ("matmul", "bfloat16"), ("matmul", "float16")} <= kinds
     assert min(len(r["samples_s"]) for r in record.results) >= 7
     sizes = {r["working_set_bytes"] for r in record.results if r["kind"] == "bandwidth"}
@@ -27,3 +30,60 @@ def test_ceilings_of_this_machine(tmp_path):
     assert record.conditions["n_samples"] > 0
     assert record.device["kind"] == "cpu"
     assert record.model["threads"] == len(os.sched_getaffinity(0))
+
+
+class FakeStream:
+    """A GPU of made-up speed: what is launched waits in a queue until the kernels before it have ended.
+
+    launch_s: time of the host to launch a kernel. The clock of the GPU has 2 GHz.
+    """
+
+    def __init__(self, monkeypatch, launch_s: float) -> None:
+        self.launch_s, self.host_s, self.idle_from_s = launch_s, 0.0, 0.0
+        monkeypatch.setattr(worker.torch.cuda, "Event", lambda enable_timing: FakeEvent(self))
+        monkeypatch.setattr(worker.torch.cuda, "_sleep", lambda cycles: self.launch(cycles / 2e9))
+
+    def launch(self, seconds: float) -> None:
+        self.host_s += self.launch_s
+        self.idle_from_s = max(self.idle_from_s, self.host_s) + seconds
+
+
+class FakeEvent:
+    def __init__(self, stream: FakeStream) -> None:
+        self.stream = stream
+
+    def record(self) -> None:
+        self.at_s = max(self.stream.idle_from_s, self.stream.host_s)
+
+    def query(self) -> bool:
+        return self.at_s <= self.stream.host_s
+
+    def synchronize(self) -> None:
+        self.stream.host_s = max(self.stream.host_s, self.at_s)
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        return (end.at_s - self.at_s) * 1000
+
+
+@pytest.mark.parametrize("launch_s", [4e-6, 10e-6, 100e-6])
+@pytest.mark.parametrize(
+    ("kernel_s", "calls"), [(2e-6, 100), (7e-6, 100), (50e-6, 20), (700e-6, 1), (0.4, 1)], ids=lambda value: str(value)
+)
+def test_the_launch_of_a_kernel_is_no_part_of_its_time(monkeypatch, launch_s, kernel_s, calls):
+    stream = FakeStream(monkeypatch, launch_s)
+    taken = worker.samples(lambda: stream.launch(kernel_s), worker.CudaTimer())
+    assert taken["samples_s"] == pytest.approx([kernel_s] * len(taken["samples_s"]), rel=1e-6)
+    assert taken.get("calls_per_sample", 1) == calls
+    assert 7 <= len(taken["samples_s"]) <= 1000
+
+
+def test_a_kernel_that_waits_for_the_gpu_by_itself_is_timed_all_the_same(monkeypatch):
+    """Its launches cannot be hidden, however long the GPU is kept busy."""
+    stream = FakeStream(monkeypatch, 10e-6)
+
+    def kernel() -> None:
+        stream.launch(50e-6)
+        stream.host_s = stream.idle_from_s
+
+    taken = worker.samples(kernel, worker.CudaTimer())
+    assert taken["samples_s"] == pytest.approx([60e-6] * len(taken["samples_s"]), rel=0.2)

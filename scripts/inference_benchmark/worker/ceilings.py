@@ -24,6 +24,11 @@ _ROWS = (16, 128, 1024, 8192)
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _DTYPES = ("float32", "bfloat16", "float16", "int8")
 _MIN_SAMPLES, _MIN_S = 7, 0.15
+#: On CUDA a sample is of as many calls as take this long, but not of more than fit into the queue of the GPU.
+_LEAST_SAMPLE_S, _MOST_CALLS = 1e-3, 100
+#: For how many cycles of its clock the GPU is kept busy while one call is put into its queue: at first, about 20 us;
+#: and at most, for all calls together, about 30 ms.
+_FIRST_CYCLES, _MOST_CYCLES = 40_000, 2**26
 #: A shape that would take longer than this is left out; the smaller ones are then the ceiling.
 _LONGEST_S = 0.5
 
@@ -32,21 +37,21 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     """order: ``device`` and ``threads``. Sends a ``result`` with all samples for each kernel and size."""
     torch.set_num_threads(order["threads"] or default_threads())
     device = torch.device(order["device"], 0) if order["device"] == "cuda" else torch.device("cpu")
-    time_once = _time_on_cuda if device.type == "cuda" else _time_on_cpu
+    timer = CudaTimer() if device.type == "cuda" else CpuTimer()
     tf32 = torch.backends.cuda.matmul.allow_tf32
     emit("phase", phase="start")
     operand = torch.rand(1024, 1024, device=device)
-    time_once(lambda: operand @ operand)
+    timer.seconds(lambda: operand @ operand, 1)
     emit("phase", phase="measure")
     for facts, kernel in _memory_kernels(device):
-        emit("result", kind="bandwidth", samples_s=_samples(kernel, time_once), **facts)
+        emit("result", kind="bandwidth", **samples(kernel, timer), **facts)
     torch.backends.cuda.matmul.allow_tf32 = False
     for dtype in _DTYPES:
-        for result in _products(device, dtype, time_once):
+        for result in _products(device, dtype, timer):
             emit("result", kind="matmul", dtype=dtype, **result)
     if tf32 and device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = True
-        for result in _products(device, "float32", time_once):
+        for result in _products(device, "float32", timer):
             emit("result", kind="matmul", dtype="tf32", **result)
     emit("describe", model={"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "tf32": tf32})
     emit("end", outcome="ok")
@@ -75,7 +80,7 @@ def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Call
         size *= 2
 
 
-def _products(device: torch.device, dtype: str, time_once) -> Iterator[dict[str, Any]]:
+def _products(device: torch.device, dtype: str, timer: CpuTimer | CudaTimer) -> Iterator[dict[str, Any]]:
     """Activations (rows, side) times weights (side, side), the weights transposed as linear layers keep them."""
     side, speed = _SIDE[device.type], None
     for rows in _ROWS:
@@ -87,9 +92,9 @@ def _products(device: torch.device, dtype: str, time_once) -> Iterator[dict[str,
             kernel()
         except RuntimeError:  # the library has no such product here
             continue
-        samples_s = _samples(kernel, time_once)
-        speed = flop / min(samples_s)
-        yield {"rows": rows, "inputs": side, "outputs": side, "flop": flop, "samples_s": samples_s}
+        taken = samples(kernel, timer)
+        speed = flop / min(taken["samples_s"])
+        yield {"rows": rows, "inputs": side, "outputs": side, "flop": flop, **taken}
 
 
 def _product(activations: torch.Tensor, weights: torch.Tensor) -> Callable[[], Any]:
@@ -104,24 +109,58 @@ def _random(device: torch.device, dtype: str, *shape: int) -> torch.Tensor:
     return torch.randn(shape, device=device).to(getattr(torch, dtype))
 
 
-def _samples(kernel: Callable[[], Any], time_once: Callable[[Callable[[], Any]], float]) -> list[float]:
-    time_once(kernel)
+class CpuTimer:
+    """Times calls by the clock of the host."""
+
+    def calls_per_sample(self, call_s: float) -> int:
+        return 1
+
+    def seconds(self, kernel: Callable[[], Any], calls: int) -> float:
+        """Seconds of so many calls, one after the other."""
+        began = time.perf_counter()
+        for _ in range(calls):
+            kernel()
+        return time.perf_counter() - began
+
+
+class CudaTimer:
+    """Times calls by events on the GPU. They queue while the GPU is kept busy, and then run without gaps.
+
+    On an idle GPU an event comes at once, and the launch of the first kernel (5 to 10 us, as long as 16 MiB take to be
+    read) would count as its time; so would every launch that takes longer than the kernel before it.
+    """
+
+    def __init__(self) -> None:
+        self.cycles_per_call = _FIRST_CYCLES
+
+    def calls_per_sample(self, call_s: float) -> int:
+        return max(1, min(_MOST_CALLS, round(_LEAST_SAMPLE_S / call_s)))
+
+    def seconds(self, kernel: Callable[[], Any], calls: int) -> float:
+        """Seconds of so many calls, one after the other, without their launches."""
+        while True:
+            before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            cycles = min(self.cycles_per_call * calls, _MOST_CYCLES)
+            torch.cuda._sleep(cycles)
+            before.record()
+            for _ in range(calls):
+                kernel()
+            after.record()
+            has_waited = before.query()  # the GPU was idle before all calls were in its queue
+            after.synchronize()
+            if not has_waited or cycles == _MOST_CYCLES:
+                return before.elapsed_time(after) / 1000
+            self.cycles_per_call *= 2
+
+
+def samples(kernel: Callable[[], Any], timer: CpuTimer | CudaTimer) -> dict[str, Any]:
+    """``samples_s``, and ``calls_per_sample`` where each is the mean of several calls in a row."""
+    timer.seconds(kernel, 1)  # does all one-time work
+    calls = timer.calls_per_sample(timer.seconds(kernel, 1))
     samples_s: list[float] = []
-    while len(samples_s) < _MIN_SAMPLES or (sum(samples_s) < _MIN_S and len(samples_s) < 1000):
-        samples_s.append(time_once(kernel))
-    return samples_s
-
-
-def _time_on_cpu(kernel: Callable[[], Any]) -> float:
-    began = time.perf_counter()
-    kernel()
-    return time.perf_counter() - began
-
-
-def _time_on_cuda(kernel: Callable[[], Any]) -> float:
-    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    before.record()
-    kernel()
-    after.record()
-    after.synchronize()
-    return before.elapsed_time(after) / 1000
+    total_s = 0.0
+    while len(samples_s) < _MIN_SAMPLES or (total_s < _MIN_S and len(samples_s) < 1000):
+        seconds = timer.seconds(kernel, calls)
+        total_s += seconds
+        samples_s.append(seconds / calls)
+    return {"samples_s": samples_s} | ({"calls_per_sample": calls} if calls > 1 else {})
