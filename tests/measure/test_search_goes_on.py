@@ -124,6 +124,17 @@ def test_tries_that_are_foreign_stale_or_broken_are_not_used(tmp_path, change, s
     assert said in line
 
 
+def test_a_model_that_no_longer_fits_says_nothing_of_rows_that_fitted(tmp_path):
+    """As where somebody else has taken the memory meanwhile. On CUDA the model is loaded before any try."""
+    study, gpu = replace(STUDY, device="cuda"), fake_gpus(tmp_path)
+    study_cli(study, tmp_path / "max-batch.json", **gpu, FAKE_ENGINE=fault(fault="kill", on_batch=4))
+    full = fault(fault="oom", at_load=True)
+    done = study_cli(study, tmp_path / "max-batch.json", **gpu, FAKE_ENGINE=full)
+    assert done.returncode == 1
+    assert "out of memory during load, where 2 rows fitted before: made-up memory is full" in done.stderr
+    assert batch_sizes(tries_path(tmp_path)) == [1, 2]
+
+
 def test_tries_that_cannot_be_kept_do_not_end_the_search(tmp_path):
     tries_path(tmp_path).mkdir()
     done = study_cli(STUDY, tmp_path / "max-batch.json")

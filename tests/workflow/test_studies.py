@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from running import DERIVED, TABLES, Workspace, fake_grid
+from running import DERIVED, TABLES, Workspace, fake_grid, fault
 
 
 @pytest.fixture(scope="session")
@@ -92,3 +92,16 @@ def test_broken_and_foreign_studies_are_refused_by_name(searched):
     assert done.returncode != 0
     assert "fp32/max-batch.json: not JSON" in done.stdout + done.stderr
     assert (folder / "max-batch.json").read_text() == "{"
+
+
+def test_a_search_that_is_retried_goes_on_from_its_tries(tmp_path):
+    workspace = Workspace.make(tmp_path, fake_grid() | {"max_batch": True, "precisions": ["fp32"], "batch_sizes": [1]})
+    killed_once = {"FAKE_ENGINE": fault(fault="kill", on_batch=4, once=str(tmp_path / "killed"))}
+    search = "results/box/tiny/prompt4-new8/fake/fp32/max-batch.json"
+    workspace.run("--retries", "1", search, **killed_once)
+    log = tmp_path / "logs" / Path(search).relative_to("results").with_suffix(".log")
+    assert "max-batch.tries.json: going on from 2 tries" in log.read_text()
+    record = json.loads((tmp_path / search).read_text())
+    assert [each["batch_size"] for each in record["results"]][:4] == [1, 2, 4, 8]
+    assert len(record["attempts"]) == 1
+    assert [path.name for path in (tmp_path / search).parent.iterdir()] == ["max-batch.json"]

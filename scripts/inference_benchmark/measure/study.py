@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark import engines
-from inference_benchmark.analysis.max_batch import next_batch_size
+from inference_benchmark.analysis.max_batch import batch_limit, next_batch_size
 from inference_benchmark.experiment.cells import Watch
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study
 from inference_benchmark.machine import conditions
@@ -71,6 +71,11 @@ def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, outp
             print(f"{tries.path(output)}: the next attempt goes on from {len(so_far.results)} tries", file=sys.stderr)
             raise
         if outcome == "oom":
+            if report.trying is None and (fits := batch_limit(so_far.results).fits):
+                raise MeasurementError(
+                    f"out of memory during {reason.phase}, where {fits} rows fitted before: {reason.message}; "
+                    "does anything else use the memory?"
+                )
             # Memory ran out where no exception could be caught: while loading, or through a kill by the kernel.
             keep(_lost_try(report, reason))
             if next_batch_size(so_far.results) is not None:
