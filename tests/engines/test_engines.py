@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 
 import numpy
 import pytest
+import torch
 from families import family_weights
 from made_up import MODELS, make_cell
 from real_engines import load, load_from, prompts, weights
 from running import measure_cli, read_record
+from transformers import LogitsProcessorList, StaticCache
 
 from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
@@ -57,6 +60,73 @@ def test_hf_static_gives_the_tokens_of_hf_in_fp32_and_compiles_once_for_them():
         ids = prompts(rows, length)
         expected = reference.generate(ids, new_tokens)
         assert (engine.generate(ids, new_tokens) == expected).all(), (rows, length, new_tokens)
+
+
+class LiveCaches:
+    """Logits processor that notes, at every step, the static caches that are alive and where their keys are."""
+
+    def __init__(self) -> None:
+        self.counts, self.addresses = set(), set()
+
+    def __call__(self, input_ids, scores):
+        caches = [value for value in gc.get_objects() if type(value) is StaticCache]
+        self.counts.add(len(caches))
+        self.addresses |= {tuple(layer.keys.data_ptr() for layer in cache.layers) for cache in caches}
+        return scores
+
+
+@pytest.fixture
+def _no_garbage_collection():
+    """Garbage stays, as it does in a call that is over before Python looks for it."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("_no_garbage_collection")
+def test_hf_static_holds_one_cache_at_the_same_addresses_in_all_calls_of_a_shape():
+    torch._dynamo.reset()
+    engine, ids = load("hf-static"), prompts(3, 9)
+    before = engine.compilation()["graphs"]
+    engine.observe(ids, 16)
+    live = LiveCaches()
+    engine.generate_options["logits_processor"] = LogitsProcessorList([live])
+    for new_tokens in (16, 1, 16, 1):
+        engine.generate(ids, new_tokens)
+    assert engine.compilation()["graphs"] == before + 1
+    assert live.counts == {1}, "a second cache was alive"
+    assert len(live.addresses) == 1, "a CUDA graph would be recorded again"
+    # Other shapes: the old cache is freed before the new one is made.
+    engine.generate_options["disable_compile"] = True
+    for rows, new_tokens in ((2, 16), (2, 24), (5, 4)):
+        engine.generate(prompts(rows, 9), new_tokens)
+    assert live.counts == {1}
+    engine.release()
+    assert not [value for value in gc.get_objects() if type(value) is StaticCache]
+
+
+#: Families whose caches differ from those in MODELS: a sliding window, a state in place of keys, no cache at all.
+OTHER_CACHES = {
+    "mistral": {
+        **{"model_type": "mistral", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2},
+        **{"num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 1000, "sliding_window": 4},
+    },
+    "mamba": {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000},
+    "rwkv": {"model_type": "rwkv", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000},
+}
+
+
+@pytest.mark.parametrize("family", [*MODELS, *OTHER_CACHES])
+def test_a_used_static_cache_gives_the_tokens_of_a_new_one(family):
+    folder = checkpoint.ensure({"architecture": {**MODELS, **OTHER_CACHES}[family], "seed": 0})
+    engine, reference = load_from(folder, "hf-static"), load_from(folder, "hf")
+    engine.generate_options["disable_compile"] = True
+    cases = [(prompts(3, length), new_tokens) for length, new_tokens in ((9, 24), (9, 1), (20, 5), (2, 12), (9, 24))]
+    for ids, new_tokens in cases:
+        assert (engine.generate(ids, new_tokens) == reference.generate(ids, new_tokens)).all(), (ids.shape, new_tokens)
+    expected = "RwkvForCausalLM takes no static cache" if family == "rwkv" else None
+    assert engine.compilation().get("why_not") == expected
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import gc
+import inspect
 from pathlib import Path
 from typing import Any
 
 import numpy
 import torch
-from transformers import CompileConfig
+from transformers import CompileConfig, StaticCache
 
 from inference_benchmark.engines import cpu_memory
 from inference_benchmark.engines.hf import HfEngine
 
 
 class HfStaticEngine(HfEngine):
-    """generate(cache_implementation="static").
+    """generate(past_key_values=StaticCache(...)).
+
+    All calls share one cache, as long as it has the rows and enough positions; it is emptied before each call. A new
+    cache for each call, as generate(cache_implementation="static") makes it, would be held twice: torch.compile keeps
+    the first one alive in a reference cycle. And a CUDA graph holds for the addresses it was recorded with only, so
+    that every new cache would be recorded again.
 
     On CUDA transformers compiles decoding by default (CUDA graphs). On the CPU a compile config must request it, and
     torch needs a C++ compiler. Weights quantised by bitsandbytes are not compiled on either.
@@ -22,16 +29,24 @@ class HfStaticEngine(HfEngine):
 
     why_not_compiled: str | None = None
     has_compiled = False
+    #: Argument of the model for its cache; None if the model takes no cache of transformers.
+    cache_argument: str | None = None
+    cache: StaticCache | None = None
+    cache_shape = (0, 0)
 
     def combination(self, precision: str) -> str:
         return f"a static cache, {super().combination(precision)}"
 
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
-        self.generate_options = {"cache_implementation": "static"}
+        arguments = inspect.signature(self.model.forward).parameters
+        self.cache_argument = next((name for name in ("past_key_values", "cache_params") if name in arguments), None)
+        self.generate_options = {}
         quantiser = getattr(self.model, "hf_quantizer", None)
         if quantiser is not None and not quantiser.is_compileable:
             self.why_not_compiled = f"transformers does not compile {precision} weights of bitsandbytes"
+        elif self.cache_argument is None:
+            self.why_not_compiled = f"{type(self.model).__name__} takes no static cache"
         elif self.device.type == "cpu" and not _has_cpp_compiler():
             self.why_not_compiled = "torch found no C++ compiler"
         elif self.device.type == "cpu":
@@ -68,7 +83,25 @@ class HfStaticEngine(HfEngine):
         facts = super().compilation()
         return facts | ({"why_not": self.why_not_compiled} if self.why_not_compiled else {})
 
+    def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
+        if self.cache_argument:
+            rows, prompt_tokens = prompts.shape
+            # The last token is chosen, but never put into the cache.
+            options[self.cache_argument] = self._empty_cache(rows, prompt_tokens + new_tokens - 1)
+        return super()._generate(prompts, new_tokens, **options)
+
+    def _empty_cache(self, rows: int, positions: int) -> StaticCache:
+        cached_rows, cached_positions = self.cache_shape
+        if self.cache is not None and cached_rows == rows and cached_positions >= positions:
+            self.cache.reset()  # zeros all keys and values, as those of a new cache are
+        else:
+            self.cache = None
+            gc.collect()  # frees a cache of another shape before the new one takes memory
+            self.cache, self.cache_shape = StaticCache(self.model.config, max_cache_len=positions), (rows, positions)
+        return self.cache
+
     def release(self) -> None:
+        self.cache = None
         # Compiled graphs hold buffers of the shape they were compiled for.
         torch._dynamo.reset()
         if self.device.type == "cuda":
