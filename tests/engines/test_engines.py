@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import re
 import shutil
 
@@ -127,6 +128,25 @@ def test_a_used_static_cache_gives_the_tokens_of_a_new_one(family):
         assert (engine.generate(ids, new_tokens) == reference.generate(ids, new_tokens)).all(), (ids.shape, new_tokens)
     expected = "RwkvForCausalLM takes no static cache" if family == "rwkv" else None
     assert engine.compilation().get("why_not") == expected
+
+
+def test_hf_static_counts_the_cuda_graphs_that_torch_records_and_gives_up(monkeypatch):
+    from torch._inductor import cudagraph_trees, cudagraph_utils
+
+    engine = load("hf-static")
+    assert "cuda_graphs_recorded" not in engine.compilation()
+    monkeypatch.setattr(engine, "device", torch.device("cuda"))
+    before = engine.compilation()
+    # What torch does where it records a graph, and where it gives one up.
+    record = cudagraph_trees.dynamo_timed_cudagraph
+    assert '"CUDAGraphNode.record"' in inspect.getsource(cudagraph_trees.CUDAGraphNode)
+    for _ in range(3):
+        with record("CUDAGraphNode.record", None, None):
+            pass
+    cudagraph_utils.log_cudagraph_skip_and_bump_counter("made up")
+    after = engine.compilation()
+    assert after["cuda_graphs_recorded"] == before["cuda_graphs_recorded"] + 3
+    assert after["cuda_graphs_skipped"] == before["cuda_graphs_skipped"] + 1
 
 
 @pytest.mark.parametrize("precision", ["int8", "nf4"])

@@ -60,6 +60,46 @@ def test_warm_up_ends_when_two_calls_agree_or_their_number_is_spent(tmp_path):
     assert "warm-up" in [reason["name"] for reason in record["stability"]["reasons"]]
 
 
+@pytest.mark.parametrize(
+    ("one_time", "warmup_calls", "messages"),
+    [
+        # Calls: warm-up from 1 on, then 3 timed ones, an untimed and 3 timed ones of one token.
+        ({"graphs": [1]}, 2, {}),
+        ({"graphs": [1, 2], "cuda_graphs_recorded": [1, 2, 3], "cuda_graphs_skipped": []}, 4, {}),
+        ({"graphs": [1, 6]}, 2, {}),
+        ({"graphs": [1, 4, 5, 7]}, 2, {"compiled-while-timed": "in timed calls: 3 graphs compiled"}),
+        (
+            {"graphs": [1], "cuda_graphs_recorded": [1, 3], "cuda_graphs_skipped": [4]},
+            2,
+            {"compiled-while-timed": "in timed calls: 1 CUDA graphs recorded, 1 CUDA graphs given up"},
+        ),
+        (
+            {"graphs": [1], "cuda_graphs_recorded": [], "cuda_graphs_skipped": [2]},
+            3,
+            {"without-cuda-graphs": "0 CUDA graphs recorded, 1 given up: the launches of kernels are in the figures"},
+        ),
+        (
+            {"graphs": list(range(1, 6)), "cuda_graphs_recorded": [], "cuda_graphs_skipped": []},
+            5,
+            {"without-cuda-graphs": "0 CUDA graphs recorded, 0 given up: the launches of kernels are in the figures"},
+        ),
+    ],
+)
+def test_warm_up_ends_after_a_call_without_one_time_work_and_timed_calls_with_it_are_flagged(
+    tmp_path, one_time, warmup_calls, messages
+):
+    process = measure_cli(make_cell(), tmp_path / "r.json", FAKE_ENGINE=fault(one_time=one_time))
+    assert process.returncode == 0, process.stderr
+    record = read_record(tmp_path / "r.json")
+    assert len(record["runs"][0]["warmup_s"]) == warmup_calls
+    found = {flag["name"]: flag["message"] for flag in record["flags"] if flag["name"] in FLAGS_OF_COMPILATION}
+    assert found == messages
+    assert set(record["model"]) >= {f"{name}_while_timed" for name in one_time}
+
+
+FLAGS_OF_COMPILATION = ("compiled-while-timed", "without-cuda-graphs", "not-compiled")
+
+
 def test_calls_are_repeated_until_they_are_enough(tmp_path):
     """Of exact calls of 0.0165 s, min_seconds decides; of scattered ones, max_seconds."""
     cell = make_cell(measurement=measurement(min_seconds=0.1, max_seconds=1))

@@ -94,7 +94,8 @@ class Engine(ABC):
 
     def compilation(self) -> dict[str, Any]:
         """``graphs`` (number) and ``seconds`` of all compilation in this process so far; ``why_not`` if an engine that
-        compiles could not."""
+        compiles could not. An engine that runs compiled code as CUDA graphs also has ``cuda_graphs_recorded``, and
+        ``cuda_graphs_skipped``, the number of those that it gave up."""
         return {"graphs": 0, "seconds": 0.0}
 
     def synchronize(self) -> None:  # noqa: B027  optional

@@ -14,6 +14,7 @@ cannot start a thread), bitsandbytes (ends as that does where a kernel finds no 
 started), compile (a compiler's exception with out of memory behind it), hang or hog, in generate.
 ``after``: number of good calls before the fault. ``on_batch``: the only batch size with the fault.
 ``at_load``: the fault happens while loading. ``unless_new``: a file; no fault in the process that creates it.
+``one_time``: per count of ``compilation``, the numbers of the calls, from 1, that raise it.
 ``once``: a file; only the first fault happens, and creates it. ``holds_bytes``: real memory of a loaded model.
 """
 
@@ -97,6 +98,11 @@ class FakeEngine(Engine):
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         output = self.generate(prompts, new_tokens)
         return output, {"non_finite_rows": int(self._fault(len(prompts)) == "nan-logits")}
+
+    def compilation(self) -> dict[str, Any]:
+        one_time = self.behaviour.get("one_time", {})
+        counts = {name: sum(call <= self.calls for call in calls) for name, calls in one_time.items()}
+        return super().compilation() | counts
 
     def reset_peak_memory(self) -> None:
         pass

@@ -81,7 +81,9 @@ class HfStaticEngine(HfEngine):
 
     def compilation(self) -> dict[str, Any]:
         facts = super().compilation()
-        return facts | ({"why_not": self.why_not_compiled} if self.why_not_compiled else {})
+        if self.why_not_compiled:
+            return facts | {"why_not": self.why_not_compiled}
+        return facts | (_cuda_graphs() if self.device.type == "cuda" else {})
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         if self.cache_argument:
@@ -109,6 +111,16 @@ class HfStaticEngine(HfEngine):
 
             reset_cudagraph_trees()
         super().release()
+
+
+def _cuda_graphs() -> dict[str, int]:
+    """torch's own counts in this process. What it has given up is counted once, and runs without a CUDA graph since."""
+    from torch._dynamo import utils
+
+    return {
+        "cuda_graphs_recorded": len(utils.compilation_time_metrics.get("CUDAGraphNode.record", ())),
+        "cuda_graphs_skipped": utils.counters["inductor"]["cudagraph_skips"],
+    }
 
 
 def _has_cpp_compiler() -> bool:

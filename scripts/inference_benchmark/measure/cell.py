@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import batch_limit, failing_try
@@ -143,6 +145,25 @@ def _stability(cell: Cell, runs: tuple[Run, ...]) -> Stability:
     return Stability(stable=not reasons, reasons=reasons, outliers=verdict.outliers, drift=verdict.drift)
 
 
+def _compilation_flags(model: Mapping[str, Any], cell: Cell) -> Iterator[Note]:
+    while_timed = {
+        "graphs compiled": model.get("graphs_while_timed"),
+        "CUDA graphs recorded": model.get("cuda_graphs_recorded_while_timed"),
+        "CUDA graphs given up": model.get("cuda_graphs_skipped_while_timed"),
+    }
+    if any(while_timed.values()):
+        counts = ", ".join(f"{count} {what}" for what, count in while_timed.items() if count)
+        yield Note("compiled-while-timed", f"in timed calls: {counts}")
+    compilation = model.get("compilation", {})
+    if reason := compilation.get("why_not"):
+        yield Note("not-compiled", f"{cell.engine} ran eagerly: {reason}")
+    recorded, skipped = (compilation.get(f"cuda_graphs_{name}") for name in ("recorded", "skipped"))
+    # A call of one token is prefill only, which is not compiled.
+    if recorded is not None and cell.workload.new_tokens > 1 and (skipped or not recorded):
+        message = f"{recorded} CUDA graphs recorded, {skipped} given up: the launches of kernels are in the figures"
+        yield Note("without-cuda-graphs", message)
+
+
 def flags(reports: list[WorkerReport], cell: Cell, busy: str | None) -> tuple[Note, ...]:
     """What a reader must know before relying on a cell, each kind once."""
     notes = [Note("gpu-busy-at-start", f"when the cell started, {busy}")] if busy else []
@@ -159,10 +180,7 @@ def flags(reports: list[WorkerReport], cell: Cell, busy: str | None) -> tuple[No
                 f"in {rows} of {cell.batch_size} rows the largest logit was NaN or infinite: the answers are not valid"
             )
             notes.append(Note("non-finite-logits", message))
-        if graphs := report.model.get("graphs_while_timed"):
-            notes.append(Note("compiled-while-timed", f"{graphs} graphs were compiled in timed calls"))
-        if reason := report.model.get("compilation", {}).get("why_not"):
-            notes.append(Note("not-compiled", f"{cell.engine} ran eagerly: {reason}"))
+        notes += _compilation_flags(report.model, cell)
         if report.energy_error:
             notes.append(Note("energy-unknown", report.energy_error))
     first: dict[str, Note] = {}

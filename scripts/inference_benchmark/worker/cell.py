@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -38,21 +39,20 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
         session.enter("warm-up")
         with _sending_calls(session) as calls:
             _warm_up(engine, prompts, new_tokens, settings, calls, emit)
-        compiled = engine.compilation()
-        emit("describe", model={"compilation": compiled})
+        emit("describe", model={"compilation": engine.compilation()})
         engine.reset_peak_memory()
         # Whole calls come first, with their memory and energy: the figures are about them.
         with _metered(engine, counter, emit):
             session.enter("measure")
             with _sending_calls(session) as calls:
-                _repeat(engine, prompts, new_tokens, settings, calls)
+                timed_work = _repeat(engine, prompts, new_tokens, settings, calls)
         emit("memory", memory=engine.memory())
         if new_tokens > 1:
             timed_call(engine, engine.generate, prompts, 1)
             session.enter("first-token")
             with _sending_calls(session) as calls:
-                _repeat(engine, prompts, 1, settings, calls)
-        emit("describe", model={"graphs_while_timed": engine.compilation()["graphs"] - compiled["graphs"]})
+                timed_work += _repeat(engine, prompts, 1, settings, calls)
+        emit("describe", model={f"{name}_while_timed": timed_work[name] for name in _one_time_work(engine)})
         emit("end", outcome="ok")
 
 
@@ -80,7 +80,7 @@ def _sending_calls(session: EngineSession) -> Iterator[_Calls]:
 
 
 def _warm_up(engine, prompts, new_tokens: int, settings: Measurement, calls: _Calls, emit: Emit) -> None:
-    """Untimed calls until the last two agree, or max_warmup_calls.
+    """Untimed calls until the last two agree and the last did no work that is done once, or max_warmup_calls.
 
     The first one is observed as well: nothing may observe a timed call.
     """
@@ -91,16 +91,24 @@ def _warm_up(engine, prompts, new_tokens: int, settings: Measurement, calls: _Ca
         return output
 
     calls.add(engine, observe, prompts, new_tokens)
-    while not (
-        statistics.agree(calls.seconds, settings.warmup_tolerance) or len(calls.seconds) >= settings.max_warmup_calls
-    ):
+    is_warm = False
+    while not is_warm and len(calls.seconds) < settings.max_warmup_calls:
+        before = _one_time_work(engine)
         calls.add(engine, engine.generate, prompts, new_tokens)
+        is_warm = statistics.agree(calls.seconds, settings.warmup_tolerance) and _one_time_work(engine) == before
 
 
-def _repeat(engine, prompts, new_tokens: int, settings: Measurement, calls: _Calls) -> None:
-    """Timed calls until there are enough."""
+def _repeat(engine, prompts, new_tokens: int, settings: Measurement, calls: _Calls) -> Counter[str]:
+    """Timed calls until there are enough. Returns their work that is done once, which should be none."""
+    before = _one_time_work(engine)
     while not settings.is_enough(calls.seconds):
         calls.add(engine, engine.generate, prompts, new_tokens)
+    return _one_time_work(engine) - before
+
+
+def _one_time_work(engine: engines.Engine) -> Counter[str]:
+    """How much work the engine has done that a later call need not do again: the counts of its compilation."""
+    return Counter({name: count for name, count in engine.compilation().items() if isinstance(count, int)})
 
 
 @contextmanager
