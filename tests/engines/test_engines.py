@@ -6,6 +6,8 @@ import gc
 import inspect
 import re
 import shutil
+import sys
+from types import SimpleNamespace
 
 import numpy
 import pytest
@@ -157,11 +159,49 @@ def test_hf_static_says_that_quantised_weights_are_not_compiled(precision):
     assert compilation["why_not"] == f"transformers does not compile {precision} weights of bitsandbytes"
 
 
-def test_hf_static_says_that_there_is_no_compiler(monkeypatch):
-    monkeypatch.setattr(hf_static, "_has_cpp_compiler", lambda: False)
+def test_hf_static_runs_eagerly_where_there_is_no_compiler_and_says_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
     engine = load("hf-static")
     engine.generate(prompts(1, 3), 4)
-    assert engine.compilation()["why_not"] == "torch found no C++ compiler"
+    why_not = "there is no C++ compiler (g++); install g++"
+    assert engine.compilation()["why_not"] == why_not
+
+
+@pytest.mark.parametrize(
+    ("device", "command", "said", "expected"),
+    [
+        ("cpu", "CXX", None, "the compiler of cpu does not work: InvalidCxxCompiler: No working C++ compiler found in"),
+        ("cuda", "CC", None, None),
+        (
+            "cuda",
+            "CC",
+            "0 active drivers\nThere should only be one.",
+            "the compiler of cuda does not work: RuntimeError: 0 active drivers",
+        ),
+    ],
+)
+def test_a_compiler_that_does_not_work_is_found_out_before_loading(
+    monkeypatch, tmp_path, device, command, said, expected
+):
+    """A compiler that always fails; and a stand-in for Triton, which only CUDA builds of torch bring along."""
+    broken = tmp_path / "broken"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv(command, str(broken))
+
+    class Active:
+        def get_current_target(self):
+            if said:
+                raise RuntimeError(said)
+
+    if device == "cuda":
+        triton = SimpleNamespace(runtime=SimpleNamespace(driver=SimpleNamespace(active=Active())))
+        monkeypatch.setitem(sys.modules, "triton", triton)
+    with torch._inductor.config.patch({"cpp.cxx": (None, str(broken))}):  # read from CXX when torch is imported
+        why_not = hf_static._why_no_compiler(torch.device(device))
+    assert (why_not or "").startswith(expected or "")
+    assert (why_not is None) == (expected is None)
 
 
 @pytest.mark.parametrize(

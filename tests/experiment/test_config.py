@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from fake_machine import GPU
 from made_up import MODELS
 from running import PUBLISHED, REPO
 
@@ -258,6 +259,35 @@ def test_an_engine_whose_package_is_missing_is_named_before_any_job(monkeypatch)
     assert problems(put("device", "cpu")) == [
         "grid.cpu.engines[1]: ctranslate2 needs the package ctranslate2, which is not installed here; "
         "pip install ctranslate2"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "changes", "is_refused"),
+    [
+        ("cuda", [GPU], {}, True),
+        ("cuda", [], {}, False),  # tables of cells that were measured on another machine
+        ("cpu", [], {}, False),  # the default CPU grid compiles nothing
+        ("cpu", [], {"grid": {"cpu": {"engines": ["hf", "hf-static"]}}}, True),
+        ("cuda", [GPU], {"grid": {"cuda": {"engines": ["hf"]}}}, False),
+    ],
+)
+def test_a_missing_compiler_is_named_before_any_job_of_an_engine_that_compiles(
+    monkeypatch, tmp_path, device, gpus, changes, is_refused
+):
+    monkeypatch.setattr(hardware, "gpus", lambda: gpus)
+    for variable in ("CC", "CXX", "CUDA_VISIBLE_DEVICES"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = with_defaults({"device": device, "machine": "bare", **changes}, SCHEMA)
+    if not is_refused:
+        assert load(config, SCHEMA).machines
+        return
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA)
+    compiler = {"cuda": "C compiler (gcc or clang); install gcc", "cpu": "C++ compiler (g++); install g++"}[device]
+    assert caught.value.problems == [
+        f"grid.{device}.engines[1]: hf-static compiles the model, and there is no {compiler}, or remove hf-static"
     ]
 
 

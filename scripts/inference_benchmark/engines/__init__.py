@@ -132,13 +132,15 @@ class EngineEntry:
 
     target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
     explanation for table headers, "" if the name is enough. package: an optional dependency that the engine needs.
-    needs_weights: whether it reads a checkpoint; an engine that does not makes up its times.
+    needs_weights: whether it reads a checkpoint; an engine that does not makes up its times. compiles: whether it needs
+    a compiler on the machine.
     """
 
     target: str
     precisions: Mapping[str, str] = field(default_factory=dict)
     package: str | None = None
     needs_weights: bool = True
+    compiles: bool = False
 
 
 #: Precisions of transformers and bitsandbytes, the same for all engines that use them.
@@ -152,7 +154,7 @@ _TRANSFORMERS = {
 }
 ENGINES = {
     "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS),
-    "hf-static": EngineEntry("hf_static:HfStaticEngine", _TRANSFORMERS),
+    "hf-static": EngineEntry("hf_static:HfStaticEngine", _TRANSFORMERS, compiles=True),
     "ctranslate2": EngineEntry(
         "ctranslate2:CTranslate2Engine",
         {"fp32": "", "bf16": "", "fp16": "", "int8": "weights and activations"},

@@ -13,6 +13,7 @@ from transformers import CompileConfig, StaticCache
 
 from inference_benchmark.engines import cpu_memory
 from inference_benchmark.engines.hf import HfEngine
+from inference_benchmark.machine import compiler
 
 
 class HfStaticEngine(HfEngine):
@@ -23,8 +24,8 @@ class HfStaticEngine(HfEngine):
     the first one alive in a reference cycle. And a CUDA graph holds for the addresses it was recorded with only, so
     that every new cache would be recorded again.
 
-    On CUDA transformers compiles decoding by default (CUDA graphs). On the CPU a compile config must request it, and
-    torch needs a C++ compiler. Weights quantised by bitsandbytes are not compiled on either.
+    On CUDA transformers compiles decoding by default (CUDA graphs). On the CPU a compile config must request it. Both
+    need a compiler. Weights quantised by bitsandbytes are not compiled on either.
     """
 
     why_not_compiled: str | None = None
@@ -37,6 +38,10 @@ class HfStaticEngine(HfEngine):
     def combination(self, precision: str) -> str:
         return f"a static cache, {super().combination(precision)}"
 
+    def start(self, device: str, threads: int, checkpoint: Path) -> None:
+        super().start(device, threads, checkpoint)
+        self.why_no_compiler = _why_no_compiler(self.device)
+
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
         arguments = inspect.signature(self.model.forward).parameters
@@ -47,8 +52,8 @@ class HfStaticEngine(HfEngine):
             self.why_not_compiled = f"transformers does not compile {precision} weights of bitsandbytes"
         elif self.cache_argument is None:
             self.why_not_compiled = f"{type(self.model).__name__} takes no static cache"
-        elif self.device.type == "cpu" and not _has_cpp_compiler():
-            self.why_not_compiled = "torch found no C++ compiler"
+        elif self.why_no_compiler:
+            self.why_not_compiled = self.why_no_compiler
         elif self.device.type == "cpu":
             compile_config = CompileConfig(mode="default")  # reduce-overhead means CUDA graphs
             compile_config._compile_all_devices = True
@@ -123,12 +128,20 @@ def _cuda_graphs() -> dict[str, int]:
     }
 
 
-def _has_cpp_compiler() -> bool:
-    from torch._inductor.cpp_builder import get_cpp_compiler
-    from torch._inductor.exc import InvalidCxxCompiler
-
+def _why_no_compiler(device: torch.device) -> str | None:
+    """Why torch cannot compile for a device here; None if it can. Otherwise the first call would fail with it."""
+    if lacking := compiler.missing(device.type):
+        return lacking
     try:
-        get_cpp_compiler()
-    except InvalidCxxCompiler:
-        return False
-    return True
+        if device.type == "cuda":
+            import triton
+
+            triton.runtime.driver.active.get_current_target()  # compiles and loads its access to the driver
+        else:
+            from torch._inductor.cpp_builder import get_cpp_compiler
+
+            get_cpp_compiler()  # runs it
+    except Exception as error:
+        first_line = next(iter(str(error).splitlines()), "")
+        return f"the compiler of {device.type} does not work: {type(error).__name__}: {first_line}"
+    return None

@@ -21,7 +21,7 @@ from inference_benchmark.experiment.cells import Experiment, Measurement, Watch,
 from inference_benchmark.experiment.config_errors import clip, explain, guess_text, listing, not_plain, show, where_text
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
-from inference_benchmark.machine import hardware, torch_build
+from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, look_into
 from inference_benchmark.units import parse_bytes
@@ -130,6 +130,8 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
     for name, path in baseline_paths.items():
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
     problems += _missing_packages(device, grid)
+    if config["machines"] is None:
+        problems += _missing_compiler(device, grid)
     if config["machines"] is not None:
         label = next(iter(config["machines"]))
     elif label == "auto":
@@ -270,6 +272,17 @@ def _missing_packages(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
         if package := engines.missing_package(engine):
             where = f"grid.{device}.engines[{index}]"
             yield f"{where}: {engine} needs the package {package}, which is not installed here; pip install {package}"
+
+
+def _missing_compiler(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
+    """Where cells are measured elsewhere, a compiler that is missing here says nothing."""
+    compiling = [index for index, engine in enumerate(grid["engines"]) if engines.ENGINES[engine].compiles]
+    lacking = compiler.missing(device) if compiling else None
+    if lacking is None or not families.installed() or (device == "cuda" and hardware.detect_device() == "cpu"):
+        return
+    for index in compiling:
+        engine = grid["engines"][index]
+        yield f"grid.{device}.engines[{index}]: {engine} compiles the model, and {lacking}, or remove {engine}"
 
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:

@@ -1,0 +1,33 @@
+"""What torch needs on the machine to compile a model: a compiler, and the header files of Python."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+#: Per device: name of the compiler, variable that names another one, its commands, and the package that has it. On CUDA
+#: Triton compiles its access to the driver (triton/runtime/build.py), on the CPU torch compiles the graphs themselves
+#: (torch/_inductor/cpp_builder.py).
+_COMPILERS = {
+    "cuda": ("C compiler", "CC", ("gcc", "clang"), "gcc"),
+    "cpu": ("C++ compiler", "CXX", ("clang++",) if sys.platform == "darwin" else ("g++",), "g++"),
+}
+
+
+def missing(device: str, environ: Mapping[str, str] = os.environ) -> str | None:
+    """What is not installed here and torch needs to compile for a device, and what to install; None if nothing."""
+    name, variable, commands, package = _COMPILERS[device]
+    commands = (environ[variable],) if variable in environ else commands
+    headers = Path(sysconfig.get_path("include", "posix_prefix"))
+    lacking = {}
+    if not any(shutil.which(command, path=environ.get("PATH")) for command in commands):
+        lacking[f"{name} ({' or '.join(commands)})"] = package
+    if not (headers / "Python.h").exists():
+        lacking[f"Python.h in {headers}"] = "python3-dev"
+    if not lacking:
+        return None
+    return f"there is no {' and no '.join(lacking)}; install {' and '.join(lacking.values())}"

@@ -1,0 +1,53 @@
+"""What torch needs to compile is looked for as torch and Triton look for it."""
+
+from __future__ import annotations
+
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from inference_benchmark.machine.compiler import missing
+
+
+@pytest.fixture
+def command(tmp_path):
+    """Makes an executable file of a name in an empty folder, and returns the folder."""
+
+    def make(*names: str) -> str:
+        for name in names:
+            (tmp_path / name).touch(mode=0o755)
+        return str(tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("device", "installed", "variables", "lacking"),
+    [
+        ("cuda", ["gcc"], {}, None),
+        ("cuda", ["clang"], {}, None),
+        ("cuda", ["g++"], {}, "there is no C compiler (gcc or clang); install gcc"),
+        ("cuda", ["gcc"], {"CC": "icc"}, "there is no C compiler (icc); install gcc"),
+        ("cuda", ["icc"], {"CC": "icc"}, None),
+        ("cpu", ["g++"], {}, None),
+        ("cpu", ["gcc"], {"CC": "gcc"}, "there is no C++ compiler (g++); install g++"),
+        ("cpu", ["icpx"], {"CXX": "icpx"}, None),
+    ],
+)
+def test_the_compiler(command, device, installed, variables, lacking):
+    assert missing(device, {"PATH": command(*installed), **variables}) == lacking
+
+
+@pytest.mark.parametrize(
+    ("installed", "lacking"),
+    [
+        (["gcc"], "there is no Python.h in {headers}; install python3-dev"),
+        ([], "there is no C compiler (gcc or clang) and no Python.h in {headers}; install gcc and python3-dev"),
+    ],
+)
+def test_the_headers_of_python(monkeypatch, tmp_path, command, installed, lacking):
+    assert (Path(sysconfig.get_path("include", "posix_prefix")) / "Python.h").exists()
+    headers = tmp_path / "include"
+    monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: str(headers))
+    assert missing("cuda", {"PATH": command(*installed)}) == lacking.format(headers=headers)
