@@ -28,7 +28,7 @@ def command(tmp_path):
         ("cuda", ["gcc"], {}, None),
         ("cuda", ["clang"], {}, None),
         ("cuda", ["g++"], {}, "there is no C compiler (gcc or clang); install gcc"),
-        ("cuda", ["gcc"], {"CC": "icc"}, "there is no C compiler (icc); install gcc"),
+        ("cuda", ["gcc"], {"CC": "icc"}, "there is no C compiler (CC=icc); install gcc"),
         ("cuda", ["icc"], {"CC": "icc"}, None),
         ("cpu", ["g++"], {}, None),
         ("cpu", ["gcc"], {"CC": "gcc"}, "there is no C++ compiler (g++); install g++"),
