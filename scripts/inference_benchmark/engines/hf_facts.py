@@ -68,12 +68,16 @@ def torch_settings(device: torch.device) -> dict[str, Any]:
 
 
 def compilation() -> dict[str, Any]:
-    """Number of graphs that torch has compiled in this process, and the seconds it took."""
+    """Number of graphs that torch has compiled in this process, how many of them it found in its cache on disk, where
+    earlier processes leave them, and the seconds it took."""
     dynamo = sys.modules.get("torch._dynamo.utils")
     if dynamo is None:
-        return {"graphs": 0, "seconds": 0.0}
-    seconds = dynamo.calculate_time_spent().get("total_wall_time", 0.0)
-    return {"graphs": dynamo.counters["stats"]["unique_graphs"], "seconds": seconds}
+        return {"graphs": 0, "graphs_from_cache": 0, "seconds": 0.0}
+    return {
+        "graphs": dynamo.counters["stats"]["unique_graphs"],
+        "graphs_from_cache": dynamo.counters["inductor"]["fxgraph_cache_hit"],
+        "seconds": dynamo.calculate_time_spent().get("total_wall_time", 0.0),
+    }
 
 
 class Observation(LogitsProcessor):

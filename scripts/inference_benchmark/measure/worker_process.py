@@ -11,7 +11,6 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -119,15 +118,11 @@ class WorkerProcess:
     def __enter__(self) -> WorkerProcess:
         self.pipe, writing_end = os.pipe()
         self.printed = b""
-        # What torch and Triton compile, they keep for later processes. Here each compiles for itself, so that its
-        # compile time does not depend on those before it. The folder is this process's, as a worker can be killed.
-        self.compiled = tempfile.TemporaryDirectory(prefix="inference-benchmark-", ignore_cleanup_errors=True)
-        caches = {"TORCHINDUCTOR_CACHE_DIR": self.compiled.name, "TRITON_CACHE_DIR": f"{self.compiled.name}/triton"}
         command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
         try:
             self.process = subprocess.Popen(
                 command,
-                env=self.environment | caches,
+                env=self.environment,
                 pass_fds=[writing_end],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -219,7 +214,6 @@ class WorkerProcess:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
-        self.compiled.cleanup()
 
 
 def _state(pid: int) -> str | None:
