@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import transformers
 from families import FAMILIES, MIXTURES, family_weights, model_of
 from made_up import make_cell
 from real_engines import load_from, prompts
@@ -119,7 +120,17 @@ def test_a_family_that_transformers_does_not_compile_is_flagged(tmp_path):
     record = read_record(tmp_path / "r.json", cell)
     assert (record["outcome"], record["model"]["cache"], record["model"]["compilation"]["graphs"]) == ("ok", "list", 0)
     (flag,) = (flag for flag in record["flags"] if flag["name"] == "not-compiled")
-    assert flag["message"] == "hf-static ran eagerly: transformers compiled nothing; the cache of rwkv is a list"
+    assert flag["message"] == "hf-static ran eagerly: RwkvForCausalLM takes no static cache"
+
+
+def test_a_cache_that_transformers_does_not_compile_is_noticed(monkeypatch):
+    monkeypatch.setattr(transformers.StaticCache, "is_compileable", False)
+    engine = load_from(family_weights("llama"), "hf-static")
+    engine.observe(prompts(1, 3, vocab_size=300), 1)
+    assert "why_not" not in engine.compilation(), "a single token needs no decoding"
+    engine.observe(prompts(1, 3, vocab_size=300), 4)
+    why_not = "transformers compiled nothing; the cache of llama is a StaticCache"
+    assert engine.compilation()["why_not"] == why_not
 
 
 @pytest.mark.parametrize(
