@@ -16,7 +16,7 @@ from inference_benchmark import engines
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.config import ConfigError, load
 from inference_benchmark.experiment.defaults import resolved, with_defaults
-from inference_benchmark.machine import hardware
+from inference_benchmark.machine import hardware, torch_build
 from inference_benchmark.models import families
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
@@ -276,6 +276,7 @@ def test_a_missing_compiler_is_named_before_any_job_of_an_engine_that_compiles(
     monkeypatch, tmp_path, device, gpus, changes, is_refused
 ):
     monkeypatch.setattr(hardware, "gpus", lambda: gpus)
+    monkeypatch.setattr(torch_build, "problem", lambda: None)
     for variable in ("CC", "CXX", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

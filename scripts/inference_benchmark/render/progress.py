@@ -130,9 +130,9 @@ class ProgressHandler(logging.Handler):
             self._print(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
         elif subject.path not in self.ended:
             logs = [log for log in map(str, (log_path(subject.path), *failure.logs)) if Path(log).exists()]
-            see = f"see {' and '.join(logs)}" if logs else "it left no log"
-            self.failures[subject.path] = _failed(f"{subject.label}, {see}", [_reason(attempt)])
-            self._end(subject, f"failed{_why(attempt)}, {see}")
+            see = f", see {' and '.join(logs)}" if logs else ""
+            self.failures[subject.path] = _failed(f"{subject.label}{see}", [_reason(attempt)])
+            self._end(subject, f"failed{_why(attempt)}{see}")
             self.write_line(_tail(Path(attempt.log)))
 
     def _end(self, subject: Subject, ending: str) -> None:
