@@ -166,7 +166,7 @@ class WorkerProcess:
                         deadline = time.monotonic() + watch.timeout_s
                     elif event["event"] == "result":
                         on_result(report.results[-1])
-                    if event["event"] == "phase" and event["phase"] == "measure":
+                    elif event["event"] == "phase" and event["phase"] == "measure":
                         sampler.open()
                         next_look = time.monotonic() + 1 / watch.sample_hz
                     elif event["event"] == "end" and next_look is not None:

@@ -106,7 +106,7 @@ def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dic
         values[name] = max(run.memory.get(name, 0) for run in record.runs)
     values |= _stability(record) | _largest_batch(about.get("max-batch")) | _answers(about.get("divergence"))
     if record.outcome == "ok":
-        cell = measured_cell(record, studies)
+        cell = _measured(record, about, studies)
         values |= _figures(cell) | _samples(record)
         values |= _limits(cell, values)
     return values
@@ -114,7 +114,11 @@ def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dic
 
 def measured_cell(record: Record, studies: Studies) -> MeasuredCell:
     """What the figures of a measured cell follow from, with its machine's ceilings where they agree with it."""
-    ceilings = _studies_about(record, studies).get("ceilings")
+    return _measured(record, _studies_about(record, studies), studies)
+
+
+def _measured(record: Record, about: Mapping[str, StudyRecord], studies: Studies) -> MeasuredCell:
+    ceilings = about.get("ceilings")
     return record.measured(studies.ceilings[ceilings.study.path] if ceilings else None)
 
 
