@@ -25,9 +25,6 @@ CONVERSION_VERSION = 1
 class CTranslate2Engine(TorchDeviceEngine):
     """Generator(compute_type=...).generate_batch(...)."""
 
-    #: Which family of transformers the checkpoint is of; "" until it is known.
-    family = ""
-
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
         self.threads = threads
@@ -50,9 +47,8 @@ class CTranslate2Engine(TorchDeviceEngine):
         version, listed = ctranslate2.__version__, ", ".join(sorted(supported))
         return f"ctranslate2 {version} has no {compute_type} on this {self.device.type}; it has {listed}"
 
-    def combination(self, precision: str) -> str:
-        libraries = f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}"
-        return ", ".join(filter(None, (libraries, self.family, precision, self.device.type)))
+    def libraries(self, precision: str) -> str:
+        return f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}"
 
     def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
         # The allocator of CTranslate2 has no limit. This tensor takes the memory beyond the limit instead.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.metadata
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,6 @@ class HfEngine(TorchDeviceEngine):
 
     #: Additional arguments of every generate call.
     generate_options: dict[str, Any] = {}
-    #: Which family of transformers the checkpoint is of; "" until it is known.
-    family = ""
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
@@ -87,11 +85,9 @@ class HfEngine(TorchDeviceEngine):
             return f"{device} has no int8 tensor cores; 7.5 or newer"
         return None
 
-    def combination(self, precision: str) -> str:
-        libraries = [f"transformers {transformers.__version__}"]
-        if precision in _QUANTISATION:
-            libraries.append(f"bitsandbytes {importlib.metadata.version('bitsandbytes')}")
-        return ", ".join(filter(None, (*libraries, self.family, precision, self.device.type)))
+    def libraries(self, precision: str) -> str:
+        bitsandbytes = f", bitsandbytes {version('bitsandbytes')}" if precision in _QUANTISATION else ""
+        return f"transformers {transformers.__version__}{bitsandbytes}"
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)
@@ -113,8 +109,8 @@ class HfEngine(TorchDeviceEngine):
         n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
         if n_wanted >= _LEAST_SHARE * n_weights:
             return None
-        found = ", ".join(f"{n:,} {name}" for name, n in stored.items())
-        return f"{n_wanted:,} of {n_weights:,} weights of the blocks are {wanted}; found: {found}"
+        kinds = ", ".join(f"{n:,} {name}" for name, n in stored.items())
+        return f"{n_wanted:,} of {n_weights:,} weights of the blocks are {wanted}; found: {kinds}"
 
     @property
     def vocab_size(self) -> int:

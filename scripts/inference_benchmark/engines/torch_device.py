@@ -6,6 +6,7 @@ import ctypes
 import errno
 import gc
 import sys
+from abc import abstractmethod
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,15 @@ class TorchDeviceEngine(Engine):
 
     growth_limit: cpu_memory.GrowthLimit | None = None
     loaded: dict[str, int] = {}
+    #: Which family of transformers the checkpoint is of; "" until it is known.
+    family = ""
+
+    @abstractmethod
+    def libraries(self, precision: str) -> str:
+        """The libraries that a precision takes, with their versions, separated by commas."""
+
+    def combination(self, precision: str) -> str:
+        return ", ".join(filter(None, (self.libraries(precision), self.family, precision, self.device.type)))
 
     def initialise_device(self, device: str, threads: int) -> None:
         """Start the thread pool, or the CUDA context and its libraries, with a large enough matrix product."""
