@@ -30,10 +30,11 @@ elif workflow.modifier.modify_path("results/x") != "results/x":
     raise WorkflowError("module: prefix and replace_prefix are not supported; results go to results/MACHINE")
 
 from inference_benchmark.experiment.config import ConfigError, has_keys, load
-from inference_benchmark.experiment.freshness import date_derived_files, not_files, rests_on_a_lost_record
+from inference_benchmark.experiment.freshness import date_derived_files, not_files
 from inference_benchmark.experiment.outputs import chart_files, charts_of, comparison_files, derived, overall
 from inference_benchmark.files import set_aside
 from inference_benchmark.records.attempts import AttemptLog
+from inference_benchmark.records.other_cells import resting_on_lost
 from inference_benchmark.render.progress import MEASURING_RULES, attach_progress
 
 # The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.
@@ -59,7 +60,7 @@ workflow.parent_groupids.update(dict.fromkeys(PLAN.job_names.values(), "cells"))
 if workflow.is_main_process:
     if problems := not_files((*PLAN.cells, *PLAN.studies)):
         raise WorkflowError("records cannot be read:", *problems)
-    for path in rests_on_a_lost_record(PLAN.cells):
+    for path in resting_on_lost(PLAN.cells):
         logger.info(f"{path} rests on a record that is gone: it is set aside, and the cell is tried")
         set_aside(Path(path))
     date_derived_files(PLAN.experiments)

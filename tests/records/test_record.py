@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,7 @@ def check_refused(document: dict, message: str, folder: Path) -> None:
         ({"stability": None}, "without a verdict"),
         ({"reason": OOM}, "contradicts reason"),
         ({"outcome": "oom", "reason": None}, "contradicts reason"),
+        ({"outcome": "oom", "reason": replace(OOM, phase="other-cell")}, "without the record of that cell"),
     ],
 )
 def test_a_record_that_contradicts_itself_cannot_be_made(change, message):

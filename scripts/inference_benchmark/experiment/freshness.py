@@ -8,7 +8,6 @@ read. When Snakemake starts, the digest is compared and the modification times o
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterable, Sequence
@@ -42,34 +41,13 @@ def not_files(paths: Iterable[str]) -> list[str]:
     problems = []
     for path in paths:
         try:
-            is_file = stat.S_ISREG(os.stat(path).st_mode)
+            if not stat.S_ISREG(os.stat(path).st_mode):
+                problems.append(f"{path}: is no file; remove it, or put the record there")
         except FileNotFoundError:
             continue
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
-        else:
-            problems += [] if is_file else [f"{path}: is no file; remove it, or put the record there"]
     return problems
-
-
-def rests_on_a_lost_record(paths: Iterable[str]) -> list[str]:
-    """The records among these that were written because of the record of another cell, which is gone.
-
-    Only folders where a record is missing are looked into.
-    """
-    by_folder: dict[str, list[str]] = {}
-    for path in paths:
-        by_folder.setdefault(os.path.dirname(path), []).append(path)
-    lost = []
-    for together in by_folder.values():
-        existing = [path for path in together if os.path.exists(path)]
-        for path in existing if len(existing) < len(together) else ():
-            with suppress(OSError, ValueError, KeyError, TypeError):
-                content = files.read(Path(path))
-                if b'"other-cell"' in content:
-                    other = json.loads(content)["reason"]["evidence"]["record"]
-                    lost += [] if os.path.exists(other) else [path]
-    return lost
 
 
 def date_derived_files(experiments: Sequence[Experiment], metadata: Path = Path(".snakemake/metadata")) -> None:

@@ -19,8 +19,6 @@ from inference_benchmark.experiment.cells import Cell, CellError, as_document, d
 from inference_benchmark.experiment.studies import Study, Subject, study_from_document
 
 OUTCOMES = ("ok", "oom", "unsupported")
-
-
 #: The phase of a reason that rests on the record of another cell.
 OTHER_CELL = "other-cell"
 
@@ -171,6 +169,8 @@ class Record(_Finished):
         super().__post_init__()
         if not self.runs and (self.reason is None or self.reason.phase not in ("max-batch", OTHER_CELL)):
             raise RecordError(f"outcome {self.outcome} without a run")
+        if self._is_of_other_cell and not isinstance(self.reason.evidence.get("record"), str):
+            raise RecordError(f"phase {OTHER_CELL} without the record of that cell in its evidence")
         if self.outcome != "ok":
             return
         if self.stability is None:
@@ -194,8 +194,11 @@ class Record(_Finished):
     @property
     def rests_on(self) -> Path | None:
         """The record of another cell that showed how this one ends; None where it was tried itself."""
-        is_derived = self.reason is not None and self.reason.phase == OTHER_CELL
-        return Path(self.reason.evidence["record"]) if is_derived else None
+        return Path(self.reason.evidence["record"]) if self._is_of_other_cell else None
+
+    @property
+    def _is_of_other_cell(self) -> bool:
+        return self.reason is not None and self.reason.phase == OTHER_CELL
 
     @property
     def memory_bytes(self) -> list[tuple[int, int | None]]:
