@@ -8,7 +8,8 @@ VENV := .venv
 # One stamp per lock: an edited lock is installed, an unchanged one never again.
 STAMP := $(VENV)/installed-$(shell cksum < envs/requirements.lock | cut -d' ' -f1)
 # Tests without a run of Snakemake, real models, a browser or a cluster.
-QUICK := $(addprefix tests/,analysis compare experiment machine models records render) $(wildcard tests/test_*.py)
+QUICK := $(addprefix tests/,analysis compare experiment machine models/test_architecture.py records render) \
+  $(wildcard tests/test_*.py)
 RUN := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
 
 .PHONY: help setup bench test check lint lock
