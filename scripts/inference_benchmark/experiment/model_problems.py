@@ -52,8 +52,8 @@ def problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
 def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
     model_type = sizes["model_type"]
     if refusal := architecture.refusal(sizes):
-        known = model_type in families.names()
-        guess = "" if known else guess_text(model_type, families.causal())
+        is_family = model_type in families.names()
+        guess = "" if is_family else guess_text(model_type, families.causal())
         yield f"{where}.model_type: {refusal}{guess}"
         return
     if parts := architecture.part_names(model_type):

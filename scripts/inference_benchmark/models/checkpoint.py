@@ -47,9 +47,9 @@ def ensure(model: Mapping[str, Any]) -> Path:
     else:
         folder = _download(model["hub"], model["revision"])
         look_into(folder)
-    found = weights.find(folder, read_config(folder))
-    if found.format == "pickle":  # transformers reads it with weights_only
-        print(f"{found.shards[0]} is a pickle, read without running code from it; prefer safetensors", file=sys.stderr)
+    files = weights.find(folder, read_config(folder))
+    if files.format == "pickle":  # transformers reads it with weights_only
+        print(f"{files.shards[0]} is a pickle, read without running code from it; prefer safetensors", file=sys.stderr)
     return folder
 
 
@@ -144,9 +144,9 @@ def fingerprint(folder: Path) -> str:
 
     Raises CheckpointError if the folder is not a checkpoint.
     """
-    found = weights.find(folder, read_config(folder))
+    files = weights.find(folder, read_config(folder))
     try:
-        parts = [(folder / "config.json").read_bytes(), weights.digest(found, cache_root() / "digests").encode()]
+        parts = [(folder / "config.json").read_bytes(), weights.digest(files, cache_root() / "digests").encode()]
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from None
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -154,11 +154,11 @@ def fingerprint(folder: Path) -> str:
 
 def facts(folder: Path) -> dict[str, Any]:
     """For the record: the files that the weights are read from, and in which format."""
-    found = weights.find(folder, read_config(folder))
+    files = weights.find(folder, read_config(folder))
     return {
         "weights": str(folder),
-        "weights_format": found.format,
-        "weights_files": [path.name for path in found.shards],
+        "weights_format": files.format,
+        "weights_files": [path.name for path in files.shards],
     }
 
 

@@ -108,8 +108,8 @@ def read_by_model(model_type: str) -> frozenset[str]:
 @cache
 def is_encoder_decoder(model_type: str) -> bool:
     """Whether models of this type have an encoder by default, whose output the decoder continues."""
-    known = family(model_type)
-    return known is not None and known.defaults.get("is_encoder_decoder") is True
+    this_family = family(model_type)
+    return this_family is not None and this_family.defaults.get("is_encoder_decoder") is True
 
 
 @cache
@@ -118,10 +118,10 @@ def decoder_switch(model_type: str) -> str | None:
 
     Decoders may have that key, too. They either do not look at it (gpt_neox) or set it themselves (trocr).
     """
-    known = family(model_type) or Family()
-    if known.defaults.get("causal") is False:  # xlm
+    this_family = family(model_type) or Family()
+    if this_family.defaults.get("causal") is False:  # xlm
         return "causal"
-    if known.defaults.get("is_decoder") is not False:
+    if this_family.defaults.get("is_decoder") is not False:
         return None
     sources = _sources(model_type, "modeling")
     is_read = any(re.search(r"config\.is_decoder(?! =)", source) for source in sources)
@@ -162,8 +162,8 @@ def _sources(model_type: str, kind: str) -> tuple[str, ...]:
     # A type may have no folder and share the class of another: gpt-sw3 is gpt2.
     same_class = [name for name, value in names().items() if value == names()[model_type]]
     folders = (special.get(name, name.replace("-", "_")) for name in (model_type, *same_class))
-    found = (sorted((_folder() / "models" / name).glob(f"{kind}_*.py")) for name in folders)
-    return tuple(path.read_text(encoding="utf-8") for path in next(filter(None, found), ()))
+    sources = (sorted((_folder() / "models" / name).glob(f"{kind}_*.py")) for name in folders)
+    return tuple(path.read_text(encoding="utf-8") for path in next(filter(None, sources), ()))
 
 
 def _mapping(text: str, name: str) -> dict[str, str]:

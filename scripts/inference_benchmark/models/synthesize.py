@@ -41,11 +41,11 @@ def synthesize(architecture: Mapping[str, Any], seed: int):
     if unknown := [key for key in sizes if not is_read(architecture["model_type"], key)]:
         raise ValueError(f"{architecture['model_type']} has no size named {', '.join(unknown)}")
     # Token ids, configured or by default, may be outside a small vocabulary. They have no effect on the work.
-    known, vocab_size = families.family(architecture["model_type"]), size(architecture, "vocab_size") or math.inf
+    family, vocab_size = families.family(architecture["model_type"]), size(architecture, "vocab_size") or math.inf
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = sizes.get(name, known.defaults.get(name) if known else None)
+        ids = sizes.get(name, family.defaults.get(name) if family else None)
         if any(each >= vocab_size for each in (ids if isinstance(ids, list) else [ids]) if each is not None):
-            sizes[name] = None if "None" in (known.kinds.get(name, ()) if known else ()) else 0
+            sizes[name] = None if "None" in (family.kinds.get(name, ()) if family else ()) else 0
     config = AutoConfig.for_model(architecture["model_type"], **sizes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)

@@ -27,7 +27,7 @@ def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> 
     for record in records:
         if record.outcome == "ok" and _engine_and_precision(record) != REFERENCE and _has_to_agree(record.cell):
             columns.setdefault(ColumnStudy.of("divergence", record.cell).path, []).append(record)
-    found: dict[str, str] = {}
+    messages: dict[str, str] = {}
     for path, column in columns.items():
         verdicts = {
             record.cell.path: _verdict(record, references.get(_prompts(record.cell)), studies.get(path))
@@ -36,15 +36,15 @@ def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> 
         sizes = [str(record.cell.batch_size) for record in column if verdicts[record.cell.path]]
         shared = f"the answers of batch {', '.join(sizes)} in this column are not those of hf in fp32"
         if sizes:
-            found |= {cell: shared if words is None else words for cell, words in verdicts.items() if words != ""}
-    return found
+            messages |= {cell: shared if words is None else words for cell, words in verdicts.items() if words != ""}
+    return messages
 
 
 def _verdict(record: Record, reference: Record | None, comparison: StudyRecord | None) -> str | None:
     """How the answers of a cell differ from those of the reference; "" if they do not; None if nothing is known."""
-    known = False
+    is_known = False
     if comparison is not None and comparison.outcome == "ok" and _comparable(record, comparison):
-        known, result = True, comparison.results[0]
+        is_known, result = True, comparison.results[0]
         if result["token_agreement"] < 1:
             error = result["logits_error"]["mean"]
             return f"{result['token_agreement']:.1%} of the tokens are those of hf in fp32" + (
@@ -52,13 +52,13 @@ def _verdict(record: Record, reference: Record | None, comparison: StudyRecord |
             )
     if reference is not None and _comparable(record, reference):
         ours, theirs = _digests(record), _digests(reference)
-        known = known or bool(ours and theirs)
+        is_known = is_known or bool(ours and theirs)
         if ours and theirs and not ours & theirs:
             return (
                 "the answers are not those of hf in fp32 to the same prompts: "
                 f"digests {min(ours)[:12]} and {min(theirs)[:12]}"
             )
-    return "" if known else None
+    return "" if is_known else None
 
 
 def _has_to_agree(cell: Cell) -> bool:

@@ -101,10 +101,10 @@ class EngineSession:
     def __exit__(self, kind, error, _) -> bool:
         if self.engine is None or not isinstance(error, Exception):
             return False
-        if found := out_of_memory(self.engine, error, self.gpu):
+        if shortage := out_of_memory(self.engine, error, self.gpu):
             with suppress(RuntimeError):  # a broken context
                 self.emit("memory", memory=self.engine.memory())
-            self.emit("end", outcome="oom", phase=self.phase, **asdict(found))
+            self.emit("end", outcome="oom", phase=self.phase, **asdict(shortage))
             return True
         if self.phase in _UNTIMED and self.engine.is_refusal(error):
             traceback.print_exception(error)  # for the log

@@ -106,8 +106,8 @@ def _try(engine: engines.Engine, study: ColumnStudy, batch_size: int, gpu: Gpu |
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload.new_tokens)
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
     except Exception as error:
-        found = out_of_memory(engine, error, gpu)
-        if found is None or found.evidence:
+        shortage = out_of_memory(engine, error, gpu)
+        if shortage is None or shortage.evidence:
             raise
-        result |= {"fits": False, "exception_type": found.exception_type, "message": found.message}
+        result |= {"fits": False, "exception_type": shortage.exception_type, "message": shortage.message}
     return result | {"memory": engine.memory()}
