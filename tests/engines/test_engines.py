@@ -109,14 +109,13 @@ def test_hf_static_holds_one_cache_at_the_same_addresses_in_all_calls_of_a_shape
     assert not [value for value in gc.get_objects() if type(value) is StaticCache]
 
 
-#: Families whose caches differ from those in MODELS: a sliding window, a state in place of keys, no cache at all.
+#: Families whose caches differ from those in MODELS: a sliding window, a state in place of keys.
 OTHER_CACHES = {
     "mistral": {
         **{"model_type": "mistral", "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2},
         **{"num_hidden_layers": 2, "intermediate_size": 64, "vocab_size": 1000, "sliding_window": 4},
     },
     "mamba": {"model_type": "mamba", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000},
-    "rwkv": {"model_type": "rwkv", "hidden_size": 64, "num_hidden_layers": 2, "vocab_size": 1000},
 }
 
 
@@ -128,8 +127,6 @@ def test_a_used_static_cache_gives_the_tokens_of_a_new_one(family):
     cases = [(prompts(3, length), new_tokens) for length, new_tokens in ((9, 24), (9, 1), (20, 5), (2, 12), (9, 24))]
     for ids, new_tokens in cases:
         assert (engine.generate(ids, new_tokens) == reference.generate(ids, new_tokens)).all(), (ids.shape, new_tokens)
-    expected = "RwkvForCausalLM takes no static cache" if family == "rwkv" else None
-    assert engine.compilation().get("why_not") == expected
 
 
 def test_hf_static_counts_the_cuda_graphs_that_torch_records_and_gives_up(monkeypatch):
@@ -151,12 +148,13 @@ def test_hf_static_counts_the_cuda_graphs_that_torch_records_and_gives_up(monkey
     assert after["cuda_graphs_skipped"] == before["cuda_graphs_skipped"] + 1
 
 
-@pytest.mark.parametrize("precision", ["int8", "nf4"])
-def test_hf_static_says_that_quantised_weights_are_not_compiled(precision):
-    engine = load("hf-static", precision)
-    engine.observe(prompts(2, 5), 4)
-    compilation = engine.compilation()
-    assert compilation["why_not"] == f"transformers does not compile {precision} weights of bitsandbytes"
+@pytest.mark.parametrize("precision", engines.ENGINES["hf-static"].precisions)
+def test_hf_static_has_only_the_precisions_that_transformers_compiles(precision):
+    engine = engines.create("hf-static")
+    engine.start("cpu", 2, weights())
+    is_quantised = precision in ("int8", "int8-threshold-0", "nf4")
+    message = f"transformers does not compile {precision} weights of bitsandbytes"
+    assert engine.unsupported(precision) == (message if is_quantised else None)
 
 
 def test_hf_static_runs_eagerly_where_there_is_no_compiler_and_says_what_to_install(monkeypatch, tmp_path):

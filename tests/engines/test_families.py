@@ -9,6 +9,7 @@ from made_up import make_cell
 from real_engines import load_from, prompts
 from running import measure_cli, read_record, run_study
 
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records.record import load
@@ -67,7 +68,6 @@ def test_a_study_of_what_libraries_cannot_do_together_is_unsupported(tmp_path, k
     assert "expected m1 and m2 to have the same dtype" in record.reason.message
 
 
-@pytest.mark.parametrize("engine", ["hf", "hf-static"])
 @pytest.mark.parametrize("precision", ["int8", "int8-threshold-0", "nf4"])
 @pytest.mark.parametrize(
     ("family", "n_weights", "n_quantised"),
@@ -79,9 +79,9 @@ def test_a_study_of_what_libraries_cannot_do_together_is_unsupported(tmp_path, k
     ],
 )
 def test_a_precision_that_the_loaded_weights_do_not_have_is_no_such_precision(
-    engine, precision, family, n_weights, n_quantised
+    precision, family, n_weights, n_quantised
 ):
-    loaded = load_from(family_weights(family), engine, precision)
+    loaded = load_from(family_weights(family), "hf", precision)
     stored = "nf4" if precision == "nf4" else "int8"
     assert loaded.not_loaded_as(precision).startswith(
         f"{n_quantised:,} of {n_weights:,} weights of the blocks are {stored}; found: "
@@ -113,24 +113,21 @@ def test_ctranslate2_computes_in_what_the_precision_says():
     assert engine.not_loaded_as("fp32") == "ctranslate2 computes in int8_float32, not in float32"
 
 
-def test_a_family_that_transformers_does_not_compile_is_flagged(tmp_path):
+def test_a_family_that_transformers_does_not_compile_is_no_slow_copy_of_hf(tmp_path):
     cell = make_cell(engine="hf-static", model=model_of("rwkv"), workload=Workload(9, 3))
     done = measure_cli(cell, tmp_path / "r.json")
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "r.json", cell)
-    assert (record["outcome"], record["model"]["cache"], record["model"]["compilation"]["graphs"]) == ("ok", "list", 0)
-    (flag,) = (flag for flag in record["flags"] if flag["name"] == "not-compiled")
-    assert flag["message"] == "hf-static ran eagerly: RwkvForCausalLM takes no static cache"
+    assert (record["outcome"], record["reason"]["phase"]) == ("unsupported", "load")
+    assert record["reason"]["message"].endswith("do not go together: RwkvForCausalLM takes no static cache")
 
 
 def test_a_cache_that_transformers_does_not_compile_is_noticed(monkeypatch):
     monkeypatch.setattr(transformers.StaticCache, "is_compileable", False)
     engine = load_from(family_weights("llama"), "hf-static")
-    engine.observe(prompts(1, 3, vocab_size=300), 1)
-    assert "why_not" not in engine.compilation(), "a single token needs no decoding"
-    engine.observe(prompts(1, 3, vocab_size=300), 4)
-    why_not = "transformers compiled nothing; the cache of llama is a StaticCache"
-    assert engine.compilation()["why_not"] == why_not
+    engine.observe(prompts(1, 3, vocab_size=300), 1)  # a single token needs no decoding
+    with pytest.raises(UnsupportedError, match="transformers compiled nothing; the cache of llama is a StaticCache"):
+        engine.observe(prompts(1, 3, vocab_size=300), 4)
 
 
 @pytest.mark.parametrize(

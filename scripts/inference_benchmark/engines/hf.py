@@ -57,6 +57,11 @@ _STORED_AS = {
 _LEAST_SHARE = 0.9
 
 
+def quantisation_config(precision: str) -> BitsAndBytesConfig | None:
+    """How bitsandbytes quantises the weights for a precision; None where they are not quantised."""
+    return BitsAndBytesConfig(**_QUANTISATION[precision]) if precision in _QUANTISATION else None
+
+
 class HfEngine(TorchDeviceEngine):
     """AutoModelForCausalLM.from_pretrained(device_map=...).generate(...)."""
 
@@ -91,12 +96,11 @@ class HfEngine(TorchDeviceEngine):
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)
-        settings = _QUANTISATION.get(precision)
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             dtype=_DTYPES[precision],
             device_map={"": self.device},
-            quantization_config=BitsAndBytesConfig(**settings) if settings else None,
+            quantization_config=quantisation_config(precision),
         ).eval()
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()

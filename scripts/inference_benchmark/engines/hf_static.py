@@ -10,9 +10,11 @@ from typing import Any
 import numpy
 import torch
 from transformers import CompileConfig, StaticCache
+from transformers.quantizers import AutoHfQuantizer
 
 from inference_benchmark.engines import cpu_memory
-from inference_benchmark.engines.hf import HfEngine
+from inference_benchmark.engines.hf import HfEngine, quantisation_config
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import compiler
 
 
@@ -25,13 +27,11 @@ class HfStaticEngine(HfEngine):
     that every new cache would be recorded again.
 
     On CUDA transformers compiles decoding by default (CUDA graphs). On the CPU a compile config must request it. Both
-    need a compiler. Weights quantised by bitsandbytes are not compiled on either.
+    need a compiler; without one it runs eagerly. What transformers does not compile at all, such as weights quantised
+    by bitsandbytes, is not supported: it would be a slow copy of hf.
     """
 
-    why_not_compiled: str | None = None
     has_compiled = False
-    #: Argument of the model for its cache; None if the model takes no cache of transformers.
-    cache_argument: str | None = None
     cache: StaticCache | None = None
     cache_shape = (0, 0)
 
@@ -42,24 +42,27 @@ class HfStaticEngine(HfEngine):
         super().start(device, threads, checkpoint)
         self.why_no_compiler = _why_no_compiler(self.device)
 
+    def unsupported(self, precision: str) -> str | None:
+        if reason := super().unsupported(precision):
+            return reason
+        config = quantisation_config(precision)
+        if config is not None and not AutoHfQuantizer.from_config(config, pre_quantized=False).is_compileable:
+            return f"transformers does not compile {precision} weights of bitsandbytes"
+        return None
+
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
         arguments = inspect.signature(self.model.forward).parameters
         self.cache_argument = next((name for name in ("past_key_values", "cache_params") if name in arguments), None)
+        if self.cache_argument is None:
+            raise UnsupportedError(f"{type(self.model).__name__} takes no static cache")
         self.generate_options = {}
-        quantiser = getattr(self.model, "hf_quantizer", None)
-        if quantiser is not None and not quantiser.is_compileable:
-            self.why_not_compiled = f"transformers does not compile {precision} weights of bitsandbytes"
-        elif self.cache_argument is None:
-            self.why_not_compiled = f"{type(self.model).__name__} takes no static cache"
-        elif self.why_no_compiler:
-            self.why_not_compiled = self.why_no_compiler
+        if self.why_no_compiler:
+            self.generate_options["disable_compile"] = True
         elif self.device.type == "cpu":
             compile_config = CompileConfig(mode="default")  # reduce-overhead means CUDA graphs
             compile_config._compile_all_devices = True
             self.generate_options["compile_config"] = compile_config
-        if self.why_not_compiled:
-            self.generate_options["disable_compile"] = True
         if self.growth_limit:
             self.loaded_data_bytes = cpu_memory.data_bytes()
 
@@ -68,12 +71,12 @@ class HfStaticEngine(HfEngine):
         tokens, facts = self._observe(prompts, new_tokens)
         self.has_compiled = self.has_compiled or self.compilation()["graphs"] > graphs
         # transformers says nothing where it does not compile. A single token needs no decoding, and no graph.
-        if new_tokens > 1 and not (self.has_compiled or self.why_not_compiled):
-            self.why_not_compiled = f"transformers compiled nothing; the cache of {self.family} is a {facts['cache']}"
+        if new_tokens > 1 and not (self.has_compiled or self.why_no_compiler):
+            raise UnsupportedError(f"transformers compiled nothing; the cache of {self.family} is a {facts['cache']}")
         return tokens, facts
 
     def _observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
-        if not self.growth_limit or self.why_not_compiled:
+        if not self.growth_limit or self.why_no_compiler:
             return super().observe(prompts, new_tokens)
         # This call compiles. On the CPU the limit applies to the model only, so the memory that the compiler keeps is
         # added to it. The next call must fit into the limit.
@@ -86,15 +89,14 @@ class HfStaticEngine(HfEngine):
 
     def compilation(self) -> dict[str, Any]:
         facts = super().compilation()
-        if self.why_not_compiled:
-            return facts | {"why_not": self.why_not_compiled}
+        if self.why_no_compiler:
+            return facts | {"why_not": self.why_no_compiler}
         return facts | (_cuda_graphs() if self.device.type == "cuda" else {})
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
-        if self.cache_argument:
-            rows, prompt_tokens = prompts.shape
-            # The last token is chosen, but never put into the cache.
-            options[self.cache_argument] = self._empty_cache(rows, prompt_tokens + new_tokens - 1)
+        rows, prompt_tokens = prompts.shape
+        # The last token is chosen, but never put into the cache.
+        options[self.cache_argument] = self._empty_cache(rows, prompt_tokens + new_tokens - 1)
         return super()._generate(prompts, new_tokens, **options)
 
     def _empty_cache(self, rows: int, positions: int) -> StaticCache:
