@@ -36,13 +36,12 @@ rule ceilings:
 
 
 use rule ceilings as max_batch with:
-    # The largest batch that fits: doubled until one fails, then halved in between. The record has every try with its
-    # evidence. It comes before any cell, so that measure need not try those beyond it.
+    # The largest batch that fits: doubled until one fails, then halved in between, from where the records of cells leave
+    # off. The record has every try with its evidence.
     output:
         update("results/{machine}/{model}/{workload}/{engine}/{precision}/max-batch.json"),
     log:
         "logs/{machine}/{model}/{workload}/{engine}/{precision}/max-batch.log",
-    priority: len(PLAN.cells) + 1
 
 
 use rule ceilings as divergence with:

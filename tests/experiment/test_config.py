@@ -156,7 +156,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("models", "m", "architecture", {"model_type": "vit"}), "models.m.architecture.model_type: vit is no causal language model; allowed: causal language models, such as bloom, gpt2 or llama"),
         (put("models", "m", "architecture", {"model_type": "gemma3", "text_config": {}}), "models.m.architecture.model_type: gemma3 has parts of unstated sizes (text_config, vision_config); write the keys of its text_config here, with model_type: gemma3_text"),
         (put("models", "m", "architecture", {"model_type": "phi4_multimodal"}), "models.m.architecture.model_type: phi4_multimodal has parts of unstated sizes (audio_config, vision_config); measure it as a checkpoint, or choose another family"),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, divergence"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):

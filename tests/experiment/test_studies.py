@@ -34,7 +34,7 @@ def test_a_study_comes_back_from_json(study):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 0}, "version of the study max-batch is 0; this program does version 1"),
+        ({"version": 0}, "version of the study max-batch is 0; this program does version 2"),
         ({"kind": "min-batch"}, "there is no study named 'min-batch'; allowed: ceilings, max-batch, divergence"),
         ({"kind": []}, "there is no study named"),
         ({"model": {}}, "model is {}; allowed: a mapping with name"),

@@ -100,7 +100,7 @@ def test_each_try_has_the_time_of_a_process_for_itself(tmp_path):
     ("change", "said"),
     [
         (lambda d: d["study"].update(precision="bf16"), "tried under another configuration: precision was 'bf16'"),
-        (lambda d: d["study"].update(version=0), "tried under another configuration: version was 0, is now 1"),
+        (lambda d: d["study"].update(version=0), "tried under another configuration: version was 0, is now 2"),
         (lambda d: d["circumstances"].update(torch="1.0"), "tried in other circumstances: torch was 1.0, is now "),
         (lambda d: d["circumstances"].update(device="Another CPU"), "device was Another CPU, is now "),
         (lambda d: d["circumstances"].update({"memory limit (bytes)": 1}), "memory limit (bytes) was 1, is now 3000"),

@@ -14,7 +14,8 @@ from running import DERIVED, TABLES, Workspace, fake_grid, fault
 @pytest.fixture(scope="session")
 def _searched_once(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("searched")
-    grid = fake_grid() | {"max_batch": True, "divergence": True, "batch_sizes": [1, 512, 1024]}
+    search = {"max_batch": True, "max_batch_tolerance_percent": 0}
+    grid = fake_grid() | search | {"divergence": True, "batch_sizes": [1, 512, 1024]}
     Workspace.make(folder, grid).run()
     return folder
 
@@ -26,13 +27,22 @@ def searched(_searched_once, tmp_path) -> Workspace:
     return Workspace(tmp_path)
 
 
-def test_searches_come_first_and_spare_the_cells_beyond(searched):
+def test_searches_start_from_the_cells(searched):
     results = searched.folder / "results/box"
     assert [p.name for p in sorted(results.rglob("max-batch.json"))] == ["max-batch.json"] * 2
     assert not list(results.rglob("divergence.json"))
     assert not (results / "ceilings.json").exists()
-    beyond = [searched.record(p, n) for p in ("fp32", "bf16") for n in (512, 1024)]
-    assert {r["reason"]["phase"] for r in beyond} == {"max-batch"}
+    for precision in ("fp32", "bf16"):
+        outcomes = [searched.record(precision, n)["reason"]["phase"] for n in (512, 1024)]
+        assert outcomes == ["warm-up", "other-cell"]
+        search = json.loads((searched.record_path(precision, 1).parent / "max-batch.json").read_text())
+        assert [(each["batch_size"], each["fits"]) for each in search["results"]][:3] == [
+            (1, True), (512, False), (256, precision == "bf16"),
+        ]  # fmt: skip
+        records = [each.get("evidence", {}).get("record") for each in search["results"]]
+        folder = f"results/box/tiny/prompt4-new8/fake/{precision}"
+        assert records[:2] == [f"{folder}/batch-1.json", f"{folder}/batch-512.json"]
+        assert not any(records[2:])
     table = (results / "tables.md").read_text()
     assert re.search(r"^\| max batch +\| 166 +\| 333 +\|$", table, re.MULTILINE)
     assert re.search(r"^\| 512 +\| oom +\| oom +\|$", table, re.MULTILINE)
@@ -49,8 +59,19 @@ def test_a_search_done_again_measures_no_cell_again(searched):
     assert plan == {"max_batch": 1, "collect": 1, **DERIVED, "all": 1, "total": 7}
 
 
+def test_a_search_spares_the_cells_that_are_asked_for_later(searched):
+    searched.config["grid"]["cpu"]["batch_sizes"] = [1, 400, 512, 1024]
+    searched.save()
+    searched.run()
+    reasons = [searched.record(precision, 400)["reason"] for precision in ("fp32", "bf16")]
+    assert {reason["phase"] for reason in reasons} == {"max-batch"}
+
+
 def test_cells_that_a_later_search_says_fit_are_refused_by_name(searched):
     """As after more memory was put in, and only the search done again."""
+    searched.config["grid"]["cpu"] |= {"batch_sizes": [1, 400, 512, 1024], "precisions": ["fp32"]}
+    searched.save()
+    searched.run()
     path = searched.record_path("fp32", 1).parent / "max-batch.json"
     search = json.loads(path.read_text())
     for attempt in search["results"]:
@@ -60,8 +81,8 @@ def test_cells_that_a_later_search_says_fit_are_refused_by_name(searched):
     done = searched.snakemake()
     assert done.returncode != 0
     printed = done.stdout + done.stderr
-    name = "results/box/tiny/prompt4-new8/fake/fp32/batch-512.json"
-    assert f"{name}: was not measured because of a search that now says that 512 rows fit" in printed
+    name = "results/box/tiny/prompt4-new8/fake/fp32/batch-400.json"
+    assert f"{name}: was not measured because of a search that now says that 400 rows fit" in printed
     assert "batch-1024.json: was not" not in printed
 
 

@@ -23,16 +23,17 @@ def batch_limit(tries: Sequence[Try]) -> BatchLimit:
     return BatchLimit(max(fitting, default=0), fails)
 
 
-def next_batch_size(tries: Sequence[Try]) -> int | None:
+def next_batch_size(tries: Sequence[Try], tolerance: float) -> int | None:
     """The batch size to try next; None when the search is over.
 
-    The batch is doubled until one fails, then halved in between. At last the largest that fits is tried once more,
-    after all the others have been in this memory.
+    The batch is doubled until one fails, then halved in between until the two are next to each other, or within the
+    tolerance, a part of the one that fits. At last the largest that fits is tried once more, after all the others have
+    been in this memory.
     """
     fits, fails = batch_limit(tries)
     if fails is None:
         return max(1, 2 * fits)
-    if fails - fits > 1:
+    if fails - fits > max(1, tolerance * fits):
         return (fits + fails) // 2
     confirmed = sum(t["batch_size"] == fits for t in tries) >= 2
     return None if fits == 0 or confirmed else fits

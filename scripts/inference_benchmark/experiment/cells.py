@@ -179,7 +179,8 @@ class Experiment:
     """A validated configuration for one machine. Its cells are the product of its axes.
 
     device_name: a part of the name of the device that cells are measured on; None: any device.
-    max_batch, divergence: whether these studies are done for each column of the tables.
+    max_batch, divergence: whether these studies are done for each column of the tables. max_batch_tolerance_percent:
+    see ColumnStudy.
     mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
     by name.
     """
@@ -194,6 +195,7 @@ class Experiment:
     memory_limit_bytes: int | None
     measurement: Measurement
     max_batch: bool = False
+    max_batch_tolerance_percent: float = 2
     divergence: bool = False
     mixed_provenance: str = "refuse"
     baselines: Mapping[str, str] = field(default_factory=dict)

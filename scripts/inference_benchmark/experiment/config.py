@@ -165,6 +165,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         batch_sizes=tuple(grid["batch_sizes"]),
         memory_limit_bytes=parse_bytes(grid["memory_limit"]),
         max_batch=grid["max_batch"],
+        max_batch_tolerance_percent=grid["max_batch_tolerance_percent"],
         divergence=grid["divergence"],
         measurement=Measurement(**config["measurement"]),
         mixed_provenance=config["mixed_provenance"],

@@ -20,7 +20,7 @@ from inference_benchmark.experiment.cells import (
 )
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
-VERSIONS = {"ceilings": 1, "max-batch": 1, "divergence": 1}
+VERSIONS = {"ceilings": 1, "max-batch": 2, "divergence": 2}
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ class CeilingsStudy:
 class ColumnStudy:
     """A study of one column of the tables: all cells that differ in batch size alone.
 
-    kind: ``max-batch`` or ``divergence``. The rest is as in Cell; seed and threads are those of its measurement.
+    kind: ``max-batch`` or ``divergence``. tolerance_percent: how far a batch that does not fit may be from the largest
+    found to fit; None is to the row. The rest is as in Cell; seed and threads are those of its measurement. Answers
+    depend on no memory limit and have no tolerance.
     """
 
     kind: str
@@ -68,10 +70,12 @@ class ColumnStudy:
     memory_limit_bytes: int | None
     seed: int
     threads: int | None
+    tolerance_percent: float | None
 
     @classmethod
-    def of(cls, kind: str, cell: Cell) -> Self:
-        """The study of the column that a cell is in. Answers do not depend on a memory limit."""
+    def of(cls, kind: str, cell: Cell, tolerance_percent: float | None = None) -> Self:
+        """The study of the column that a cell is in."""
+        is_search = kind == "max-batch"
         return cls(
             kind=kind,
             version=VERSIONS[kind],
@@ -81,10 +85,16 @@ class ColumnStudy:
             workload=cell.workload,
             engine=cell.engine,
             precision=cell.precision,
-            memory_limit_bytes=cell.memory_limit_bytes if kind == "max-batch" else None,
+            memory_limit_bytes=cell.memory_limit_bytes if is_search else None,
             seed=cell.measurement.seed,
             threads=cell.measurement.threads,
+            tolerance_percent=tolerance_percent if is_search else None,
         )
+
+    @property
+    def tolerance(self) -> float:
+        """The tolerance as a part of the largest batch that fits."""
+        return (self.tolerance_percent or 0) / 100
 
     @property
     def path(self) -> str:
@@ -146,7 +156,7 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
     for kind in ("max-batch", "divergence"):
         for cell in columns:
             if kind == "max-batch" or ENGINES[cell.engine].needs_weights:
-                yield ColumnStudy.of(kind, cell)
+                yield ColumnStudy.of(kind, cell, experiment.max_batch_tolerance_percent)
 
 
 def study_paths(cell: Cell) -> dict[str, str]:

@@ -65,7 +65,7 @@ def oom_from_search(cell: Cell) -> Record | None:
     """
     study = ColumnStudy.of("max-batch", cell)
     try:
-        search = record.load_for(study, Path(study.path))
+        search = record.load_for(study, Path(study.path), but_for=("tolerance_percent",))
     except FileNotFoundError:
         return None
     except (RecordError, OSError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import batch_limit, next_batch_size
+from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.cells import Watch
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study
 from inference_benchmark.machine import conditions
@@ -17,8 +18,9 @@ from inference_benchmark.measure.outcome import MeasurementError, memory_limit
 from inference_benchmark.measure.session import Session, check_engine, hold_device
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records import tries
-from inference_benchmark.records.record import Note, Reason, RecordError, StudyRecord
+from inference_benchmark.records import record, tries
+from inference_benchmark.records.comparability import disagreeing
+from inference_benchmark.records.record import Note, Reason, Record, RecordError, StudyRecord
 from inference_benchmark.records.tries import Tries
 
 
@@ -63,6 +65,8 @@ def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, outp
     session.started_at = so_far.started_at
     if so_far.results:
         print(f"{tries.path(output)}: going on from {len(so_far.results)} tries", file=sys.stderr)
+    else:
+        so_far = replace(so_far, results=shown_by_cells(study, output.parent, so_far.circumstances))
     while True:
         report = session.run_worker("max_batch", {**order, "tries": so_far.results}, study.threads, keep)
         try:
@@ -78,10 +82,48 @@ def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, outp
                 )
             # Memory ran out where no exception could be caught: while loading, or through a kill by the kernel.
             keep(_lost_try(report, reason))
-            if next_batch_size(so_far.results) is not None:
+            if next_batch_size(so_far.results, study.tolerance) is not None:
                 continue
             outcome, reason = "ok", None
         return _record(study, session, report, outcome, reason, so_far.results, limit)
+
+
+def shown_by_cells(study: ColumnStudy, folder: Path, now: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
+    """What the cells of a column have shown about its largest batch, as tries: the largest that fits and the smallest
+    that does not, as far as there are such.
+
+    folder: with the records. now: the circumstances of the search. Cells that were measured under other settings or in
+    other circumstances say nothing.
+    """
+    shown = []
+    for path in baselines.records_below(folder):
+        try:
+            found = record.load(path)
+        except (RecordError, OSError):
+            continue
+        origin = {name: getattr(found, name) for name in ("software", "device", "host", "environment", "git")}
+        then = tries.circumstances(origin, memory_limit(found.cell, origin))
+        is_of_column = ColumnStudy.of("max-batch", found.cell, study.tolerance_percent) == study
+        if is_of_column and found.runs and found.outcome != "unsupported" and not disagreeing(then, now):
+            shown.append(_try_of_cell(found, path))
+    fits, fails = batch_limit(shown)
+    edge = [each for each in shown if each["batch_size"] in (fits, fails)]
+    for each in edge:
+        what = "fits" if each["fits"] else "does not fit"
+        print(f"batch size {each['batch_size']} {what}: {each['evidence']['record']}", file=sys.stderr)
+    return tuple(edge)
+
+
+def _try_of_cell(found: Record, path: Path) -> dict[str, Any]:
+    reason = found.reason
+    return {
+        "batch_size": found.cell.batch_size,
+        "fits": reason is None,
+        "exception_type": reason and reason.exception_type,
+        "message": reason and f"during {reason.phase}: {reason.message}",
+        "memory": found.runs[-1].memory,
+        "evidence": {**(reason.evidence if reason else {}), "record": str(path), "ended_at": found.ended_at},
+    }
 
 
 def _record(

@@ -5,7 +5,7 @@ The format of the files is record.schema.yaml and study.schema.yaml, from which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -288,15 +288,19 @@ def load_any(path: Path) -> AnyRecord:
     return (StudyRecord if isinstance(document, dict) and "study" in document else Record).from_document(document)
 
 
-def load_for(subject: Subject, path: Path) -> AnyRecord:
-    """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError."""
+def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> AnyRecord:
+    """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError.
+
+    but_for: fields of the subject that may be different there.
+    """
     cls = Record if isinstance(subject, Cell) else StudyRecord
     document = _read(path)
     _check_format(cls, document)
     # Compared as JSON first: what was measured under other settings may not even have those of today.
-    wanted = as_document(subject)
-    if document[cls.SUBJECT] != wanted:
-        raise RecordError(f"measured under another configuration: {difference(wanted, document[cls.SUBJECT])}")
+    found, wanted = document[cls.SUBJECT], as_document(subject)
+    wanted |= {name: found[name] for name in but_for if name in found}
+    if found != wanted:
+        raise RecordError(f"measured under another configuration: {difference(wanted, found)}")
     return cls.from_document(document)
 
 

@@ -33,18 +33,19 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     Sends ``trying`` before and a ``result`` after each try.
     """
     study = study_from_json(order["study"])
+    tries, tolerance = order["tries"], study.tolerance
     if study.device == "cpu":
         engines.create(study.engine)  # imports all, for the forks
-        _search(order["tries"], lambda batch_size: _in_a_fork(study, order["checkpoint"], batch_size, emit), emit)
+        _search(tries, tolerance, lambda batch_size: _in_a_fork(study, order["checkpoint"], batch_size, emit), emit)
         return
     with EngineSession(emit, gpu) as session:
         if engine := _load(session, study, order["checkpoint"]):
-            _search(order["tries"], lambda batch_size: _try(engine, study, batch_size, gpu), emit)
+            _search(tries, tolerance, lambda batch_size: _try(engine, study, batch_size, gpu), emit)
 
 
-def _search(earlier: list[dict[str, Any]], attempt: Attempt, emit: Emit) -> None:
+def _search(earlier: list[dict[str, Any]], tolerance: float, attempt: Attempt, emit: Emit) -> None:
     tries = list(earlier)
-    while (batch_size := next_batch_size(tries)) is not None:
+    while (batch_size := next_batch_size(tries, tolerance)) is not None:
         emit("trying", batch_size=batch_size)
         result = attempt(batch_size)
         if result is None:
