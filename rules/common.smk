@@ -71,6 +71,7 @@ if workflow.is_main_process:
         {**PLAN.cells, **PLAN.studies},
         AttemptLog(forget_backup=lambda path: workflow.persistence.cleanup_backup(path)),
         runs_jobs=lambda: not (workflow.dryrun or workflow.touch),
+        only_plans=lambda: workflow.dryrun,
         retries=lambda: workflow.execution_settings.retries,
         rules=[workflow.modifier.modify_rulename(name) for name in MEASURING_RULES],
         terse=not IS_MODULE,

@@ -88,6 +88,19 @@ def test_a_configuration_holds_only_what_differs():
     }
 
 
+def test_the_longest_time_of_timed_calls_follows_the_device(monkeypatch):
+    monkeypatch.setattr(hardware, "visible", lambda *_: [])
+    monkeypatch.setattr(hardware, "gpus", lambda: [])
+
+    def max_seconds(device, **settings):
+        config = {"device": device, "machine": "box", "measurement": settings}
+        return load(config, SCHEMA, code=REPO).experiments[0].measurement.max_seconds
+
+    assert (max_seconds("cpu"), max_seconds("cuda")) == (2, 10)
+    assert (max_seconds("cpu", min_seconds=5), max_seconds("cuda", min_seconds=5)) == (5, 10)
+    assert (max_seconds("cpu", max_seconds=3), max_seconds("cuda", max_seconds=3)) == (3, 3)
+
+
 def test_the_schema_allows_the_engines_and_precisions_that_there_are():
     grid = SCHEMA["$defs"]["grid"]["properties"]
     assert grid["engines"]["items"]["enum"] == list(engines.ENGINES)
@@ -117,7 +130,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("measurement", "min_cycles", 3.0), "measurement.min_cycles: 3.0 is not allowed; allowed: an integer >= 2"),
         (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0"),
         (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0"),
-        (put("measurement", "min_seconds", 60), "measurement.max_seconds: 2 is less than min_seconds; allowed: 60 or more"),
+        (put("measurement", {"min_seconds": 60, "max_seconds": 2}), "measurement.max_seconds: 2 is less than min_seconds; allowed: 60 or more"),
         (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),
         (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
         (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),

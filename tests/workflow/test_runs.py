@@ -40,6 +40,22 @@ def test_deleted_records_are_measured_again_and_no_others(measured):
     assert measured.plan() == NOTHING
 
 
+def test_a_dry_run_ends_with_an_estimate_by_earlier_records(measured):
+    def last_line(*arguments):
+        return measured.run("-n", *arguments).stderr.splitlines()[-1]
+
+    assert "Estimated time" not in last_line()
+    measured.record_path("fp32", 1).unlink()
+    measured.record_path("fp32", 2).unlink()  # 512, which runs out of memory, is what is left of this column
+    line = r"Estimated time: \d+ s for 2 cells and studies, one after the other\. By earlier records: 2\."
+    assert re.fullmatch(line, last_line())
+    new = last_line("--config", "machine=new")
+    # Six cells, each with 10 s to start and no limit to the time of its timed parts.
+    assert new.startswith(
+        "Estimated time: 1 min 00 s for 6 cells and studies, one after the other. By earlier records: 0;"
+    )
+
+
 def test_a_new_batch_size_or_precision_plans_only_the_new_cells(measured):
     measured.grid["batch_sizes"] = [1, 2, 4, 512]
     measured.save()

@@ -1,5 +1,5 @@
-"""One line per finished cell or study, made from Snakemake's log events, wherever the job ran; and at the end of a run
-that is not complete, what is missing and why.
+"""One line per finished cell or study, made from Snakemake's log events, wherever the job ran; at the end of a run that
+is not complete, what is missing and why; and at the end of a dry run, how long the run will take.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from inference_benchmark.cli import printable
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records import record
+from inference_benchmark.records import estimate, record
 from inference_benchmark.records.attempts import FINAL, Attempt, AttemptLog
 from inference_benchmark.render.one_line import record_text
 from inference_benchmark.units import format_duration
@@ -59,23 +59,26 @@ class ProgressHandler(logging.Handler):
         planned: Mapping[str, Subject],
         attempts: AttemptLog,
         runs_jobs: Callable[[], bool] = lambda: True,
+        only_plans: Callable[[], bool] = lambda: False,
         retries: Callable[[], int] = lambda: 0,
         rules: Sequence[str] = MEASURING_RULES,
         write: Callable[[str], Any] = sys.stderr.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """planned: the cells and studies by the paths of their records. runs_jobs: whether Snakemake does more than to
-        plan or to touch files. retries: how often a failed job is repeated. Both are known once Snakemake begins.
+        plan or to touch files. only_plans: whether it is a dry run. retries: how often a failed job is repeated. All
+        three are known once Snakemake begins.
 
         rules: the names of the rules that measure.
         """
         super().__init__(logging.INFO)
         self.planned, self.attempts, self.retries, self.rules = planned, attempts, retries, rules
-        self.runs_jobs, self.write_line, self.clock = runs_jobs, write, clock
+        self.runs_jobs, self.only_plans, self.write_line, self.clock = runs_jobs, only_plans, write, clock
         self.several_machines = len({subject.machine for subject in planned.values()}) > 1
         self.total = 0
         self.began = clock()
         self.running: dict[int, Subject] = {}
+        self.would_run: list[Subject] = []
         self.group_failures: dict[int, _Failure] = {}
         self.ended: set[str] = set()
         self.outcomes: Counter[str] = Counter()
@@ -88,6 +91,8 @@ class ProgressHandler(logging.Handler):
             self.write_line(f"(no line for this cell: {error})\n")
 
     def _receive(self, kind: str, event: logging.LogRecord) -> None:
+        if kind == "job_info" and self.only_plans() and (subject := self._subject(event)):
+            self.would_run.append(subject)
         if not self.runs_jobs():
             return
         if kind == "run_info":
@@ -160,6 +165,19 @@ class ProgressHandler(logging.Handler):
         lines = [f"Cells and studies: {', '.join(counts)}."] if self.total else []
         return "\n".join([*lines, *self.failures.values(), f"To go on, with what is missing: {command}"]) + "\n"
 
+    def estimate(self) -> str:
+        """How long the cells and studies of a dry run will take; "" where there are none."""
+        if not self.would_run:
+            return ""
+        machines = dict.fromkeys(subject.machine for subject in self.would_run)
+        total = estimate.estimate(self.would_run, estimate.earlier_records(machines))
+        text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
+        text += f", one after the other. By earlier records: {total.known}"
+        if total.unknown:
+            text += f"; without a record of their like: {total.unknown}, with {estimate.START_S} s to start"
+            text += " and max_seconds for each timed part"
+        return f"{text}.\n"
+
     def _print(self, subject: Subject, text: str) -> None:
         machine = f"{subject.machine}: " if self.several_machines else ""
         self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
@@ -184,6 +202,7 @@ def attach_progress(
     planned: Mapping[str, Subject],
     attempts: AttemptLog,
     runs_jobs: Callable[[], bool],
+    only_plans: Callable[[], bool],
     retries: Callable[[], int],
     rules: Sequence[str] = MEASURING_RULES,
     terse: bool = True,
@@ -194,12 +213,13 @@ def attach_progress(
     """
     if any(isinstance(each, ProgressHandler) and each.planned == planned for each in logger.handlers):
         return  # each "use rule" of another workflow comes by here
-    progress = ProgressHandler(planned, attempts, runs_jobs, retries, rules)
+    progress = ProgressHandler(planned, attempts, runs_jobs, only_plans, retries, rules)
     if terse:
         for handler in logger.handlers:
             handler.addFilter(RedundantMessages())
         # After all that Snakemake has to say.
-        atexit.register(lambda: sys.stderr.write(progress.summary(shlex.join(["snakemake", *sys.argv[1:]]))))
+        command = shlex.join(["snakemake", *sys.argv[1:]])
+        atexit.register(lambda: sys.stderr.write(progress.estimate() + progress.summary(command)))
     logger.addHandler(progress)
 
 

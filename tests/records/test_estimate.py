@@ -1,0 +1,81 @@
+"""How long a run will take, by records that took known times."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+import pytest
+from made_up import OOM, make_ceilings, make_cell, make_oom, make_record, measurement, write_records
+
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy
+from inference_benchmark.records.estimate import START_S, Estimate, earlier_records, estimate
+
+LIMITED = measurement(max_seconds=2)
+
+
+def cell(batch_size=1, precision="fp32", **changes):
+    return make_cell(batch_size=batch_size, precision=precision, **{"measurement": LIMITED, **changes})
+
+
+def took(seconds, made):
+    """The same record, of a measurement that took so long."""
+    ended = datetime.fromisoformat(made.started_at) + timedelta(seconds=seconds)
+    return type(made)(**vars(made) | {"ended_at": ended.isoformat(timespec="milliseconds")})
+
+
+def expected_s(planned, *earlier):
+    found = estimate([planned], earlier)
+    assert (found.known, found.unknown) == (1, 0)
+    return found.seconds
+
+
+def test_a_cell_takes_what_it_took_before():
+    assert expected_s(cell(4), took(12.5, make_record(cell(4)))) == 12.5
+
+
+def test_a_cell_without_a_record_takes_what_its_neighbours_took():
+    column = [took(10, make_record(cell(1))), took(20, make_record(cell(5)))]
+    assert expected_s(cell(3), *column) == 15
+    assert expected_s(cell(64), *column) == 20
+    assert expected_s(cell(5, "bf16"), *column, took(30, make_record(cell(5, "int8")))) == 25, "the median of columns"
+
+
+def test_what_another_cell_has_shown_takes_no_time():
+    column = [took(10, make_record(cell(1))), took(90, make_oom(cell(8)))]
+    assert expected_s(cell(16), *column) == 0
+    assert expected_s(cell(4), *column) == 10, "how long it takes to run out of memory says nothing"
+    refused = make_record(cell(8), outcome="unsupported", samples_s=(), reason=OOM)
+    assert expected_s(cell(1), took(9, refused)) == 0
+
+
+def test_a_cell_of_other_settings_takes_as_long_as_they_ask_for():
+    """9 s, of which 1.5 s are three whole calls and 0.3 s three first tokens."""
+    made = make_record(cell(1), samples_s=[0.5] * 3, first_token_s=[0.1] * 3)
+    assert expected_s(cell(1, measurement=measurement(max_seconds=4)), made) == pytest.approx(7.2 + 4 + 4)
+    assert expected_s(cell(1, measurement=measurement(max_seconds=1)), made) == pytest.approx(7.2 + 1.5 + 1)
+    twice = cell(1, measurement=measurement(max_seconds=4, processes=2))
+    assert expected_s(twice, made) == pytest.approx(2 * (7.2 + 4 + 4))
+
+
+def test_a_study_takes_what_it_took_or_what_its_like_took():
+    ceilings = took(17, make_ceilings())
+    assert expected_s(ceilings.study, ceilings) == 17
+    other = CeilingsStudy("another", "cpu", None)
+    assert expected_s(other, ceilings) == 17
+    assert estimate([ColumnStudy.of("divergence", cell())], [ceilings]) == Estimate(START_S, 0, 1)
+
+
+def test_what_no_record_is_like_is_counted_apart():
+    other_model = cell(model={"name": "large", "architecture": {}, "seed": 0})
+    planned = [cell(1), other_model, cell(1, workload=type(cell().workload)(9, 100))]
+    assert estimate(planned, [took(10, make_record(cell(1)))]) == Estimate(10 + 2 * (START_S + 2 * 2), 1, 2)
+    assert estimate([], []) == Estimate(0, 0, 0)
+
+
+def test_records_are_found_by_machine_also_those_that_are_not_configured(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_records(tmp_path, [make_record(cell(1)), make_record(cell(77)), make_record(cell(1, machine="other"))])
+    (tmp_path / "results/box/provenance.json").write_text("{}")
+    (tmp_path / "results/box/broken.json").write_text("{")
+    assert sorted(record.cell.batch_size for record in earlier_records(["box"])) == [1, 77]
+    assert list(earlier_records(["nothing"])) == []
