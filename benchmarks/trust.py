@@ -4,6 +4,8 @@
 same      A/A: a small grid of real models, then the same grid again; how many cells are called different
 planted   a grid of a sleeping engine, the same again, and once with every call 5 % slower; its processes scatter
           by 1 % and its calls by 2 %, so that there is something to see through
+drift     the same cells twice in one run, while the machine becomes 10 % slower from its beginning to its end: measured
+          round by round, as Snakemake does, and with all rounds of a cell one after the other
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -24,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 REPO = Path(__file__).resolve().parents[1]
@@ -44,16 +47,24 @@ SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "
 #: Engine of the planted experiment: real sleeps on a real clock.
 SLEEPING = {"real_clock": True, "sleep_s": 0.01, "scatter": [0.01, 0.02]}
 SLOWDOWN = 1.05
+#: How much slower the machine is at the end of a drifting run.
+DRIFT = 0.1
 #: How many times as often as by default the sampler looks on in its experiment.
 AMPLIFIED = 50
 
 Grid = list[list[list[float]]]
 
 
-def measure_grid(cells: Sequence[Cell], **behaviour) -> Grid:
-    """The whole calls of each cell, by process."""
+def measure_grid(cells: Sequence[Cell], rounds: int, **behaviour) -> Grid:
+    """The whole calls of each cell, by round."""
     os.environ["FAKE_ENGINE"] = json.dumps(behaviour)
-    return [[run.samples_s for run in measure_cell(cell, Watch()).runs] for cell in cells]
+    in_rounds = [[samples_of(replace(cell, round=number)) for cell in cells] for number in range(1, rounds + 1)]
+    return [list(of_cell) for of_cell in zip(*in_rounds, strict=True)]
+
+
+def samples_of(cell: Cell) -> list[float]:
+    (run,) = measure_cell(cell, Watch()).runs
+    return run.samples_s
 
 
 def called_different(base: Grid, new: Grid) -> int:
@@ -70,31 +81,56 @@ def spread(grid: Grid) -> str:
     return f"processes scatter by {statistics.percentile(scatter, 50):.1%}"
 
 
-def same(processes: int) -> str:
-    settings = measurement(processes=processes, min_seconds=0.3, max_seconds=1)
+def same(rounds: int) -> str:
+    settings = measurement(min_seconds=0.3, max_seconds=1)
     model = {"name": "small", "architecture": SMALL, "seed": 0}
     cells = [
         make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=settings)
         for precision in ("fp32", "bf16")
         for batch in (1, 2, 4, 8)
     ]
-    first, again = measure_grid(cells), measure_grid(cells)
+    first, again = measure_grid(cells, rounds), measure_grid(cells, rounds)
     different = called_different(first, again)
     return (
-        f"A/A: {different} of {len(cells)} cells called different ({processes} processes each, {spread(first)}); "
+        f"A/A: {different} of {len(cells)} cells called different ({rounds} rounds each, {spread(first)}); "
         f"wanted: at most 5 %, here {math.floor(0.05 * len(cells))}"
     )
 
 
-def planted(n_cells: int, processes: int) -> str:
-    settings = measurement(processes=processes, min_seconds=0.1, max_seconds=0.1)
-    cells = [make_cell(batch_size=n + 1, measurement=settings) for n in range(n_cells)]
-    base, again = measure_grid(cells, **SLEEPING), measure_grid(cells, **SLEEPING)
-    slow = measure_grid(cells, **SLEEPING, slow=SLOWDOWN)
+def sleeping_cells(n_cells: int) -> list[Cell]:
+    settings = measurement(min_seconds=0.1, max_seconds=0.1)
+    return [make_cell(batch_size=n + 1, measurement=settings) for n in range(n_cells)]
+
+
+def planted(n_cells: int, rounds: int) -> str:
+    cells = sleeping_cells(n_cells)
+    base, again = measure_grid(cells, rounds, **SLEEPING), measure_grid(cells, rounds, **SLEEPING)
+    slow = measure_grid(cells, rounds, **SLEEPING, slow=SLOWDOWN)
     return (
         f"planted 5 % slowdown: called in {called_different(base, slow)} of {n_cells} cells, wanted: at least 95 %; "
         f"without it: in {called_different(base, again)}, wanted: at most 5 % "
-        f"({processes} processes each, {spread(base)})"
+        f"({rounds} rounds each, {spread(base)})"
+    )
+
+
+def drift(n_cells: int, rounds: int) -> str:
+    cells = sleeping_cells(n_cells) * 2
+
+    def called(order: Sequence[tuple[int, int]]) -> int:
+        """order: (round, index of the cell), as they are measured."""
+        taken: Grid = [[] for _ in cells]
+        for position, (number, index) in enumerate(order):
+            slower = 1 + DRIFT * position / len(order)
+            os.environ["FAKE_ENGINE"] = json.dumps({**SLEEPING, "slow": slower})
+            taken[index].append(samples_of(replace(cells[index], round=number)))
+        return called_different(taken[:n_cells], taken[n_cells:])
+
+    numbers, indices = range(1, rounds + 1), range(len(cells))
+    by_round = called([(number, index) for number in numbers for index in indices])
+    by_cell = called([(number, index) for index in indices for number in numbers])
+    return (
+        f"drift of {DRIFT:.0%} over a run: in rounds {by_round} of {n_cells} pairs of equal cells called different, "
+        f"wanted: at most 5 %; cell by cell {by_cell}, wanted: most ({rounds} rounds each)"
     )
 
 
@@ -176,14 +212,17 @@ def parent(seconds: float) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["parent", "sampling", "planted", "same"], help="all by default")
-    parser.add_argument("--processes", type=int, default=8, help="processes per cell")
-    parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiment")
+    parser.add_argument(
+        "what", nargs="*", default=["parent", "sampling", "planted", "drift", "same"], help="all by default"
+    )
+    parser.add_argument("--rounds", type=int, default=8, help="rounds of each cell")
+    parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments")
     parser.add_argument("--seconds", type=float, default=60, help="of parent; sampling takes twice as long")
     arguments = parser.parse_args()
     experiments = {
-        "same": lambda: same(arguments.processes),
-        "planted": lambda: planted(arguments.cells, arguments.processes),
+        "same": lambda: same(arguments.rounds),
+        "planted": lambda: planted(arguments.cells, arguments.rounds),
+        "drift": lambda: drift(arguments.cells, arguments.rounds),
         "sampling": lambda: sampling(2 * arguments.seconds),
         "parent": lambda: parent(arguments.seconds),
     }

@@ -89,7 +89,7 @@ wildcard_constraints:
     workload=r"prompt\d+-new\d+",
     engine=r"[^/]+",
     precision=r"[^/]+",
-    batch_size=r"\d+",
+    batch=r"\d+(\.round-\d+)?",
     baseline="|".join(map(re.escape, PLAN.any_machine.baselines)) or "none",
 
 

@@ -38,7 +38,6 @@ MEASUREMENT = Measurement(
     min_seconds=0,
     target_half_width_percent=1,
     max_seconds=0,
-    processes=1,
     seed=0,
     threads=None,
 )
@@ -105,7 +104,7 @@ OOM = Reason(phase="load", exception_type="X", message="m", limit=None, evidence
 
 
 def make_record(of: Cell | None = None, **changes: Any) -> Record:
-    """A record; a change named as a part of a run goes to all its runs, which are alike."""
+    """A record; a change named as a part of a run goes to its run."""
     cell = of or make_cell()
     run_parts = vars(make_run()).keys() & changes.keys()
     run = make_run(**{name: changes.pop(name) for name in run_parts})
@@ -113,7 +112,7 @@ def make_record(of: Cell | None = None, **changes: Any) -> Record:
         "cell": cell,
         "outcome": "ok",
         "reason": None,
-        "runs": (run,) * cell.measurement.processes,
+        "runs": (run,),
         "stability": STABLE if changes.get("outcome", "ok") == "ok" else None,
         "flags": (),
         "model": {"parameters": 1, "weights_bytes": 4},
@@ -185,11 +184,10 @@ def grid(**changes: Any) -> Experiment:
     return replace(experiment, **changes)
 
 
-def records_of(experiment: Experiment, faster: float = 1.0, processes: int = 1, seed: int = 0) -> list[Record]:
-    """A record for each cell; each call is ``faster`` times as fast as it would be."""
+def records_of(experiment: Experiment, faster: float = 1.0, rounds: int = 1, seed: int = 0) -> list[Record]:
+    """A record for each round of each cell; each call is ``faster`` times as fast as it would be."""
     chance = random.Random(seed)
-    experiment = replace(experiment, measurement=replace(experiment.measurement, processes=processes))
-    return [_record_of(cell, faster, chance) for cell in experiment.cells()]
+    return [_record_of(cell, faster, chance) for cell in replace(experiment, rounds=rounds).cells()]
 
 
 def _record_of(cell: Cell, faster: float, chance: random.Random) -> Record:
@@ -200,25 +198,21 @@ def _record_of(cell: Cell, faster: float, chance: random.Random) -> Record:
         return make_oom(cell, device=device)
     new_tokens, batch = cell.workload.new_tokens, cell.batch_size
     seconds = (1 / one_row + batch / most) * new_tokens / faster
-    runs = []
-    for _ in range(cell.measurement.processes):
-        process = chance.gauss(1, 0.004)
-        runs.append(
-            make_run(
-                samples_s=[seconds * process * chance.gauss(1, 0.003) for _ in range(5)],
-                first_token_s=[seconds / new_tokens * 2 * process * chance.gauss(1, 0.003) for _ in range(5)],
-                memory={
-                    "loaded_bytes": 3 * 10**9,
-                    "peak_allocated_bytes": 3 * 10**9 + batch * 40 * 10**6,
-                    "peak_reserved_bytes": 4 * 10**9 + batch * 40 * 10**6,
-                    "device_total_bytes": 80 * 10**9,
-                },
-                energy={"source": "nvml", "scope": "GPU board", "joules": 500 * seconds * 5, "resolution_j": 0.02 * 500 * seconds * 5, "seconds": seconds * 5, "update_interval_s": 0.1},
-            )
-        )  # fmt: skip
+    process = chance.gauss(1, 0.004)
+    run = make_run(
+        samples_s=[seconds * process * chance.gauss(1, 0.003) for _ in range(5)],
+        first_token_s=[seconds / new_tokens * 2 * process * chance.gauss(1, 0.003) for _ in range(5)],
+        memory={
+            "loaded_bytes": 3 * 10**9,
+            "peak_allocated_bytes": 3 * 10**9 + batch * 40 * 10**6,
+            "peak_reserved_bytes": 4 * 10**9 + batch * 40 * 10**6,
+            "device_total_bytes": 80 * 10**9,
+        },
+        energy={"source": "nvml", "scope": "GPU board", "joules": 500 * seconds * 5, "resolution_j": 0.02 * 500 * seconds * 5, "seconds": seconds * 5, "update_interval_s": 0.1},
+    )  # fmt: skip
     doubtful = {8: {"stability": DRIFTS}, 64: {"flags": SHARED}}.get(batch, {})
     model = {"parameters": 1_311_535_104, "weights_bytes": 5 * 10**9}
-    return make_record(cell, device=device, runs=tuple(runs), model=model, **doubtful)
+    return make_record(cell, device=device, runs=(run,), model=model, **doubtful)
 
 
 #: A part of the grid in which everything fits.
@@ -226,10 +220,10 @@ SMALL = {"batch_sizes": (1, 2, 4, 8, 16, 32, 64), "precisions": ("fp32", "bf16")
 
 
 def small_set(
-    name: str = "box", faster: float = 1.0, processes: int = 8, seed: int = 0, **changes: Any
+    name: str = "box", faster: float = 1.0, rounds: int = 8, seed: int = 0, **changes: Any
 ) -> result_set.ResultSet:
     """The result set of the small grid."""
-    return result_set.of_records(records_of(grid(**SMALL | changes), faster, processes, seed), name)
+    return result_set.of_records(records_of(grid(**SMALL | changes), faster, rounds, seed), name)
 
 
 def write_records(folder: Path, records: Sequence[Record]) -> Path:
@@ -259,7 +253,7 @@ def report_page(experiments: Sequence[Experiment], template, comparisons=(), not
 
 def as_config(measurement: Measurement = MEASUREMENT) -> dict[str, Any]:
     """Measurement settings as config.yaml has them."""
-    return asdict(measurement)
+    return {**asdict(measurement), "rounds": 1}
 
 
 def sample_records(**model: Any) -> list[Record]:

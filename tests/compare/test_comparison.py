@@ -47,10 +47,10 @@ def test_a_planted_difference_is_called_and_its_size_is_in_the_interval(faster, 
 
 
 def test_calls_of_one_process_show_perhaps_a_difference():
-    comparison = compare(small_set(processes=1, seed=1), small_set(processes=1, seed=2, faster=1.5))
+    comparison = compare(small_set(rounds=1, seed=1), small_set(rounds=1, seed=2, faster=1.5))
     assert verdicts(comparison) == ["perhaps faster"] * 14
     assert (comparison.judged, comparison.single_process) == (0, True)
-    slower = compare(small_set(processes=1, seed=1), small_set(processes=8, seed=2, faster=0.5))
+    slower = compare(small_set(rounds=1, seed=1), small_set(rounds=8, seed=2, faster=0.5))
     assert verdicts(slower) == ["perhaps slower"] * 14
     assert regressions(slower, 0.05) == []
     assert any("in a single process" in line for line in comparison_text.cautions(comparison))
@@ -108,7 +108,7 @@ def test_first_tokens_are_compared_by_their_own_samples():
 
 def test_edges_of_memory_stand_against_each_other():
     large = {**SMALL, "batch_sizes": (768, 896, 1024), "precisions": ("fp32",)}
-    records = records_of(grid(**large), processes=2)
+    records = records_of(grid(**large), rounds=2)
     lost = [
         *records[:1],
         make_oom(records[1].cell),
@@ -137,21 +137,21 @@ def test_cells_of_one_side_are_listed_by_column():
 
 def test_what_differs_is_said_first():
     new = grid(**SMALL, measurement=measurement(seed=7))
-    records = [replace(each, software={"torch": "2.99"}) for each in records_of(new, processes=2)]
+    records = [replace(each, software={"torch": "2.99"}) for each in records_of(new, rounds=2)]
     comparison = compare(small_set(), result_set.of_records(records, "new"))
     differences = {each.fact: (each.base, each.new) for each in comparison.differences}
     assert differences["torch"] == (["2.13.0"], ["2.99"])
     assert differences["measurement seed"] == ([0], [7])
-    assert differences["measurement processes"] == ([8], [2])
+    assert differences["measurement rounds"] == ([8], [2])
     text = comparison_text.to_markdown(comparison)
     assert text.index("## What differs") < text.index("## Cells")
-    assert "| torch                 | 2.13.0 | 2.99 |" in text
+    assert "| torch              | 2.13.0 | 2.99 |" in text
     assert compare(small_set(), small_set("new")).differences == []
 
 
 def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_know_is_none():
     bound = {"OMP_PROC_BIND": "true"}
-    records = [replace(each, environment=bound) for each in records_of(grid(**SMALL), processes=8)]
+    records = [replace(each, environment=bound) for each in records_of(grid(**SMALL), rounds=8)]
     assert compare(small_set(), result_set.of_records(records)).differences == [
         ("environment OMP_PROC_BIND", ["not set"], ["true"])
     ]

@@ -12,7 +12,7 @@ from inference_benchmark.records import summary
 
 
 def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
-    records = records_of(grid(**SMALL), processes=2)
+    records = records_of(grid(**SMALL), rounds=2)
     folder = write_records(tmp_path, records)
     rows = summary.summarise(records)
     rows.to_csv(folder / "summary.csv", index=False)
@@ -31,9 +31,9 @@ def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
 
 def test_a_copied_summary_never_speaks_of_records_made_since(tmp_path):
     """As when results/box/summary.csv is kept as old/box/summary.csv, and box is measured again."""
-    records = records_of(grid(**SMALL), processes=2)
+    records = records_of(grid(**SMALL), rounds=2)
     rows = summary.summarise(records)
-    folder = write_records(tmp_path, records_of(grid(**SMALL), faster=2, processes=2))
+    folder = write_records(tmp_path, records_of(grid(**SMALL), faster=2, rounds=2))
     copied = tmp_path / "old" / folder.name / "summary.csv"
     copied.parent.mkdir(parents=True)
     rows.to_csv(copied, index=False)

@@ -25,7 +25,7 @@ def test_a_cell_survives_json_and_names_its_place():
         (lambda values: values.update(measure_version=0), "measure_version is 0"),
         (lambda values: values.update(workload={"prompt_tokens": 1}), "workload has exactly the keys"),
         (lambda values: values["workload"].update(new_tokens=0), "new_tokens is 0; allowed: an integer >= 1"),
-        (lambda values: values["measurement"].update(processes=True), "measurement.processes is True"),
+        (lambda values: values["measurement"].update(min_cycles=True), "measurement.min_cycles is True"),
         (lambda values: values["measurement"].update(min_seconds=float("nan")), "measurement.min_seconds is nan"),
         (lambda values: values["measurement"].update(cycles=3), "measurement has exactly the keys"),
     ],
@@ -35,6 +35,19 @@ def test_a_text_that_is_no_cell_is_refused(change, message):
     change(values)
     with pytest.raises(CellError, match=message):
         Cell.from_json(json.dumps(values))
+
+
+def test_each_round_of_a_cell_has_a_record_of_its_own():
+    cell = make_cell(round=3)
+    assert cell.path == "results/box/tiny/prompt4-new8/fake/fp32/batch-2.round-3.json"
+    assert cell.label == "tiny prompt4-new8 fake fp32 batch 2 round 3"
+    assert cell.first_round == make_cell()
+
+
+def test_the_whole_grid_is_measured_before_any_of_it_again():
+    cells = list(make_experiment(1, 2, rounds=3).cells())
+    assert [(cell.round, cell.batch_size) for cell in cells] == [(1, 1), (1, 2), (2, 1), (2, 2), (3, 1), (3, 2)]
+    assert cells[:2] == list(make_experiment(1, 2).cells()), "how many rounds there are changes no cell"
 
 
 def test_an_experiment_spans_its_axes_in_the_order_of_the_configuration():

@@ -24,11 +24,11 @@ def on_slurm(**requests) -> Plan:
     return Plan(tuple(machines), Watch(), dict.fromkeys(("a100", "h200"), SLURM | requests))
 
 
-def of(plan: Plan, batch_size: int, machine: str = "box") -> dict[str, str]:
+def of(plan: Plan, batch: int | str, machine: str = "box") -> dict[str, str]:
     """The wildcards of a cell."""
     engine = plan.machines[machine].engines[0]
     cell = {"machine": machine, "model": "tiny", "workload": "prompt4-new8", "engine": engine, "precision": "fp32"}
-    return cell | {"batch_size": str(batch_size)}
+    return cell | {"batch": str(batch)}
 
 
 def test_cells_and_studies_are_found_by_the_paths_of_their_records():
@@ -44,6 +44,8 @@ def test_cells_and_studies_are_found_by_the_paths_of_their_records():
 
 def test_cells_that_come_first_are_measured_first():
     assert HERE.priority(of(HERE, 1)) > HERE.priority(of(HERE, 2)) > 0
+    twice = replace(HERE, experiments=(replace(HERE.experiments[0], rounds=2),))
+    assert twice.priority(of(HERE, 2)) > twice.priority(of(HERE, "1.round-2")) > 0
 
 
 def test_on_this_machine_nothing_is_asked_of_slurm():

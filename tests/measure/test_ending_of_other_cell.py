@@ -8,8 +8,10 @@ from dataclasses import replace
 
 import pytest
 from families import model_of
-from made_up import make_cell
+from made_up import make_cell, make_oom, write_records
 from running import REPO, read_record
+
+from inference_benchmark.machine import provenance
 
 CELL = make_cell(memory_limit_bytes=300_000_000)
 
@@ -64,3 +66,23 @@ def test_what_a_library_cannot_generate_is_tried_again_with_fewer_rows(measure):
     assert (first["outcome"], first["reason"]["phase"]) == ("unsupported", "warm-up")
     assert measure(8, **refused)["runs"] == []
     assert len(measure(2, **refused)["runs"]) == 1
+
+
+def test_a_cell_that_ended_in_round_1_is_not_tried_in_round_2(measure):
+    tried = measure(200)
+    for number in (2, 3):
+        record = measure(200, round=number)
+        assert (record["outcome"], record["runs"], record["reason"]["phase"]) == ("oom", [], "other-cell")
+        assert record["reason"]["evidence"]["record"] == replace(CELL, batch_size=200).path
+        assert tried["reason"]["message"] in record["reason"]["message"]
+    beyond = measure(400)
+    again = measure(400, round=2)
+    assert again["reason"]["message"] == beyond["reason"]["message"]
+
+
+def test_from_round_2_on_the_first_round_of_a_cell_decides_and_not_a_smaller_batch(measure, tmp_path):
+    smaller = make_oom(replace(CELL, batch_size=5), software=provenance.software())
+    write_records(tmp_path, [smaller])
+    assert measure(10)["runs"] == []
+    (tmp_path / replace(CELL, batch_size=10).path).unlink()
+    assert measure(10, round=2)["outcome"] == "ok"

@@ -113,26 +113,6 @@ def test_calls_are_repeated_until_they_are_enough(tmp_path):
     assert len(run["samples_s"]) > 40
 
 
-def test_processes_are_measured_one_after_the_other_and_all_kept(tmp_path):
-    cell = make_cell(measurement=measurement(processes=3))
-    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(scatter=[0.2, 0])).returncode == 0
-    record = read_record(tmp_path / "r.json", cell)
-    means = [run["samples_s"][0] for run in record["runs"]]
-    assert len(set(means)) == 3
-    for run in record["runs"]:
-        assert run["samples_s"] == pytest.approx([run["samples_s"][0]] * 3, rel=1e-9), "no scatter within a process"
-    assert "interval" in [reason["name"] for reason in record["stability"]["reasons"]]
-
-
-def test_a_failure_of_a_later_process_does_not_lose_what_the_others_measured(tmp_path):
-    cell = make_cell(measurement=measurement(processes=2))
-    once = tmp_path / "once"
-    done = measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(fault="error", unless_new=str(once)))
-    assert (done.returncode, (tmp_path / "r.json").exists()) == (1, False)
-    (run,) = json.loads(done.stderr.split("samples of the processes before it: ")[1].splitlines()[0])
-    assert len(run["samples_s"]) == 3
-
-
 def test_one_new_token_is_prefill_alone(tmp_path):
     cell = make_cell(workload=Workload(4, 1))
     assert measure_cli(cell, tmp_path / "r.json").returncode == 0

@@ -53,8 +53,6 @@ def test_a_cell_of_other_settings_takes_as_long_as_they_ask_for():
     made = make_record(cell(1), samples_s=[0.5] * 3, first_token_s=[0.1] * 3)
     assert expected_s(cell(1, measurement=measurement(max_seconds=4)), made) == pytest.approx(7.2 + 4 + 4)
     assert expected_s(cell(1, measurement=measurement(max_seconds=1)), made) == pytest.approx(7.2 + 1.5 + 1)
-    twice = cell(1, measurement=measurement(max_seconds=4, processes=2))
-    assert expected_s(twice, made) == pytest.approx(2 * (7.2 + 4 + 4))
 
 
 def test_a_study_takes_what_it_took_or_what_its_like_took():

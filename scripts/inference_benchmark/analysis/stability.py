@@ -43,7 +43,7 @@ def stability(
     if interval.half_width is None or interval.half_width > target_half_width:
         width = "unknown" if interval.half_width is None else f"±{interval.half_width:.1%}"
         reasons["interval"] = f"the 95 % interval is {width}, the target ±{target_half_width:.1%}; " + (
-            "raise processes" if len(samples_s) > 1 else "raise max_seconds, or keep the machine quiet"
+            "raise rounds" if len(samples_s) > 1 else "raise max_seconds, or keep the machine quiet"
         )
     centre, deviation = mean(everything), standard_deviation(everything)
     if deviation is not None and deviation > SPREAD_LIMIT * centre:

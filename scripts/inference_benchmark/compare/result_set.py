@@ -11,9 +11,10 @@ from inference_benchmark import files
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Groups
-from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below
+from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below, rounds_of
 from inference_benchmark.records import comparability, record
 from inference_benchmark.records.record import Record
+from inference_benchmark.records.rounds import combined
 from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
 
 
@@ -72,6 +73,7 @@ def of_records(
     machines = sorted({record.cell.machine for record in records})
     if len(machines) > 1:
         raise BaselineError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
+    records = combined(records)
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
     cells = [_of_record(record, parameters.get(record.cell.model["name"]), studies) for record in records]
@@ -126,8 +128,10 @@ def _of_record(record: Record, parameters: int | None, studies: Studies) -> Cell
 def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
     """Everything that could make a difference: where and with what the cells were measured, and how."""
     settings: dict[str, list[Any]] = {}
-    for cell in (each.cell for each in records):
-        of_cell = _settings(vars(cell.measurement), cell.memory_limit_bytes, [cell.model])
+    for each in records:
+        cell = each.cell
+        measurement = {**vars(cell.measurement), **({"rounds": len(each.runs)} if each.outcome == "ok" else {})}
+        of_cell = _settings(measurement, cell.memory_limit_bytes, [cell.model])
         for name, value in (of_cell | {"measure version": cell.measure_version}).items():
             if value not in settings.setdefault(name, []):
                 settings[name].append(value)
@@ -155,7 +159,8 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
     name = name or (machines.pop() if len(machines) == 1 else path.stem)
     existing = sum(file.exists() for file in records)
     if records and existing == len(records):
-        return replace(of_records(_read(records), name, str(path), _ceilings(folder)), notes=notes)
+        rounds = [file for first in records for file in rounds_of(first)]
+        return replace(of_records(_read(rounds), name, str(path), _ceilings(folder)), notes=notes)
     if existing:
         notes.append(
             f"{path}: {len(records) - existing} of its {len(records)} records are not beside it: "

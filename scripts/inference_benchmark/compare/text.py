@@ -25,7 +25,7 @@ SIGNS = {
 #: Why a test on the calls of one process is no verdict.
 ONE_PROCESS = (
     "perhaps: one side was measured in a single process. Neither the test nor the interval can see how much processes "
-    "differ; measure with processes: 3 or more to know."
+    "differ; measure with rounds: 3 or more to know."
 )
 
 

@@ -26,6 +26,10 @@ NOT_MEASURED = ("failed", "refused", "missing")
 _LEAST, _MOST = 1e-15, 1e15
 
 
+#: The name of a record of a cell: its batch size, and from round 2 on its round.
+_RECORD = re.compile(r"batch-(\d+)(?:\.round-(\d+))?\.json")
+
+
 class BaselineError(ProblemsError):
     """Something that cannot be compared; ``problems`` holds one line each."""
 
@@ -50,9 +54,17 @@ def files(paths: Iterable[str]) -> Iterator[str]:
 
 
 def records_below(folder: Path) -> list[Path]:
-    """Records in the order of their folders and batch sizes, without those that were superseded."""
-    sizes = {file: re.fullmatch(r"batch-(\d+)\.json", file.name) for file in folder.rglob("batch-*.json")}
-    return sorted((file for file in sizes if sizes[file]), key=lambda file: (file.parent, int(sizes[file][1])))
+    """Records in the order of their folders, batch sizes and rounds, without those that were superseded."""
+    names = {file: _RECORD.fullmatch(file.name) for file in folder.rglob("batch-*.json")}
+    numbers = {file: (int(name[1]), int(name[2] or 1)) for file, name in names.items() if name}
+    return sorted(numbers, key=lambda file: (file.parent, *numbers[file]))
+
+
+def rounds_of(path: Path) -> list[Path]:
+    """The records of all rounds of the cell whose first one has this path, in order; at least this path."""
+    stem = path.stem
+    further = [file for file in path.parent.glob(f"{stem}.round-*.json") if _RECORD.fullmatch(file.name)]
+    return [path, *sorted(further, key=lambda file: int(_RECORD.fullmatch(file.name)[2]))]
 
 
 def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass, replace
+from itertools import product
 from pathlib import Path
 from typing import Any, Self
 
@@ -13,7 +14,7 @@ from inference_benchmark import files
 from inference_benchmark.analysis import statistics
 
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
-MEASURE_VERSION = 3
+MEASURE_VERSION = 4
 
 
 class CellError(ValueError):
@@ -40,7 +41,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Measurement:
-    """How a cell is measured: the ``measurement`` settings of config.yaml, explained in docs/config.md.
+    """How a cell is measured in each round: the ``measurement`` settings of config.yaml, explained in docs/config.md.
 
     threads: None is hardware.default_threads. Raises CellError where a setting is out of range.
     """
@@ -51,12 +52,11 @@ class Measurement:
     min_seconds: float
     target_half_width_percent: float
     max_seconds: float
-    processes: int
     seed: int
     threads: int | None
 
     def __post_init__(self) -> None:
-        least = {"max_warmup_calls": 2, "min_cycles": 2, "processes": 1, "seed": 0}
+        least = {"max_warmup_calls": 2, "min_cycles": 2, "seed": 0}
         if self.threads is not None:
             least["threads"] = 1
         for name, bound in least.items():
@@ -89,9 +89,11 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Cell:
-    """One (machine, model, workload, engine, precision, batch size), with all that decides its figures.
+    """One (machine, model, workload, engine, precision, batch size), with all that decides its figures, in one round.
 
     model: name, plus ``architecture`` and ``seed``, or ``checkpoint`` and ``fingerprint``, or ``hub`` and ``revision``.
+    round: from 1. Each round of a cell is measured in a process of its own and has a record of its own; how many there
+    are decides nothing about each.
     """
 
     machine: str
@@ -103,6 +105,7 @@ class Cell:
     batch_size: int
     memory_limit_bytes: int | None
     measurement: Measurement
+    round: int = 1
     measure_version: int = MEASURE_VERSION
 
     @property
@@ -114,13 +117,20 @@ class Cell:
             workload=self.workload.name,
             engine=self.engine,
             precision=self.precision,
-            batch_size=self.batch_size,
+            batch=f"{self.batch_size}.round-{self.round}" if self.round > 1 else self.batch_size,
         )
 
     @property
     def label(self) -> str:
-        """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8``."""
-        return f"{self.model['name']} {self.workload.name} {self.engine} {self.precision} batch {self.batch_size}"
+        """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8 round 2``."""
+        again = f" round {self.round}" if self.round > 1 else ""
+        column = f"{self.model['name']} {self.workload.name} {self.engine} {self.precision}"
+        return f"{column} batch {self.batch_size}{again}"
+
+    @property
+    def first_round(self) -> Self:
+        """The same cell in its first round, whose record has the shortest name."""
+        return replace(self, round=1)
 
     def to_json(self) -> str:
         """One line, keys sorted: equal cells give equal text."""
@@ -178,7 +188,8 @@ def exact_fields(cls: type, document: Any, what: str) -> dict[str, Any]:
 class Experiment:
     """A validated configuration for one machine. Its cells are the product of its axes.
 
-    device_name: a part of the name of the device that cells are measured on; None: any device.
+    rounds: how often the whole grid is measured. device_name: a part of the name of the device that cells are measured
+    on; None: any device.
     max_batch, divergence: whether these studies are done for each column of the tables. max_batch_tolerance_percent:
     see ColumnStudy.
     mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
@@ -194,6 +205,7 @@ class Experiment:
     batch_sizes: tuple[int, ...]
     memory_limit_bytes: int | None
     measurement: Measurement
+    rounds: int = 1
     max_batch: bool = False
     max_batch_tolerance_percent: float = 2
     divergence: bool = False
@@ -202,23 +214,22 @@ class Experiment:
     device_name: str | None = None
 
     def cells(self) -> Iterator[Cell]:
-        """All cells in the order in which they are measured: as configured, batch size last."""
-        for model in self.models:
-            for workload in self.workloads:
-                for engine in self.engines:
-                    for precision in self.precisions:
-                        for batch_size in self.batch_sizes:
-                            yield Cell(
-                                machine=self.machine,
-                                device=self.device,
-                                model=model,
-                                workload=workload,
-                                engine=engine,
-                                precision=precision,
-                                batch_size=batch_size,
-                                memory_limit_bytes=self.memory_limit_bytes,
-                                measurement=self.measurement,
-                            )
+        """All cells in the order in which they are measured: round by round, so that a drift of the machine hits all
+        alike; each as configured, batch size last."""
+        axes = (range(1, self.rounds + 1), self.models, self.workloads, self.engines, self.precisions, self.batch_sizes)
+        for number, model, workload, engine, precision, batch_size in product(*axes):
+            yield Cell(
+                machine=self.machine,
+                device=self.device,
+                model=model,
+                workload=workload,
+                engine=engine,
+                precision=precision,
+                batch_size=batch_size,
+                memory_limit_bytes=self.memory_limit_bytes,
+                measurement=self.measurement,
+                round=number,
+            )
 
     @property
     def path(self) -> Path:
@@ -261,9 +272,9 @@ class Watch:
     device_name: str = ""
 
 
-def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch_size: int | str) -> str:
-    """Where the record of a cell is; the output of rule measure."""
-    return f"{column_folder(machine, model, workload, engine, precision)}/batch-{batch_size}.json"
+def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch: int | str) -> str:
+    """Where the record of a cell is; the output of rule measure. batch: its size, from round 2 on with the round."""
+    return f"{column_folder(machine, model, workload, engine, precision)}/batch-{batch}.json"
 
 
 def log_path(path: str) -> Path:

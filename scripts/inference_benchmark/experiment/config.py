@@ -173,16 +173,17 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         max_batch_tolerance_percent=grid["max_batch_tolerance_percent"],
         divergence=grid["divergence"],
         measurement=_measurement(config["measurement"], device),
+        rounds=config["measurement"]["rounds"],
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
     )
 
 
 def _measurement(settings: Mapping[str, Any], device: str) -> Measurement:
-    max_seconds = settings["max_seconds"]
-    if max_seconds is None:
-        max_seconds = max(_MAX_SECONDS[device], settings["min_seconds"])
-    return Measurement(**settings | {"max_seconds": max_seconds})
+    each_round = {name: value for name, value in settings.items() if name != "rounds"}
+    if each_round["max_seconds"] is None:
+        each_round["max_seconds"] = max(_MAX_SECONDS[device], settings["min_seconds"])
+    return Measurement(**each_round)
 
 
 def _device(config: Mapping[str, Any]) -> tuple[str, bool]:

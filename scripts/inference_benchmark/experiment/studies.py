@@ -152,7 +152,7 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
     """
     if any(ENGINES[engine].needs_weights for engine in experiment.engines):
         yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
-    columns = list(replace(experiment, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
+    columns = list(replace(experiment, rounds=1, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
     for kind in ("max-batch", "divergence"):
         for cell in columns:
             if kind == "max-batch" or ENGINES[cell.engine].needs_weights:

@@ -1,31 +1,29 @@
-"""From a cell to its record: measured by workers, or oom because of an earlier search."""
+"""From a cell to its record: measured by a worker, or ended as an earlier record shows."""
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import batch_limit, failing_try
-from inference_benchmark.analysis.stability import stability
 from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.machine import conditions, provenance
-from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.session import check_engine, hold_device
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record
-from inference_benchmark.records.record import AnyRecord, Note, Reason, Record, RecordError, Run, Stability
+from inference_benchmark.records.record import AnyRecord, Note, Reason, Record, RecordError
+from inference_benchmark.records.rounds import assess, different_answers, each_once
 
 
 def measure_cell(cell: Cell, watch: Watch) -> Record:
-    """Measure a cell in worker processes, one after the other.
+    """Measure a cell, in one round, in a worker process.
 
     Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
     """
@@ -33,27 +31,18 @@ def measure_cell(cell: Cell, watch: Watch) -> Record:
     weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
     order = {"cell": cell.to_json(), "checkpoint": str(weights) if weights else None}
     with hold_device(cell, watch) as session:
-        reports: list[WorkerReport] = []
-        while len(reports) < cell.measurement.processes:
-            reports.append(session.run_worker("cell", order, cell.measurement.threads))
-            try:
-                outcome, reason = session.classify(reports[-1])
-            except MeasurementError:
-                if earlier := [asdict(report.run()) for report in reports[:-1]]:
-                    print(f"samples of the processes before it: {json.dumps(earlier)}", file=sys.stderr)
-                raise
-            if outcome != "ok":
-                break
+        report = session.run_worker("cell", order, cell.measurement.threads)
+        outcome, reason = session.classify(report)
         where_and_when = session.where_and_when()
-    runs = tuple(report.run() for report in reports)
+    run = report.run()
     return Record(
         cell=cell,
         outcome=outcome,
         reason=reason,
-        runs=runs,
-        stability=_stability(cell, runs) if outcome == "ok" else None,
-        flags=flags(reports, cell, session.busy),
-        model={**reports[-1].model, **(checkpoint.facts(weights) if weights else {"weights": None})},
+        runs=(run,),
+        stability=assess(cell, [run]) if outcome == "ok" else None,
+        flags=flags(report, cell, session.busy),
+        model={**report.model, **(checkpoint.facts(weights) if weights else {"weights": None})},
         **where_and_when,
     )
 
@@ -88,29 +77,39 @@ def oom_from_search(cell: Cell) -> Record | None:
 def ending_of_other_cell(cell: Cell) -> Record | None:
     """The record of a cell whose ending another one has shown; None where no record does.
 
-    A smaller batch that ran out of memory or that a library could not generate shows it, and any batch that is not
-    supported before anything is generated; under the same settings and with the same software.
+    In round 1 a smaller batch that ran out of memory or that a library could not generate shows it, and any batch that
+    is not supported before anything is generated. From round 2 on the first round of the cell shows it. All under the
+    same settings and with the same software.
     """
-    for path in baselines.records_below(Path(cell.path).parent):
-        batch_size = int(path.stem.removeprefix("batch-"))
+    first = Path(cell.first_round.path)
+    for path in [first] if cell.round > 1 else baselines.records_below(first.parent):
         try:
-            other = record.load_for(replace(cell, batch_size=batch_size), path)
+            other = record.load(path)
         except (RecordError, OSError):
             continue
-        of_any_batch = other.outcome == "unsupported" and other.reason.phase in ("start", "load")
-        shows = of_any_batch or (other.outcome != "ok" and batch_size < cell.batch_size)
-        if not shows or batch_size == cell.batch_size or not other.runs or other.software != provenance.software():
+        if not _shows_the_ending_of(cell, other) or other.software != provenance.software():
             continue
+        batch_size = other.cell.batch_size
         ran_out = f"not measured: batch {batch_size} ran out of memory during {other.reason.phase}: "
         reason = Reason(
             phase=record.OTHER_CELL,
             exception_type=other.reason.exception_type,
-            message=(ran_out if other.outcome == "oom" else "") + other.reason.message,
+            message=(ran_out if other.outcome == "oom" and other.runs else "") + other.reason.message,
             limit=other.reason.limit,
             evidence={"record": str(path), "batch_size": batch_size, "ended_at": other.ended_at},
         )
         return _not_measured(cell, other.outcome, reason, other)
     return None
+
+
+def _shows_the_ending_of(cell: Cell, other: Record) -> bool:
+    if other.outcome == "ok" or other.cell != replace(cell, batch_size=other.cell.batch_size, round=1):
+        return False
+    if cell.round > 1:
+        return True
+    was_tried = bool(other.runs) and other.cell != cell
+    of_any_batch = other.outcome == "unsupported" and other.reason.phase in ("start", "load")
+    return was_tried and (of_any_batch or other.cell.batch_size < cell.batch_size)
 
 
 def _not_measured(cell: Cell, outcome: str, reason: Reason, shown_by: AnyRecord) -> Record:
@@ -133,18 +132,6 @@ def _not_measured(cell: Cell, outcome: str, reason: Reason, shown_by: AnyRecord)
     )
 
 
-def _stability(cell: Cell, runs: tuple[Run, ...]) -> Stability:
-    verdict = stability(
-        [run.warmup_s for run in runs],
-        [run.samples_s for run in runs],
-        warmup_tolerance=cell.measurement.warmup_tolerance,
-        target_half_width=cell.measurement.target_half_width,
-        max_warmup_calls=cell.measurement.max_warmup_calls,
-    )
-    reasons = tuple(Note(name, message) for name, message in verdict.reasons.items())
-    return Stability(stable=not reasons, reasons=reasons, outliers=verdict.outliers, drift=verdict.drift)
-
-
 def _compilation_flags(model: Mapping[str, Any], cell: Cell) -> Iterator[Note]:
     while_timed = {
         "graphs compiled": model.get("graphs_while_timed"),
@@ -164,26 +151,17 @@ def _compilation_flags(model: Mapping[str, Any], cell: Cell) -> Iterator[Note]:
         yield Note("without-cuda-graphs", message)
 
 
-def flags(reports: list[WorkerReport], cell: Cell, busy: str | None) -> tuple[Note, ...]:
+def flags(report: WorkerReport, cell: Cell, busy: str | None) -> tuple[Note, ...]:
     """What a reader must know before relying on a cell, each kind once."""
     notes = [Note("gpu-busy-at-start", f"when the cell started, {busy}")] if busy else []
-    digests = dict.fromkeys(digest for report in reports for digest in report.tokens_sha256)
-    if len(digests) > 1:
-        listed = ", ".join(digest[:12] for digest in digests)
-        notes.append(
-            Note("nondeterministic", f"{len(digests)} different answers to the same prompts, with digests {listed}")
+    notes += different_answers(report.tokens_sha256)
+    notes += (Note(**flag) for flag in conditions.flags(report.conditions, cell.device))
+    if rows := report.model.get("non_finite_rows"):
+        message = (
+            f"in {rows} of {cell.batch_size} rows the largest logit was NaN or infinite: the answers are not valid"
         )
-    for report in reports:
-        notes += (Note(**flag) for flag in conditions.flags(report.conditions, cell.device))
-        if rows := report.model.get("non_finite_rows"):
-            message = (
-                f"in {rows} of {cell.batch_size} rows the largest logit was NaN or infinite: the answers are not valid"
-            )
-            notes.append(Note("non-finite-logits", message))
-        notes += _compilation_flags(report.model, cell)
-        if report.energy_error:
-            notes.append(Note("energy-unknown", report.energy_error))
-    first: dict[str, Note] = {}
-    for note in notes:
-        first.setdefault(note.name, note)
-    return tuple(first.values())
+        notes.append(Note("non-finite-logits", message))
+    notes += _compilation_flags(report.model, cell)
+    if report.energy_error:
+        notes.append(Note("energy-unknown", report.energy_error))
+    return each_once(notes)

@@ -25,7 +25,7 @@ from inference_benchmark.records import comparability, merge
 from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load, load_for
 
 #: How files are called that this program itself puts where records are.
-_RECORD = re.compile(r"batch-\d+(\.superseded-\d+(-\d+)?)?\.json")
+_RECORD = re.compile(r"batch-\d+(\.round-\d+)?(\.superseded-\d+(-\d+)?)?\.json")
 
 
 class CollectError(ProblemsError):
@@ -34,7 +34,7 @@ class CollectError(ProblemsError):
 
 @dataclass(frozen=True)
 class Collection:
-    """What an experiment has so far, by path, in the experiment's order.
+    """What an experiment has so far, by path, in the experiment's order. Each round of a cell has a record.
 
     refused: why a file that is there cannot be used. missing: the cells, and the studies asked for, without a file.
     """
@@ -91,7 +91,7 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
         "device": experiment.device,
         "measured_from": min(record.started_at for record in records),
         "measured_to": max(record.ended_at for record in records),
-        "measurement": vars(experiment.measurement),
+        "measurement": {**vars(experiment.measurement), "rounds": experiment.rounds},
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": list(experiment.models),
         "facts": comparability.all_facts(records),

@@ -93,7 +93,7 @@ def _seconds(record: Record, settings: Measurement) -> float:
     parts = [part for run in record.runs for part in (run.samples_s, run.first_token_s) if part]
     timed_s = sum(max(settings.max_seconds, settings.min_cycles * statistics.fmean(part)) for part in parts)
     untimed_s = took_s - sum(sum(part) for part in parts)
-    return (untimed_s + timed_s) / len(record.runs) * settings.processes
+    return untimed_s + timed_s
 
 
 def _took_s(record: AnyRecord) -> float:
@@ -103,7 +103,7 @@ def _took_s(record: AnyRecord) -> float:
 def _short_calls_s(subject: Subject) -> float:
     if not isinstance(subject, Cell):
         return START_S
-    return subject.measurement.processes * (START_S + 2 * subject.measurement.max_seconds)
+    return START_S + 2 * subject.measurement.max_seconds
 
 
 def _folder(cell: Cell) -> str:

@@ -18,6 +18,7 @@ from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability
 from inference_benchmark.records.record import Record, StudyRecord
+from inference_benchmark.records.rounds import combined_by_variant
 
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
@@ -84,7 +85,7 @@ NO_STUDIES = Studies.of({})
 def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dict[str, Any]:
     """One record as a row of summary.csv: its figures follow from the samples and from the studies about it."""
     about = _studies_about(record, studies)
-    last = record.runs[-1] if record.runs else None
+    first = record.runs[0] if record.runs else None
     values = {
         **_identity(record.cell),
         "variant": variant,
@@ -93,8 +94,8 @@ def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dic
         "reason": record.reason and record.reason.message,
         "flags": ", ".join(record.flag_names),
         "notes": "; ".join(note.message for note in record.notes),
-        "load_s": last and last.load_s,
-        "first_call_s": last.warmup_s[0] if last and last.warmup_s else None,
+        "load_s": first and first.load_s,
+        "first_call_s": first.warmup_s[0] if first and first.warmup_s else None,
         "compile_s": record.model.get("compilation", {}).get("seconds"),
         "memory_share": metrics.memory_share(record.memory_bytes),
         "parameters": record.model.get("parameters"),
@@ -102,7 +103,7 @@ def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dic
         "started_at": record.started_at,
         "ended_at": record.ended_at,
     }
-    for name in last.memory if last else ():
+    for name in dict.fromkeys(name for run in record.runs for name in run.memory):
         values[name] = max(run.memory.get(name, 0) for run in record.runs)
     values |= _stability(record) | _largest_batch(about.get("max-batch")) | _answers(about.get("divergence"))
     if record.outcome == "ok":
@@ -135,13 +136,16 @@ def blank_row(cell: Cell, outcome: str, reason: str) -> dict[str, Any]:
 
 
 def summarise(records: Sequence[Record], studies: Mapping[str, StudyRecord] | None = None):
-    """A pandas DataFrame with COLUMNS, whole numbers kept whole. studies: by path."""
+    """A pandas DataFrame with COLUMNS, whole numbers kept whole: a row for each cell, of all rounds that it has.
+
+    studies: by path.
+    """
     import pandas
 
     about = Studies.of(studies or {})
-    variants = comparability.variants(records)
-    rows = [row(record, variant, about) for record, variant in zip(records, variants, strict=True)]
-    differing = answers.differing(records, about.records)
+    cells = combined_by_variant(records, comparability.variants(records))
+    rows = [row(record, variant, about) for record, variant in cells]
+    differing = answers.differing([record for record, _ in cells], about.records)
     for values in rows:
         if message := differing.get(values["record"]):
             values |= _flagged(values, answers.FLAG, message)

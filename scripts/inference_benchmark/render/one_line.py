@@ -21,7 +21,8 @@ def cell_text(record: Record) -> str:
     """How a cell ended: ``1,234.5 tok/s ± 0.8% (drift)`` or ``oom during warm-up``. Parentheses hold warnings."""
     if record.outcome == "oom":
         phase = record.reason.phase
-        shown_by = {"max-batch": "the search for the largest batch", OTHER_CELL: "a smaller batch"}.get(phase)
+        other = "its first round" if record.cell.round > 1 else "a smaller batch"
+        shown_by = {"max-batch": "the search for the largest batch", OTHER_CELL: other}.get(phase)
         return f"oom, as {shown_by} showed" if shown_by else f"oom during {phase}"
     if record.outcome == "unsupported":
         return f"unsupported: {record.reason.message}"

@@ -53,13 +53,12 @@ def preview(experiment: Experiment) -> Preview:
     """The state of an experiment now. It only reads, so that it can be made during a run."""
     collection = collect.read(experiment)
     records = list(collection.records.values())
-    cells = list(experiment.cells())
-    blank = [
-        summary.blank_row(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in collection.records
-    ]
+    cells = [cell for cell in experiment.cells() if cell.round == 1]
+    measured = {record.cell.first_round.path for record in records}
+    blank = [summary.blank_row(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in measured]
     place = {cell.path: index for index, cell in enumerate(cells)}
-    measured = summary.summarise(records, collection.studies).astype(object)
-    rows = pandas.concat([measured, pandas.DataFrame(blank, columns=summary.COLUMNS, dtype=object)])
+    rows = summary.summarise(records, collection.studies).astype(object)
+    rows = pandas.concat([rows, pandas.DataFrame(blank, columns=summary.COLUMNS, dtype=object)])
     rows = rows.sort_values("record", key=lambda paths: paths.map(place)).reset_index(drop=True).convert_dtypes()
     unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
     comparisons = []

@@ -1,0 +1,73 @@
+"""The records of a cell's rounds, as one record: what its figures follow from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from inference_benchmark.analysis import stability as rules
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.records.record import Note, Record, Run, Stability
+
+
+def combined(records: Sequence[Record]) -> list[Record]:
+    """One record per cell, in the order in which cells come first, with a run for each round that there is."""
+    return [record for record, _ in combined_by_variant(records, [""] * len(records))]
+
+
+def combined_by_variant(records: Sequence[Record], variants: Sequence[str]) -> list[tuple[Record, str]]:
+    """The same with the variant of each, as comparability.variants: rounds of another variant are another cell."""
+    rounds: dict[tuple[str, str], list[Record]] = {}
+    for record, variant in zip(records, variants, strict=True):
+        rounds.setdefault((record.cell.first_round.path, variant), []).append(record)
+    in_order = {key: sorted(of_cell, key=lambda record: record.cell.round) for key, of_cell in rounds.items()}
+    return [(_as_one(of_cell), variant) for (_, variant), of_cell in in_order.items()]
+
+
+def assess(cell: Cell, runs: Sequence[Run]) -> Stability:
+    """Whether the samples of a cell repeat well enough, within and across its runs."""
+    verdict = rules.stability(
+        [run.warmup_s for run in runs],
+        [run.samples_s for run in runs],
+        warmup_tolerance=cell.measurement.warmup_tolerance,
+        target_half_width=cell.measurement.target_half_width,
+        max_warmup_calls=cell.measurement.max_warmup_calls,
+    )
+    reasons = tuple(Note(name, message) for name, message in verdict.reasons.items())
+    return Stability(stable=not reasons, reasons=reasons, outliers=verdict.outliers, drift=verdict.drift)
+
+
+def each_once(notes: Iterable[Note]) -> tuple[Note, ...]:
+    """The first note of each name."""
+    first: dict[str, Note] = {}
+    for note in notes:
+        first.setdefault(note.name, note)
+    return tuple(first.values())
+
+
+def different_answers(digests: Iterable[str]) -> list[Note]:
+    """The flag of a cell that gave several answers to the same prompts. digests: of all its full-length calls."""
+    distinct = dict.fromkeys(digests)
+    if len(distinct) < 2:
+        return []
+    listed = ", ".join(digest[:12] for digest in distinct)
+    message = f"{len(distinct)} different answers to the same prompts, with digests {listed}"
+    return [Note("nondeterministic", message)]
+
+
+def _as_one(rounds: Sequence[Record]) -> Record:
+    """A round without figures decides for the cell: what did not fit once does not fit."""
+    if len(rounds) == 1:
+        return rounds[0]
+    first, ending = rounds[0], next((record for record in rounds if record.outcome != "ok"), None)
+    runs = tuple(run for record in rounds for run in record.runs)
+    flags = [flag for record in rounds for flag in record.flags]
+    return replace(
+        first,
+        outcome=ending.outcome if ending else "ok",
+        reason=ending.reason if ending else None,
+        runs=runs,
+        stability=None if ending else assess(first.cell, runs),
+        flags=each_once([*different_answers(digest for run in runs for digest in run.tokens_sha256), *flags]),
+        ended_at=rounds[-1].ended_at,
+    )
