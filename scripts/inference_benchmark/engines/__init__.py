@@ -37,6 +37,12 @@ class Engine(ABC):
         checkpoint: None if the engine needs no weights.
         """
 
+    def import_libraries(self, checkpoint: Path) -> None:  # noqa: B027  optional
+        """Import what this checkpoint needs, as far as that touches no device and starts no thread.
+
+        Workers are forked from the process that has called it. start follows in a worker, in a new engine.
+        """
+
     def unsupported(self, precision: str) -> str | None:
         """Why this device or library does not support a precision that ENGINES lists; None if it does."""
         return None

@@ -72,7 +72,6 @@ class HfEngine(TorchDeviceEngine):
         self.initialise_device(device, threads)
         config = AutoConfig.from_pretrained(checkpoint)
         self.family = config.model_type
-        # Looking up the class imports the family's code, and much of scipy with it.
         if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
             raise UnsupportedError(f"transformers has no causal language model of type {config.model_type}")
         self.followed = shapes.follow(config)

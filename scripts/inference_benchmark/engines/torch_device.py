@@ -30,6 +30,12 @@ class TorchDeviceEngine(Engine):
     def libraries(self, precision: str) -> str:
         """The libraries that a precision takes, with their versions, separated by commas."""
 
+    def import_libraries(self, checkpoint: Path) -> None:
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+
+        # Looking up the class imports the family's code, and much of scipy with it.
+        MODEL_FOR_CAUSAL_LM_MAPPING.get(type(AutoConfig.from_pretrained(checkpoint)), None)
+
     def combination(self, precision: str) -> str:
         return ", ".join(filter(None, (self.libraries(precision), self.family, precision, self.device.type)))
 

@@ -15,6 +15,7 @@ from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.machine import conditions, provenance
 from inference_benchmark.measure.session import check_engine, hold_device
+from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record
@@ -31,7 +32,8 @@ def measure_cell(cell: Cell, watch: Watch) -> Record:
     weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
     order = {"cell": cell.to_json(), "checkpoint": str(weights) if weights else None}
     with hold_device(cell, watch) as session:
-        report = session.run_worker("cell", order, cell.measurement.threads)
+        warm = Warm(cell.engine, str(weights), cell.round) if weights else None
+        report = session.run_worker("cell", order, cell.measurement.threads, warm=warm)
         outcome, reason = session.classify(report)
         where_and_when = session.where_and_when()
     run = report.run()

@@ -16,6 +16,7 @@ from inference_benchmark.experiment.studies import CeilingsStudy, Subject
 from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.measure.outcome import MeasurementError, classify
+from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore_result
 from inference_benchmark.records.record import Reason
 
@@ -46,9 +47,11 @@ class Session:
         order: Mapping[str, Any],
         threads: int | None,
         on_result: OnResult = ignore_result,
+        warm: Warm | None = None,
     ) -> WorkerReport:
-        """Let a worker do a task (a module of worker/) to its end. on_result: is given each result as it comes."""
-        with WorkerProcess(task, order, threads, self.gpu) as worker:
+        """Let a worker do a task (a module of worker/) to its end. on_result: is given each result as it comes. warm:
+        the server that it may be forked from; None where it starts cold."""
+        with WorkerProcess(task, order, threads, self.gpu, warm) as worker:
             # Gathered while the worker is still importing, well before it loads anything.
             self.origin = self.origin or _origin(self.gpu, worker.environment)
             return worker.listen(self.watch, on_result)

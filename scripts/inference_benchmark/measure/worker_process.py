@@ -21,6 +21,8 @@ from typing import Any
 from inference_benchmark.experiment.cells import Watch
 from inference_benchmark.machine import conditions, hardware
 from inference_benchmark.machine.hardware import Gpu
+from inference_benchmark.measure import warm_start
+from inference_benchmark.measure.warm_start import ForkedWorker, Warm
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records.record import Run
 
@@ -101,9 +103,12 @@ class WorkerReport:
 class WorkerProcess:
     """A worker process, ended when the block is left, however it is left."""
 
-    def __init__(self, task: str, order: Mapping[str, Any], threads: int | None, gpu: Gpu | None) -> None:
-        """task: a module of worker/. order: the argument of its run. threads: None is hardware.default_threads."""
-        self.gpu = gpu
+    def __init__(
+        self, task: str, order: Mapping[str, Any], threads: int | None, gpu: Gpu | None, warm: Warm | None = None
+    ) -> None:
+        """task: a module of worker/. order: the argument of its run. threads: None is hardware.default_threads. warm:
+        the server that it is forked from, if it can be."""
+        self.gpu, self.warm = gpu, warm
         self.request = json.dumps({"task": task, "order": order, "gpu": asdict(gpu) if gpu else None})
         # Snakemake sets these to the rule's threads, which count jobs here, not cores. Weights are on disk
         # by now, so the hub is not asked. The worker sees the held device and no other.
@@ -118,19 +123,32 @@ class WorkerProcess:
     def __enter__(self) -> WorkerProcess:
         self.pipe, writing_end = os.pipe()
         self.printed = b""
-        command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
         try:
-            self.process = subprocess.Popen(
-                command,
-                env=self.environment,
-                pass_fds=[writing_end],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-            )
+            self.process = self._forked(writing_end) or self._started(writing_end)
         finally:
             os.close(writing_end)
         return self
+
+    def _forked(self, writing_end: int) -> ForkedWorker | None:
+        """The worker as a fork of a server; None where it has to start cold."""
+        if self.warm is None or not warm_start.is_possible():
+            return None
+        try:
+            return warm_start.fork_worker(self.warm, self.request, self.environment, writing_end)
+        except (warm_start.WarmStartError, OSError) as error:
+            print(f"the worker starts cold: {error}", file=sys.stderr)
+            return None
+
+    def _started(self, writing_end: int) -> subprocess.Popen:
+        command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
+        return subprocess.Popen(
+            command,
+            env=self.environment,
+            pass_fds=[writing_end],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def listen(self, watch: Watch, on_result: OnResult = ignore_result) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; look at the device while calls are timed.
@@ -138,6 +156,7 @@ class WorkerProcess:
         Each try of a search has that time for itself.
         """
         report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
+        report.model["start"] = "forked" if isinstance(self.process, ForkedWorker) else "cold"
         waiting, output = select.poll(), self.process.stdout.fileno()
         waiting.register(self.pipe, select.POLLIN)
         waiting.register(output, select.POLLIN)

@@ -1,0 +1,200 @@
+"""Workers forked from a server that has imported everything: the same as those that start cold, and as mortal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made_up import MODELS, make_cell, measurement
+from running import REPO, fault, read_record
+
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.measure import warm_start
+from inference_benchmark.worker import server
+
+CELL = make_cell(engine="hf", model={"name": "bloom", "architecture": MODELS["bloom"], "seed": 0})
+#: A worker of the fake engine, forked if it can be, with what its parent learns of it as JSON.
+PARENT = """
+import json, sys
+from inference_benchmark.experiment.cells import Watch
+from inference_benchmark.measure.warm_start import ForkedWorker, Warm
+from inference_benchmark.measure.worker_process import WorkerProcess
+with WorkerProcess("cell", {"cell": sys.argv[1], "checkpoint": None}, None, None, Warm("fake", "", 1)) as worker:
+    print(worker.process.pid, isinstance(worker.process, ForkedWorker), flush=True)
+    report = worker.listen(Watch(timeout_s=float(sys.argv[2])))
+end = report.end or {}
+print(json.dumps([report.returncode, end.get("outcome"), report.phase, report.last_output]))
+"""
+
+
+@pytest.fixture
+def owner() -> Iterator[subprocess.Popen]:
+    """A process that stands for Snakemake."""
+    with subprocess.Popen(["sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def environment(owner: subprocess.Popen, folder: Path, **more: str) -> dict[str, str]:
+    path = os.pathsep.join([str(REPO / "scripts"), os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": path, warm_start.OWNER: str(owner.pid), "TMPDIR": str(folder), **more}
+
+
+@pytest.fixture
+def folder(tmp_path_factory) -> Path:
+    """A temporary folder with a path that is short enough for a socket."""
+    return tmp_path_factory.mktemp("warm")
+
+
+def measured(cell: Cell, folder: Path, environ: dict[str, str]) -> dict[str, Any]:
+    command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", cell.path]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert "starts cold" not in done.stderr
+    return read_record(folder / cell.path, cell)
+
+
+def servers(folder: Path) -> set[int]:
+    """The servers with a socket below a folder; their forks have the same command line."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+            if b"inference_benchmark.worker.server" in words and any(str(folder).encode() in word for word in words):
+                stat = (path.parent / "stat").read_text()
+                parents[int(path.parent.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+        except OSError:
+            continue
+    return {pid for pid, parent in parents.items() if parent not in parents}
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def eventually(holds) -> bool:
+    for _ in range(200):
+        if holds():
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def test_a_forked_worker_leaves_the_record_of_a_cold_one(owner, folder):
+    settings = measurement(min_cycles=3)
+    cells = [replace(CELL, batch_size=n, measurement=settings) for n in (1, 2)]
+    cold_environment = {k: v for k, v in environment(owner, folder).items() if k != warm_start.OWNER}
+    (folder / "cold").mkdir()
+    cold = [measured(cell, folder / "cold", cold_environment) for cell in cells]
+    assert servers(folder) == set(), "a cell by hand starts cold"
+    warm = [measured(cell, folder, environment(owner, folder)) for cell in cells]
+    assert len(servers(folder)) == 1, "one server for both"
+    for forked, started in zip(warm, cold, strict=True):
+        assert forked["runs"][0]["tokens_sha256"] == started["runs"][0]["tokens_sha256"]
+        assert {k: v for k, v in forked["environment"].items() if k != warm_start.OWNER} == started["environment"]
+        assert (forked["model"].pop("start"), started["model"].pop("start")) == ("forked", "cold")
+        assert forked["model"] == started["model"]
+        # The pages of libraries that nothing has touched since are not in the fork.
+        for name, n_bytes in started["runs"][0]["memory"].items():
+            assert 0 <= n_bytes - forked["runs"][0]["memory"][name] < 150_000_000, name
+
+
+def test_each_round_has_a_server_of_its_own_and_none_outlives_its_owner(owner, folder):
+    environ = environment(owner, folder)
+    measured(CELL, folder, environ)
+    (first,) = servers(folder)
+    measured(replace(CELL, round=2), folder, environ)
+    assert eventually(lambda: len(servers(folder)) == 1)
+    assert servers(folder) != {first}
+    (run_folder,) = folder.glob("inference-benchmark-*")
+    owner.send_signal(signal.SIGKILL)
+    owner.wait()
+    assert eventually(lambda: servers(folder) == set())
+    assert not run_folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "expected"),
+    [
+        ({}, [0, "ok", "first-token"]),
+        ({"fault": "oom"}, [0, "oom", "warm-up"]),
+        ({"fault": "error"}, [1, "error", "warm-up"]),
+        ({"fault": "kill"}, [-signal.SIGKILL, None, "warm-up"]),
+        ({"fault": "abort"}, [-signal.SIGABRT, None, "warm-up"]),
+        ({"fault": "bitsandbytes"}, [1, None, "warm-up"]),
+        ({"fault": "hang"}, [None, "timeout", "warm-up"]),
+    ],
+)
+def test_every_end_of_a_forked_worker_is_that_of_a_cold_one(owner, folder, behaviour, expected):
+    def run(environ):
+        timeout_s = "3" if behaviour.get("fault") == "hang" else "60"
+        done = subprocess.run(
+            [sys.executable, "-c", PARENT, make_cell().to_json(), timeout_s],
+            capture_output=True,
+            text=True,
+            env=environ | {"FAKE_ENGINE": json.dumps(behaviour)},
+            timeout=60,
+        )
+        pid_and_kind, _, report = done.stdout.partition("\n")
+        pid, forked = pid_and_kind.split()
+        assert is_gone(int(pid))
+        return forked == "True", json.loads(report)
+
+    environ = environment(owner, folder)
+    forked, warm = run(environ)
+    assert forked
+    assert warm[:3] == expected
+    forked, cold = run({k: v for k, v in environ.items() if k != warm_start.OWNER})
+    assert not forked
+    assert warm[:3] == cold[:3]
+    assert warm[3].splitlines()[-1:] == cold[3].splitlines()[-1:], "what it printed is known to its parent"
+
+
+@pytest.mark.parametrize("victim", ["parent", "server", "parent, by Ctrl-C"])
+def test_a_worker_dies_with_its_parent_and_with_its_server(owner, folder, victim):
+    environ = environment(owner, folder, FAKE_ENGINE=fault(fault="hang"))
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), "100"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as parent:
+        worker = int(parent.stdout.readline().split()[0])
+        (server_pid,) = servers(folder)
+        assert eventually(lambda: not is_gone(worker) and "T" in Path(f"/proc/{worker}/stat").read_text().split())
+        if victim == "server":
+            os.kill(server_pid, signal.SIGKILL)
+            assert json.loads(parent.stdout.read())[:3] == [-signal.SIGKILL, None, "warm-up"]
+        else:
+            parent.send_signal(signal.SIGINT if "Ctrl-C" in victim else signal.SIGKILL)
+        assert eventually(lambda: is_gone(worker))
+        parent.wait(timeout=20)
+    if victim != "server":
+        assert servers(folder) == {server_pid}, "the next worker comes from the same one"
+
+
+def test_where_no_server_can_be_started_the_worker_starts_cold_and_says_so(owner, tmp_path):
+    too_long = tmp_path / ("x" * 100)
+    too_long.mkdir()
+    environ = environment(owner, too_long)
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), "60"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert done.stdout.splitlines()[0].endswith(" False")
+    assert "the worker starts cold: AF_UNIX path too long" in done.stderr or "server ended" in done.stderr
+    assert json.loads(done.stdout.splitlines()[1])[1] == "ok"
+
+
+def test_an_open_device_file_is_noticed(monkeypatch, tmp_path):
+    assert server.device_files() == []
+    with (tmp_path / "nvidia0").open("w"):
+        link = os.readlink
+        monkeypatch.setattr(os, "readlink", lambda path: link(path).replace(f"{tmp_path}/", "/dev/"))
+        assert server.device_files() == ["/dev/nvidia0"]
