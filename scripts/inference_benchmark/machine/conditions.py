@@ -34,7 +34,7 @@ _MIN_CPU_S = 0.1  # CPU time is counted in ticks of 10 ms on each CPU, so a few 
 _MAX_IDLE_PERCENT = 5  # utilisation; a GPU that only draws a desktop stays below
 _UTILISATION_WINDOW_S = 1.2  # NVML averages utilisation over at most one second
 
-_GPU_GAUGES: dict[str, Callable[[Any, Any], float]] = {
+GPU_GAUGES: dict[str, Callable[[Any, Any], float]] = {
     "gpu_sm_clock_hz": lambda lib, gpu: lib.nvmlDeviceGetClockInfo(gpu, lib.NVML_CLOCK_SM) * 10**6,
     "gpu_memory_clock_hz": lambda lib, gpu: lib.nvmlDeviceGetClockInfo(gpu, lib.NVML_CLOCK_MEM) * 10**6,
     "gpu_temperature_c": lambda lib, gpu: lib.nvmlDeviceGetTemperature(gpu, lib.NVML_TEMPERATURE_GPU),
@@ -159,7 +159,7 @@ class Sampler:
     def _sample_gpu(self) -> None:
         lib, gpu = self._lib, self._gpu
         try:
-            for name, query in _GPU_GAUGES.items():
+            for name, query in GPU_GAUGES.items():
                 if (value := _query(lib, gpu, query)) is not None:
                     self._gauges[name].append(value)
             if (reasons := _query(lib, gpu, _throttle_reasons)) is not None:
@@ -179,11 +179,11 @@ def busy(gpu: hardware.Gpu) -> str | None:
                 return None
             handle = lib.nvmlDeviceGetHandleByUUID(gpu.uuid)
             processes = _query(lib, handle, _processes) or {}
-            percent = _query(lib, handle, _GPU_GAUGES["gpu_utilisation_percent"])
+            percent = _query(lib, handle, GPU_GAUGES["gpu_utilisation_percent"])
             if not processes and (percent or 0) > _MAX_IDLE_PERCENT:
                 # This may come from a process that has just ended, such as the worker of the last cell.
                 time.sleep(_UTILISATION_WINDOW_S)
-                percent = _query(lib, handle, _GPU_GAUGES["gpu_utilisation_percent"])
+                percent = _query(lib, handle, GPU_GAUGES["gpu_utilisation_percent"])
     except hardware.GpuError:
         return None
     if not processes and (percent or 0) <= _MAX_IDLE_PERCENT:
