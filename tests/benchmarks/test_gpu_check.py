@@ -1,0 +1,318 @@
+"""The check of a new GPU: its verdicts, its runner, and the whole of it on the CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import gpu_check
+import numpy
+import psutil
+import pytest
+from check_runner import Check, Verdict, chosen, may_take_s, ok_if, overtime, run_checks, skipped
+from made_up import make_record, make_run
+from running import REPO, fake_gpus
+
+from inference_benchmark.analysis.roofline import Peaks
+from inference_benchmark.engines import ENGINES
+
+ON_CPU, ON_CUDA = (gpu_check.checks(gpu_check.SETUPS[device]) for device in ("cpu", "cuda"))
+
+
+def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, REPO / "benchmarks/gpu_check.py", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ}, timeout=600)
+
+
+# -- the whole of it -----------------------------------------------------------------------------------
+
+
+def test_on_the_cpu_every_check_ends_well_or_is_skipped_by_name():
+    done = run_script("--device", "cpu", "--precisions", "fp32")  # int8 takes a quarter of the time for its imports
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    verdicts = {check["name"]: check["verdict"] for check in document["checks"]}
+    evidence = {check["name"]: check["evidence"] for check in document["checks"]}
+    assert list(verdicts) == [check.name for check in ON_CPU if not check.name.endswith("/int8")]
+    assert {"hf", "hf-static", "ctranslate2"} == {name.split("/")[1] for name in verdicts if name.startswith("cells/")}
+    cuda_only = {"tf32", "rows/hf-static", "oom/hf-static", "search/hf-static"}
+    assert {name for name, text in evidence.items() if text == "CUDA only"} == cuda_only
+    # A machine may lack a counter of energy or a compiler.
+    for name in verdicts.keys() - cuda_only - {"energy", "recordings"}:
+        assert verdicts[name] == "ok", evidence[name]
+    lines = {line.split()[0]: line for line in done.stderr.splitlines()[:-1]}
+    assert lines.keys() == verdicts.keys()
+    for name, line in lines.items():
+        assert re.match(rf"{name} +{verdicts[name]} +\d+\.\d s  \S", line), line
+    n_ok, n_skipped = (list(verdicts.values()).count(word) for word in ("ok", "skipped"))
+    assert f": {n_ok} ok, 0 failed, {n_skipped} skipped, " in done.stderr.splitlines()[-1]
+    assert document["device"]["kind"] == "cpu"
+    assert document["software"]["torch"]
+    by_name = {check["name"]: check for check in document["checks"]}
+    cell = by_name["cells/hf/fp32"]["facts"]["batch 4"]
+    assert cell["throughput_tok_per_s"] > 0
+    assert set(cell["seconds"]) == {"start", "load", "warm-up", "timed"}
+    assert min(cell["seconds"].values()) > 0
+    assert by_name["rows/hf"]["facts"]["rows"] * 16 > 65_535
+    assert by_name["oom/hf"]["facts"]["limit"] == {"name": "memory_limit", "bytes": 300_000_000}
+    assert by_name["search/hf"]["facts"]["fits"] >= 1
+    assert by_name["caches"]["facts"]["live"] == [1, 1, 1, 1, 1, 0]
+
+
+def test_a_gpu_that_cannot_be_used_fails_in_one_line(tmp_path):
+    """The driver of the fake GPU is older than any torch with CUDA that is supported."""
+    gpu = fake_gpus(tmp_path)
+    gpu["FAKE_NVML"] = json.dumps({**json.loads(gpu["FAKE_NVML"]), "cuda_driver_version": 10020})
+    done = run_script("--only", "ceilings", **gpu)
+    assert done.returncode == 1
+    document = json.loads(done.stdout)
+    assert document["device"]["name"] == "NVIDIA Fake A"
+    (check,) = document["checks"]
+    assert check["verdict"] == "failed"
+    assert re.match(
+        r"MeasurementError: (torch .* is built without CUDA|the driver .* knows CUDA up to)", check["evidence"]
+    )
+    assert check["output"][0].startswith("Traceback")
+    assert len(done.stderr.splitlines()) == 2, done.stderr
+
+
+def test_what_cannot_be_checked_is_named(tmp_path):
+    no_gpu = fake_gpus(tmp_path, n=0)
+    done = run_script("--device", "cuda", **no_gpu)
+    assert (done.returncode, done.stderr) == (1, "gpu_check.py: no GPU is visible here\n")
+    done = run_script("--device", "cpu", "--only", "cell", **no_gpu)
+    assert done.returncode == 1
+    assert done.stderr.startswith(
+        "gpu_check.py: there is no check 'cell'; allowed: weights, engine/ctranslate2, cells/hf/"
+    )
+    (tmp_path / "logs").mkdir()
+    done = run_script("--device", "cpu", "--folder", str(tmp_path), **no_gpu)
+    assert (done.returncode, done.stderr) == (1, f"gpu_check.py: {tmp_path}/logs exists; name a new folder\n")
+
+
+def test_on_cuda_nothing_is_skipped_and_every_engine_and_precision_is_a_check():
+    assert not [check.name for check in ON_CUDA if check.skip]
+    names = [check.name for check in ON_CUDA]
+    assert len(set(names)) == len(names)
+    for engine, entry in ENGINES.items():
+        if entry.needs_weights:
+            assert {f"cells/{engine}/{precision}" for precision in entry.precisions} <= set(names)
+            assert {f"{kind}/{engine}" for kind in ("rows", "oom", "search")} <= set(names)
+    assert names.index("search/hf") < names.index("cells/hf/nf4"), (
+        "precisions that are not in the default grid come last"
+    )
+    for check in ON_CUDA:
+        assert set(check.needs) <= set(names[: names.index(check.name)]), check.name
+
+
+# -- the runner ----------------------------------------------------------------------------------------
+
+
+def results(tmp_path: Path, planned: list[Check], budget_s: float = 100, at_a_time: int = 1) -> dict[str, Verdict]:
+    return {check.name: verdict for check, verdict, _ in run_checks(planned, budget_s, at_a_time, tmp_path)}
+
+
+FINE = partial(ok_if, True, "fine", {"figure": 1.5})
+
+
+def test_a_check_that_raises_crashes_or_hangs_is_failed_and_the_others_run(tmp_path):
+    planned = [
+        Check("raises", partial(int, "x"), 30),
+        Check("crashes", os.abort, 30),
+        Check("exits", partial(subprocess.run, ["sh", "-c", "echo last words; kill -TERM $PPID"]), 30),
+        Check("hangs", partial(time.sleep, 60), 2),
+        Check("is fine", FINE, 30),
+        Check("follows", FINE, 30, needs=("is fine",)),
+        Check("cannot follow", FINE, 30, needs=("crashes", "is fine")),
+        Check("elsewhere", FINE, 30, needs=("crashes",), skip="CUDA only"),
+    ]
+    assert results(tmp_path, planned) == {
+        "raises": ("failed", "ValueError: invalid literal for int() with base 10: 'x'", {}),
+        "crashes": ("failed", "its process ended with SIGABRT", {}),
+        "exits": ("failed", "its process ended with SIGTERM: last words", {}),
+        "hangs": ("failed", "no end after 2 s", {}),
+        "is fine": ("ok", "fine", {"figure": 1.5}),
+        "follows": ("ok", "fine", {"figure": 1.5}),
+        "cannot follow": ("skipped", "needs crashes", {}),
+        "elsewhere": ("skipped", "CUDA only", {}),
+    }
+    assert "Traceback" in (tmp_path / "raises.log").read_text()
+
+
+def test_processes_that_a_check_has_started_end_with_it(tmp_path):
+    started = tmp_path / "pid"
+    command = ["sh", "-c", f"sleep 60 & echo $! > {started}; wait"]
+    assert results(tmp_path, [Check("hangs", partial(subprocess.run, command), 3)])["hangs"].verdict == "failed"
+    deadline_s = time.monotonic() + 10  # the kernel takes its time
+    while runs(int(started.read_text())):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+def runs(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def test_what_is_left_when_the_budget_is_spent_is_skipped(tmp_path):
+    planned = [Check("long", partial(time.sleep, 60), 30), Check("late", FINE, 30)]
+    assert results(tmp_path, planned, budget_s=2) == {
+        "long": ("skipped", "no time left; ended after 2 s", {}),
+        "late": ("skipped", "no time left", {}),
+    }
+
+
+def test_several_at_a_time_and_what_they_need(tmp_path):
+    planned = [
+        Check("slow", partial(subprocess.run, ["sh", "-c", "sleep 3; exit 1"], check=True), 30),
+        Check("after it", FINE, 30, needs=("slow",)),
+        Check("beside it", FINE, 30),
+    ]
+    assert list(results(tmp_path, planned, at_a_time=2)) == ["beside it", "slow", "after it"]
+
+
+def test_the_time_that_a_check_may_take():
+    assert may_take_s(60, budget_s=480, spent_s=0) == 60
+    assert may_take_s(60, budget_s=480, spent_s=450) == 30
+    assert may_take_s(60, budget_s=480, spent_s=480) is None
+    assert overtime(60, 60) == ok_if(False, "no end after 60 s")
+    assert overtime(60, 30) == skipped("no time left; ended after 30 s")
+
+
+def test_checks_are_chosen_by_name_or_kind():
+    def names(*only: str) -> list[str]:
+        return [check.name for check in chosen(ON_CUDA, only)]
+
+    assert names("ceilings", "weights") == ["weights", "ceilings"]
+    assert names("cells/hf") == [f"cells/hf/{p}" for p in ("fp32", "bf16", "int8", "fp16", "int8-threshold-0", "nf4")]
+    assert names("rows") == ["rows/hf", "rows/hf-static", "rows/ctranslate2"]
+    with pytest.raises(LookupError, match="there is no check 'row'; allowed: weights, "):
+        names("rows", "row")
+
+
+# -- verdicts ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("joules", "power_w", "verdict", "difference"),
+    [(3000, 300, "ok", 0), (3450, 300, "ok", 0.15), (3451, 300, "failed", 0.1503), (2540, 300, "failed", -0.1533)],
+)
+def test_counted_energy_against_power_times_time(joules, power_w, verdict, difference):
+    result = gpu_check.compared_energy(joules, 10, power_w)
+    assert (result.verdict, result.facts["difference"]) == (verdict, pytest.approx(difference, abs=1e-4))
+
+
+def test_the_evidence_of_energy_has_its_figures():
+    assert gpu_check.compared_energy(3120, 10, 300).evidence == (
+        "3,120 J in 10.0 s are 312 W, +4.0% from the gauge's median of 300 W; allowed: 15%"
+    )
+    assert gpu_check.compared_energy(50, 2, None) == (
+        "ok",
+        "50 J in 2.0 s are 25 W; no gauge of power to compare it with",
+        {"joules": 50, "seconds": 2, "power_w": None},
+    )
+
+
+def h100(**changes: float) -> Peaks:
+    """90 % of the data sheet's bandwidth and 80 % of its products, but for changes."""
+    speeds = {"float32": 53.6e12, "bfloat16": 791.2e12, "float16": 791.2e12, "int8": 1583.2e12}
+    return Peaks([(2**24, 9e12), (2**33, changes.pop("bandwidth", 3.015e12))], {**speeds, **changes})
+
+
+def test_ceilings_against_the_data_sheet():
+    result = gpu_check.against_data_sheet("NVIDIA H100 80GB HBM3", h100())
+    assert result.verdict == "ok"
+    assert result.evidence == "of the data sheet: bandwidth 90%, float32 80%, bfloat16 80%, float16 80%, int8 80%"
+    assert result.facts["shares"]["bandwidth"] == pytest.approx(0.9)
+    for changes, odd in (
+        ({"bandwidth": 1.67e12}, "bandwidth"),
+        ({"bfloat16": 1.06 * 989e12}, "bfloat16"),
+        ({"float16": 494e12, "int8": 0.0}, "float16, int8"),
+    ):
+        result = gpu_check.against_data_sheet("NVIDIA H100 80GB HBM3", h100(**changes))
+        assert result.verdict == "failed"
+        assert result.evidence.endswith(f"; not within 50% and 105%: {odd}")
+    for changes in ({"bandwidth": 1.68e12}, {"bfloat16": 1.04 * 989e12}, {"tf32": 1e12}):
+        assert gpu_check.against_data_sheet("NVIDIA H100 80GB HBM3", h100(**changes)).verdict == "ok"
+    unknown = gpu_check.against_data_sheet("NVIDIA Fake A", h100())
+    assert (unknown.verdict, unknown.evidence) == ("ok", "no data sheet figures for NVIDIA Fake A")
+    assert unknown.facts["speeds"]["bandwidth"] == 3.015e12
+
+
+def compiled(**changes: int) -> dict:
+    compilation = {"graphs": 1, "seconds": 20.0, "cuda_graphs_recorded": 2, "cuda_graphs_skipped": 0}
+    while_timed = {"graphs_while_timed": 0, "cuda_graphs_recorded_while_timed": 0}
+    return {
+        "compilation": {name: changes.get(name, count) for name, count in compilation.items()},
+        **{name: changes.get(name, count) for name, count in while_timed.items()},
+    }
+
+
+def test_recordings():
+    assert gpu_check.recordings(compiled(), "cuda").verdict == "ok"
+    for name, count in (
+        ("graphs", 0), ("cuda_graphs_recorded", 0), ("cuda_graphs_skipped", 1), ("graphs_while_timed", 1),
+        ("cuda_graphs_recorded_while_timed", 2),
+    ):  # fmt: skip
+        result = gpu_check.recordings(compiled(**{name: count}), "cuda")
+        assert result.verdict == "failed", name
+        assert f"{name} {count}" in result.evidence
+    eager = {"compilation": {"graphs": 0, "seconds": 0.0, "why_not": "there is no C compiler"}}
+    assert gpu_check.recordings(eager, "cuda") == ("failed", "not compiled: there is no C compiler", {})
+    assert gpu_check.recordings(eager, "cpu") == ("skipped", "there is no C compiler", {})
+    assert gpu_check.recordings({"compilation": {"graphs": 1, "seconds": 1.0}}, "cpu").verdict == "ok"
+
+
+def test_amounts_of_memory_contain_each_other():
+    memory = {"loaded_bytes": 3e9, "peak_allocated_bytes": 4e9, "peak_reserved_bytes": 5e9, "device_total_bytes": 80e9}
+    result = gpu_check.memory_order(make_record(runs=(make_run(memory=memory),)))
+    assert result == ("ok", "loaded 3 GB <= peak_allocated 4 GB <= peak_reserved 5 GB <= device_total 80 GB", memory)
+    for name, n_bytes in (("loaded_bytes", 4.5e9), ("peak_allocated_bytes", 5.5e9), ("device_total_bytes", 4.9e9)):
+        wrong = make_record(runs=(make_run(memory={**memory, name: n_bytes}),))
+        assert gpu_check.memory_order(wrong).verdict == "failed", name
+
+
+def test_caches_are_one_and_hold_no_second_one():
+    GB = 10**9
+    held = [1.4 * GB, 1.2 * GB, 1.2 * GB, 1.2 * GB, 1.2 * GB, 0.1 * GB]
+    counts = [1, 1, 1, 1, 1, 0]
+    assert gpu_check.caches(counts, 1.1 * GB, held).verdict == "ok"
+    assert gpu_check.caches(counts, 1.1 * GB, None).verdict == "ok"
+    assert gpu_check.caches([1, 2, 1, 1, 1, 0], 1.1 * GB, held).verdict == "failed"
+    assert gpu_check.caches([1, 1, 1, 1, 1, 1], 1.1 * GB, held).verdict == "failed"
+    for wrong in ([*held[:3], 2.3 * GB, *held[4:]], [*held[:5], 1.2 * GB], [*[0.5 * GB] * 5, 0]):
+        assert gpu_check.caches(counts, 1.1 * GB, wrong).verdict == "failed", wrong
+
+
+def test_answers_that_differ_by_more_than_rounding():
+    result = {"rows": 8, "steps": 16, "token_agreement": 1 - 3 / 128, "logits_error": {"mean": 3e-6, "max": 9e-6}}
+    near_tie = gpu_check.compared_answers(result)
+    assert near_tie.verdict == "ok"
+    assert near_tie.evidence == (
+        "3 of 128 tokens differ from hf's, with logits that differ by up to 9e-06 of their norm; rounding is below 0.0001"
+    )
+    for error in (1.1e-4, None):
+        assert gpu_check.compared_answers({**result, "logits_error": {"max": error}}).verdict == "failed"
+
+
+def test_gaps_of_tokens_are_those_of_the_first_difference():
+    logits = numpy.zeros((2, 2, 4), dtype=numpy.float32)
+    logits[0, 1] = [0, 2, 4, 6]  # of standard deviation 5 ** 0.5
+    logits[1, 0] = [3, 1, 1, 3]  # of 1
+    tokens, wanted = numpy.array([[0, 1], [0, 0]]), numpy.array([[0, 3], [3, 1]])
+    assert gpu_check.token_gaps(tokens, wanted, logits) == pytest.approx([4 / 5**0.5, 0])
+
+
+def test_what_the_seconds_of_a_cell_consist_of():
+    """Nine seconds, of which a run has 1 of loading, 1 of warm-up, 1.5 of timed calls and 0.3 of first tokens."""
+    assert gpu_check.wall_split_s(make_record()) == pytest.approx(
+        {"start": 5.2, "load": 1.0, "warm-up": 1.0, "timed": 1.8}
+    )
