@@ -6,6 +6,7 @@ engine       an engine of an optional package finds its libraries and generates
 cells        each engine and precision at batch 1 and 128: tok/s, and what the wall time of the cell consists of
 answers      the fp32 tokens of each engine are those of hf
 recordings   hf-static compiled, on CUDA recorded CUDA graphs and gave up none; nothing of it happened in timed calls
+forked       a worker that is forked, as in a run of Snakemake, gives the tokens of one that starts cold
 memory       allocated <= reserved <= what the device has
 tf32         products of fp32 matrices did not run in TF32
 conditions   which gauges and counters can be read
@@ -62,6 +63,7 @@ from inference_benchmark.experiment.cells import Cell, CellError, Measurement, W
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, Subject
 from inference_benchmark.machine import conditions, hardware, provenance
 from inference_benchmark.machine.out_of_memory import line_about_memory
+from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.cell import measure_cell
 from inference_benchmark.measure.session import hold_device
 from inference_benchmark.measure.study import run_study
@@ -203,6 +205,7 @@ def checks(setup: Setup) -> list[Check]:
         *cells(setup.precisions[:3]),
         *(of_engine("answers", check_answers, 120, engine) for engine in names if engine != HF),
         check("recordings", check_recordings, 120),
+        *(of_engine("forked", check_forked, 120, engine) for engine in names),
         check("memory", check_memory, 120),
         check("tf32", check_tf32, 120, skip=unless_cuda),
         check("conditions", check_conditions, 60),
@@ -307,6 +310,23 @@ def recordings(model: Mapping[str, Any], device: str) -> Verdict:
         all(done.values()) and not any(undesired.values()),
         f"{listed}; {compilation['seconds']:.1f} s of compilation",
         counts,
+    )
+
+
+def check_forked(setup: Setup, engine: str) -> Verdict:
+    cell = setup.probe_cell(engine, setup.precision)
+    cold = figures(setup, cell)
+    os.environ[warm_start.OWNER] = str(os.getpid())
+    forked = figures(setup, replace(cell, round=2))
+    starts = [each.model["start"] for each in (cold, forked)]
+    seconds = [wall_split_s(each)["start"] for each in (cold, forked)]
+    same = cold.runs[0].tokens_sha256 == forked.runs[0].tokens_sha256
+    ratio = metrics.throughput_tok_per_s(forked.measured()).value / metrics.throughput_tok_per_s(cold.measured()).value
+    return ok_if(
+        starts == ["cold", "forked"] and same,
+        f"{starts[0]} {seconds[0]:.1f} s, {starts[1]} {seconds[1]:.1f} s with its server to start; "
+        f"{'the same' if same else 'other'} tokens, {ratio:.2f} times the throughput",
+        {"throughput_ratio": ratio},
     )
 
 
@@ -517,7 +537,7 @@ def check_search(setup: Setup, engine: str) -> Verdict:
     prompt_tokens, limit_bytes = setup.searched
     workload = Workload(prompt_tokens, setup.new_tokens)
     cell = setup.probe_cell(engine, setup.precision, workload=workload, memory_limit_bytes=limit_bytes)
-    found = studied(setup, ColumnStudy.of("max-batch", cell))
+    found = studied(setup, ColumnStudy.of("max-batch", cell, tolerance_percent=2))
     fits, fails = batch_limit(found.results)
     tried = [each["batch_size"] for each in found.results]
     return ok_if(
