@@ -136,9 +136,9 @@ CEILINGS_RESULTS = (
     {"kind": "bandwidth", "kernel": "copy", "working_set_bytes": 10, "moved_bytes": 10, "samples_s": [1.0, 2.0, 9.0]},
     {"kind": "bandwidth", "kernel": "sum", "working_set_bytes": 10, "moved_bytes": 10, "samples_s": [0.5, 4.0, 5.0]},
     {"kind": "bandwidth", "kernel": "sum", "working_set_bytes": 20, "moved_bytes": 20, "samples_s": [2.0, 2.0, 2.0]},
-    {"kind": "matmul", "dtype": "float32", "rows": 1, "inputs": 1, "outputs": 1, "flop": 12, "samples_s": [3.0, 4.0, 5.0]},
-    {"kind": "matmul", "dtype": "float32", "rows": 2, "inputs": 1, "outputs": 1, "flop": 20, "samples_s": [4.0, 4.0, 4.0]},
-    {"kind": "matmul", "dtype": "tf32", "rows": 2, "inputs": 1, "outputs": 1, "flop": 80, "samples_s": [4.0, 4.0, 4.0]},
+    {"kind": "matmul", "kernel": "torch.mm", "dtype": "float32", "rows": 1, "inputs": 1, "outputs": 1, "flop": 12, "samples_s": [3.0, 4.0, 5.0]},
+    {"kind": "matmul", "kernel": "torch.nn.functional.linear", "dtype": "float32", "rows": 2, "inputs": 1, "outputs": 1, "flop": 20, "samples_s": [4.0, 4.0, 4.0]},
+    {"kind": "matmul", "kernel": "torch.mm", "dtype": "tf32", "rows": 2, "inputs": 1, "outputs": 1, "flop": 80, "samples_s": [4.0, 4.0, 4.0]},
 )  # fmt: skip
 
 

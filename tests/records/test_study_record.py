@@ -31,7 +31,7 @@ def test_a_study_comes_back_and_one_of_something_else_is_refused(tmp_path):
         ({"results": [{"batch_size": 1, "fits": True}]}, r"results\[0\]"),
         ({"outcome": "oom"}, "contradicts reason"),
         ({"extra": 1}, "must not contain"),
-        ({"study": {"kind": "ceilings", "version": 0}}, "version of the study ceilings is 0"),
+        ({"study": {"kind": "ceilings", "version": 1}}, "version of the study ceilings is 1"),
     ],
 )
 def test_what_is_no_study_is_not_read(tmp_path, change, message):

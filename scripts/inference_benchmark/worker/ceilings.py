@@ -7,10 +7,13 @@ bits, which makes some devices faster.
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import torch
+from torch.nn.functional import linear
 
 from inference_benchmark.machine.hardware import Gpu, default_threads
 from inference_benchmark.worker.process import Emit
@@ -19,18 +22,22 @@ from inference_benchmark.worker.process import Emit
 _LEAST, _MOST = {"cpu": 2**21, "cuda": 2**24}, {"cpu": 2**30, "cuda": 2**33}
 #: Part of the free memory that the operand of a kernel may take; copying needs two.
 _MEMORY_SHARE = 0.25
-#: Rows of activations that weights of (inputs, outputs) are multiplied by, few to many.
-_ROWS = (16, 128, 1024, 8192)
+#: Rows of activations that weights of (side, side) are multiplied by. On a CPU they begin with so few that an emulation
+#: takes no minute; a GPU only waits for its memory with so few.
+_ROWS = {"cpu": (16, 128, 1024, 4096), "cuda": (1024, 8192)}
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _DTYPES = ("float32", "bfloat16", "float16", "int8")
-_MIN_SAMPLES, _MIN_S = 7, 0.15
+#: Samples of a kernel at a size: so many that take so long; no more once they have taken longer than _MOST_S.
+_MIN_SAMPLES, _MAX_SAMPLES, _MIN_S, _MOST_S = 5, 1000, 0.1, 1.0
 #: On CUDA a sample is of as many calls as take this long, but not of more than fit into the queue of the GPU.
 _LEAST_SAMPLE_S, _MOST_CALLS = 1e-3, 100
 #: For how many cycles of its clock the GPU is kept busy while one call is put into its queue: at first, about 20 us;
 #: and at most, for all calls together, about 30 ms.
 _FIRST_CYCLES, _MOST_CYCLES = 40_000, 2**26
 #: A shape that would take longer than this is left out; the smaller ones are then the ceiling.
-_LONGEST_S = 0.5
+_LONGEST_S = 0.25
+
+Kernel = Callable[[], Any]
 
 
 def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
@@ -57,7 +64,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     emit("end", outcome="ok")
 
 
-def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Callable[[], Any]]]:
+def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Kernel]]:
     """(facts, kernel): copy moves each byte twice; sum and the product with a vector read each once."""
     if device.type == "cuda":
         memory_bytes = torch.cuda.mem_get_info(device)[0]
@@ -81,26 +88,61 @@ def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Call
 
 
 def _products(device: torch.device, dtype: str, timer: CpuTimer | CudaTimer) -> Iterator[dict[str, Any]]:
-    """Activations (rows, side) times weights (side, side), the weights transposed as linear layers keep them."""
-    side, speed = _SIDE[device.type], None
-    for rows in _ROWS:
-        flop = 2 * rows * side * side
-        if speed and flop / speed > _LONGEST_S:
-            return
-        kernel = _product(_random(device, dtype, rows, side), _random(device, dtype, side, side))
-        try:
-            kernel()
-        except RuntimeError:  # the library has no such product here
-            continue
-        taken = samples(kernel, timer)
-        speed = flop / min(taken["samples_s"])
-        yield {"rows": rows, "inputs": side, "outputs": side, "flop": flop, **taken}
+    """Activations (rows, side) times weights (side, side), by every kernel that the library has for them here."""
+    side, sizes = _SIDE[device.type], _ROWS[device.type]
+    activations, weights = _random(device, dtype, sizes[-1], side), _random(device, dtype, side, side)
+    for name, make in product_kernels(device.type, dtype).items():
+        speed = None
+        for rows in sizes:
+            flop = 2 * rows * side * side
+            if speed and flop / speed > _LONGEST_S:
+                break
+            try:
+                taken = samples(make(activations[:rows], weights), timer)
+            except (RuntimeError, AttributeError):  # the library has no such product of this dtype or shape here
+                continue
+            speed = flop / min(taken["samples_s"])
+            yield {"kernel": name, "rows": rows, "inputs": side, "outputs": side, "flop": flop, **taken}
 
 
-def _product(activations: torch.Tensor, weights: torch.Tensor) -> Callable[[], Any]:
-    if activations.dtype == torch.int8:
-        return lambda: torch._int_mm(activations, weights.t())
-    return lambda: torch.nn.functional.linear(activations, weights)
+def product_kernels(device: str, dtype: str) -> dict[str, Callable[[torch.Tensor, torch.Tensor], Kernel]]:
+    """Names of kernels, each with a function that makes it for activations (rows, inputs) and square weights.
+
+    linear takes the weights transposed, as linear layers keep them; it is another kernel than mm in most libraries.
+    """
+    if dtype == "int8":
+        kernels = {
+            "torch._int_mm": lambda a, w: lambda: torch._int_mm(a, w),
+            "torch._int_mm (transposed)": lambda a, w: lambda: torch._int_mm(a, w.t()),
+        }
+        engines = torch.backends.quantized.supported_engines if device == "cpu" else ()
+        # The engine x86 is no other: it takes one of these.
+        for engine in (each for each in ("fbgemm", "onednn", "qnnpack") if each in engines):
+            kernels[f"torch.ops.quantized.linear ({engine})"] = partial(_quantized_linear, engine)
+        return kernels
+    kernels = {
+        "torch.mm": lambda a, w: lambda: torch.mm(a, w),
+        "torch.nn.functional.linear": lambda a, w: lambda: linear(a, w),
+    }
+    if device == "cpu" and dtype == "float32":  # of bf16 and fp16, linear is oneDNN's wherever oneDNN has it
+        kernels["torch.nn.functional.linear (mkldnn)"] = _mkldnn_linear
+    return kernels
+
+
+def _mkldnn_linear(activations: torch.Tensor, weights: torch.Tensor) -> Kernel:
+    activations, weights = activations.to_mkldnn(), weights.to_mkldnn()
+    return lambda: linear(activations, weights)
+
+
+def _quantized_linear(engine: str, activations: torch.Tensor, weights: torch.Tensor) -> Kernel:
+    """A kernel of 8-bit activations without a sign, as these engines want them, and of weights packed once."""
+    torch.backends.quantized.engine = engine
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # a future torch is without them
+        quantized = torch._make_per_tensor_quantized_tensor(weights, 0.05, 0)
+        inputs = torch._make_per_tensor_quantized_tensor(activations.view(torch.uint8), 0.05, 128)
+    packed = torch.ops.quantized.linear_prepack(quantized, None)
+    return lambda: torch.ops.quantized.linear(inputs, packed, 1.0, 0)
 
 
 def _random(device: torch.device, dtype: str, *shape: int) -> torch.Tensor:
@@ -115,7 +157,7 @@ class CpuTimer:
     def calls_per_sample(self, call_s: float) -> int:
         return 1
 
-    def seconds(self, kernel: Callable[[], Any], calls: int) -> float:
+    def seconds(self, kernel: Kernel, calls: int) -> float:
         """Seconds of so many calls, one after the other."""
         began = time.perf_counter()
         for _ in range(calls):
@@ -136,7 +178,7 @@ class CudaTimer:
     def calls_per_sample(self, call_s: float) -> int:
         return max(1, min(_MOST_CALLS, round(_LEAST_SAMPLE_S / call_s)))
 
-    def seconds(self, kernel: Callable[[], Any], calls: int) -> float:
+    def seconds(self, kernel: Kernel, calls: int) -> float:
         """Seconds of so many calls, one after the other, without their launches."""
         while True:
             before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
@@ -153,13 +195,13 @@ class CudaTimer:
             self.cycles_per_call *= 2
 
 
-def samples(kernel: Callable[[], Any], timer: CpuTimer | CudaTimer) -> dict[str, Any]:
+def samples(kernel: Kernel, timer: CpuTimer | CudaTimer) -> dict[str, Any]:
     """``samples_s``, and ``calls_per_sample`` where each is the mean of several calls in a row."""
     timer.seconds(kernel, 1)  # does all one-time work
     calls = timer.calls_per_sample(timer.seconds(kernel, 1))
     samples_s: list[float] = []
     total_s = 0.0
-    while len(samples_s) < _MIN_SAMPLES or (total_s < _MIN_S and len(samples_s) < 1000):
+    while total_s < _MOST_S and (len(samples_s) < _MIN_SAMPLES or (total_s < _MIN_S and len(samples_s) < _MAX_SAMPLES)):
         seconds = timer.seconds(kernel, calls)
         total_s += seconds
         samples_s.append(seconds / calls)
