@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
-from made_up import SMALL, grid, records_of, write_records
+from made_up import SMALL, grid, make_ceilings, records_of, write_records
 
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare
@@ -46,6 +48,26 @@ def test_a_copied_summary_never_speaks_of_records_made_since(tmp_path):
     incomplete = result_set.load(tmp_path / "some/results" / folder.name / "summary.csv")
     assert "11 of its 14 records are not beside it" in incomplete.notes[0]
     assert {cell.verdict for cell in compare(incomplete, result_set.load(folder)).cells} == {"unknown"}
+
+
+def test_ceilings_of_an_earlier_version_are_named_and_left_out(tmp_path):
+    records = records_of(grid(**SMALL), processes=2)
+    folder = write_records(tmp_path, records)
+    (folder / "ceilings.json").write_text(
+        json.dumps(make_ceilings().to_document() | {"study": {"kind": "ceilings", "version": 1}})
+    )
+    summary.summarise(records).to_csv(folder / "summary.csv", index=False)
+    for path in (folder, folder / "summary.csv"):
+        for pair in (
+            (result_set.load(path), result_set.of_records(records)),
+            (result_set.of_records(records), result_set.load(path)),
+        ):
+            comparison = compare(*pair)
+            assert comparison.judged == 14
+            (note,) = comparison.notes
+            assert note.startswith(
+                f"{folder}/ceilings.json: version of the study ceilings is 1; this program does version"
+            )
 
 
 def test_superseded_records_are_left_out_and_broken_ones_named(tmp_path):

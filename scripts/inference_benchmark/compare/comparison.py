@@ -82,7 +82,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """base, new: names of the result sets. figure: the name of the figure compared. notes: remarks of the base.
+    """base, new: names of the result sets. figure: the name of the figure compared. notes: remarks of both.
     only_base, only_new: cells that the other set does not have."""
 
     base: str
@@ -154,7 +154,7 @@ def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughp
         base=base.name,
         new=new.name,
         figure=figure.name,
-        notes=base.notes,
+        notes=[*base.notes, *new.notes],
         differences=list(_differences(base.facts, new.facts)),
         cells=cells,
         columns=list(_columns(cells)),

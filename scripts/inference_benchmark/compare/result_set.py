@@ -40,7 +40,7 @@ class ResultSet:
     """Cells measured on one machine.
 
     facts: what they were measured on and with, with every value that each fact takes. notes: remarks at the top of a
-    table.
+    table, and about files beside it.
     """
 
     name: str
@@ -62,7 +62,8 @@ def load(path: Path, name: str | None = None) -> ResultSet:
             raise BaselineError(
                 [f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"]
             )
-        return of_records(_read(paths), name, str(path), _ceilings(path))
+        studies, notes = _ceilings(path)
+        return replace(of_records(_read(paths), name, str(path), studies), notes=notes)
     return _of_table(path, name)
 
 
@@ -95,16 +96,16 @@ def _read(paths: Iterable[Path]) -> list[Record]:
     return records
 
 
-def _ceilings(folder: Path) -> Studies:
-    """The ceilings of the machine whose results folder this is, if they were measured. Raises BaselineError."""
+def _ceilings(folder: Path) -> tuple[Studies, list[str]]:
+    """The ceilings of the machine whose results folder this is, if they can be used; notes say why they cannot."""
     path = folder / "ceilings.json"
     try:
         ceilings = record.load_any(path)
     except FileNotFoundError:
-        return NO_STUDIES
-    except record.RecordError as error:
-        raise BaselineError([f"{path}: {error}"]) from None
-    return Studies.of({ceilings.subject.path: ceilings})
+        return NO_STUDIES, []
+    except record.RecordError as error:  # such as those of an earlier version of this program
+        return NO_STUDIES, [f"{path}: {error}. Its limits are unknown, so no cell is known to be above them."]
+    return Studies.of({ceilings.subject.path: ceilings}), []
 
 
 def _of_record(record: Record, parameters: int | None, studies: Studies) -> CellResult:
@@ -160,7 +161,8 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
     existing = sum(file.exists() for file in records)
     if records and existing == len(records):
         rounds = [file for first in records for file in rounds_of(first)]
-        return replace(of_records(_read(rounds), name, str(path), _ceilings(folder)), notes=notes)
+        studies, about_ceilings = _ceilings(folder)
+        return replace(of_records(_read(rounds), name, str(path), studies), notes=[*notes, *about_ceilings])
     if existing:
         notes.append(
             f"{path}: {len(records) - existing} of its {len(records)} records are not beside it: "
