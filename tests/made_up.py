@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pandas
 
 from inference_benchmark import files
+from inference_benchmark.analysis.roofline import Matrix, Shapes
 from inference_benchmark.compare import result_set
 from inference_benchmark.experiment.cells import Cell, Experiment, Measurement, Workload
 from inference_benchmark.experiment.studies import CeilingsStudy
@@ -160,6 +161,36 @@ def make_ceilings(**changes: Any) -> StudyRecord:
     return StudyRecord(**fields | changes)
 
 
+#: What the plain kernels of torch reached on two cores of an older AMD EPYC, which has no instructions for 16 bits and
+#: none for products of 8 bits.
+EPYC_GFLOP_PER_S = {"float32": 67.0, "bfloat16": 11.5, "float16": 14.7, "int8": 3.7}
+#: Its memory is made up, and so fast that arithmetic bounds everything.
+_FAST_MEMORY = {"kind": "bandwidth", "kernel": "sum", "working_set_bytes": 10, "moved_bytes": 10, "samples_s": [1e-12]}
+_INT8 = Shapes((Matrix("m", 10, 1000, 1000, 10**6, "int8"),), 0, 0, 4, 0, "float32", 4)
+
+
+def epyc_ceilings() -> StudyRecord:
+    """The ceilings of that EPYC by one kernel per dtype."""
+    return make_ceilings(results=(_FAST_MEMORY, *(matmul(*each) for each in EPYC_GFLOP_PER_S.items())))
+
+
+def matmul(dtype: str, gflop_per_s: float, kernel: str = "torch.mm") -> dict[str, Any]:
+    """A result of the ceilings: a product at this speed."""
+    sizes = {"rows": 128, "inputs": 2048, "outputs": 2048, "flop": 2 * 128 * 2048**2}
+    seconds = sizes["flop"] / gflop_per_s / 1e9
+    return {"kind": "matmul", "kernel": kernel, "dtype": dtype, **sizes, "samples_s": [seconds]}
+
+
+def epyc_record(prefill: float, decode: float, batch_size: int = 1) -> Record:
+    """A cell of ctranslate2 in int8 on that EPYC that computes at these speeds in Gflop/s."""
+    cell = make_cell(workload=Workload(64, 5), engine="ctranslate2", precision="int8", batch_size=batch_size)
+    flop_per_token = 2 * batch_size * 10 * 1000**2
+    first_token_s = 64 * flop_per_token / prefill / 1e9
+    latency_s = first_token_s + 4 * flop_per_token / decode / 1e9
+    model = {"parameters": 10**7, "tf32": False, "shapes": asdict(_INT8)}
+    return make_record(cell, samples_s=[latency_s] * 3, first_token_s=[first_token_s] * 3, model=model)
+
+
 # -- whole grids ---------------------------------------------------------------------------------------
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
@@ -272,8 +303,8 @@ def sample_records(**model: Any) -> list[Record]:
     ]
 
 
-def sample_page(records: Sequence[Record], **provenance: Any) -> str:
-    """The report of a few records of one machine."""
+def sample_page(records: Sequence[Record], studies: Mapping[str, StudyRecord] | None = None, **provenance: Any) -> str:
+    """The report of a few records of one machine. studies: by path."""
     facts = {
         "machine": "box",
         "device": "cpu",
@@ -284,4 +315,4 @@ def sample_page(records: Sequence[Record], **provenance: Any) -> str:
         "models": [records[0].cell.model],
         "facts": comparability.all_facts(records),
     }
-    return report.render(summary.summarise(records), [facts | provenance], TEMPLATE)
+    return report.render(summary.summarise(records, studies), [facts | provenance], TEMPLATE)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as some
 
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import Ceilings
@@ -55,9 +57,7 @@ def test_of_one_token_there_is_no_decode():
 )
 def test_decode_within_noise_has_no_figure_and_no_limit(whole_s, first_token_s):
     peaks = Peaks([(1, 10.0)], {"float32": 100.0})
-    cell = replace(
-        BY_HAND, whole_s=whole_s, first_token_s=first_token_s, shapes=SIMPLE, ceilings=Ceilings(peaks, peaks)
-    )
+    cell = replace(BY_HAND, whole_s=whole_s, first_token_s=first_token_s, shapes=SIMPLE, ceilings=Ceilings(peaks))
     assert metrics.decode_tok_per_s(cell) is None
     assert metrics.time_per_output_token_s(cell) is None
     assert set(cell.limits) == {"prefill", "whole"}, "the floor of the whole call needs no measured decode"
@@ -97,7 +97,7 @@ def test_limits_of_prefill_decode_and_whole_follow_from_floors_and_measured_time
         whole_s=[[200.0] * 3],
         first_token_s=[[50.0] * 3],
         shapes=SIMPLE,
-        ceilings=Ceilings(peaks, peaks),
+        ceilings=Ceilings(peaks),
     )
     prefill_s = (200 + 3 * 4) / 10
     decode_s = sum(216 + 4 * i for i in range(4)) / 10
@@ -106,10 +106,27 @@ def test_limits_of_prefill_decode_and_whole_follow_from_floors_and_measured_time
     assert cell.limits["decode"].share.value == pytest.approx(decode_s / 150)
     assert metrics.limit_share(cell, "whole").value == pytest.approx((prefill_s + decode_s) / 200)
     assert {limit.bound_by for limit in cell.limits.values()} == {"memory"}
-    assert all(limit.sure for limit in cell.limits.values())
+    assert not any(limit.is_exceeded for limit in cell.limits.values())
     assert replace(cell, ceilings=None).limits == {}
     assert replace(cell, shapes=None).limits == {}
-    assert replace(cell, ceilings=Ceilings(Peaks([(1, 10.0)], {}), peaks)).limits == {}
+    assert replace(cell, ceilings=Ceilings(Peaks([(1, 10.0)], {}))).limits == {}
     scattered = replace(cell, whole_s=[[190.0, 200.0, 210.0]])
     low, high = metrics.limit_share(scattered, "whole")[1:]
     assert low < metrics.limit_share(scattered, "whole").value < high
+
+
+@given(latency_s=some.floats(1e-6, 1e6), part=some.floats(1e-3, 0.999), speed=some.floats(1e-3, 1e6))
+def test_no_figure_is_above_its_limit(latency_s, part, speed):
+    cell = MeasuredCell(
+        batch_size=1,
+        prompt_tokens=3,
+        new_tokens=5,
+        whole_s=[[latency_s] * 3],
+        first_token_s=[[latency_s * part] * 3],
+        shapes=SIMPLE,
+        ceilings=Ceilings(Peaks([(1, 10.0)], {"float32": speed})),
+    )
+    for phase, limit in cell.limits.items():
+        share = metrics.limit_share(cell, phase)
+        assert (share is None) == limit.is_exceeded == (limit.measured_s.value < limit.floor_s)
+        assert share is None or 0 < share.value <= 1

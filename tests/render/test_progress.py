@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from types import SimpleNamespace
 
-from made_up import DRIFTS, SHARED, make_cell, make_oom, make_record, write_records
+from made_up import DRIFTS, SHARED, epyc_ceilings, make_cell, make_oom, make_record, write_records
 
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.render import progress
-from inference_benchmark.render.one_line import cell_text
+from inference_benchmark.render.one_line import cell_text, study_text
 
 
 def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
@@ -63,3 +63,8 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
 def test_a_slow_cell_keeps_its_digits():
     text = cell_text(make_record(make_cell(batch_size=1), samples_s=[2000.0] * 3))
     assert text == "0.004 tok/s ± 0.0%"
+
+
+def test_the_line_of_ceilings_has_no_emulation():
+    text = study_text(epyc_ceilings())
+    assert text == "10,000.0 GB/s; Tflop/s: float32 0.067, bfloat16 0.067, float16 0.067, int8 0.067"

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import replace
 
-from made_up import make_cell, make_record, sample_page, sample_records
+from made_up import epyc_ceilings, epyc_record, make_cell, make_record, sample_page, sample_records
 
 from inference_benchmark.records.summary import summarise
 from inference_benchmark.render import report
@@ -109,3 +109,31 @@ def test_no_best_figure_is_of_a_cell_faster_than_its_machine_can_be():
 
     by_name = {tile["name"]: tile["of"] for tile in report.best(table.to_dict("records"), column_names(table))}
     assert by_name["lowest latency"].endswith("batch 2"), by_name
+
+
+def test_a_cell_above_its_limit_has_no_share_anywhere_and_is_no_headline():
+    """Batch 2 is faster than its machine can be; batch 1 is not."""
+    ceilings = epyc_ceilings()
+    records = [epyc_record(31.0, 31.0, batch_size=1), epyc_record(80.0, 80.0, batch_size=2)]
+    studies = {ceilings.study.path: ceilings}
+    rows = summarise(records, studies)
+    tiles = report.best(rows.to_dict("records"), column_names(rows))
+    assert {tile["name"] for tile in tiles} > {"best throughput", "nearest to the limit"}
+    assert all(tile["of"].endswith("batch 1") for tile in tiles), tiles
+    assert next(tile["value"] for tile in tiles if tile["name"] == "nearest to the limit") == "46.3"
+
+    page = sample_page(records, studies)
+    data = json.loads(re.search(r'id="grid-0-data">(.*?)</script>', page)[1])
+    assert ["whole_limit_share" in point for point in data["points"]] == [True, False]
+    assert [point["tooltip"]["distance from the limit"] for point in data["points"]] == [
+        "46.3% (arithmetic) ±0.0%",
+        "limit unknown",
+    ]
+    assert "? | ? | ?‡" in page
+    assert "limit unknown: prefill took" in page
+    assert not [share for share in re.findall(r"([\d.]+)% [am]\b", page) if float(share) > 100]
+    column = re.search(r"Best of each column.*?</table>", page, re.DOTALL)[0]
+    assert re.findall(r"<td>([\d.,]+)</td><td>(\d+)</td>", column)[0][1] == "1"
+
+    # Where no cell has a limit, the table says so all the same.
+    assert "? | ? | ?‡" in sample_page(records[1:], studies)

@@ -32,6 +32,7 @@ def test_ceilings_of_this_machine(tmp_path):
     peaks = ceilings.peaks(record.results)
     assert 10**9 < peaks.bandwidth[-1][1] < 10**12
     assert 10**9 < peaks.flop_per_s["float32"] < 10**14
+    assert min(peaks.flop_per_s.values()) == peaks.flop_per_s["float32"]
     assert record.conditions["n_samples"] > 0
     assert record.device["kind"] == "cpu"
     assert record.model["threads"] == len(os.sched_getaffinity(0))

@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis.roofline import Peaks
-from inference_benchmark.analysis.statistics import percentile
+
+#: The dtypes that a product can be widened to without loss: they hold every number of the narrower dtype, and their
+#: units add in fp32. docs/limits.md gives the reasons.
+WIDER = {
+    "tf32": ("float32",),
+    "bfloat16": ("tf32", "float32"),
+    "float16": ("tf32", "float32"),
+    "int8": ("bfloat16", "float16", "tf32", "float32"),
+}
 
 
 class Ceilings(NamedTuple):
-    """The machine's peaks, by median and by fastest samples. flags: names of the warnings about their measurement."""
+    """The machine's peaks. flags: names of the warnings about their measurement."""
 
-    typical: Peaks
-    fastest: Peaks
+    peaks: Peaks
     flags: str = ""
 
     @classmethod
     def of(cls, results: Sequence[Mapping[str, Any]], flags: Sequence[str] = ()) -> Self:
-        return cls(peaks(results), peaks(results, min), ", ".join(flags))
+        return cls(peaks(results), ", ".join(flags))
 
     def for_process(self, tf32: bool) -> Self:
         """For a process whose products of fp32 matrices run in TF32, or do not."""
-        if not tf32:
+        flop_per_s = self.peaks.flop_per_s
+        if not tf32 or "tf32" not in flop_per_s:
             return self
-        return self._replace(typical=_with_tf32(self.typical), fastest=_with_tf32(self.fastest))
+        return self._replace(peaks=self.peaks._replace(flop_per_s={**flop_per_s, "float32": flop_per_s["tf32"]}))
 
 
-def _median(samples_s: Sequence[float]) -> float:
-    return percentile(samples_s, 50)
+def peaks(results: Sequence[Mapping[str, Any]]) -> Peaks:
+    """The fastest sample of all kernels at each working set and for each dtype.
 
-
-def peaks(results: Sequence[Mapping[str, Any]], typical: Callable[[Sequence[float]], float] = _median) -> Peaks:
-    """The fastest kernel at each working set and for each dtype, each by its typical sample.
-
-    typical: of the seconds of one kernel. min gives the fastest sample, which tells how sure a peak is.
+    The fastest, as in STREAM (McCalpin, 1995), because whatever else runs on a machine can only slow a kernel down.
     A larger working set must not be faster than a smaller one: where noise made it so, the smaller is taken to be as
-    fast.
+    fast. Nor must a wider dtype be faster: a product that a library does slower in the narrower one could be widened.
     """
     bandwidth: dict[int, float] = {}
     flop_per_s: dict[str, float] = {}
     for result in results:
-        seconds = typical(result["samples_s"])
+        seconds = min(result["samples_s"])
         if result["kind"] == "bandwidth":
             size = result["working_set_bytes"]
             bandwidth[size] = max(bandwidth.get(size, 0.0), result["moved_bytes"] / seconds)
@@ -52,10 +56,9 @@ def peaks(results: Sequence[Mapping[str, Any]], typical: Callable[[Sequence[floa
     for size in sorted(bandwidth, reverse=True):
         best = max(best, bandwidth[size])
         falling.append((size, best))
-    return Peaks(falling[::-1], flop_per_s)
+    return Peaks(falling[::-1], {dtype: _or_widened(dtype, flop_per_s) for dtype in flop_per_s})
 
 
-def _with_tf32(machine: Peaks) -> Peaks:
-    if "tf32" not in machine.flop_per_s:
-        return machine
-    return machine._replace(flop_per_s={**machine.flop_per_s, "float32": machine.flop_per_s["tf32"]})
+def _or_widened(dtype: str, flop_per_s: Mapping[str, float]) -> float:
+    """The speed of a dtype, or of the fastest that it can be widened to."""
+    return max(flop_per_s[each] for each in (dtype, *WIDER.get(dtype, ())) if each in flop_per_s)

@@ -180,7 +180,7 @@ FIGURES = (
         key="limit",
         title="Distance from the limit",
         definition="% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the "
-        "measured time; m: bound by memory, a: by arithmetic",
+        "measured time; m: bound by memory, a: by arithmetic; ?: limit unknown, because the cell is faster than that",
         best="nearest to the limit",
     ),
     _limit(

@@ -21,15 +21,22 @@ from inference_benchmark.analysis.statistics import Estimate, Groups
 class Limit(NamedTuple):
     """How close a phase of a cell comes to the limit of its machine.
 
-    floor_s: the least time it can take. share: floor over measured time. bound_by: ``memory`` or ``arithmetic``.
-    sure: False where even the floor by the fastest samples of the ceilings is above the measured time; then shapes or
-    ceilings are wrong.
+    floor_s: the least time it can take. bound_by: ``memory`` or ``arithmetic``.
     """
 
     floor_s: float
-    share: Estimate
+    measured_s: Estimate
     bound_by: str
-    sure: bool = True
+
+    @property
+    def is_exceeded(self) -> bool:
+        """Whether it was faster than it can be. Then shapes or ceilings are wrong, and the limit is unknown."""
+        return self.measured_s.value < self.floor_s
+
+    @property
+    def share(self) -> Estimate | None:
+        """Floor over measured time; None where the limit is unknown."""
+        return None if self.is_exceeded else self.measured_s.per(self.floor_s)
 
 
 @dataclass(frozen=True)
@@ -80,22 +87,13 @@ class MeasuredCell:
             steps["decode"] = roofline.decode(self.shapes, self.batch_size, self.prompt_tokens, self.new_tokens)
         if self.decode_s is not None:
             measured_s["decode"] = self.decode_s
-        if any(dtype not in self.ceilings.typical.flop_per_s for part in steps.values() for dtype in part.flop):
+        peaks = self.ceilings.peaks
+        if any(dtype not in peaks.flop_per_s for part in steps.values() for dtype in part.flop):
             return {}
-        floors, least = (
-            {name: roofline.floor(part, peaks) for name, part in steps.items()}
-            for peaks in (self.ceilings.typical, self.ceilings.fastest)
-        )
-        for each in (floors, least):
-            each["whole"] = each["prefill"].and_then(each["decode"]) if "decode" in each else each["prefill"]
+        floors = {name: roofline.floor(part, peaks) for name, part in steps.items()}
+        floors["whole"] = floors["prefill"].and_then(floors["decode"]) if "decode" in floors else floors["prefill"]
         return {
-            name: Limit(
-                floors[name].seconds,
-                seconds.per(floors[name].seconds),
-                floors[name].bound_by,
-                least[name].seconds <= seconds.value,
-            )
-            for name, seconds in measured_s.items()
+            name: Limit(floors[name].seconds, seconds, floors[name].bound_by) for name, seconds in measured_s.items()
         }
 
 
@@ -130,7 +128,7 @@ def decode_tok_per_s(cell: MeasuredCell) -> Estimate | None:
 
 
 def limit_share(cell: MeasuredCell, phase: str) -> Estimate | None:
-    """The least time that the machine allows / the measured time."""
+    """The least time that the machine allows / the measured time; None for a cell that was faster than that."""
     return cell.limits[phase].share if phase in cell.limits else None
 
 

@@ -19,6 +19,7 @@ from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.rounds import combined_by_variant
+from inference_benchmark.units import format_number
 
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
@@ -124,9 +125,11 @@ def _measured(record: Record, about: Mapping[str, StudyRecord], studies: Studies
 
 
 def above_limit(cell: MeasuredCell) -> list[str]:
-    """The phases in which a cell is faster than its machine can be, each with its share."""
+    """The phases in which a cell is faster than its machine can be, each with its times."""
     return [
-        f"{phase} at {limit.share.value:.1%} of its limit" for phase, limit in cell.limits.items() if not limit.sure
+        f"{phase} took {format_number(limit.measured_s.value, 4)} s, its floor is {format_number(limit.floor_s, 4)} s"
+        for phase, limit in cell.limits.items()
+        if limit.is_exceeded
     ]
 
 
@@ -245,14 +248,16 @@ def _stability(record: Record) -> dict[str, Any]:
 
 
 def _limits(cell: MeasuredCell, values: Mapping[str, Any]) -> dict[str, Any]:
-    """The limits behind the shares; a cell that is faster than its limit is flagged."""
+    """The limits behind the shares; a cell that is faster than its limit has no share there and is flagged."""
     if cell.ceilings is None:
         return {}
     limits: dict[str, Any] = {"limit_flags": cell.ceilings.flags}
     for phase, limit in cell.limits.items():
         limits |= {f"{phase}_floor_s": limit.floor_s, f"{phase}_bound_by": limit.bound_by}
     if above := above_limit(cell):
-        limits |= _flagged(values, ABOVE_LIMIT, f"{', '.join(above)}: its shapes or the ceilings are wrong")
+        limits |= _flagged(
+            values, ABOVE_LIMIT, f"limit unknown: {', '.join(above)}; its shapes or the ceilings are wrong"
+        )
     return limits
 
 

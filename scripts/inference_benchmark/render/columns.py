@@ -13,6 +13,8 @@ from inference_benchmark.engines import ENGINES
 
 #: What is shown instead of a figure, by outcome.
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
+#: What is shown instead of a % of limit of a cell that is faster than its limit.
+LIMIT_UNKNOWN = "?"
 #: Behind a figure whose samples do not repeat well, and behind one that was measured under noteworthy conditions.
 UNSTABLE, FLAGGED = "†", "‡"
 
@@ -69,15 +71,25 @@ def value_of(row: Mapping[str, Any], figure: Figure) -> float | None:
     return None if value is None or pandas.isna(value) else value
 
 
+def is_limit_unknown(row: Mapping[str, Any], figure: Figure) -> bool:
+    """Whether a % of limit is not known because the cell is faster than its floor; the floor itself is known."""
+    has_floor = figure.qualifier is not None and not pandas.isna(row.get(figure.qualifier))
+    return has_floor and value_of(row, figure) is None
+
+
 def figures_text(row: Mapping[str, Any], figure: Figure) -> str:
     """The figures in the table of a figure, side by side; blank where the row, or baseline, lacks the first."""
-    if value_of(row, figure) is None:
+    texts = [_figure_text(row, each) for each in table_of(figure)]
+    return " | ".join(filter(None, texts)) if texts[0] else ""
+
+
+def _figure_text(row: Mapping[str, Any], figure: Figure) -> str:
+    if is_limit_unknown(row, figure):
+        return LIMIT_UNKNOWN
+    value = value_of(row, figure)
+    if value is None:
         return ""
-    parts = []
-    for each in table_of(figure):
-        if (value := value_of(row, each)) is not None:
-            parts.append(each.text(value) + (f" {row[each.qualifier][0]}" if each.qualifier else ""))
-    return " | ".join(parts)
+    return figure.text(value) + (f" {row[figure.qualifier][0]}" if figure.qualifier else "")
 
 
 def half_width(row: Mapping[str, Any], figure: Figure) -> float | None:
@@ -90,7 +102,9 @@ def half_width(row: Mapping[str, Any], figure: Figure) -> float | None:
 
 def width_text(row: Mapping[str, Any], figure: Figure) -> str:
     """`` ±1.2%`` to print behind a figure; `` ±?`` where its interval is unknown; blank for a figure without one,
-    and for published figures, whose samples are not known."""
+    and for published figures, whose samples are not known, and where there is no value."""
+    if value_of(row, figure) is None:
+        return ""
     width = half_width(row, figure)
     if width is not None:
         return f" ±{width:.1%}"

@@ -22,7 +22,6 @@ from inference_benchmark.render.columns import (
     figures_text,
     marks,
     text_of,
-    value_of,
     width_text,
 )
 from inference_benchmark.units import format_bytes, format_figure
@@ -36,7 +35,7 @@ def tables(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -> It
         for figure in FIGURES
         if figure.has_table
         and figure.beside is None
-        and (figure.headline or any(value_of(row, figure) is not None for row in measured))
+        and (figure.headline or any(figures_text(row, figure) for row in measured))
     ]
     for number, figure in enumerate(figures):
         yield table(rows, figure, comparisons, foot=column_rows(rows) if number == 0 else [])

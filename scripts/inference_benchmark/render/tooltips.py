@@ -9,7 +9,7 @@ import pandas
 
 from inference_benchmark.analysis.figures import FIGURES, Figure
 from inference_benchmark.compare.comparison import ComparedCell
-from inference_benchmark.render.columns import text_of, value_of, width_text
+from inference_benchmark.render.columns import is_limit_unknown, text_of, value_of, width_text
 from inference_benchmark.units import format_figure, format_number
 
 Row = Mapping[str, Any]
@@ -27,10 +27,12 @@ def baseline_tooltip(cell: ComparedCell) -> dict[str, str]:
 
 
 def _figures(row: Row) -> list[Figure]:
-    return [figure for figure in FIGURES if value_of(row, figure) is not None]
+    return [figure for figure in FIGURES if value_of(row, figure) is not None or is_limit_unknown(row, figure)]
 
 
 def _figure_text(row: Row, figure: Figure) -> str:
+    if is_limit_unknown(row, figure):
+        return "limit unknown"
     value = row[figure.name]
     if figure.is_share:
         return figure.text(value) + (f" ({row[figure.qualifier]})" if figure.qualifier else "")
