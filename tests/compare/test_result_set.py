@@ -51,7 +51,7 @@ def test_a_copied_summary_never_speaks_of_records_made_since(tmp_path):
 
 
 def test_ceilings_of_an_earlier_version_are_named_and_left_out(tmp_path):
-    records = records_of(grid(**SMALL), processes=2)
+    records = records_of(grid(**SMALL), rounds=2)
     folder = write_records(tmp_path, records)
     (folder / "ceilings.json").write_text(
         json.dumps(make_ceilings().to_document() | {"study": {"kind": "ceilings", "version": 1}})
