@@ -53,7 +53,7 @@ def test_the_default_is_valid_for_both_devices():
     assert cuda.engines == ("hf", "hf-static")
     assert len(list(cuda.cells())) == 2 * 66
     (cpu,) = load(config | {"device": "cpu"}, SCHEMA).experiments
-    assert cpu.memory_limit_bytes == 800_000_000
+    assert (cpu.memory_limit_bytes, cpu.rounds) == (700_000_000, 3)
 
 
 def test_config_yaml_shows_the_defaults():
@@ -88,17 +88,20 @@ def test_a_configuration_holds_only_what_differs():
     }
 
 
-def test_the_longest_time_of_timed_calls_follows_the_device(monkeypatch):
+def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
     monkeypatch.setattr(hardware, "visible", lambda *_: [])
     monkeypatch.setattr(hardware, "gpus", lambda: [])
 
-    def max_seconds(device, **settings):
+    def how_often(device, **settings):
         config = {"device": device, "machine": "box", "measurement": settings}
-        return load(config, SCHEMA, code=REPO).experiments[0].measurement.max_seconds
+        experiment = load(config, SCHEMA, code=REPO).experiments[0]
+        each = experiment.measurement
+        return experiment.rounds, each.target_half_width_percent, each.max_seconds
 
-    assert (max_seconds("cpu"), max_seconds("cuda")) == (2, 10)
-    assert (max_seconds("cpu", min_seconds=5), max_seconds("cuda", min_seconds=5)) == (5, 10)
-    assert (max_seconds("cpu", max_seconds=3), max_seconds("cuda", max_seconds=3)) == (3, 3)
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 5, 1), (1, 1, 10))
+    assert (how_often("cpu", min_seconds=5), how_often("cuda", min_seconds=5)) == ((3, 5, 5), (1, 1, 10))
+    given = {"rounds": 2, "target_half_width_percent": 3, "max_seconds": 4}
+    assert how_often("cpu", **given) == how_often("cuda", **given) == (2, 3, 4)
 
 
 def test_the_schema_allows_the_engines_and_precisions_that_there_are():
@@ -128,7 +131,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("measurement", "min_cycles", True), "measurement.min_cycles: true is not allowed; allowed: an integer >= 2"),
         (put("measurement", "min_cycles", "3"), 'measurement.min_cycles: "3" is not allowed; allowed: an integer >= 2'),
         (put("measurement", "min_cycles", 3.0), "measurement.min_cycles: 3.0 is not allowed; allowed: an integer >= 2"),
-        (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0"),
+        (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0 or null"),
         (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0"),
         (put("measurement", {"min_seconds": 60, "max_seconds": 2}), "measurement.max_seconds: 2 is less than min_seconds; allowed: 60 or more"),
         (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),

@@ -30,9 +30,14 @@ if TYPE_CHECKING:
     import jsonschema
 
 
-#: measurement.max_seconds where the configuration leaves it to the device. On a GPU room for seven calls of 1.4 s, as a
-#: model of a billion parameters takes for 100 tokens: enough for the default target where calls scatter by 1 %.
-_MAX_SECONDS = {"cpu": 2, "cuda": 10}
+#: Settings of measurement that a configuration leaves to the device (null). Processes on a CPU differ by several
+#: percent, more than the calls of each: several short rounds say more than one long one. On a GPU a round has room for
+#: seven calls of 1.4 s, as a model of a billion parameters takes for 100 tokens: enough for ±1 % where calls scatter by
+#: 1 %.
+_BY_DEVICE = {
+    "cpu": {"rounds": 3, "target_half_width_percent": 5, "max_seconds": 1},
+    "cuda": {"rounds": 1, "target_half_width_percent": 1, "max_seconds": 10},
+}
 
 
 class ConfigError(ProblemsError):
@@ -172,18 +177,17 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         max_batch=grid["max_batch"],
         max_batch_tolerance_percent=grid["max_batch_tolerance_percent"],
         divergence=grid["divergence"],
-        measurement=_measurement(config["measurement"], device),
-        rounds=config["measurement"]["rounds"],
+        **_how_often(config["measurement"], device),
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
     )
 
 
-def _measurement(settings: Mapping[str, Any], device: str) -> Measurement:
-    each_round = {name: value for name, value in settings.items() if name != "rounds"}
-    if each_round["max_seconds"] is None:
-        each_round["max_seconds"] = max(_MAX_SECONDS[device], settings["min_seconds"])
-    return Measurement(**each_round)
+def _how_often(settings: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """The measurement of each round, and the number of rounds."""
+    suits = {**_BY_DEVICE[device], "max_seconds": max(_BY_DEVICE[device]["max_seconds"], settings["min_seconds"])}
+    each_round = {name: suits.get(name) if value is None else value for name, value in settings.items()}
+    return {"rounds": each_round.pop("rounds"), "measurement": Measurement(**each_round)}
 
 
 def _device(config: Mapping[str, Any]) -> tuple[str, bool]:

@@ -16,6 +16,7 @@ from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, S
 from inference_benchmark.machine import conditions
 from inference_benchmark.measure.outcome import MeasurementError, memory_limit
 from inference_benchmark.measure.session import Session, check_engine, hold_device
+from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record, tries
@@ -39,7 +40,8 @@ def run_study(study: Study, watch: Watch, output: Path) -> StudyRecord:
     with hold_device(study, watch) as session:
         if study.kind == "max-batch":
             return _search(study, order, session, output)
-        report = session.run_worker(study.kind, order, study.threads)
+        warm = Warm(study.engine, str(weights), 1) if study.kind == "divergence" and weights else None
+        report = session.run_worker(study.kind, order, study.threads, warm=warm)
         outcome, reason = session.classify(report)
         return _record(study, session, report, outcome, reason, report.results)
 
