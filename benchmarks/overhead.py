@@ -3,6 +3,8 @@
 
 cell      wall time of scripts/measure.py on a tiny cell, over that of a bare script that imports torch and
           transformers, loads the same checkpoint and generates the same number of times
+forked    a cell forked from a server, as in a run of Snakemake: its wall time over that of the bare script and that
+          of one that starts cold, and its latency over the latter's
 latency   latency in the record over latency in the bare script, process by process in turn
 engines   a timed call of every engine over the same call of its library, on one loaded model, in turn: in each
           cell of the default CPU grid that fits, and of hf-static besides
@@ -32,6 +34,7 @@ from made_up import TINY_BLOOM, measurement
 from running import Workspace, fake_grid
 
 from inference_benchmark.experiment.cells import Cell, Workload
+from inference_benchmark.measure import warm_start
 from inference_benchmark.models import checkpoint
 
 BARE = """
@@ -68,8 +71,14 @@ def report(name: str, ratios: list[float]) -> None:
     )
 
 
-def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int, cycles: int, pairs: int):
-    """(wall ratios, latency ratios) of measure.py over the bare script, in turn."""
+#: Makes measure.py fork its worker from a server that belongs to this process.
+FORKED = {**os.environ, warm_start.OWNER: str(os.getpid())}
+
+
+def cell_ratios(
+    architecture: dict, precision: str, batch: int, new_tokens: int, cycles: int, pairs: int, environ=os.environ
+):
+    """(wall ratios, latency ratios) of measure.py in an environment over the bare script, in turn."""
     threads = len(os.sched_getaffinity(0))
     model = {"name": "m", "architecture": architecture, "seed": 0}
     # Two warm-up calls whatever they take, then as many calls as asked for, and one more and as many of one token.
@@ -85,15 +94,38 @@ def cell_ratios(architecture: dict, precision: str, batch: int, new_tokens: int,
         for pair in range(pairs + 1):
             # In turn, each first every other time, so that a drift of the machine's speed cancels.
             if pair % 2:
-                ours_s, _ = timed(ours)
+                ours_s, _ = timed(ours, env=environ)
                 bare_s, done = timed(bare)
             else:
                 bare_s, done = timed(bare)
-                ours_s, _ = timed(ours)
+                ours_s, _ = timed(ours, env=environ)
             if pair:  # the first pair warms the disk cache
                 walls.append(ours_s / bare_s)
                 sample = statistics.median(json.loads(output.read_text())["runs"][0]["samples_s"])
                 latencies.append(sample / statistics.median(json.loads(done.stdout)[2 : cycles + 2]))
+    return walls, latencies
+
+
+def forked_ratios(architecture: dict, pairs: int) -> tuple[list[float], list[float]]:
+    """(wall ratios, latency ratios) of cells that are forked over those that start cold, in turn."""
+    model = {"name": "m", "architecture": architecture, "seed": 0}
+    settings = measurement(max_warmup_calls=2, min_cycles=9, threads=len(os.sched_getaffinity(0)))
+    cell = Cell("box", "cpu", model, Workload(9, 16), "hf", "fp32", 1, None, settings)
+    walls, latencies = [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        output = Path(scratch) / "r.json"
+        command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", str(output)]
+
+        def measured(environ) -> tuple[float, float]:
+            seconds, _ = timed(command, env=environ)
+            return seconds, statistics.median(json.loads(output.read_text())["runs"][0]["samples_s"])
+
+        for pair in range(pairs + 1):
+            order = (FORKED, os.environ) if pair % 2 else (os.environ, FORKED)
+            taken = {environ is FORKED: measured(environ) for environ in order}
+            if pair:  # the first starts the server
+                walls.append(taken[True][0] / taken[False][0])
+                latencies.append(taken[True][1] / taken[False][1])
     return walls, latencies
 
 
@@ -197,15 +229,24 @@ def noop_ratios(pairs: int) -> list[float]:
         return ratios
 
 
+EVERYTHING = ("cell", "forked", "latency", "engines", "noop")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["cell", "latency", "engines", "noop"], help="which; all by default")
+    parser.add_argument("what", nargs="*", default=EVERYTHING, help="which; all by default")
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
     parser.add_argument("--seconds", type=float, default=20, help="of calls per ratio of engines")
     arguments = parser.parse_args()
     small = {"model_type": "bloom", "hidden_size": 512, "n_head": 8, "n_layer": 8, "vocab_size": 50258}
     if "cell" in arguments.what:
         report("cell, tiny", cell_ratios(TINY_BLOOM, "fp32", 1, 8, 3, arguments.pairs)[0])
+    if "forked" in arguments.what:
+        within_a_run = cell_ratios(TINY_BLOOM, "fp32", 1, 8, 3, arguments.pairs, FORKED)[0]
+        report("forked over the bare script, tiny, wall", within_a_run)
+        walls, latencies = forked_ratios(small, arguments.pairs)
+        report("forked over cold, 51M fp32 batch 1, wall", walls)
+        report("forked over cold, 51M fp32 batch 1, latency", latencies)
     if "latency" in arguments.what:
         report("latency, 51M fp32 batch 1", cell_ratios(small, "fp32", 1, 16, 9, arguments.pairs)[1])
     if "engines" in arguments.what:

@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +26,10 @@ from typing import Any, NamedTuple
 OWNER = "INFERENCE_BENCHMARK_RUN"
 #: Variables that differ from job to job and decide nothing.
 _OF_A_JOB = ("PWD", "OLDPWD", "SHLVL", "_")
-_FORK, _QUIT = b"f", b"q"
+#: What a server is sent with the descriptors of a worker, and to have it end.
+FORK, QUIT = b"f", b"q"
+#: Seconds that a server may take to import everything.
+_START_S = 120
 
 
 class Warm(NamedTuple):
@@ -113,7 +117,7 @@ def fork_worker(warm: Warm, request: str, environment: Mapping[str, str], events
     output, output_end = os.pipe()
     request_end, writing_end = os.pipe()
     try:
-        socket.send_fds(client, [_FORK], [request_end, events, output_end])
+        socket.send_fds(client, [FORK], [request_end, events, output_end])
     finally:
         os.close(output_end)
         os.close(request_end)
@@ -159,7 +163,7 @@ def _end_others(path: Path) -> None:
     for other in path.parent.glob(f"{path.name.rpartition('.')[0]}.*"):
         if client := _connected(other):
             with client, suppress(OSError):
-                client.sendall(_QUIT)
+                client.sendall(QUIT)
         other.unlink(missing_ok=True)
 
 
@@ -176,10 +180,15 @@ def _start(path: Path, owner: str, warm: Warm, environment: Mapping[str, str]) -
         process_group=0,  # Ctrl-C is for its owner; a session of its own would have another share of the CPUs
     )
     lines = []
-    with server.stdout:
-        for line in server.stdout:
-            if line == "ready\n":
-                return
-            lines.append(line)
+    too_long = threading.Timer(_START_S, server.kill)
+    too_long.start()
+    try:
+        with server.stdout:
+            for line in server.stdout:
+                if line == "ready\n":
+                    return
+                lines.append(line)
+    finally:
+        too_long.cancel()
     path.unlink(missing_ok=True)
     raise WarmStartError(f"the server ended: {(lines or ['without a word'])[-1].strip()}")

@@ -233,6 +233,8 @@ class WorkerProcess:
             self.process.kill()
             self.process.wait()
         self.process.stdout.close()
+        if isinstance(self.process, ForkedWorker):
+            self.process.close()
 
 
 def _state(pid: int) -> str | None:

@@ -22,10 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from inference_benchmark import engines
+from inference_benchmark.measure.warm_start import FORK, QUIT
 from inference_benchmark.worker import __main__ as worker
-
-#: What a client sends with the descriptors of its worker, and in place of them to have the server end.
-FORK, QUIT = b"f", b"q"
 
 
 class Server:
@@ -100,6 +98,7 @@ class Server:
         """In the fork: do the task with the environment and output of the client, and never return."""
         status = 1
         try:
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)
             self.selector.close()
             for open_socket in (self.listener, client, *self.workers.values()):
                 open_socket.close()
@@ -148,6 +147,8 @@ def main(path: str, owner: str, engine: str, checkpoint: str) -> int:
             return 1
         gc.collect()
         gc.freeze()  # what is there stays; a fork that collects garbage would copy all of its pages
+        # The kernel sends it to a group with a stopped process, such as a worker, when the job that started it ends.
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server = Server(listener, int(owner))
         print("ready", flush=True)
         # Nothing may hold the output of the job that has started the server.
