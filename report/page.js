@@ -60,7 +60,7 @@
     const text = JSON.stringify(grid.data.specs[holder.dataset.chart]);
     const linear = /"type":"linear","zero":true|"zero":true,"type":"linear"/g;
     const spec = JSON.parse(grid.logarithmic ? text.replace(linear, '"type":"log"') : text);
-    spec.datasets = { ...spec.datasets, cells: grid.data.points };
+    spec.datasets = { cells: grid.data.points };
     for (const parameter of spec.params) if (parameter.name === "hidden") parameter.value = grid.hidden;
     const place = document.createElement("div");
     const { view } = await vegaEmbed(place, spec, { renderer: "svg", actions: false, ast: true, defaultStyle: false, tooltip: showTooltip, logLevel: 1 });

@@ -72,4 +72,4 @@ def test_parsing_the_snakefile_imports_nothing_that_is_slow_to_import():
     assert done.returncode == 0, done.stderr[-2000:]
     imported = set(re.findall(r"\| +([\w.]+)$", done.stderr, re.MULTILINE))
     assert "snakemake" in imported
-    assert not imported & {"torch", "transformers", "scipy", "pandas", "altair", "accelerate", "jsonschema"}
+    assert not imported & {"torch", "transformers", "scipy", "pandas", "vl_convert", "accelerate", "jsonschema"}

@@ -1,4 +1,4 @@
-"""How charts are drawn: one Altair definition each, for a page, for a page without scripts, and for files."""
+"""How charts are drawn: one Vega-Lite definition each, for a page, for a page without scripts, and for files."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import altair
-
 from inference_benchmark import files
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.render.charts import Chart, ChartData
 from inference_benchmark.render.palette import Palette
+
+#: A chart or a part of one as Vega-Lite. A test holds whole charts to its schema.
+Spec = dict[str, Any]
 
 _WIDTH, _HEIGHT, _LANE = 520, 260, 16
 #: What a lane shows for a cell without a figure, and what it means.
@@ -22,6 +23,8 @@ LANE_SIGNS = {"oom": ("×", "out of memory"), "n/a": ("–", "not available")}
 _DRAWN_SHARE = 0.2
 #: Series named in the parameter ``hidden`` were switched off.
 _VISIBLE = "indexof(hidden, datum.series) < 0"
+#: The page's tooltip gets the whole point.
+_TOOLTIP = {"content": "data"}
 
 
 #: A point of a line; and attributes that a browser or the page sets anyway. Without them a page of many charts is half
@@ -34,23 +37,29 @@ _NEEDLESS = re.compile(
 )
 
 
-def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = True) -> dict[str, Any]:
+def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = True) -> Spec:
     """A chart as Vega-Lite. Its data source is named ``cells`` and is not part of it: with_data puts the points in.
 
     Series named in its parameter ``hidden`` are left out. legend: whether it has a title and legend of its own.
     """
     draw = _over_batch_size if chart.x is None else _over_figure
-    panel = draw(chart, data, palette, legend)
     description = f"{chart.heading}: {data.where}"
-    if legend:
-        panel = panel.properties(title=altair.Title(description, anchor="start", fontSize=13, color=palette.ink))
-    panel = panel.properties(description=description).add_params(altair.param(name="hidden", value=[]))
-    return _styled(panel, palette).to_dict(format="vega-lite")
+    title = {"text": description, "anchor": "start", "fontSize": 13, "color": palette.ink}
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "description": description,
+        **({"title": title} if legend else {}),
+        "data": {"name": "cells"},
+        "params": [{"name": "hidden", "value": []}],
+        **draw(chart, data, palette, legend),
+        "config": _config(palette),
+    }
 
 
-def with_data(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A definition with the points that it draws."""
-    return {**spec, "datasets": {**spec.get("datasets", {}), "cells": list(points)}}
+def with_data(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Spec:
+    """A definition with the points that it draws. Their tooltips, most of their size, need scripts and stay out."""
+    cells = [{name: value for name, value in point.items() if name != "tooltip"} for point in points]
+    return {**spec, "datasets": {"cells": cells}}
 
 
 def svg(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> str:
@@ -77,30 +86,24 @@ def save(chart: Chart, data: ChartData, palette: Palette, stem: Path) -> None:
 # -- panels ----------------------------------------------------------------------------------------
 
 
-def _over_batch_size(chart: Chart, data: ChartData, palette: Palette, legend: bool) -> altair.VConcatChart:
+def _over_batch_size(chart: Chart, data: ChartData, palette: Palette, legend: bool) -> Spec:
     """A figure over the batch size, with a line and intervals per series. Below it a lane per series shows the cells
     without a figure: at zero they would look like a value."""
     sizes = sorted({point["batch_size"] for point in data.points}) or [1]
     powers = [2**n for n in range(30) if sizes[0] <= 2**n <= sizes[-1]] or sizes
+    scale = {"type": "log", "base": 2, "domain": [sizes[0] * 0.9, sizes[-1] * 1.1], "nice": False}
+    x = _quantity("batch_size", scale=scale)
+    titled = x | {"axis": {"title": "batch size", "values": powers, "format": "d", "grid": False}}
+    bare = x | {"axis": {"title": None, "values": powers, "labels": False, "grid": False}}
     lanes = _lanes(chart, data)
-
-    def x(axis: altair.Axis) -> altair.X:
-        scale = altair.Scale(type="log", base=2, domain=[sizes[0] * 0.9, sizes[-1] * 1.1], nice=False)
-        return altair.X("batch_size:Q", scale=scale, axis=axis)
-
-    titled = altair.Axis(title="batch size", values=powers, format="d", grid=False)
-    bare = altair.Axis(title=None, values=powers, labels=False, grid=False)
     colours = _series_encodings(data, palette, legend)
-    figures = _curves(chart, data, x(bare if lanes else titled), colours)
+    layers = _curves(chart, data, bare if lanes else titled, colours)
     if (reference := _reference_line(chart, data)) is not None:
-        value, label = reference
-        line = altair.Chart(altair.InlineData([{"reference": value}])).encode(y="reference:Q")
-        text = line.mark_text(align="left", dx=4, dy=-5, color=palette.ink, x=0).encode(text=altair.value(label))
-        figures += line.mark_rule(strokeDash=[4, 4], color=palette.ink) + text
-    figures = figures.properties(width=_WIDTH, height=_HEIGHT)
+        layers += _reference_layers(*reference, palette)
+    figures = {"layer": layers, "width": _WIDTH, "height": _HEIGHT}
     if not lanes:
-        return altair.vconcat(figures)
-    return altair.vconcat(figures, _lane_panel(lanes, data, x(titled), colours["color"], palette), spacing=4)
+        return {"vconcat": [figures]}
+    return {"vconcat": [figures, _lane_panel(lanes, data, titled, colours["color"], palette)], "spacing": 4}
 
 
 def _lanes(chart: Chart, data: ChartData) -> list[str]:
@@ -111,25 +114,26 @@ def _lanes(chart: Chart, data: ChartData) -> list[str]:
     return [each.name for each in data.series if each.name in here & without]
 
 
-def _lane_panel(
-    lanes: Sequence[str], data: ChartData, x: altair.X, colour: altair.Color, palette: Palette
-) -> altair.Chart:
+def _lane_panel(lanes: Sequence[str], data: ChartData, x: Spec, colour: Spec, palette: Palette) -> Spec:
     """A row per series with a sign at each batch size without a figure."""
     signs = {outcome: LANE_SIGNS[outcome] for outcome in LANE_SIGNS if outcome in {p["outcome"] for p in data.points}}
-    explained = altair.Title(
-        "   ".join(" ".join(each) for each in signs.values()),
-        anchor="end", fontSize=11, fontWeight="normal", color=palette.ink, offset=2,
-    )  # fmt: skip
+    explained = {
+        "text": "   ".join(" ".join(each) for each in signs.values()),
+        "anchor": "end", "fontSize": 11, "fontWeight": "normal", "color": palette.ink, "offset": 2,
+    }  # fmt: skip
     chosen = " : ".join([*(f"datum.outcome == '{outcome}' ? '{sign}'" for outcome, (sign, _) in signs.items()), "''"])
-    rows = altair.Y("series:N", title=None, scale=altair.Scale(domain=lanes), sort=None, axis=altair.Axis(ticks=False))
-    return (
-        altair.Chart(altair.NamedData("cells"))
-        .transform_filter(f"datum.outcome != 'ok' && {_among(lanes)} && {_VISIBLE}")
-        .transform_calculate(sign=chosen)
-        .mark_text(fontSize=12, fontWeight="bold", tooltip=altair.TooltipContent("data"))
-        .encode(x=x, y=rows, text="sign:N", color=colour)
-        .properties(width=_WIDTH, height=_LANE * len(lanes), title=explained)
-    )
+    rows = _name("series", title=None, scale={"domain": list(lanes)}, sort=None, axis={"ticks": False})
+    return {
+        "transform": [
+            {"filter": f"datum.outcome != 'ok' && {_among(lanes)} && {_VISIBLE}"},
+            {"calculate": chosen, "as": "sign"},
+        ],
+        "mark": {"type": "text", "fontSize": 12, "fontWeight": "bold", "tooltip": _TOOLTIP},
+        "encoding": {"x": x, "y": rows, "text": _name("sign"), "color": colour},
+        "width": _WIDTH,
+        "height": _LANE * len(lanes),
+        "title": explained,
+    }
 
 
 def _among(names: Sequence[str]) -> str:
@@ -137,55 +141,80 @@ def _among(names: Sequence[str]) -> str:
     return f"indexof({json.dumps(list(names))}, datum.series) >= 0"
 
 
-def _curves(chart: Chart, data: ChartData, x: altair.X, colours: Mapping[str, Any]) -> altair.LayerChart:
-    """Line, points and intervals of a figure over x. The y scale is linear; a page may make it logarithmic."""
-    y = altair.Y(f"{chart.y.name}:Q", **_scale_and_axis(chart.y))
-    measured = _measured(chart.y)
-    layers = [measured.mark_line(strokeWidth=2).encode(x=x, y=y, **colours)]
-    if chart.y.interval:
-        rules = measured.transform_filter(f"isValid(datum.{chart.y.low})").mark_rule(strokeWidth=1.5)
-        low, high = altair.Y(f"{chart.y.low}:Q", title=chart.y.unit), altair.Y2(f"{chart.y.high}:Q")
-        layers.append(rules.encode(x=x, y=low, y2=high, color=colours["color"]))
+def _curves(chart: Chart, data: ChartData, x: Spec, colours: Mapping[str, Spec]) -> list[Spec]:
+    """Line, points and intervals of a figure over x."""
+    figure = chart.y
+    y = _quantity(figure.name, **_scale_and_axis(figure))
+    layers = [_measured(figure, {"type": "line", "strokeWidth": 2}, {"x": x, "y": y, **colours})]
+    if figure.interval:
+        ends = {"y": _quantity(figure.low, title=figure.unit), "y2": {"field": figure.high}}
+        layers.append(_interval(figure, figure, {"x": x, **ends, "color": colours["color"]}))
     # Points come last: a layer above them would take the pointer.
-    return altair.layer(*layers, _points(measured, data).encode(x=x, y=y, color=colours["color"]))
+    return [*layers, _points(figure, data, {"x": x, "y": y, "color": colours["color"]})]
 
 
-def _points(measured: altair.Chart, data: ChartData) -> altair.Chart:
-    """Points, those of baselines small."""
-    baselines = [each.name for each in data.series if each.baseline]
-    size = altair.condition(_among(baselines), altair.value(16), altair.value(45))
-    points = measured.mark_point(filled=True, opacity=1, tooltip=altair.TooltipContent("data"))
-    return points.encode(size=size)
-
-
-def _over_figure(chart: Chart, data: ChartData, palette: Palette, legend: bool) -> altair.LayerChart:
+def _over_figure(chart: Chart, data: ChartData, palette: Palette, legend: bool) -> Spec:
     """A figure over another figure, with a point per batch size, joined in their order."""
     colours = _series_encodings(data, palette, legend)
-    measured = _measured(chart.x)
-    x = altair.X(f"{chart.x.name}:Q", **_scale_and_axis(chart.x))
-    y = altair.Y(f"{chart.y.name}:Q", **_scale_and_axis(chart.y))
-    rules = measured.mark_rule(strokeWidth=1.5)
-    return altair.layer(
-        measured.mark_line(strokeWidth=2).encode(x=x, y=y, order="batch_size:Q", **colours),
-        rules.transform_filter(f"isValid(datum.{chart.y.low})").encode(
-            x=x, y=f"{chart.y.low}:Q", y2=f"{chart.y.high}:Q", color=colours["color"]
-        ),
-        rules.transform_filter(f"isValid(datum.{chart.x.low})").encode(
-            x=f"{chart.x.low}:Q", x2=f"{chart.x.high}:Q", y=y, color=colours["color"]
-        ),
-        _points(measured, data).encode(x=x, y=y, color=colours["color"]),
-    ).properties(width=_WIDTH, height=_HEIGHT)
+    place = {
+        axis: _quantity(figure.name, **_scale_and_axis(figure)) for axis, figure in (("x", chart.x), ("y", chart.y))
+    }
+    layers = [
+        _measured(chart.x, {"type": "line", "strokeWidth": 2}, place | colours | {"order": _quantity("batch_size")})
+    ]
+    for axis, figure in (("y", chart.y), ("x", chart.x)):
+        ends = {axis: _quantity(figure.low), f"{axis}2": {"field": figure.high}}
+        layers.append(_interval(chart.x, figure, place | ends | {"color": colours["color"]}))
+    layers.append(_points(chart.x, data, place | {"color": colours["color"]}))
+    return {"layer": layers, "width": _WIDTH, "height": _HEIGHT}
 
 
-def _measured(figure: Figure) -> altair.Chart:
-    """The visible points that have a figure."""
-    return altair.Chart(altair.NamedData("cells")).transform_filter(f"isValid(datum.{figure.name}) && {_VISIBLE}")
+def _measured(figure: Figure, mark: Spec, encoding: Spec) -> Spec:
+    """A layer of the visible points that have a figure."""
+    return {
+        "transform": [{"filter": f"isValid(datum.{figure.name}) && {_VISIBLE}"}],
+        "mark": mark,
+        "encoding": encoding,
+    }
 
 
-def _scale_and_axis(figure: Figure) -> dict[str, Any]:
+def _interval(figure: Figure, of: Figure, encoding: Spec) -> Spec:
+    """A layer of the intervals of a figure, at the points that have the first figure."""
+    layer = _measured(figure, {"type": "rule", "strokeWidth": 1.5}, encoding)
+    return layer | {"transform": [*layer["transform"], {"filter": f"isValid(datum.{of.low})"}]}
+
+
+def _points(figure: Figure, data: ChartData, encoding: Spec) -> Spec:
+    """A layer of points, those of baselines small."""
+    baselines = [each.name for each in data.series if each.baseline]
+    size = {"condition": {"test": _among(baselines), "value": 16}, "value": 45}
+    mark = {"type": "point", "filled": True, "opacity": 1, "tooltip": _TOOLTIP}
+    return _measured(figure, mark, encoding | {"size": size})
+
+
+def _quantity(field: str, **more: Any) -> Spec:
+    return {"field": field, "type": "quantitative", **more}
+
+
+def _name(field: str, **more: Any) -> Spec:
+    return {"field": field, "type": "nominal", **more}
+
+
+def _scale_and_axis(figure: Figure) -> Spec:
     """The scale is linear; a page may make it logarithmic."""
-    axis = altair.Axis(format="%") if figure.is_share else altair.Axis()
-    return {"title": figure.unit, "scale": altair.Scale(type="linear", zero=True), "axis": axis}
+    axis = {"format": "%"} if figure.is_share else {}
+    return {"title": figure.unit, "scale": {"type": "linear", "zero": True}, "axis": axis}
+
+
+def _reference_layers(value: float, label: str, palette: Palette) -> list[Spec]:
+    """A dashed line across the chart, and its label."""
+    at = {"data": {"values": [{"reference": value}]}}
+    y = _quantity("reference")
+    text = {"type": "text", "align": "left", "dx": 4, "dy": -5, "color": palette.ink, "x": 0}
+    return [
+        at | {"mark": {"type": "rule", "strokeDash": [4, 4], "color": palette.ink}, "encoding": {"y": y}},
+        at | {"mark": text, "encoding": {"y": y, "text": {"value": label}}},
+    ]
 
 
 def _reference_line(chart: Chart, data: ChartData) -> tuple[float, str] | None:
@@ -198,40 +227,37 @@ def _reference_line(chart: Chart, data: ChartData) -> tuple[float, str] | None:
 # -- colours ---------------------------------------------------------------------------------------
 
 
-def _series_encodings(data: ChartData, palette: Palette, legend: bool) -> dict[str, Any]:
+def _series_encodings(data: ChartData, palette: Palette, legend: bool) -> dict[str, Spec]:
     """Colour and dash of a line: a colour per precision, a dash per engine, dots for baselines."""
     names = [each.name for each in data.series]
-    entry = (
-        altair.Legend(
-            title=None, orient="top", columns=3, labelLimit=300, columnPadding=30, symbolType="stroke", symbolSize=500
-        )
-        if legend
-        else None
-    )
+    entry = {
+        "title": None, "orient": "top", "columns": 3, "labelLimit": 300, "columnPadding": 30,
+        "symbolType": "stroke", "symbolSize": 500,
+    } if legend else None  # fmt: skip
     colours = [palette.series[each.colour % len(palette.series)] for each in data.series]
     dashes = [list(each.dash) for each in data.series]
     return {
-        "color": altair.Color("series:N", scale=altair.Scale(domain=names, range=colours), legend=entry),
-        "strokeDash": altair.StrokeDash("series:N", scale=altair.Scale(domain=names, range=dashes), legend=entry),
+        "color": _name("series", scale={"domain": names, "range": colours}, legend=entry),
+        "strokeDash": _name("series", scale={"domain": names, "range": dashes}, legend=entry),
     }
 
 
-def _styled(chart: altair.TopLevelMixin, palette: Palette) -> altair.TopLevelMixin:
-    colours = {
-        "labelColor": palette.ink,
-        "titleColor": palette.ink,
-        "domainColor": palette.ink,
-        "tickColor": palette.ink,
+def _config(palette: Palette) -> Spec:
+    return {
+        "aria": False,  # a chart has a description; its figures can be read in the tables
+        "background": "transparent",
+        "font": "system-ui, sans-serif",
+        # Room for a reader's font that is wider than the one an SVG is laid out with.
+        "padding": {"left": 25, "right": 20, "top": 5, "bottom": 5},
+        "view": {"stroke": None},
+        "axis": {
+            "labelLimit": 200,
+            "gridColor": palette.grid,
+            "titleFontWeight": "normal",
+            "labelColor": palette.ink,
+            "titleColor": palette.ink,
+            "domainColor": palette.ink,
+            "tickColor": palette.ink,
+        },
+        "legend": {"labelColor": palette.ink},
     }
-    return (
-        chart.configure(
-            aria=False,  # a chart has a description; its figures can be read in the tables
-            background="transparent",
-            font="system-ui, sans-serif",
-            # Room for a reader's font that is wider than the one an SVG is laid out with.
-            padding={"left": 25, "right": 20, "top": 5, "bottom": 5},
-        )
-        .configure_view(stroke=None)
-        .configure_axis(labelLimit=200, gridColor=palette.grid, titleFontWeight="normal", **colours)
-        .configure_legend(labelColor=palette.ink)
-    )

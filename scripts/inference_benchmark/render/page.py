@@ -17,7 +17,7 @@ from markupsafe import Markup
 from inference_benchmark.render import palette
 from inference_benchmark.units import format_bytes
 
-#: Of Vega-Lite, as Altair writes it.
+#: Of Vega-Lite; the newest that vl_convert has, which draws the static charts too.
 _VEGA_LITE = "6.4"
 
 
