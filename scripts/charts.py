@@ -12,6 +12,7 @@ from inference_benchmark.experiment.outputs import THEMES, chart_file
 from inference_benchmark.records.summary import read_summary
 from inference_benchmark.render import drawing, palette
 from inference_benchmark.render.charts import CHARTS, chart_data
+from inference_benchmark.render.columns import rows_of
 
 
 def main() -> int:
@@ -26,7 +27,7 @@ def main() -> int:
     rows = rows[(rows["model"] == arguments.model) & (rows["workload"] == arguments.workload)]
     if rows.empty:
         return fail(f"{arguments.summary}: has no cell of {arguments.model} {arguments.workload}")
-    data = chart_data(rows, read_all(arguments.comparison))
+    data = chart_data(rows_of(rows), read_all(arguments.comparison))
     for chart in (chart for chart in CHARTS if chart.in_files):
         for theme in THEMES:
             stem = arguments.folder / chart_file(arguments.model, arguments.workload, chart.name, theme)

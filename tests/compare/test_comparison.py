@@ -19,6 +19,7 @@ from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records import summary
 from inference_benchmark.render import tables
 from inference_benchmark.render.charts import chart_data
+from inference_benchmark.render.columns import rows_of
 
 
 def cell_of(comparison: Comparison, engine: str, precision: str, batch: int) -> ComparedCell:
@@ -222,7 +223,7 @@ def test_cells_without_a_place_in_the_tables_are_left_out_of_them(key):
     assert len(comparison.cells) == 14
     rows = summary.summarise(records)
     assert tables.document(rows, [comparison]) == tables.document(rows)
-    assert chart_data(rows, [comparison]) == chart_data(rows)
+    assert chart_data(rows_of(rows), [comparison]) == chart_data(rows_of(rows))
 
 
 def test_a_comparison_comes_back_from_its_file():

@@ -14,19 +14,20 @@ from inference_benchmark.compare import comparison, result_set
 from inference_benchmark.records import summary
 from inference_benchmark.render import drawing, palette
 from inference_benchmark.render.charts import CHARTS, ChartData, chart_data
+from inference_benchmark.render.columns import rows_of
 
 
 def of_grid() -> ChartData:
     """Two engines, intervals, cells that do not fit, baselines, limits, energy, and a capacity that is drawn."""
     records = records_of(grid())
     base = result_set.load(PUBLISHED, "a100-80gb")
-    return chart_data(summary_of(records), [comparison.compare(base, result_set.of_records(records))])
+    return chart_data(rows_of(summary_of(records)), [comparison.compare(base, result_set.of_records(records))])
 
 
 DATA = {
     "grid": of_grid(),
-    "ends of each kind": chart_data(summary.summarise(sample_records())),
-    "nothing fits": chart_data(summary.summarise([make_oom(make_cell(batch_size=b)) for b in (1, 2)])),
+    "ends of each kind": chart_data(rows_of(summary.summarise(sample_records()))),
+    "nothing fits": chart_data(rows_of(summary.summarise([make_oom(make_cell(batch_size=b)) for b in (1, 2)]))),
 }
 
 

@@ -14,7 +14,7 @@ from made_up import epyc_ceilings, epyc_record, make_cell, make_record, sample_p
 from inference_benchmark.records.summary import summarise
 from inference_benchmark.render import report
 from inference_benchmark.render.charts import CHARTS
-from inference_benchmark.render.columns import column_names
+from inference_benchmark.render.columns import column_names, rows_of
 
 
 class Tags(html.parser.HTMLParser):
@@ -107,7 +107,7 @@ def test_no_best_figure_is_of_a_cell_faster_than_its_machine_can_be():
     table = summarise(records)
     table.loc[table["batch_size"] == 1, "flags"] = "above-limit"
 
-    by_name = {tile["name"]: tile["of"] for tile in report.best(table.to_dict("records"), column_names(table))}
+    by_name = {tile["name"]: tile["of"] for tile in report.best(rows_of(table), column_names(rows_of(table)))}
     assert by_name["lowest latency"].endswith("batch 2"), by_name
 
 
@@ -116,8 +116,8 @@ def test_a_cell_above_its_limit_has_no_share_anywhere_and_is_no_headline():
     ceilings = epyc_ceilings()
     records = [epyc_record(31.0, 31.0, batch_size=1), epyc_record(80.0, 80.0, batch_size=2)]
     studies = {ceilings.study.path: ceilings}
-    rows = summarise(records, studies)
-    tiles = report.best(rows.to_dict("records"), column_names(rows))
+    rows = rows_of(summarise(records, studies))
+    tiles = report.best(rows, column_names(rows))
     assert {tile["name"] for tile in tiles} > {"best throughput", "nearest to the limit"}
     assert all(tile["of"].endswith("batch 1") for tile in tiles), tiles
     assert next(tile["value"] for tile in tiles if tile["name"] == "nearest to the limit") == "46.3"

@@ -14,7 +14,8 @@ from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.records import summary
 from inference_benchmark.records.record import Record
 from inference_benchmark.render import tables
-from inference_benchmark.render.published import published_summary
+from inference_benchmark.render.columns import rows_of
+from inference_benchmark.render.published import published_rows
 from inference_benchmark.render.tooltips import tooltip
 
 DATA = Path(__file__).parents[1] / "data"
@@ -25,13 +26,13 @@ DATA = Path(__file__).parents[1] / "data"
     [("throughput_tok_per_s", "expected_throughput_table.md"), ("latency_s", "expected_latency_table.md")],
 )
 def test_the_published_tables_come_out_byte_for_byte(figure, expected):
-    view = tables.table(published_summary(PUBLISHED, ("fp32", "bf16", "int8")), BY_NAME[figure])
+    view = tables.table(published_rows(PUBLISHED, ("fp32", "bf16", "int8")), BY_NAME[figure])
     assert markdown.table(view.headings, view.cells) == (DATA / expected).read_text()
 
 
 def test_engines_are_named_where_there_are_several():
     rows = summary.summarise(sample_records())
-    view = tables.table(rows, BY_NAME["latency_s"])
+    view = tables.table(rows_of(rows), BY_NAME["latency_s"])
     assert view.headings == [("batch_size",), ("hf", "fp32"), ("fake", "int8")]
     assert view.cells == [["1", "0.50 ±49.7%", "0.50 ±49.7%"], ["2", "oom", "n/a"]]
     assert "no measurement" in tables.document(rows)
@@ -41,7 +42,7 @@ def test_engines_are_named_where_there_are_several():
 def test_a_figure_whose_interval_is_unknown_is_marked():
     """The interval of these calls reaches below zero; that of latency - TTFT too, so that decode is blank."""
     rows = summary.summarise([make_record(samples_s=[0.2, 0.5, 0.9])])
-    (row,) = rows.to_dict("records")
+    (row,) = rows_of(rows)
     assert tables.cell_text(row, BY_NAME["throughput_tok_per_s"]) == "30.00 | 33.33 ±?"
     assert tables.cell_text(row, BY_NAME["decode_tok_per_s"]) == ""
     assert tooltip(row)["throughput"] == "30 tokens/sec ±?"

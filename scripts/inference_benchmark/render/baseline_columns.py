@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pandas
-
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.compare.comparison import GRID, ComparedCell, Comparison, Grid, grid_of
 from inference_benchmark.compare.text import ONE_PROCESS, SIGNS, ratio_text
-from inference_benchmark.render.columns import ENDINGS, Heading, TableView, columns, figures_text
+from inference_benchmark.render.columns import ENDINGS, Heading, Rows, TableView, columns, figures_text
 
 
-def compared_cells(rows: pandas.DataFrame, comparison: Comparison) -> dict[tuple[str, str, int], ComparedCell]:
+def compared_cells(rows: Rows, comparison: Comparison) -> dict[tuple[str, str, int], ComparedCell]:
     """The compared cells among rows of one model and workload, by engine, precision and batch size."""
     return {
         (cell.where["engine"], cell.where["precision"], cell.where["batch_size"]): cell
@@ -24,7 +22,7 @@ def baseline_name(comparison: Comparison, cell: ComparedCell) -> str:
     return " ".join(filter(None, (comparison.base, cell.base_engine, cell.where["precision"])))
 
 
-def baseline_columns(rows: pandas.DataFrame, comparison: Comparison, figure: Figure) -> dict[Heading, dict[int, str]]:
+def baseline_columns(rows: Rows, comparison: Comparison, figure: Figure) -> dict[Heading, dict[int, str]]:
     """What a baseline has of a figure, by heading and batch size; empty where it has none."""
     cells = compared_cells(rows, comparison).values()
     if not any(figure.name in cell.base for cell in cells):
@@ -37,7 +35,7 @@ def baseline_columns(rows: pandas.DataFrame, comparison: Comparison, figure: Fig
     return by_heading
 
 
-def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> TableView:
+def ratio_table(rows: Rows, comparison: Comparison) -> TableView:
     """How many times the throughput of a baseline, cell by cell; in the foot the largest batches that fit."""
     cells = compared_cells(rows, comparison)
     kept = {key: heading for key, heading in columns(rows).items() if any(cell[:2] == key[:2] for cell in cells)}
@@ -64,5 +62,5 @@ def ratio_table(rows: pandas.DataFrame, comparison: Comparison) -> TableView:
     )
 
 
-def _grid(rows: pandas.DataFrame) -> Grid:
-    return tuple(rows[key].iat[0] for key in GRID)
+def _grid(rows: Rows) -> Grid:
+    return tuple(rows[0][key] for key in GRID)

@@ -11,7 +11,7 @@ import pandas
 from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.render.baseline_columns import baseline_name, compared_cells
-from inference_benchmark.render.columns import ENDINGS, column_names, column_of, value_of
+from inference_benchmark.render.columns import ENDINGS, Row, Rows, column_names, column_of, value_of
 from inference_benchmark.render.tooltips import baseline_tooltip, tooltip
 
 #: Lines of different engines; those of baselines.
@@ -78,7 +78,7 @@ class ChartData:
         return any(chart.y.name in point for point in self.points)
 
 
-def chart_data(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -> ChartData:
+def chart_data(rows: Rows, comparisons: Sequence[Comparison] = ()) -> ChartData:
     """The rows of one model and workload, with baselines."""
     names = column_names(rows)
     engines = list(dict.fromkeys(engine for engine, _, _ in names))
@@ -88,7 +88,7 @@ def chart_data(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -
         for (engine, precision, variant), name in names.items()
     }
     outcomes = {"ok", *ENDINGS}
-    points = [_point(row, names[column_of(row)]) for row in rows.to_dict("records") if row["outcome"] in outcomes]
+    points = [_point(row, names[column_of(row)]) for row in rows if row["outcome"] in outcomes]
     for comparison in comparisons:
         of_baseline: dict[tuple[str, int], dict[str, Any]] = {}
         for (_, precision, size), cell in compared_cells(rows, comparison).items():
@@ -99,8 +99,8 @@ def chart_data(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -
             point = {"series": name, "batch_size": size, "outcome": outcome, "tooltip": baseline_tooltip(cell)}
             of_baseline[name, size] = point | _plotted(cell.base)
         points += of_baseline.values()
-    first = rows.iloc[0]
-    capacities = [_capacity_bytes(row) for row in rows.to_dict("records") if not pandas.isna(row["memory_share"])]
+    first = rows[0]
+    capacities = [_capacity_bytes(row) for row in rows if not pandas.isna(row["memory_share"])]
     memory = BY_NAME["peak_memory_bytes"]
     return ChartData(
         where=f"{first['model']}, {first['workload']}, on {first['machine']}",
@@ -110,7 +110,7 @@ def chart_data(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -
     )
 
 
-def _point(row: Mapping[str, Any], series: str) -> dict[str, Any]:
+def _point(row: Row, series: str) -> dict[str, Any]:
     outcome = ENDINGS.get(row["outcome"], row["outcome"])
     point = {"series": series, "batch_size": row["batch_size"], "outcome": outcome, "tooltip": tooltip(row)}
     return point | (_plotted(row) if outcome == "ok" else {})
@@ -130,7 +130,7 @@ def _plotted(row: Mapping[str, Any]) -> dict[str, float]:
     return plotted
 
 
-def _capacity_bytes(row: Mapping[str, Any]) -> float:
+def _capacity_bytes(row: Row) -> float:
     """The memory that a cell may take: of the device or the host, or its limit on a device."""
     if pandas.isna(row["device_total_bytes"]):
         return row["peak_rss_bytes"] / row["memory_share"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas
@@ -18,6 +18,9 @@ LIMIT_UNKNOWN = "?"
 #: Behind a figure whose samples do not repeat well, and behind one that was measured under noteworthy conditions.
 UNSTABLE, FLAGGED = "†", "‡"
 
+#: A row of the summary by its columns; what it lacks is None or what pandas has for it.
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
 #: Cells of one engine, one precision and, where records are split, one variant make a column.
 Column = tuple[str, str, str]
 #: A heading as lines of plain text.
@@ -37,9 +40,14 @@ class TableView(NamedTuple):
     foot: list[list[str]]
 
 
-def columns(rows: pandas.DataFrame) -> dict[Column, Heading]:
+def rows_of(summary: pandas.DataFrame) -> list[Row]:
+    """The rows of a summary. Whoever looks at single values takes these: a DataFrame is slow at that."""
+    return summary.to_dict("records")
+
+
+def columns(rows: Rows) -> dict[Column, Heading]:
     """The columns of a table in the summary's order, with headings; the engine is named where there are several."""
-    keys = list(dict.fromkeys(column_of(row) for row in rows.to_dict("records")))
+    keys = list(dict.fromkeys(column_of(row) for row in rows))
     several = len({engine for engine, _, _ in keys}) > 1
     return {
         (engine, precision, variant): tuple(
@@ -49,41 +57,41 @@ def columns(rows: pandas.DataFrame) -> dict[Column, Heading]:
     }
 
 
-def column_names(rows: pandas.DataFrame) -> dict[Column, str]:
+def column_names(rows: Rows) -> dict[Column, str]:
     """The same columns, each with a name in one line."""
     keys = list(columns(rows))
     several = len({engine for engine, _, _ in keys}) > 1
     return {key: " ".join(filter(None, key if several else key[1:])) for key in keys}
 
 
-def column_of(row: Mapping[str, Any]) -> Column:
+def column_of(row: Row) -> Column:
     return row["engine"], row["precision"], text_of(row, "variant")
 
 
-def text_of(row: Mapping[str, Any], column: str) -> str:
+def text_of(row: Row, column: str) -> str:
     """A text of a row; "" where there is none."""
     return "" if pandas.isna(row[column]) else str(row[column])
 
 
-def value_of(row: Mapping[str, Any], figure: Figure) -> float | None:
+def value_of(row: Row, figure: Figure) -> float | None:
     """A figure of a row of the summary, or of a baseline's figures; None where it has none."""
     value = row.get(figure.name)
     return None if value is None or pandas.isna(value) else value
 
 
-def is_limit_unknown(row: Mapping[str, Any], figure: Figure) -> bool:
+def is_limit_unknown(row: Row, figure: Figure) -> bool:
     """Whether a % of limit is not known because the cell is faster than its floor; the floor itself is known."""
     has_floor = figure.qualifier is not None and not pandas.isna(row.get(figure.qualifier))
     return has_floor and value_of(row, figure) is None
 
 
-def figures_text(row: Mapping[str, Any], figure: Figure) -> str:
+def figures_text(row: Row, figure: Figure) -> str:
     """The figures in the table of a figure, side by side; blank where the row, or baseline, lacks the first."""
     texts = [_figure_text(row, each) for each in table_of(figure)]
     return " | ".join(filter(None, texts)) if texts[0] else ""
 
 
-def _figure_text(row: Mapping[str, Any], figure: Figure) -> str:
+def _figure_text(row: Row, figure: Figure) -> str:
     if is_limit_unknown(row, figure):
         return LIMIT_UNKNOWN
     value = value_of(row, figure)
@@ -92,7 +100,7 @@ def _figure_text(row: Mapping[str, Any], figure: Figure) -> str:
     return figure.text(value) + (f" {row[figure.qualifier][0]}" if figure.qualifier else "")
 
 
-def half_width(row: Mapping[str, Any], figure: Figure) -> float | None:
+def half_width(row: Row, figure: Figure) -> float | None:
     """Half of the 95 % interval of a figure, as a part of the figure; None where it is unknown."""
     ends = [row.get(column) for column in figure.columns[1:]]
     if not ends or any(end is None or pandas.isna(end) for end in ends):
@@ -100,7 +108,7 @@ def half_width(row: Mapping[str, Any], figure: Figure) -> float | None:
     return Estimate(row[figure.name], *ends).half_width
 
 
-def width_text(row: Mapping[str, Any], figure: Figure) -> str:
+def width_text(row: Row, figure: Figure) -> str:
     """`` ±1.2%`` to print behind a figure; `` ±?`` where its interval is unknown; blank for a figure without one,
     and for published figures, whose samples are not known, and where there is no value."""
     if value_of(row, figure) is None:
@@ -111,7 +119,7 @@ def width_text(row: Mapping[str, Any], figure: Figure) -> str:
     return " ±?" if figure.interval and not pandas.isna(row["cycles"]) else ""
 
 
-def marks(row: Mapping[str, Any], warnings: tuple[str, ...] = ("flags",)) -> str:
+def marks(row: Row, warnings: tuple[str, ...] = ("flags",)) -> str:
     """The marks behind a figure. warnings: the columns that name warnings about it."""
     flagged = any(text_of(row, column) for column in warnings)
     return UNSTABLE * bool(text_of(row, "unstable_because")) + FLAGGED * flagged

@@ -6,31 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas
-
 from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.result_set import CellResult
 from inference_benchmark.records.summary import COLUMNS
+from inference_benchmark.render.columns import Row
 from inference_benchmark.render.tables import table, to_markdown
 
 
 def published_tables(path: Path, precisions: Sequence[str]) -> str:
     """The headline tables of a CSV of figures of one model and workload, as Markdown. Raises ProblemsError, OSError."""
-    rows = published_summary(path, precisions)
+    rows = published_rows(path, precisions)
     return "\n".join(to_markdown(table(rows, figure)) for figure in FIGURES if figure.headline)
 
 
-def published_summary(path: Path, precisions: Sequence[str]) -> pandas.DataFrame:
-    """A CSV of figures as a summary, with a row for each of these precisions at each batch size: some may be blank."""
+def published_rows(path: Path, precisions: Sequence[str]) -> list[Row]:
+    """A CSV of figures as rows of a summary, with a row for each precision at each batch size: some may be blank."""
     cells = {(cell.where["precision"], cell.where["batch_size"]): cell for cell in result_set.load(path).cells}
     sizes = sorted({batch_size for _, batch_size in cells})
-    rows = [
-        {"engine": "hf", "precision": precision, "batch_size": size, **_values(cells.get((precision, size)))}
+    return [
+        {
+            **dict.fromkeys(COLUMNS),
+            "engine": "hf",
+            "precision": precision,
+            "batch_size": size,
+            **_values(cells.get((precision, size))),
+        }
         for precision in precisions
         for size in sizes
     ]
-    return pandas.DataFrame(rows, columns=COLUMNS)
 
 
 def _values(cell: CellResult | None) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from inference_benchmark.render import charts, drawing, page, palette, tables
 from inference_benchmark.render.columns import (
     ENDINGS,
     Column,
+    Row,
+    Rows,
     column_names,
     column_of,
     half_width,
@@ -47,7 +49,7 @@ def render(
     """
     by_machine = {each["machine"]: each for each in provenances}
     sections = [
-        section(rows, [each for each in comparisons if each.new == rows.iloc[0]["machine"]], by_machine)
+        section(rows, [each for each in comparisons if each.new == rows[0]["machine"]], by_machine)
         for _, _, rows in tables.groups(summary)
     ]
     for number, each in enumerate(sections):
@@ -80,13 +82,10 @@ def render(
     )
 
 
-def section(
-    rows: pandas.DataFrame, comparisons: Sequence[Comparison], provenances: Mapping[str, Any]
-) -> dict[str, Any]:
+def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[str, Any]) -> dict[str, Any]:
     """Everything that the page shows of one model and workload on one machine."""
-    first = rows.iloc[0]
-    cells = rows.to_dict("records")
-    measured = [row for row in cells if row["outcome"] == "ok"]
+    first = rows[0]
+    measured = [row for row in rows if row["outcome"] == "ok"]
     names = column_names(rows)
     data = charts.chart_data(rows, comparisons)
     drawn = [chart for chart in charts.CHARTS if data.has(chart) or chart.in_files]
@@ -97,13 +96,11 @@ def section(
         "workload": first["workload"],
         "first": first,
         "provenance": provenances[first["machine"]],
-        "parameters": next((int(n) for n in rows["parameters"] if not pandas.isna(n)), None),
-        "engines": list(dict.fromkeys(rows["engine"])),
-        "counts": rows["outcome"].value_counts().to_dict(),
+        "parameters": next((int(n) for n in (row["parameters"] for row in rows) if not pandas.isna(n)), None),
+        "engines": list(dict.fromkeys(row["engine"] for row in rows)),
+        "counts": dict(Counter(row["outcome"] for row in rows).most_common()),
         "best": best(measured, names),
-        "columns": [
-            _column(name, [row for row in cells if column_of(row) == column]) for column, name in names.items()
-        ],
+        "columns": [_column(name, [row for row in rows if column_of(row) == column]) for column, name in names.items()],
         "reliability": reliability(measured),
         "series": data.series,
         "capacity": data.reference_lines.get("peak_memory_bytes"),
@@ -114,12 +111,12 @@ def section(
         "data": {"points": data.points, "specs": specs},
         "tables": list(tables.tables(rows, comparisons)),
         "warned": [_named(row, names) for row in measured if _warnings(row)],
-        "without_figure": [_named(row, names) for row in cells if row["outcome"] in ENDINGS],
-        "unfinished": [_named(row, names) for row in cells if row["outcome"] in UNFINISHED],
+        "without_figure": [_named(row, names) for row in rows if row["outcome"] in ENDINGS],
+        "unfinished": [_named(row, names) for row in rows if row["outcome"] in UNFINISHED],
     }
 
 
-def best(measured: Sequence[Mapping[str, Any]], names: Mapping[Column, str]) -> list[dict[str, str]]:
+def best(measured: Rows, names: Mapping[Column, str]) -> list[dict[str, str]]:
     """The best value of each figure that has a name for it: the value, its unit, and the cell that it is of."""
     tiles = []
     for figure in (figure for figure in FIGURES if figure.best):
@@ -138,7 +135,7 @@ def best(measured: Sequence[Mapping[str, Any]], names: Mapping[Column, str]) -> 
     return tiles
 
 
-def reliability(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def reliability(measured: Rows) -> dict[str, Any]:
     """How many cells have no warning, which warnings the others have, and how wide intervals are."""
     warnings = Counter(warning for row in measured for warning in _warnings(row))
     widths = (half_width(row, BY_NAME["throughput_tok_per_s"]) for row in measured)
@@ -151,26 +148,26 @@ def reliability(measured: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _best(measured: Sequence[Mapping[str, Any]], figure: Figure) -> Mapping[str, Any] | None:
+def _best(measured: Rows, figure: Figure) -> Row | None:
     """The row with the best value of a figure, of those that the machine can reach; None where no row has it."""
     rows = [row for row in measured if value_of(row, figure) is not None and ABOVE_LIMIT not in _warnings(row)]
     pick = max if figure.better == "higher" else min
     return pick(rows, key=lambda row: row[figure.name], default=None)
 
 
-def _named(row: Mapping[str, Any], names: Mapping[Column, str]) -> dict[str, Any]:
+def _named(row: Row, names: Mapping[Column, str]) -> dict[str, Any]:
     texts = {name: text_of(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
     warnings = ", ".join(_warnings(row))
     return {"cell": f"{names[column_of(row)]} batch {row['batch_size']}", "warnings": warnings, **texts}
 
 
-def _warnings(row: Mapping[str, Any]) -> list[str]:
+def _warnings(row: Row) -> list[str]:
     """The names of all warnings about a cell."""
     texts = (text_of(row, name) for name in ("unstable_because", "flags"))
     return [warning for text in texts for warning in text.split(", ") if warning]
 
 
-def _column(name: str, cells: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _column(name: str, cells: Rows) -> dict[str, Any]:
     """The best cells of one column of the tables, and the largest batch that fits."""
     measured = [row for row in cells if row["outcome"] == "ok"]
     ooms = [row["batch_size"] for row in cells if row["outcome"] == "oom"]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import pandas
 
@@ -16,18 +15,21 @@ from inference_benchmark.render.columns import (
     FLAGGED,
     UNSTABLE,
     Column,
+    Row,
+    Rows,
     TableView,
     column_of,
     columns,
     figures_text,
     marks,
+    rows_of,
     text_of,
     width_text,
 )
 from inference_benchmark.units import format_bytes, format_figure
 
 
-def tables(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
+def tables(rows: Rows, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
     """Every table that has something to show for the rows of one model and workload, with the columns of baselines."""
     measured = _measured(rows)
     figures = [
@@ -44,14 +46,14 @@ def tables(rows: pandas.DataFrame, comparisons: Sequence[Comparison] = ()) -> It
                 yield ratio_table(rows, comparison)
 
 
-def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, pandas.DataFrame]]:
+def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, Rows]]:
     """(model, workload, their rows) in the summary's order, one machine after the other."""
     for (_, model, workload), rows in summary.groupby(["machine", "model", "workload"], sort=False):
-        yield model, workload, rows
+        yield model, workload, rows_of(rows)
 
 
 def table(
-    rows: pandas.DataFrame,
+    rows: Rows,
     figure: Figure,
     comparisons: Sequence[Comparison] = (),
     foot: Sequence[Sequence[str]] = (),
@@ -63,12 +65,12 @@ def table(
     """
     keys = columns(rows)
     texts: dict[tuple[Column, int], str] = {}
-    for row in rows.to_dict("records"):
+    for row in rows:
         measured = row["outcome"] == "ok"
         texts[column_of(row), row["batch_size"]] = (
             cell_text(row, figure) if measured else ENDINGS.get(row["outcome"], "")
         )
-    sizes = sorted(set(rows["batch_size"]))
+    sizes = sorted({row["batch_size"] for row in rows})
     headings = [("batch_size",), *keys.values()]
     cells = [[str(size), *(texts.get((key, size), "") for key in keys)] for size in sizes]
     foot = [list(row) for row in foot]
@@ -84,15 +86,15 @@ def table(
     return TableView(f"{figure.title} ({units})", f"{explanation}.", headings, cells, foot)
 
 
-def cell_text(row: Mapping[str, Any], figure: Figure) -> str:
+def cell_text(row: Row, figure: Figure) -> str:
     """A measured cell in the table of a figure: the figures side by side, the interval of the first, and marks."""
     text = figures_text(row, figure)
     return text and text + width_text(row, figure) + marks(row, figure.warnings)
 
 
-def column_rows(rows: pandas.DataFrame) -> list[list[str]]:
+def column_rows(rows: Rows) -> list[list[str]]:
     """The rows of a table that hold for whole columns, those of them that have something to show."""
-    first = {column_of(row): row for row in reversed(rows.to_dict("records"))}
+    first = {column_of(row): row for row in reversed(rows)}
     filled = [[title, *(show(first[key]) for key in columns(rows))] for title, show in _COLUMN_ROWS]
     return [row for row in filled if any(row[1:])]
 
@@ -105,8 +107,8 @@ def document(
     """tables.md: every table of each model and workload. pictures: Markdown to put before them."""
     parts = []
     for model, workload, rows in groups(summary):
-        first = rows.iloc[0]
-        engines = ", ".join(dict.fromkeys(rows["engine"]))
+        first = rows[0]
+        engines = ", ".join(dict.fromkeys(row["engine"] for row in rows))
         parts.append(
             f"### {markdown.escape(model)} on {markdown.escape(first['machine'])}\n\n"
             f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; "
@@ -125,16 +127,16 @@ def to_markdown(view: TableView) -> str:
     return f"{prose}\n\n" + markdown.table(view.headings, view.cells + view.foot)
 
 
-def _measured(rows: pandas.DataFrame) -> list[dict[str, Any]]:
-    return rows[rows["outcome"] == "ok"].to_dict("records")
+def _measured(rows: Rows) -> list[Row]:
+    return [row for row in rows if row["outcome"] == "ok"]
 
 
-def _max_batch_text(row: Mapping[str, Any]) -> str:
+def _max_batch_text(row: Row) -> str:
     """The largest batch that fits; blank where it was not searched for."""
     return "" if pandas.isna(row["max_batch_fits"]) else f"{row['max_batch_fits']:.0f}"
 
 
-def _agreement_text(row: Mapping[str, Any]) -> str:
+def _agreement_text(row: Row) -> str:
     """How far the answers are those of hf in fp32; blank where they were not compared."""
     if pandas.isna(row["token_agreement"]):
         return ""
@@ -146,20 +148,21 @@ def _agreement_text(row: Mapping[str, Any]) -> str:
 _COLUMN_ROWS = (("max batch", _max_batch_text), ("same tokens | logits error", _agreement_text))
 
 
-def _legend(rows: pandas.DataFrame) -> str:
+def _legend(rows: Rows) -> str:
     """The meaning of the words and marks that occur in the cells."""
     text = ""
-    if "oom" in set(rows["outcome"]):
-        limit = rows["memory_limit_bytes"].iloc[0]
+    outcomes = {row["outcome"] for row in rows}
+    if "oom" in outcomes:
+        limit = rows[0]["memory_limit_bytes"]
         within = "" if pandas.isna(limit) else f" under a memory limit of {format_bytes(limit)}"
         text += f" `oom`: out of memory{within}."
-    if "unsupported" in set(rows["outcome"]):
+    if "unsupported" in outcomes:
         text += " `n/a`: not supported by this engine, library or device; summary.csv says what does not go together."
     measured = _measured(rows)
     if any(text_of(row, "unstable_because") for row in measured):
         text += f" {UNSTABLE}: the samples do not repeat well; summary.csv says why."
     if any(text_of(row, "flags") or text_of(row, "limit_flags") for row in measured):
         text += f" {FLAGGED}: measured under noteworthy conditions; summary.csv names them."
-    if "fake" in set(rows["engine"]):
+    if any(row["engine"] == "fake" for row in rows):
         text += " **The engine `fake` makes up its times: these figures are no measurement.**"
     return text

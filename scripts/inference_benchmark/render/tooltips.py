@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import pandas
 
 from inference_benchmark.analysis.figures import FIGURES, Figure
 from inference_benchmark.compare.comparison import ComparedCell
-from inference_benchmark.render.columns import is_limit_unknown, text_of, value_of, width_text
+from inference_benchmark.render.columns import Row, is_limit_unknown, text_of, value_of, width_text
 from inference_benchmark.units import format_figure, format_number
-
-Row = Mapping[str, Any]
 
 
 def tooltip(row: Row) -> dict[str, str]:
