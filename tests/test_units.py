@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from inference_benchmark.units import format_bytes, format_duration, format_figure, parse_bytes
+from inference_benchmark.units import (
+    format_bytes,
+    format_duration,
+    format_figure,
+    format_half_width,
+    format_number,
+    parse_bytes,
+)
 
 
 @pytest.mark.parametrize(
@@ -65,8 +72,19 @@ def test_sizes_and_durations_are_formatted():
         (0.0, ".2f", "0.00"), (-0.0016, ".2f", "-0.0016"), (1.5, ".1f", "1.5"), (0.0412, ".1f", "0.0412"),
         (12345.67, ",.1f", "12,345.7"), (0.0041, ",.1f", "0.0041"), (1.0, ".3f", "1.000"), (0.00012, ".3f", "0.00012"),
         (0.0151, ".1%", "1.5%"), (1.0, ".1%", "100.0%"), (0.000412, ".1%", "0.0412%"), (0.0, ".1%", "0.0%"),
-        (5.0, ".3g", "5"), (0.000123456, ".3g", "0.000123"),
+        (5.0, ".3g", "5"), (1234.5, ".3g", "1,234"), (999.7, ".3g", "1,000"), (0.000123456, ".3g", "0.000123"),
     ],
 )  # fmt: skip
 def test_a_figure_never_loses_all_its_digits(value, spec, text):
     assert format_figure(value, spec) == text
+
+
+def test_a_narrow_interval_is_not_printed_as_none():
+    shares = (0.66, 0.0123, 0.0005, 0.000312, 0.0000412, 0.0, 1e-17)
+    assert [format_half_width(share) for share in shares] == [
+        "66.0%", "1.2%", "0.1%", "0.03%", "0.004%", "0.0%", "0.0%",
+    ]  # fmt: skip
+
+
+def test_large_numbers_have_no_exponent():
+    assert [format_number(n) for n in (999.4, 999.7, 1000, 21278.4)] == ["999", "1,000", "1,000", "21,278"]

@@ -25,18 +25,28 @@ def parse_bytes(text: str | int | None) -> int | None:
 
 def format_number(value: float, digits: int = 3) -> str:
     """A figure with this many significant digits, all digits from 1000 on: ``0.0236``, ``42.2``, ``21,278``."""
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{digits}g}"
+    text = f"{value:.{digits}g}"
+    return f"{value:,.0f}" if abs(value) >= 1000 or "e+" in text else text
 
 
 def format_figure(value: float, spec: str) -> str:
     """A value in the format of its table, or with three significant digits if that shows fewer than two of them.
 
-    ``45.30``, ``0.13``, but ``0.0016`` for ``.2f``; ``1.5%``, but ``0.0412%`` for ``.1%``.
+    ``45.30``, ``0.13``, but ``0.0016`` for ``.2f``; ``1.5%``, but ``0.0412%`` for ``.1%``. ``1,235`` for ``.3g``.
     """
     text = format(value, spec)
+    if "e+" in text:
+        return f"{value:,.0f}"
     if value == 0 or len(re.sub(r"\D", "", text).lstrip("0")) > 1:
         return text
     return f"{value * 100:.3g}%" if spec.endswith("%") else f"{value:.3g}"
+
+
+def format_half_width(share: float) -> str:
+    """Half of an interval as a part of its figure: ``1.2%``, of a narrow one the first digit: ``0.03%``."""
+    text = f"{share:.1%}"
+    # What is left of samples that are all the same is noise of arithmetic.
+    return f"{share * 100:.1g}%" if text == "0.0%" and share > 1e-6 else text
 
 
 def format_bytes(n_bytes: float) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import os
 import re
 import shutil
@@ -11,12 +12,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from made_up import BATCH_SIZES, BLOOM, TEMPLATE, grid, make_cell, make_oom, records_of, report_page, sample_page
+from made_up import (
+    BATCH_SIZES,
+    BLOOM,
+    TEMPLATE,
+    grid,
+    make_cell,
+    make_oom,
+    records_of,
+    report_page,
+    sample_page,
+    summary_of,
+)
 from playwright.sync_api import Browser, Page, sync_playwright
-from running import REPO
+from running import PUBLISHED, REPO
 
 from inference_benchmark.compare import comparison, result_set
 from inference_benchmark.experiment.cells import Workload
+from inference_benchmark.records.collect import provenance_of
+from inference_benchmark.render import report as reports
 
 AXE = REPO / "tests/browser/node_modules/axe-core/axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -50,7 +64,7 @@ def browser() -> Iterator[Browser]:
 def report(tmp_path_factory) -> Path:
     """The grid of the published table in two engines, with the published figures beside it."""
     experiment = grid()
-    base = result_set.load(REPO / "reference/bloom_a100_80gb.csv", "a100-80gb")
+    base = result_set.load(PUBLISHED, "a100-80gb")
     beside = [comparison.compare(base, result_set.of_records(records_of(experiment)))]
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(report_page([experiment], TEMPLATE, beside))
@@ -255,6 +269,58 @@ def test_without_scripts_everything_is_there_but_the_buttons(browser, report):
     assert plain.page.locator(".block table.figures tbody tr").count() > 100
     assert plain.requests == [report.as_uri()]
     plain.context.close()
+
+
+#: The texts of each chart with their boxes, and the box of the chart; not the signs in lanes, which may touch.
+TEXTS = """[...document.querySelectorAll('.chart svg')].map(svg => [svg.getBoundingClientRect().toJSON(),
+    [...svg.querySelectorAll('text')].filter(text => text.textContent.length > 1 && getComputedStyle(text).opacity > 0)
+        .map(text => [text.textContent, text.getBoundingClientRect().toJSON()])])"""
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_texts_of_a_chart_are_inside_it_and_apart(browser, tmp_path, scripts, width):
+    """Long names of lanes and long numbers at an axis; without scripts in a font as wide as readers may have."""
+    of = grid(batch_sizes=BATCH_SIZES[::3])
+    records = records_of(of, faster=0.0002)
+    base = result_set.load(PUBLISHED, "the-a100-80gb-of-the-other-cluster")
+    path = tmp_path / "long.html"
+    beside = [comparison.compare(base, result_set.of_records(records))]
+    path.write_text(reports.render(summary_of(records), [provenance_of(of, records)], TEMPLATE, beside))
+    size = {"width": width, "height": 900}
+    watched = Watched(browser, path, java_script_enabled=scripts, viewport=size, bypass_csp=True)
+    if scripts:
+        watched.through()
+    else:
+        wide = "document.head.appendChild(document.createElement('style')).textContent = '.chart text { letter-spacing: .04em; }'"
+        watched.page.evaluate(wide)
+    charts = watched.page.evaluate(TEXTS)
+    assert len(charts) == 8
+    assert any(text.startswith("the-a100") for _, texts in charts for text, _ in texts)
+    for chart, texts in charts:
+        outside = [text for text, box in texts if box["left"] < chart["left"] or box["right"] > chart["right"]]
+        assert not outside
+        for (one, a), (other, b) in itertools.combinations(texts, 2):
+            apart = (
+                a["right"] <= b["left"] or b["right"] <= a["left"] or a["bottom"] <= b["top"] or b["bottom"] <= a["top"]
+            )
+            assert apart, f"{one} is over {other}"
+    watched.context.close()
+
+
+def test_no_chart_stands_alone_in_its_row(browser, report, tmp_path):
+    odd = tmp_path / "odd.html"
+    odd.write_text(sample_page(records_of(grid()), machine="made-up-gpu"))  # nobody measured a limit
+    for path, count in ((report, 8), (odd, 7)):
+        watched = Watched(browser, path)
+        boxes = "[...document.querySelectorAll('.charts > *')].map(each => each.getBoundingClientRect().toJSON())"
+        *charts, last, key = watched.page.evaluate(boxes)
+        assert len(charts) + 1 == count
+        beside = key if count % 2 else charts[-1]
+        assert beside["top"] < last["bottom"]
+        assert beside["bottom"] > last["top"]
+        assert abs(beside["left"] - last["left"]) > last["width"]
+        watched.context.close()
 
 
 def test_it_prints(opened, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from copy import deepcopy
 
 import altair
@@ -47,3 +49,29 @@ def test_the_schema_finds_a_misspelt_key_anywhere():
         part["strokeWidht"] = 1
         with pytest.raises(jsonschema.ValidationError):
             altair.Chart.from_dict(wrong)
+
+
+def tick_labels(svg: str) -> list[list[str]]:
+    """What is written at each axis of numbers."""
+    groups = [
+        re.findall(r"<text[^>]*>([^<]*)</text>", group) for group in re.findall(r"<g[^>]*>((?:<text.*?</text>)+)", svg)
+    ]
+    return [
+        texts for texts in groups if len(texts) > 1 and all(re.fullmatch(r"[\d.,e\u2212-]+%?", text) for text in texts)
+    ]
+
+
+@pytest.mark.parametrize("faster", [1e-4, 0.03, 1, 70, 1e5])
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_no_two_ticks_of_an_axis_have_the_same_label(faster, logarithmic):
+    rows = summary_of(records_of(grid(batch_sizes=(1, 2, 64)), faster))
+    rows["whole_limit_share"] *= faster / 1e5
+    data = chart_data(rows_of(rows))
+    for chart in CHARTS:
+        definition = json.dumps(drawing.definition(chart, data, palette.PAGE, legend=False))
+        linear = '"type": "linear", "zero": true'
+        assert linear in definition
+        spec = json.loads(definition.replace(linear, '"type": "log"') if logarithmic else definition)
+        axes = tick_labels(drawing.svg(spec, data.points))
+        assert len(axes) == 2, axes
+        assert all(len(set(texts)) == len(texts) for texts in axes), axes

@@ -13,6 +13,7 @@ from inference_benchmark.analysis.statistics import (
     outliers,
     standard_deviation,
 )
+from inference_benchmark.units import format_half_width
 
 #: pyperf check: a standard deviation over 10 % of the mean, a sample 50 % off, values under 1 ms.
 SPREAD_LIMIT, EXTREME_LIMIT, SHORTEST_S = 0.10, 0.50, 1e-3
@@ -41,8 +42,8 @@ def stability(
             f"{warmup_tolerance:.0%}; raise max_warmup_calls"
         )
     if interval.half_width is None or interval.half_width > target_half_width:
-        width = "unknown" if interval.half_width is None else f"±{interval.half_width:.1%}"
-        reasons["interval"] = f"the 95 % interval is {width}, the target ±{target_half_width:.1%}; " + (
+        width = "unknown" if interval.half_width is None else f"±{format_half_width(interval.half_width)}"
+        reasons["interval"] = f"the 95 % interval is {width}, the target ±{format_half_width(target_half_width)}; " + (
             "raise rounds" if len(samples_s) > 1 else "raise max_seconds, or keep the machine quiet"
         )
     centre, deviation = mean(everything), standard_deviation(everything)

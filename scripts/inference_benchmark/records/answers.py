@@ -11,6 +11,7 @@ from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records.comparability import disagreeing, facts_that_must_agree
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+from inference_benchmark.units import format_figure
 
 FLAG = "answers-differ"
 _PRECISION = REFERENCE[1]
@@ -47,7 +48,7 @@ def _verdict(record: Record, reference: Record | None, comparison: StudyRecord |
         is_known, result = True, comparison.results[0]
         if result["token_agreement"] < 1:
             error = result["logits_error"]["mean"]
-            return f"{result['token_agreement']:.1%} of the tokens are those of hf in fp32" + (
+            return f"{format_figure(result['token_agreement'], '.1%')} of the tokens are those of hf in fp32" + (
                 "" if error is None else f", logits error {error:.2g}"
             )
     if reference is not None and _comparable(record, reference):

@@ -10,6 +10,7 @@ import pandas
 from inference_benchmark.analysis.figures import Figure, table_of
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.engines import ENGINES
+from inference_benchmark.units import format_half_width
 
 #: What is shown instead of a figure, by outcome.
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
@@ -115,7 +116,7 @@ def width_text(row: Row, figure: Figure) -> str:
         return ""
     width = half_width(row, figure)
     if width is not None:
-        return f" ±{width:.1%}"
+        return f" ±{format_half_width(width)}"
     return " ±?" if figure.interval and not pandas.isna(row["cycles"]) else ""
 
 

@@ -17,6 +17,10 @@ from inference_benchmark.render.palette import Palette
 Spec = dict[str, Any]
 
 _WIDTH, _HEIGHT, _LANE = 520, 260, 16
+#: An SVG is laid out with the widths of Arial; a reader's font may be wider by this part, and labels grow to the left.
+_WIDER = 0.25
+#: Of labels, in pixels at Arial's widths: where they are shortened, and a letter.
+_LABEL_LIMIT, _LETTER = 200, 5.5
 #: What a lane shows for a cell without a figure, and what it means.
 LANE_SIGNS = {"oom": ("×", "out of memory"), "n/a": ("–", "not available")}
 #: A reference line is drawn where some value is at least this part of it; else it would flatten all curves.
@@ -52,6 +56,7 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
         "data": {"name": "cells"},
         "params": [{"name": "hidden", "value": []}],
         **draw(chart, data, palette, legend),
+        "padding": {"left": _left_of_labels(chart, data), "right": 20, "top": 5, "bottom": 5},
         "config": _config(palette),
     }
 
@@ -114,11 +119,17 @@ def _lanes(chart: Chart, data: ChartData) -> list[str]:
     return [each.name for each in data.series if each.name in here & without]
 
 
+def _left_of_labels(chart: Chart, data: ChartData) -> int:
+    """Pixels to leave at the left, for the longest label of a lane in a wide font."""
+    letters = max(map(len, _lanes(chart, data)), default=0) if chart.x is None else 0
+    return max(25, round(min(_LETTER * letters, _LABEL_LIMIT) * _WIDER))
+
+
 def _lane_panel(lanes: Sequence[str], data: ChartData, x: Spec, colour: Spec, palette: Palette) -> Spec:
     """A row per series with a sign at each batch size without a figure."""
     signs = {outcome: LANE_SIGNS[outcome] for outcome in LANE_SIGNS if outcome in {p["outcome"] for p in data.points}}
     explained = {
-        "text": "   ".join(" ".join(each) for each in signs.values()),
+        "text": "\u00a0\u00a0 ".join(" ".join(each) for each in signs.values()),
         "anchor": "end", "fontSize": 11, "fontWeight": "normal", "color": palette.ink, "offset": 2,
     }  # fmt: skip
     chosen = " : ".join([*(f"datum.outcome == '{outcome}' ? '{sign}'" for outcome, (sign, _) in signs.items()), "''"])
@@ -247,11 +258,9 @@ def _config(palette: Palette) -> Spec:
         "aria": False,  # a chart has a description; its figures can be read in the tables
         "background": "transparent",
         "font": "system-ui, sans-serif",
-        # Room for a reader's font that is wider than the one an SVG is laid out with.
-        "padding": {"left": 25, "right": 20, "top": 5, "bottom": 5},
         "view": {"stroke": None},
         "axis": {
-            "labelLimit": 200,
+            "labelLimit": _LABEL_LIMIT,
             "gridColor": palette.grid,
             "titleFontWeight": "normal",
             "labelColor": palette.ink,
@@ -259,5 +268,6 @@ def _config(palette: Palette) -> Spec:
             "domainColor": palette.ink,
             "tickColor": palette.ink,
         },
+        "axisLeft": {"titlePadding": 10},  # room for tick labels in a wider font
         "legend": {"labelColor": palette.ink},
     }

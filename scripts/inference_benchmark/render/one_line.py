@@ -9,7 +9,7 @@ from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
-from inference_benchmark.units import format_figure
+from inference_benchmark.units import format_figure, format_half_width
 
 
 def record_text(record: AnyRecord) -> str:
@@ -28,7 +28,7 @@ def cell_text(record: Record) -> str:
         return f"unsupported: {record.reason.message}"
     throughput = metrics.throughput_tok_per_s(record.measured())
     width = throughput.half_width
-    text = f"{format_figure(throughput.value, ',.1f')} tok/s ± " + ("?" if width is None else f"{width:.1%}")
+    text = f"{format_figure(throughput.value, ',.1f')} tok/s ± " + ("?" if width is None else format_half_width(width))
     return text + (f" ({', '.join(note.name for note in record.notes)})" if record.notes else "")
 
 

@@ -15,7 +15,7 @@ import jinja2
 from markupsafe import Markup
 
 from inference_benchmark.render import palette
-from inference_benchmark.units import format_bytes
+from inference_benchmark.units import format_bytes, format_half_width, format_number
 
 #: Of Vega-Lite; the newest that vl_convert has, which draws the static charts too.
 _VEGA_LITE = "6.4"
@@ -37,6 +37,8 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
     )
     environment.filters |= {
         "bytes": format_bytes,
+        "number": format_number,
+        "half_width": format_half_width,
         "data": data,
         "list_of": _list_of,
         "texts": _texts,
