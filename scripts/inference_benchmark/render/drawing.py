@@ -61,17 +61,18 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
     }
 
 
-def with_data(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> Spec:
-    """A definition with the points that it draws. Their tooltips, most of their size, need scripts and stay out."""
-    cells = [{name: value for name, value in point.items() if name != "tooltip"} for point in points]
+def with_data(spec: Spec, chart: Chart, data: ChartData) -> Spec:
+    """The definition of a chart with its points, without their other figures and tooltips: these are most of them."""
+    columns = {"series", "batch_size", "outcome", *chart.y.columns, *(chart.x.columns if chart.x else ())}
+    cells = [{name: point[name] for name in columns & point.keys()} for point in data.points]
     return {**spec, "datasets": {"cells": cells}}
 
 
-def svg(spec: Mapping[str, Any], points: Sequence[Mapping[str, Any]]) -> str:
+def svg(spec: Spec, chart: Chart, data: ChartData) -> str:
     """A definition as an SVG element that fills the width it is given and needs no script."""
     import vl_convert
 
-    text = vl_convert.vegalite_to_svg(with_data(spec, points))
+    text = vl_convert.vegalite_to_svg(with_data(spec, chart, data))
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"', r"\1", text, count=1)
     # Places and lengths, never what is written at an axis or in a lane.
     text = re.sub(r"<[^>]*>", lambda tag: _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.1f}", tag[0]), text)
@@ -83,7 +84,7 @@ def save(chart: Chart, data: ChartData, palette: Palette, stem: Path) -> None:
     """The chart as two files, .svg and .png."""
     import vl_convert
 
-    spec = with_data(definition(chart, data, palette), data.points) | {"background": palette.paper}
+    spec = with_data(definition(chart, data, palette), chart, data) | {"background": palette.paper}
     files.write(vl_convert.vegalite_to_svg(spec), stem.with_name(f"{stem.name}.svg"))
     files.write(vl_convert.vegalite_to_png(spec, scale=2), stem.with_name(f"{stem.name}.png"))
 

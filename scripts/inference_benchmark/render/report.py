@@ -105,7 +105,7 @@ def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[
         "series": data.series,
         "capacity": data.reference_lines.get("peak_memory_bytes"),
         "charts": [
-            {"name": c.name, "heading": c.heading, "note": c.note, "svg": drawing.svg(specs[c.name], data.points)}
+            {"name": c.name, "heading": c.heading, "note": c.note, "svg": drawing.svg(specs[c.name], c, data)}
             for c in drawn
         ],
         "data": {"points": data.points, "specs": specs},
