@@ -37,7 +37,7 @@ def keys_of(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "")
     """Every described key, in the schema's order. Keys with the same definition make one row."""
     for names, sub in _alike(schema.get("properties", {})):
         at = ".".join(filter(None, (where, "/".join(names))))
-        defaults = {name: schema["properties"][name].get("default") for name in names}
+        defaults = {name: schema["properties"][name].get("default", {}) for name in names}
         sub = resolved(sub, root)
         if "description" in sub:
             yield Key(at, _default_text(sub), allowed(sub, root), sub["description"].strip())

@@ -98,6 +98,11 @@ def make_run(**changes: Any) -> Run:
     return replace(run, **{name: tuple(v) if isinstance(v, list) else v for name, v in changes.items()})
 
 
+def make_yardstick(memory_s: float, arithmetic_s: float) -> dict[str, Any]:
+    """Times of two passes of each kernel, of 10 GB and 100 Gflop."""
+    return {"memory_s": [memory_s] * 2, "moved_bytes": 10**10, "arithmetic_s": [arithmetic_s] * 2, "flop": 10**11}
+
+
 STABLE = Stability(stable=True, reasons=(), outliers=None, drift=None)
 DRIFTS = Stability(stable=False, reasons=(Note("drift", "slower"),), outliers=1, drift=0.1)
 SHARED = (Note("gpu-shared", "2 others"),)

@@ -9,9 +9,12 @@ import numpy
 import pytest
 import torch
 from made_up import MODELS, make_cell
-from real_engines import load, load_from, prompts
+from real_engines import load, load_from, prompts, weights
 from running import measure_cli, read_record
 
+from inference_benchmark import engines
+from inference_benchmark.analysis.yardstick import Speed
+from inference_benchmark.engines import cpu_memory
 from inference_benchmark.models import checkpoint
 from inference_benchmark.models.synthesize import synthesize
 
@@ -99,6 +102,33 @@ def test_peak_memory_is_that_of_the_calls_since_the_reset():
     engine.generate(prompts(1), 2)
     assert engine.memory()["peak_rss_bytes"] < peak_bytes - 50_000_000
     assert 0 < engine.memory()["loaded_bytes"] < peak_bytes
+
+
+def test_the_yardstick_leaves_no_memory_behind_that_a_limit_would_count():
+    engine = engines.create("hf")
+    engine.start("cpu", 2, weights())
+    before_bytes, rss_bytes = cpu_memory.data_bytes(), cpu_memory.rss_bytes()["rss_bytes"]
+    times = engine.yardstick()
+    assert abs(cpu_memory.data_bytes() - before_bytes) < 2**20
+    assert cpu_memory.rss_bytes()["rss_bytes"] - rss_bytes < 2**23
+    for name in ("memory_s", "arithmetic_s"):
+        assert sum(times[name]) >= 0.025
+        assert min(times[name]) > 0
+    speed = Speed.of(times)
+    assert 1e8 < speed.memory_bytes_per_s < 1e13
+    assert 1e8 < speed.arithmetic_flop_per_s < 1e14
+
+
+def test_the_yardstick_after_the_calls_needs_no_room_below_the_limit():
+    engine = load("hf", limit_bytes=60_000_000)
+    try:
+        with pytest.raises(RuntimeError) as raised:
+            torch.ones(2**24)  # as large as the yardstick's
+        assert engine.is_out_of_memory(raised.value)
+        engine.unload()
+        assert engine.yardstick().keys() == {"memory_s", "moved_bytes", "arithmetic_s", "flop"}
+    finally:
+        engine.growth_limit.lift()
 
 
 def test_greedy_tokens_equal_those_of_a_loop_without_cache():

@@ -48,6 +48,20 @@ def test_a_measured_cell_leaves_samples_and_provenance(tmp_path):
     assert record["host"]["memory_bytes"] > 0
 
 
+def test_the_yardstick_is_timed_before_and_after(tmp_path):
+    cell, passes = make_cell(), {"moved_bytes": 10**8, "flop": 10**9}
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=fault(machine_slow=[1, 2], slow=3)).returncode == 0
+    (run,) = read_record(tmp_path / "r.json", cell)["runs"]
+    assert run["samples_s"] == pytest.approx([3 * 0.0165] * 3)
+    assert run["yardstick"] == {
+        "before": {"memory_s": [0.01] * 2, "arithmetic_s": [0.01] * 2, **passes},
+        "after": {"memory_s": [0.02] * 2, "arithmetic_s": [0.02] * 2, **passes},
+    }
+    # A cell that runs out of memory ends before the second.
+    assert measure_cli(cell, tmp_path / "oom.json", FAKE_ENGINE=fault(fault="oom")).returncode == 0
+    assert list(read_record(tmp_path / "oom.json")["runs"][0]["yardstick"]) == ["before"]
+
+
 def test_warm_up_ends_when_two_calls_agree_or_their_number_is_spent(tmp_path):
     drifting = fault(drift=-0.1)
     cell = make_cell(measurement=measurement(warmup_tolerance_percent=20))

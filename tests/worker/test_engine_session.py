@@ -115,3 +115,26 @@ def test_a_cell_whose_compiler_runs_out_of_memory_names_what_was_behind_it(tmp_p
     assert done.returncode == 0, done.stderr
     reason = read_record(tmp_path / "r.json")["reason"]
     assert reason["exception_type"] == "inference_benchmark.engines.fake.FakeMemoryError"
+
+
+@pytest.mark.parametrize("error", [MemoryError(), None])
+def test_a_yardstick_without_memory_for_it_is_left_out(error, monkeypatch):
+    def yardstick(self):
+        if error:
+            raise error
+        return {"flop": 1}
+
+    monkeypatch.setattr(HfEngine, "yardstick", yardstick)
+    sent = []
+    session = engine_session.EngineSession(lambda event, **facts: sent.append((event, facts)), None)
+    session.engine = engine()
+    session.time_yardstick("after")
+    assert sent == ([] if error else [("yardstick", {"when": "after", "times": {"flop": 1}})])
+
+
+def test_a_yardstick_that_fails_for_another_reason_fails_the_cell(monkeypatch):
+    monkeypatch.setattr(HfEngine, "yardstick", lambda self: 1 / 0)
+    session = engine_session.EngineSession(lambda *_, **__: None, None)
+    session.engine = engine()
+    with pytest.raises(ZeroDivisionError):
+        session.time_yardstick("after")

@@ -51,6 +51,11 @@ class Engine(ABC):
         """What is put together in this cell, separated by commas, for a message that it does not go together."""
         return f"{type(self).__name__}, {precision}"
 
+    def yardstick(self) -> dict[str, Any] | None:
+        """Times of two short fixed kernels on this device and these threads, as the record has them; None if the engine
+        has none. Called after start, and once more after unload: then no limit on memory holds any more."""
+        return None
+
     @abstractmethod
     def limit_memory(self, n_bytes: int) -> None:
         """Make allocations beyond n_bytes fail, as on a smaller device. Raises OSError if that is not possible."""
@@ -111,7 +116,7 @@ class Engine(ABC):
         """Free all memory of earlier calls that the next call may not need."""
 
     def unload(self) -> None:
-        """Free the model, too. The engine is not used again."""
+        """Free the model, too. Of the engine only yardstick is used again."""
         self.release()
 
     @abstractmethod

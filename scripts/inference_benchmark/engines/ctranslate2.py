@@ -25,6 +25,8 @@ CONVERSION_VERSION = 1
 class CTranslate2Engine(TorchDeviceEngine):
     """Generator(compute_type=...).generate_batch(...)."""
 
+    ballast: torch.Tensor | None = None
+
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
         self.threads = threads
@@ -138,7 +140,7 @@ class CTranslate2Engine(TorchDeviceEngine):
         return tokens
 
     def unload(self) -> None:
-        del self.generator
+        self.generator = self.ballast = None
         self.release()
 
     def note_loaded(self) -> None:

@@ -15,6 +15,7 @@ started), compile (a compiler's exception with out of memory behind it), hang or
 ``after``: number of good calls before the fault. ``on_batch``: the only batch size with the fault.
 ``at_load``: the fault happens while loading. ``unless_new``: a file; no fault in the process that creates it.
 ``one_time``: per count of ``compilation``, the numbers of the calls, from 1, that raise it.
+``machine_slow``: factors on the times of the yardstick, before and after.
 ``once``: a file; only the first fault happens, and creates it. ``holds_bytes``: real memory of a loaded model.
 """
 
@@ -32,9 +33,11 @@ import numpy
 
 from inference_benchmark.engines import Engine
 
-#: Made-up model: bytes of weights and per row and token, seconds per call, token and row.
+#: Made-up model: bytes of weights and per row and token, seconds per call, token and row; seconds of a pass of the
+#: yardstick.
 WEIGHTS_BYTES = {"fp32": 200_000_000, "bf16": 100_000_000, "int8": 60_000_000}
 ROW_TOKEN_BYTES = 50_000
+YARDSTICK_S = 0.01
 SECONDS = {"fp32": 0.002, "bf16": 0.001, "int8": 0.004}
 
 
@@ -53,11 +56,16 @@ class FakeEngine(Engine):
         process_scatter, self.call_scatter = self.behaviour.get("scatter", (0, 0))
         self.random = numpy.random.default_rng()
         self.time_factor = self.behaviour.get("slow", 1) * self.random.lognormal(0, process_scatter)
+        self.machine_slow = list(self.behaviour.get("machine_slow", (1, 1)))
         if not self.behaviour.get("real_clock"):
             self.clock = lambda: self.now
 
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
         self.threads = threads
+
+    def yardstick(self) -> dict[str, Any]:
+        seconds = YARDSTICK_S * self.machine_slow.pop(0)
+        return {"memory_s": [seconds] * 2, "moved_bytes": 10**8, "arithmetic_s": [seconds] * 2, "flop": 10**9}
 
     def limit_memory(self, n_bytes: int) -> None:
         self.limit_bytes = n_bytes

@@ -9,11 +9,12 @@ import sys
 from abc import abstractmethod
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
 
-from inference_benchmark.engines import Engine, cpu_memory, refusal
+from inference_benchmark.engines import Engine, cpu_memory, refusal, yardstick
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
 
@@ -45,6 +46,13 @@ class TorchDeviceEngine(Engine):
         self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
         operand = torch.ones(256, 256, device=self.device)
         (operand @ operand).sum().item()
+
+    def yardstick(self) -> dict[str, Any]:
+        if self.growth_limit:
+            self.growth_limit.lift()
+        elif self.device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
+        return yardstick.measure(self.device)
 
     def limit_memory(self, n_bytes: int) -> None:
         if self.device.type == "cpu":

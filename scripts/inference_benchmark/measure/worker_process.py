@@ -43,8 +43,9 @@ class WorkerReport:
     """What a worker reported until its end.
 
     phase: what it did last. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
-    results: of a study. trying: the batch size it tried last. conditions: of the device meanwhile. end: its last event,
-    with the outcome; None where it sent none. last_output: the end of what it and its libraries printed.
+    results: of a study. trying: the batch size it tried last. conditions: of the device meanwhile. yardstick: times
+    ``before`` and ``after``. end: its last event, with the outcome; None where it sent none. last_output: the end of
+    what it and its libraries printed.
     """
 
     phase: str = "start"
@@ -57,6 +58,7 @@ class WorkerReport:
     model: dict[str, Any] = field(default_factory=dict)
     energy: dict[str, Any] | None = None
     energy_error: str | None = None
+    yardstick: dict[str, Any] = field(default_factory=dict)
     conditions: dict[str, Any] = field(default_factory=dict)
     end: dict[str, Any] | None = None
     returncode: int | None = None
@@ -83,6 +85,8 @@ class WorkerReport:
                 self.model |= event["model"]
             case "energy":
                 self.energy, self.energy_error = event.get("energy"), event.get("error")
+            case "yardstick":
+                self.yardstick[event["when"]] = event["times"]
             case "end":
                 self.end = dict(event)
 
@@ -97,6 +101,7 @@ class WorkerReport:
             memory=self.memory,
             energy=self.energy,
             conditions=self.conditions,
+            yardstick=self.yardstick or None,
         )
 
 
@@ -188,7 +193,7 @@ class WorkerProcess:
                     elif event["event"] == "phase" and event["phase"] == "measure":
                         sampler.open()
                         next_look = time.monotonic() + 1 / watch.sample_hz
-                    elif event["event"] == "end" and next_look is not None:
+                    elif next_look is not None and _ends_timed_calls(event):
                         sampler.close()
                         next_look, report.conditions = None, sampler.summary()
         try:
@@ -235,6 +240,10 @@ class WorkerProcess:
         self.process.stdout.close()
         if isinstance(self.process, ForkedWorker):
             self.process.close()
+
+
+def _ends_timed_calls(event: Mapping[str, Any]) -> bool:
+    return event["event"] == "end" or (event["event"] == "phase" and event["phase"] == "yardstick")
 
 
 def _state(pid: int) -> str | None:

@@ -21,7 +21,7 @@ from inference_benchmark.experiment.studies import (
     study_paths,
 )
 from inference_benchmark.machine import hardware
-from inference_benchmark.records import comparability, merge
+from inference_benchmark.records import comparability, machine_speed, merge
 from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load, load_for
 
 #: How files are called that this program itself puts where records are.
@@ -95,6 +95,7 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": list(experiment.models),
         "facts": comparability.all_facts(records),
+        "machine_speed": machine_speed.facts(records),
     }
 
 

@@ -59,6 +59,8 @@ _LEAST_S, _MOST_S = 1e-9, 1e9
 class Run:
     """What one measuring process left: seconds of every call, memory in bytes, energy, and the conditions meanwhile.
 
+    yardstick: times of its kernels ``before`` and ``after``, either of which may be missing; see analysis/yardstick.
+
     Raises RecordError where a sample is no time that a call can take.
     """
 
@@ -70,6 +72,7 @@ class Run:
     memory: Mapping[str, int]
     energy: Mapping[str, Any] | None
     conditions: Mapping[str, Any]
+    yardstick: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("warmup_s", "samples_s", "first_token_s"):

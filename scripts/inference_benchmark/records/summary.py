@@ -16,7 +16,7 @@ from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.cli import ProblemsError, printable
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import study_paths
-from inference_benchmark.records import answers, comparability
+from inference_benchmark.records import answers, comparability, machine_speed
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.rounds import combined_by_variant
 from inference_benchmark.units import format_number
@@ -149,9 +149,11 @@ def summarise(records: Sequence[Record], studies: Mapping[str, StudyRecord] | No
     cells = combined_by_variant(records, comparability.variants(records))
     rows = [row(record, variant, about) for record, variant in cells]
     differing = answers.differing([record for record, _ in cells], about.records)
+    slower = machine_speed.slower([record for record, _ in cells])
     for values in rows:
-        if message := differing.get(values["record"]):
-            values |= _flagged(values, answers.FLAG, message)
+        for name, messages in ((answers.FLAG, differing), (machine_speed.FLAG, slower)):
+            if message := messages.get(values["record"]):
+                values |= _flagged(values, name, message)
     rows = [_printable(values) for values in rows]
     return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes()
 

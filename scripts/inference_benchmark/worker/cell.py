@@ -30,7 +30,13 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     counter = energy.open_counter(gpu)
     with EngineSession(emit, gpu) as session:
         engine = session.load(
-            cell.engine, cell.device, settings.threads, order["checkpoint"], cell.precision, cell.memory_limit_bytes
+            cell.engine,
+            cell.device,
+            settings.threads,
+            order["checkpoint"],
+            cell.precision,
+            cell.memory_limit_bytes,
+            yardstick=True,
         )
         if engine is None:
             return
@@ -53,6 +59,9 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
             with _sending_calls(session) as calls:
                 timed_work += _repeat(engine, prompts, 1, settings, calls)
         emit("describe", model={f"{name}_while_timed": timed_work[name] for name in _one_time_work(engine)})
+        session.enter("yardstick")
+        engine.unload()  # where memory is nearly full, the yardstick would not fit
+        session.time_yardstick("after")
         emit("end", outcome="ok")
 
 

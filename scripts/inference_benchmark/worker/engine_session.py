@@ -71,8 +71,12 @@ class EngineSession:
         checkpoint: str | None,
         precision: str,
         memory_limit_bytes: int | None,
+        yardstick: bool = False,
     ) -> engines.Engine | None:
-        """The engine with its model loaded; None, with an event, where the precision is not supported."""
+        """The engine with its model loaded; None, with an event, where the precision is not supported.
+
+        yardstick: whether to time it before, outside of the limit on memory.
+        """
         folder, self.precision = Path(checkpoint) if checkpoint else None, precision
         self.enter("start")
         self.engine = engines.create(engine)
@@ -82,6 +86,8 @@ class EngineSession:
         if reason:
             self._refuse(reason)
             return None
+        if yardstick:
+            self.time_yardstick("before")
         if memory_limit_bytes is not None:
             self.engine.limit_memory(memory_limit_bytes)
         self.enter("load")
@@ -94,6 +100,17 @@ class EngineSession:
             self._refuse(self._not_together(reason))
             return None
         return self.engine
+
+    def time_yardstick(self, when: str) -> None:
+        """Send the times of the engine's yardstick; none where the device has no memory left for it."""
+        try:
+            times = self.engine.yardstick()
+        except Exception as error:
+            if out_of_memory(self.engine, error, self.gpu) is None:
+                raise
+            return
+        if times is not None:
+            self.emit("yardstick", when=when, times=times)
 
     def __enter__(self) -> EngineSession:
         return self

@@ -1,0 +1,73 @@
+"""How fast the machine itself was, over the records of a run; and the cells in which it was slower than its best."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from inference_benchmark.analysis import yardstick
+from inference_benchmark.analysis.yardstick import Speed
+from inference_benchmark.records import comparability
+from inference_benchmark.records.record import Record, Run
+
+#: The flag of a cell. Only the summary has it, because it follows from several records.
+FLAG = "machine-slower"
+#: The facts in which records have to agree for their yardsticks to be the same. The host is none: of a cluster's nodes,
+#: which are alike, one may be slow.
+_SAME = (
+    "device", "CPU", "usable CPUs", "CPU limit", "threads", "CUDA", "float32 matmul precision", "TF32", "torch",
+)  # fmt: skip
+
+
+def slower(records: Sequence[Record]) -> dict[str, str]:
+    """For each measured cell in which the machine was slower than its own best, by its path: the figures.
+
+    records: of one round or of all rounds of each cell.
+    """
+    messages = {}
+    for record, best in _with_best(records):
+        whys = [yardstick.why_slower(_speeds(run), best) for run in record.runs] if record.outcome == "ok" else []
+        if found := [why for why in whys if why]:
+            processes = f" (in {len(found)} of {len(whys)} processes)" if len(whys) > 1 else ""
+            messages[record.cell.path] = found[0] + processes
+    return messages
+
+
+def facts(records: Sequence[Record]) -> dict[str, Any]:
+    """For provenance.json: the median speed, and ``over_time`` the part of the best at each time, both kernels.
+
+    records: of one round each. Empty where no record has a yardstick.
+    """
+    over_time = []
+    for record, best in _with_best(records):
+        times = {"before": record.started_at, "after": record.ended_at}
+        for run in record.runs:
+            for when, speed in _speeds(run).items():
+                shares = zip(yardstick.NAMES, speed.over(best), strict=True)
+                over_time.append({"at": times[when], **{name: round(share, 4) for name, share in shares}})
+    if not over_time:
+        return {}
+    return {**typical(records)._asdict(), "over_time": sorted(over_time, key=lambda point: point["at"])}
+
+
+def typical(records: Sequence[Record]) -> Speed | None:
+    """The median speed of the machine; None where no record has a yardstick."""
+    speeds = [speed for record in records for run in record.runs for speed in _speeds(run).values()]
+    return yardstick.typical(speeds) if speeds else None
+
+
+def _speeds(run: Run) -> dict[str, Speed]:
+    return {when: Speed.of(run.yardstick[when]) for when in ("before", "after") if when in (run.yardstick or {})}
+
+
+def _with_best(records: Sequence[Record]) -> Iterator[tuple[Record, Speed]]:
+    """Each record that has a yardstick, with the best that it and those of the same machine and settings reached."""
+    known: Mapping[str, Sequence[Any]] = comparability.facts(records)
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for index, record in enumerate(records):
+        if any(_speeds(run) for run in record.runs):
+            settings = (record.cell.machine, record.cell.device, *(known[name][index] for name in _SAME))
+            groups.setdefault(settings, []).append(record)
+    for members in groups.values():
+        best = yardstick.best(speed for record in members for run in record.runs for speed in _speeds(run).values())
+        yield from ((record, best) for record in members)
