@@ -9,8 +9,9 @@ import json
 import re
 from dataclasses import replace
 
-from made_up import epyc_ceilings, epyc_record, make_cell, make_record, sample_page, sample_records
+from made_up import epyc_ceilings, epyc_record, make_cell, make_record, make_yardstick, sample_page, sample_records
 
+from inference_benchmark.records import machine_speed
 from inference_benchmark.records.summary import summarise
 from inference_benchmark.render import report
 from inference_benchmark.render.charts import CHARTS
@@ -85,6 +86,34 @@ def test_the_page_shows_figures_endings_and_origin():
         "no measurement",
     ):
         assert wanted in text, wanted
+
+
+def test_the_page_shows_the_speed_of_the_machine_over_the_run():
+    quick, slow = make_yardstick(0.2, 0.25), make_yardstick(0.4, 0.25)
+    records = [
+        make_record(
+            make_cell(batch_size=size),
+            yardstick={"before": quick, "after": after},
+            started_at=f"2026-01-01T0{size}:00:00.000+00:00",
+            ended_at=f"2026-01-01T0{size}:30:00.000+00:00",
+        )
+        for size, after in ((1, quick), (2, slow))
+    ]
+    text = sample_page(records, machine_speed=machine_speed.facts(records))
+    part = text.split("<h2>Conditions and provenance</h2>")[1]
+    figure = re.search("<figure>.*?</figure>", part, re.DOTALL)[0]
+    assert "median 50 GB/s and 400 Gflop/s" in figure
+    assert "20% below" in figure
+    # Two lines, and a point where a kernel was slower.
+    chart = figure.split("<svg")[1]
+    lines = re.findall(r'<path d="(M[^"]*)" stroke="var\(--series-[01]\)"', chart)
+    assert [line.count("L") for line in lines] == [3, 3]
+    assert chart.count("<circle") == 1
+    assert {"memory", "arithmetic", "% of the best", "time (UTC)"} <= set(re.findall(r">([^<>]+)</text>", chart))
+    assert {"01:00", "01:30", "02:00"} <= set(re.findall(r">([^<>]+)</text>", chart))  # whatever the zone of the reader
+    assert "machine-slower" in text.split("Cells with warnings", 1)[1].split("</table>")[0]
+    # Records without a yardstick have no chart.
+    assert "<figure>" not in sample_page(sample_records()).split("<h2>Conditions and provenance</h2>")[1]
 
 
 def test_hostile_names_stay_text():

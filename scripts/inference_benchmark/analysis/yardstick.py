@@ -27,6 +27,11 @@ class Speed(NamedTuple):
             len(times["arithmetic_s"]) * times["flop"] / sum(times["arithmetic_s"]),
         )
 
+    @classmethod
+    def of_facts(cls, facts: Mapping[str, Any]) -> Self:
+        """facts: a mapping that has its fields, as provenance.json."""
+        return cls(*(facts[name] for name in cls._fields))
+
     def over(self, other: Self) -> Self:
         """Ratios to another speed."""
         return type(self)(*(ours / theirs for ours, theirs in zip(self, other, strict=True)))

@@ -10,12 +10,14 @@ from typing import Any
 
 from inference_benchmark import files
 from inference_benchmark.analysis.figures import Figure
+from inference_benchmark.analysis.yardstick import NAMES, TOLERANCE
 from inference_benchmark.render.charts import Chart, ChartData
 from inference_benchmark.render.palette import Palette
 
 #: A chart or a part of one as Vega-Lite. A test holds whole charts to its schema.
 Spec = dict[str, Any]
 
+_SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _WIDTH, _HEIGHT, _LANE = 520, 260, 16
 #: An SVG is laid out with the widths of Arial; a reader's font may be wider by this part, and labels grow to the left.
 _WIDER = 0.25
@@ -50,7 +52,7 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
     description = f"{chart.heading}: {data.where}"
     title = {"text": description, "anchor": "start", "fontSize": 13, "color": palette.ink}
     return {
-        "$schema": "https://vega.github.io/schema/vega-lite/v6.json",
+        "$schema": _SCHEMA,
         "description": description,
         **({"title": title} if legend else {}),
         "data": {"name": "cells"},
@@ -78,6 +80,42 @@ def svg(spec: Spec, chart: Chart, data: ChartData) -> str:
     text = re.sub(r"<[^>]*>", lambda tag: _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.1f}", tag[0]), text)
     text = _CIRCLE.sub(r'<circle cx="\1" cy="\2" r="\3" fill="\4"/>', text)
     return _NEEDLESS.sub("", text)
+
+
+def machine_speed(over_time: Sequence[Mapping[str, Any]], palette: Palette) -> str:
+    """The speed of a machine over its run, as an SVG element like that of svg.
+
+    over_time: ``at`` and, for each kernel of the yardstick, the part of the machine's best, from records.machine_speed.
+    """
+    points = [{"at": each["at"], "series": name, "share": each[name]} for each in over_time for name in NAMES]
+    slow = 1 - TOLERANCE
+    colours = {"domain": list(NAMES), "range": list(palette.series[: len(NAMES)])}
+    legend = {"title": None, "orient": "top", "symbolType": "stroke", "symbolSize": 500}
+    clock = {"grid": False, "tickCount": 8, "format": {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S"}}
+    drawn = {
+        "x": {"field": "at", "type": "temporal", "title": "time (UTC)", "scale": {"type": "utc"}, "axis": clock},
+        "y": _quantity("share", title="% of the best", scale={"domain": [0, 1]}, axis={"format": "%"}),
+        "color": _name("series", scale=colours, legend=legend),
+    }
+    limit = {"data": {"values": [{"limit": slow}]}, "encoding": {"y": _quantity("limit")}}
+    panel = {
+        "$schema": _SCHEMA,
+        "data": {"name": "cells"},
+        "layer": [
+            limit | {"mark": {"type": "rule", "strokeDash": [4, 4], "color": palette.ink}},
+            {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": drawn},
+            # A point each would make the page of a large grid twice as large.
+            {
+                "transform": [{"filter": f"datum.share < {slow}"}],
+                "mark": {"type": "point", "filled": True, "opacity": 1, "size": 30},
+                "encoding": drawn,
+            },
+        ],
+        "width": _WIDTH,
+        "height": _HEIGHT // 2,
+        "config": _config(palette),
+    }
+    return svg(panel, points)
 
 
 def save(chart: Chart, data: ChartData, palette: Palette, stem: Path) -> None:

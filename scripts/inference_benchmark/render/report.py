@@ -10,6 +10,7 @@ from typing import Any
 import pandas
 
 from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
+from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
 from inference_benchmark.records.summary import ABOVE_LIMIT, to_csv
@@ -61,7 +62,8 @@ def render(
     return page.render(
         template,
         scripts=True,
-        machines=[{**each, "sentence": provenance_text(each)} for each in provenances],
+        machines=[{**each, "sentence": provenance_text(each), "speed": machine_speed(each)} for each in provenances],
+        tolerance=TOLERANCE,
         headlines=[f"{figure.best} ({figure.unit})" for figure in FIGURES if figure.headline],
         figures=FIGURES,
         n_colours=len(palette.PAGE.series),
@@ -80,6 +82,14 @@ def render(
         notes=notes,
         csv=to_csv(summary),
     )
+
+
+def machine_speed(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The median speed of a machine by its yardstick, and its chart over the run; None where it was not timed."""
+    speed = provenance.get("machine_speed")
+    if not speed:
+        return None
+    return {"median": Speed.of_facts(speed).texts, "svg": drawing.machine_speed(speed["over_time"], palette.PAGE)}
 
 
 def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[str, Any]) -> dict[str, Any]:
