@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from made_up import SMALL, grid, make_oom, measurement, records_of, small_set
+from made_up import SMALL, grid, make_oom, make_yardstick, measurement, records_of, small_set
 from running import PUBLISHED
 
 from inference_benchmark.analysis.figures import COMPARED
@@ -148,6 +148,32 @@ def test_what_differs_is_said_first():
     assert text.index("## What differs") < text.index("## Cells")
     assert "| torch              | 2.13.0 | 2.99 |" in text
     assert compare(small_set(), small_set("new")).differences == []
+
+
+def with_yardstick(name, memory_s, arithmetic_s):
+    """A result set whose machine had these times before each cell."""
+    yardstick = {"before": make_yardstick(memory_s, arithmetic_s)}
+    records = records_of(grid(**SMALL), rounds=2)
+    records = [replace(each, runs=(replace(each.runs[0], yardstick=yardstick),)) for each in records]
+    return result_set.of_records(records, name)
+
+
+def test_a_machine_that_was_itself_slower_is_said():
+    base = with_yardstick("base", 0.2, 0.25)
+    comparison = compare(base, with_yardstick("new", 0.4, 0.3))
+    (difference,) = comparison.differences
+    assert difference == ("speed of the machine (memory, median)", ["50 GB/s"], ["25 GB/s, 0.50x"])
+    text = comparison_text.to_markdown(comparison)
+    assert "| speed of the machine (memory, median) | 50 GB/s | 25 GB/s, 0.50x |" in text
+    assert "ratios are also those of the machine" in text.split("## What differs")[0]
+    # Faster is different, too.
+    assert [each.fact for each in compare(base, with_yardstick("new", 0.2, 0.1)).differences] == [
+        "speed of the machine (arithmetic, median)"
+    ]
+    same = compare(base, with_yardstick("new", 0.22, 0.24))
+    assert same.differences == []
+    assert "those of the machine" not in comparison_text.to_markdown(same)
+    assert compare(base, small_set(rounds=2)).differences == []  # whose speed nobody knows
 
 
 def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_know_is_none():

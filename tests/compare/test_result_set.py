@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
-from made_up import SMALL, grid, make_ceilings, records_of, write_records
+from made_up import SMALL, grid, make_ceilings, make_yardstick, records_of, write_records
 
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare
 from inference_benchmark.experiment.baselines import BaselineError
 from inference_benchmark.records import summary
+from inference_benchmark.records.collect import provenance_of
 
 
 def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
@@ -80,6 +82,23 @@ def test_superseded_records_are_left_out_and_broken_ones_named(tmp_path):
     path.write_text("{")
     with pytest.raises(BaselineError, match=r"batch-2\.json: not JSON"):
         result_set.load(folder)
+
+
+def test_a_summary_without_its_records_knows_the_speed_of_its_machine(tmp_path):
+    yardstick = {"before": make_yardstick(0.2, 0.25)}
+    records = [
+        replace(each, runs=tuple(replace(run, yardstick=yardstick) for run in each.runs))
+        for each in records_of(grid(**SMALL))
+    ]
+    summary.summarise(records).to_csv(tmp_path / "summary.csv", index=False)
+    provenance = json.dumps(provenance_of(grid(**SMALL), records))
+    (tmp_path / "provenance.json").write_text(provenance)
+    assert result_set.load(tmp_path / "summary.csv").speed == pytest.approx((50e9, 400e9))
+    assert result_set.of_records(records).speed == pytest.approx((50e9, 400e9))
+    # provenance.json of an earlier version has none
+    older = {name: value for name, value in json.loads(provenance).items() if name != "machine_speed"}
+    (tmp_path / "provenance.json").write_text(json.dumps(older))
+    assert result_set.load(tmp_path / "summary.csv").speed is None
 
 
 def test_records_of_several_machines_are_no_result_set(tmp_path):

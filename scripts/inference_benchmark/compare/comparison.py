@@ -10,12 +10,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import statistics, yardstick
 from inference_benchmark.analysis.figures import COMPARED, Figure
 from inference_benchmark.analysis.statistics import RatioTest
+from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.compare.result_set import CellResult, ResultSet
 from inference_benchmark.experiment.baselines import KEYS
 from inference_benchmark.records import comparability
+from inference_benchmark.units import format_figure
 
 VERSION = 1
 
@@ -25,6 +27,8 @@ PERHAPS_FASTER, PERHAPS_SLOWER = "perhaps faster", "perhaps slower"
 FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer", "neither fits", "no figure"
 #: A side is faster than its machine can be, so that its figure, or what is known of the machine, is wrong.
 ABOVE_LIMIT = "above limit"
+#: The fact that differs where the machine itself does.
+SPEED = "speed of the machine"
 
 #: One set of tables and charts is about one grid: a model and a workload.
 GRID = ("model", "prompt_tokens", "new_tokens")
@@ -155,7 +159,7 @@ def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughp
         new=new.name,
         figure=figure.name,
         notes=[*base.notes, *new.notes],
-        differences=list(_differences(base.facts, new.facts)),
+        differences=[*_differences(base.facts, new.facts), *_differences_of_speed(base.speed, new.speed)],
         cells=cells,
         columns=list(_columns(cells)),
         only_base=[cell.where for cell in base.cells if _key(cell, keys) not in matched],
@@ -242,6 +246,15 @@ def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
             for outcome in (lambda cell: cell.base_outcome, lambda cell: cell.new_outcome)
         ]
         yield ComparedColumn(dict(where), math.exp(statistics.mean(logs)) if logs else None, len(logs), *largest)
+
+
+def _differences_of_speed(base: Speed | None, new: Speed | None) -> Iterator[Difference]:
+    """The kernels of the yardstick in which the machine itself differs by more than the tolerance."""
+    if base is None or new is None:
+        return
+    for name, ratio, ours, theirs in zip(yardstick.NAMES, new.over(base), base.texts, new.texts, strict=True):
+        if min(ratio, 1 / ratio) < 1 - yardstick.TOLERANCE:
+            yield Difference(f"{SPEED} ({name}, median)", [ours], [f"{theirs}, {format_figure(ratio, '.2f')}x"])
 
 
 def _differences(base: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:

@@ -11,8 +11,9 @@ from inference_benchmark import files
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Groups
+from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below, rounds_of
-from inference_benchmark.records import comparability, record
+from inference_benchmark.records import comparability, machine_speed, record
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.rounds import combined
 from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
@@ -40,13 +41,14 @@ class ResultSet:
     """Cells measured on one machine.
 
     facts: what they were measured on and with, with every value that each fact takes. notes: remarks at the top of a
-    table, and about files beside it.
+    table, and about files beside it. speed: the median of the machine by its yardstick; None if unknown.
     """
 
     name: str
     cells: Sequence[CellResult]
     facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
+    speed: Speed | None = None
 
 
 def load(path: Path, name: str | None = None) -> ResultSet:
@@ -78,7 +80,7 @@ def of_records(
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
     cells = [_of_record(record, parameters.get(record.cell.model["name"]), studies) for record in records]
-    return ResultSet(name or machines[0], cells, _facts(records))
+    return ResultSet(name or machines[0], cells, _facts(records), speed=machine_speed.typical(records))
 
 
 # -- records ---------------------------------------------------------------------------------------
@@ -170,15 +172,18 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
         )
     provenance_file = path.with_name("provenance.json")
     has_facts = path.name == "summary.csv" and provenance_file.exists()
-    return ResultSet(name, [_of_row(row) for row in rows], _known_facts(provenance_file) if has_facts else {}, notes)
+    facts, speed = _known_facts(provenance_file) if has_facts else ({}, None)
+    return ResultSet(name, [_of_row(row) for row in rows], facts, notes, speed)
 
 
-def _known_facts(path: Path) -> dict[str, Sequence[Any]]:
-    """The facts in the provenance.json of a run."""
+def _known_facts(path: Path) -> tuple[dict[str, Sequence[Any]], Speed | None]:
+    """The facts in the provenance.json of a run, and the speed of its machine."""
     try:
         provenance = files.read_json(path)
         settings = _settings(provenance["measurement"], provenance["memory_limit_bytes"], provenance["models"])
-        return provenance["facts"] | {fact: [value] for fact, value in settings.items()}
+        speed = provenance.get("machine_speed")
+        facts = provenance["facts"] | {fact: [value] for fact, value in settings.items()}
+        return facts, Speed.of_facts(speed) if speed else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError([f"{path}: cannot be used ({error!r}); copy it again, or remove it"]) from None
 

@@ -106,6 +106,8 @@ def cautions(comparison: Comparison) -> Iterator[str]:
         )
     if comparison.single_process:
         yield ONE_PROCESS
+    if any(each.fact.startswith(verdicts.SPEED) for each in comparison.differences):
+        yield "The machine itself was not as fast in both, by its yardstick: ratios are also those of the machine."
 
 
 def ratio_text(cell: ComparedCell) -> str:
