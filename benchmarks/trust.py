@@ -9,6 +9,9 @@ drift     the same cells twice in one run, while the machine becomes 10 % slower
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
+yardstick cells of a loaded engine, each between two yardsticks: on a quiet machine, beside a busy process per CPU, and
+          beside a process per CPU that copies large arrays; how many are machine-slower, and what a yardstick costs.
+          A cell during which the kernel counted others on the CPUs is not one of a quiet machine; it is left out
 
 Cells are compared as compare does it: Welch's t test on the logarithms of the processes' means, corrected for
 the number of cells (Holm). Each line says what was found and what is wanted.
@@ -28,6 +31,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
@@ -36,9 +40,12 @@ from made_up import make_cell, measurement
 
 from inference_benchmark import engines
 from inference_benchmark.analysis import statistics
-from inference_benchmark.experiment.cells import Cell, Watch
+from inference_benchmark.analysis import yardstick as analysis
+from inference_benchmark.analysis.yardstick import Speed
+from inference_benchmark.experiment.cells import Cell, Watch, Workload
 from inference_benchmark.machine import conditions
-from inference_benchmark.machine.host_counters import REAL_ROOTS, process_cpu_s
+from inference_benchmark.machine.hardware import default_threads
+from inference_benchmark.machine.host_counters import REAL_ROOTS, cpu_times_s, process_cpu_s
 from inference_benchmark.measure.cell import measure_cell
 from inference_benchmark.models import checkpoint
 from inference_benchmark.worker.engine_session import timed_call
@@ -210,19 +217,131 @@ def parent(seconds: float) -> str:
     return f"the parent used {used_s:.2f} s of a CPU in {seconds:g} s, {used_s / seconds:.2%}; wanted: less than 1 %"
 
 
+HOGS = {
+    "a busy process per CPU": "while True: pass",
+    "a process per CPU that copies arrays of 256 MiB": """
+import numpy
+source = numpy.ones(2**25)
+target = source.copy()
+while True:
+    numpy.copyto(target, source)
+""",
+}
+#: One of the default grid on a CPU.
+DEFAULT_CELL = {
+    "engine": "hf",
+    "model": {
+        "name": "bloom-51m",
+        "architecture": {"model_type": "bloom", "hidden_size": 512, "n_head": 8, "n_layer": 8, "vocab_size": 50258},
+        "seed": 0,
+    },
+    "workload": Workload(prompt_tokens=9, new_tokens=8),
+    "batch_size": 1,
+    "memory_limit_bytes": 800_000_000,
+    "measurement": measurement(min_seconds=1, max_seconds=2),
+}
+#: Seconds of calls between two yardsticks.
+CALLS_S = 0.1
+#: The part of the CPUs' time that others take on a quiet machine, as for the flag cpu-contended; and how long the
+#: experiment goes on looking for such moments.
+MAX_OTHERS, PATIENCE_S = 0.05, 180
+
+
+class Between(NamedTuple):
+    """A cell: the speeds before and after it, seconds of both yardsticks, and the others' part of the CPUs' time."""
+
+    speeds: dict[str, Speed]
+    yardsticks_s: float
+    others: float
+
+
+def yardstick(n_cells: int) -> str:
+    import numpy
+
+    folder = checkpoint.ensure({"name": "small", "architecture": SMALL, "seed": 0})
+    engine = engines.create("hf")
+    engine.start("cpu", default_threads(), folder)
+    engine.load(folder, "fp32")
+    prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(1, 9))
+
+    def cell() -> Between:
+        """Calls of the engine between two yardsticks."""
+        others, began = Others(), time.perf_counter()
+        first, called = engine.yardstick(), time.perf_counter()
+        while time.perf_counter() < called + CALLS_S:
+            timed_call(engine, engine.generate, prompts, 8)
+        calls_s = time.perf_counter() - called
+        speeds = {"before": Speed.of(first), "after": Speed.of(engine.yardstick())}
+        return Between(speeds, time.perf_counter() - began - calls_s, others.share())
+
+    quiet: list[Between] = []
+    until = time.monotonic() + PATIENCE_S
+    while len(quiet) < n_cells and time.monotonic() < until:
+        others = Others()
+        time.sleep(0.2)
+        if others.share() <= MAX_OTHERS:
+            quiet += [each] if (each := cell()).others <= MAX_OTHERS else []
+    if not quiet:
+        return f"yardstick: others used the CPUs for all of {PATIENCE_S} s; nothing is known of a quiet machine"
+    beside: dict[str, list[Between]] = {}
+    for name, code in HOGS.items():
+        hogs = [subprocess.Popen([sys.executable, "-c", code]) for _ in os.sched_getaffinity(0)]
+        try:
+            time.sleep(1)  # until they have imported numpy
+            beside[name] = [cell() for _ in range(n_cells)]
+        finally:
+            for hog in hogs:
+                hog.kill()
+                hog.wait()
+    cells = [*quiet, *(each for phase in beside.values() for each in phase)]
+    best = analysis.best(speed for each in cells for speed in each.speeds.values())
+
+    def flagged(cells: Sequence[Between]) -> str:
+        return f"{sum(analysis.why_slower(each.speeds, best) is not None for each in cells)} of {len(cells)}"
+
+    began = time.perf_counter()
+    engine.unload()
+    cost_s = statistics.percentile([each.yardsticks_s for each in quiet], 50) + time.perf_counter() - began
+    (run,) = measure_cell(make_cell(**DEFAULT_CELL), Watch()).runs
+    # Without the start, which is much shorter in a run of Snakemake.
+    cell_s = run.load_s + sum(map(sum, (run.warmup_s, run.samples_s, run.first_token_s)))
+    return (
+        f"yardstick: machine-slower on a quiet machine {flagged(quiet)} cells, wanted: at most 5 %; "
+        + "".join(f"beside {name} {flagged(phase)}, wanted: at least 95 %; " for name, phase in beside.items())
+        + f"both yardsticks of a cell and freeing the model take {cost_s:.3f} s, {cost_s / cell_s:.1%} of the "
+        f"{cell_s:.1f} s of a default cell after its start, wanted: less than 1 %"
+    )
+
+
+class Others:
+    """What other processes, and the hypervisor, have taken of the CPUs since this was made."""
+
+    def __init__(self) -> None:
+        self.began_s, self.before_s = time.perf_counter(), self._cpu_s()
+
+    def share(self) -> float:
+        """As a part of the time of the CPUs that this process may use."""
+        return (self._cpu_s() - self.before_s) / (time.perf_counter() - self.began_s) / len(os.sched_getaffinity(0))
+
+    @staticmethod
+    def _cpu_s() -> float:
+        counted = cpu_times_s(REAL_ROOTS, sorted(os.sched_getaffinity(0)))
+        return counted["busy_cpu_s"] + counted.get("steal_cpu_s", 0) - process_cpu_s(REAL_ROOTS, "self")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "what", nargs="*", default=["parent", "sampling", "planted", "drift", "same"], help="all by default"
-    )
+    names = ["parent", "yardstick", "sampling", "planted", "drift", "same"]
+    parser.add_argument("what", nargs="*", default=names, help="all by default")
     parser.add_argument("--rounds", type=int, default=8, help="rounds of each cell")
-    parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments")
+    parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments and yardsticks")
     parser.add_argument("--seconds", type=float, default=60, help="of parent; sampling takes twice as long")
     arguments = parser.parse_args()
     experiments = {
         "same": lambda: same(arguments.rounds),
         "planted": lambda: planted(arguments.cells, arguments.rounds),
         "drift": lambda: drift(arguments.cells, arguments.rounds),
+        "yardstick": lambda: yardstick(arguments.cells),
         "sampling": lambda: sampling(2 * arguments.seconds),
         "parent": lambda: parent(arguments.seconds),
     }
