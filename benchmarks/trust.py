@@ -244,7 +244,7 @@ DEFAULT_CELL = {
 CALLS_S = 0.1
 #: The part of the CPUs' time that others take on a quiet machine, as for the flag cpu-contended; and how long the
 #: experiment goes on looking for such moments.
-MAX_OTHERS, PATIENCE_S = 0.05, 180
+MAX_OTHERS, PATIENCE_S = 0.05, 60
 
 
 class Between(NamedTuple):
