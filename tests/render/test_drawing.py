@@ -72,6 +72,6 @@ def test_no_two_ticks_of_an_axis_have_the_same_label(faster, logarithmic):
         linear = '"type": "linear", "zero": true'
         assert linear in definition
         spec = json.loads(definition.replace(linear, '"type": "log"') if logarithmic else definition)
-        axes = tick_labels(drawing.svg(spec, chart, data))
+        axes = tick_labels(drawing.svg(drawing.with_data(spec, chart, data)))
         assert len(axes) == 2, axes
         assert all(len(set(texts)) == len(texts) for texts in axes), axes

@@ -70,11 +70,11 @@ def with_data(spec: Spec, chart: Chart, data: ChartData) -> Spec:
     return {**spec, "datasets": {"cells": cells}}
 
 
-def svg(spec: Spec, chart: Chart, data: ChartData) -> str:
-    """A definition as an SVG element that fills the width it is given and needs no script."""
+def svg(spec: Spec) -> str:
+    """A definition with its data as an SVG element that fills the width it is given and needs no script."""
     import vl_convert
 
-    text = vl_convert.vegalite_to_svg(with_data(spec, chart, data))
+    text = vl_convert.vegalite_to_svg(spec)
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"', r"\1", text, count=1)
     # Places and lengths, never what is written at an axis or in a lane.
     text = re.sub(r"<[^>]*>", lambda tag: _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.1f}", tag[0]), text)
@@ -100,7 +100,7 @@ def machine_speed(over_time: Sequence[Mapping[str, Any]], palette: Palette) -> s
     limit = {"data": {"values": [{"limit": slow}]}, "encoding": {"y": _quantity("limit")}}
     panel = {
         "$schema": _SCHEMA,
-        "data": {"name": "cells"},
+        "data": {"values": points},
         "layer": [
             limit | {"mark": {"type": "rule", "strokeDash": [4, 4], "color": palette.ink}},
             {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": drawn},
@@ -115,7 +115,7 @@ def machine_speed(over_time: Sequence[Mapping[str, Any]], palette: Palette) -> s
         "height": _HEIGHT // 2,
         "config": _config(palette),
     }
-    return svg(panel, points)
+    return svg(panel)
 
 
 def save(chart: Chart, data: ChartData, palette: Palette, stem: Path) -> None:

@@ -115,7 +115,12 @@ def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[
         "series": data.series,
         "capacity": data.reference_lines.get("peak_memory_bytes"),
         "charts": [
-            {"name": c.name, "heading": c.heading, "note": c.note, "svg": drawing.svg(specs[c.name], c, data)}
+            {
+                "name": c.name,
+                "heading": c.heading,
+                "note": c.note,
+                "svg": drawing.svg(drawing.with_data(specs[c.name], c, data)),
+            }
             for c in drawn
         ],
         "data": {"points": data.points, "specs": specs},
