@@ -18,10 +18,12 @@ if not CODE.is_dir():
 if CODE.samefile(os.curdir):
     CODE = Path()
 
-# Jobs run with the Python that runs Snakemake, in an activated environment or not.
-os.environ.update(PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}")
-# Workers may be forked from a process that belongs to this one: importing takes longer than many a cell.
-os.environ["INFERENCE_BENCHMARK_RUN"] = str(os.getpid())
+os.environ.update(
+    # Jobs run with the Python that runs Snakemake, in an activated environment or not.
+    PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+    # Workers may be forked from a process that belongs to this one: importing takes longer than many a cell.
+    INFERENCE_BENCHMARK_RUN=str(os.getpid()),
+)
 sys.path.insert(0, str((CODE / "scripts").absolute()))
 # A module of another workflow leaves that workflow's process as it is.
 IS_MODULE = not workflow.modifier.is_main_snakefile()

@@ -98,8 +98,8 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         each = experiment.measurement
         return experiment.rounds, each.target_half_width_percent, each.max_seconds
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 5, 1), (1, 1, 10))
-    assert (how_often("cpu", min_seconds=5), how_often("cuda", min_seconds=5)) == ((3, 5, 5), (1, 1, 10))
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 1), (1, 1, 10))
+    assert (how_often("cpu", min_seconds=5), how_often("cuda", min_seconds=5)) == ((3, 10, 5), (1, 1, 10))
     given = {"rounds": 2, "target_half_width_percent": 3, "max_seconds": 4}
     assert how_often("cpu", **given) == how_often("cuda", **given) == (2, 3, 4)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: seven calls of 1.4 s, as a model of a billion parameters takes for 100 tokens: enough for ±1 % where calls scatter by
 #: 1 %.
 _BY_DEVICE = {
-    "cpu": {"rounds": 3, "target_half_width_percent": 5, "max_seconds": 1},
+    "cpu": {"rounds": 3, "target_half_width_percent": 10, "max_seconds": 1},
     "cuda": {"rounds": 1, "target_half_width_percent": 1, "max_seconds": 10},
 }
 
