@@ -128,7 +128,7 @@ def test_each_round_has_a_server_of_its_own_and_none_outlives_its_owner(owner, f
 @pytest.mark.parametrize(
     ("behaviour", "expected"),
     [
-        ({}, [0, "ok", "first-token"]),
+        ({}, [0, "ok", "yardstick"]),
         ({"fault": "oom"}, [0, "oom", "warm-up"]),
         ({"fault": "error"}, [1, "error", "warm-up"]),
         ({"fault": "kill"}, [-signal.SIGKILL, None, "warm-up"]),

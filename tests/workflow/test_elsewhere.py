@@ -57,12 +57,12 @@ def test_an_empty_configuration_and_none_are_those_of_the_schema(code, tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/config.yaml").write_text("# machine: mine\n\n")
     command = ("-s", code.folder / "Snakefile", "-n", "--config", "device=cpu", "machine=box")
-    assert re.search(r"^measure +18$", snakemake(tmp_path / "run", *command).stdout, re.MULTILINE)
+    assert re.search(r"^measure +108$", snakemake(tmp_path / "run", *command).stdout, re.MULTILINE)
     experiment = Experiment.from_json((tmp_path / "run/.snakemake/experiments/box.json").read_text())
     assert [model["name"] for model in experiment.models] == ["bloom-51m"]
     (code.folder / "config.yaml").unlink()
     (tmp_path / "run/config.yaml").unlink()
-    assert re.search(r"^measure +18$", snakemake(tmp_path / "run", *command).stdout, re.MULTILINE)
+    assert re.search(r"^measure +108$", snakemake(tmp_path / "run", *command).stdout, re.MULTILINE)
 
 
 HOST = """
