@@ -127,7 +127,7 @@ def fork_worker(warm: Warm, request: str, environment: Mapping[str, str], events
 
 
 def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _own_folder(owner: str) -> Path:
