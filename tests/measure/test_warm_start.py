@@ -155,10 +155,12 @@ def test_every_end_of_a_forked_worker_is_that_of_a_cold_one(owner, folder, behav
     environ = environment(owner, folder)
     forked, warm = run(environ)
     assert forked
-    assert warm[:3] == expected
+    # Where a worker hangs, its time may be up before it gets there.
+    n_certain = 2 if "timeout" in expected else 3
+    assert warm[:n_certain] == expected[:n_certain]
     forked, cold = run({k: v for k, v in environ.items() if k != warm_start.OWNER})
     assert not forked
-    assert warm[:3] == cold[:3]
+    assert warm[:n_certain] == cold[:n_certain]
     assert warm[3].splitlines()[-1:] == cold[3].splitlines()[-1:], "what it printed is known to its parent"
 
 
