@@ -11,6 +11,7 @@ from typing import Any
 from inference_benchmark import csv_table
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.cli import ProblemsError
+from inference_benchmark.experiment.cells import RECORD_STEM
 
 #: The columns that tell cells apart. A table of figures may lack some of them; its rows then match cells of any value.
 KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size")
@@ -24,10 +25,7 @@ _OUTCOMES = ("ok", "oom", "unsupported")
 NOT_MEASURED = ("failed", "refused", "missing")
 #: The range of a number. Ratios and products of such numbers stay finite.
 _LEAST, _MOST = 1e-15, 1e15
-
-
-#: The name of a record of a cell: its batch size, and from round 2 on its round.
-_RECORD = re.compile(r"batch-(\d+)(?:\.round-(\d+))?\.json")
+_RECORD = re.compile(rf"{RECORD_STEM}\.json")
 
 
 class BaselineError(ProblemsError):

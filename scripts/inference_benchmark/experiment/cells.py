@@ -13,6 +13,8 @@ from typing import Any, Self
 from inference_benchmark import files
 from inference_benchmark.analysis import statistics
 
+#: The name of a cell's record without its ending, as record_path makes it: batch size, and from round 2 on the round.
+RECORD_STEM = r"batch-(\d+)(?:\.round-(\d+))?"
 #: Raised whenever the way a cell is measured changes, so that older records count as stale.
 MEASURE_VERSION = 4
 

@@ -84,11 +84,8 @@ def ending_of_other_cell(cell: Cell) -> Record | None:
     same settings and with the same software.
     """
     first = Path(cell.first_round.path)
-    for path in [first] if cell.round > 1 else baselines.records_below(first.parent):
-        try:
-            other = record.load(path)
-        except (RecordError, OSError):
-            continue
+    paths = [first] if cell.round > 1 else baselines.records_below(first.parent)
+    for path, other in record.readable(paths, record.load):
         if not _shows_the_ending_of(cell, other) or other.software != provenance.software():
             continue
         batch_size = other.cell.batch_size

@@ -98,11 +98,7 @@ def shown_by_cells(study: ColumnStudy, folder: Path, now: Mapping[str, Any]) -> 
     other circumstances say nothing.
     """
     shown = []
-    for path in baselines.records_below(folder):
-        try:
-            found = record.load(path)
-        except (RecordError, OSError):
-            continue
+    for path, found in record.readable(baselines.records_below(folder), record.load):
         origin = {name: getattr(found, name) for name in ("software", "device", "host", "environment", "git")}
         then = tries.circumstances(origin, memory_limit(found.cell, origin))
         is_of_column = ColumnStudy.of("max-batch", found.cell, study.tolerance_percent) == study

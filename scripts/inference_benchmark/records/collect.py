@@ -12,7 +12,7 @@ from typing import Any
 from inference_benchmark import files
 from inference_benchmark.analysis.max_batch import failing_try
 from inference_benchmark.cli import ProblemsError
-from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.cells import RECORD_STEM, Experiment
 from inference_benchmark.experiment.studies import (
     ColumnStudy,
     Subject,
@@ -25,7 +25,7 @@ from inference_benchmark.records import comparability, machine_speed, merge
 from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load, load_for
 
 #: How files are called that this program itself puts where records are.
-_RECORD = re.compile(r"batch-\d+(\.round-\d+)?(\.superseded-\d+(-\d+)?)?\.json")
+_RECORD = re.compile(rf"{RECORD_STEM}(\.superseded-\d+(-\d+)?)?\.json")
 
 
 class CollectError(ProblemsError):

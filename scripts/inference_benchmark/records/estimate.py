@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load_any
+from inference_benchmark.records.record import AnyRecord, Record, StudyRecord, load_any, readable
 
 #: Seconds for imports and weights where no record says more: 5 to 10 s for the imports, and the rest for the weights.
 START_S = 10
@@ -33,9 +32,7 @@ class Estimate:
 def earlier_records(machines: Iterable[str]) -> Iterator[AnyRecord]:
     """Every record of these machines that can be read, also of cells that are no longer configured or are stale."""
     for machine in machines:
-        for path in Path("results", machine).rglob("*.json"):
-            with suppress(RecordError, OSError):
-                yield load_any(path)
+        yield from (record for _, record in readable(Path("results", machine).rglob("*.json"), load_any))
 
 
 def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> Estimate:

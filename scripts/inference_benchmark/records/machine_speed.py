@@ -25,8 +25,8 @@ def slower(records: Sequence[Record]) -> dict[str, str]:
     records: of one round or of all rounds of each cell.
     """
     messages = {}
-    for record, best in _with_best(records):
-        whys = [yardstick.why_slower(_speeds(run), best) for run in record.runs] if record.outcome == "ok" else []
+    for record, speeds, best in _with_best(records):
+        whys = [yardstick.why_slower(of_run, best) for of_run in speeds] if record.outcome == "ok" else []
         if found := [why for why in whys if why]:
             processes = f" (in {len(found)} of {len(whys)} processes)" if len(whys) > 1 else ""
             messages[record.cell.path] = found[0] + processes
@@ -39,10 +39,10 @@ def facts(records: Sequence[Record]) -> dict[str, Any]:
     records: of one round each. Empty where no record has a yardstick.
     """
     over_time = []
-    for record, best in _with_best(records):
+    for record, speeds, best in _with_best(records):
         times = {"before": record.started_at, "after": record.ended_at}
-        for run in record.runs:
-            for when, speed in _speeds(run).items():
+        for of_run in speeds:
+            for when, speed in of_run.items():
                 shares = zip(yardstick.NAMES, speed.over(best), strict=True)
                 over_time.append({"at": times[when], **{name: round(share, 4) for name, share in shares}})
     if not over_time:
@@ -60,14 +60,15 @@ def _speeds(run: Run) -> dict[str, Speed]:
     return {when: Speed.of(run.yardstick[when]) for when in ("before", "after") if when in (run.yardstick or {})}
 
 
-def _with_best(records: Sequence[Record]) -> Iterator[tuple[Record, Speed]]:
-    """Each record that has a yardstick, with the best that it and those of the same machine and settings reached."""
+def _with_best(records: Sequence[Record]) -> Iterator[tuple[Record, Sequence[Mapping[str, Speed]], Speed]]:
+    """Each record that has a yardstick, with the speeds of each of its runs, and with the best that it and those of the
+    same machine and settings reached."""
     known: Mapping[str, Sequence[Any]] = comparability.facts(records)
-    groups: dict[tuple[Any, ...], list[Record]] = {}
+    groups: dict[tuple[Any, ...], list[tuple[Record, Sequence[Mapping[str, Speed]]]]] = {}
     for index, record in enumerate(records):
-        if any(_speeds(run) for run in record.runs):
+        if any(speeds := [_speeds(run) for run in record.runs]):
             settings = (record.cell.machine, record.cell.device, *(known[name][index] for name in _SAME))
-            groups.setdefault(settings, []).append(record)
+            groups.setdefault(settings, []).append((record, speeds))
     for members in groups.values():
-        best = yardstick.best(speed for record in members for run in record.runs for speed in _speeds(run).values())
-        yield from ((record, best) for record in members)
+        best = yardstick.best(speed for _, speeds in members for of_run in speeds for speed in of_run.values())
+        yield from ((record, speeds, best) for record, speeds in members)

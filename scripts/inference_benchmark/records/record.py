@@ -5,11 +5,11 @@ The format of the files is record.schema.yaml and study.schema.yaml, from which 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from inference_benchmark import files
 from inference_benchmark.analysis.ceilings import Ceilings
@@ -279,6 +279,7 @@ class StudyRecord(_Finished):
 
 
 AnyRecord = Record | StudyRecord
+R = TypeVar("R", Record, AnyRecord)
 
 
 def load(path: Path) -> Record:
@@ -290,6 +291,16 @@ def load_any(path: Path) -> AnyRecord:
     """The record at path, of a cell or of a study. Raises RecordError, and OSError where the file cannot be read."""
     document = _read(path)
     return (StudyRecord if isinstance(document, dict) and "study" in document else Record).from_document(document)
+
+
+def readable(paths: Iterable[Path], load: Callable[[Path], R]) -> Iterator[tuple[Path, R]]:
+    """The records at these paths, as far as load (load or load_any) can read them."""
+    for path in paths:
+        try:
+            found = load(path)
+        except (RecordError, OSError):
+            continue
+        yield path, found
 
 
 def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> AnyRecord:
