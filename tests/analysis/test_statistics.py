@@ -102,6 +102,23 @@ def test_a_trend_is_found_and_sized():
     assert statistics.drift([1.0, 2.0, 3.0, 4.0]) is None
 
 
+@pytest.mark.parametrize("digits", [12, 1], ids=["all different", "with ties"])
+def test_trends_are_those_of_scipy(digits):
+    """Its test is exact for few samples without ties. Of samples near the bound either verdict is right."""
+    draw = numpy.random.default_rng(0)
+    found = 0
+    for n in [5, 6, 7, 8, 12, 30] * 60:
+        samples = numpy.round(draw.normal(10, 1, n) + draw.uniform(-0.5, 0.5) * numpy.arange(n), digits).tolist()
+        p_value = stats.kendalltau(range(n), samples).pvalue
+        if abs(p_value - 0.05) < 0.015:
+            continue
+        is_trend, found = p_value < 0.05, found + (p_value < 0.05)
+        slope = stats.theilslopes(samples, range(n)).slope
+        expected = slope * (n - 1) / numpy.median(samples) if is_trend else 0
+        assert statistics.drift(samples) == pytest.approx(expected), (n, p_value)
+    assert 50 < found < 310
+
+
 def test_agreement_is_relative_to_the_smaller():
     assert statistics.agree([9.0, 1.00, 1.04], 0.05)
     assert not statistics.agree([1.00, 1.06], 0.05)
