@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import inspect
+import os
 import re
 import shutil
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -15,7 +17,7 @@ import torch
 from families import family_weights
 from made_up import MODELS, make_cell
 from real_engines import load, load_from, prompts, weights
-from running import measure_cli, read_record
+from running import REPO, measure_cli, read_record
 from transformers import LogitsProcessorList, StaticCache
 
 from inference_benchmark import engines
@@ -321,3 +323,30 @@ def test_a_compiled_cell_reports_its_compile_time_separately(tmp_path):
     # What one process has compiled, the next one finds, and its record says so.
     assert measure_cli(cell, tmp_path / "again.json", **cache).returncode == 0
     assert read_record(tmp_path / "again.json")["model"]["compilation"]["graphs_from_cache"] >= 1
+
+
+#: Prints what a worker imports and how often it follows the model's passes, with all that its server has done before.
+FORKED_WORKER = """
+import sys
+from pathlib import Path
+import numpy
+from inference_benchmark import engines
+from inference_benchmark.engines import shapes
+name, precision, folder = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+engines.create(name).import_libraries(folder)
+before = set(sys.modules)
+engine = engines.create(name)
+engine.start("cpu", 1, folder)
+engine.unsupported(precision)
+engine.load(folder, precision)
+engine.observe(numpy.ones((1, 2), dtype=numpy.int64), 2)
+print(sorted(set(sys.modules) - before), shapes.follow_checkpoint.cache_info().misses)
+"""
+
+
+@pytest.mark.parametrize(("name", "precision"), [("hf", "fp32"), ("hf", "int8"), ("ctranslate2", "fp32")])
+def test_a_server_has_done_what_all_its_workers_would(name, precision):
+    command = [sys.executable, "-c", FORKED_WORKER, name, precision, str(weights())]
+    environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    assert done.stdout.splitlines()[-1:] == ["[] 1"], done.stderr

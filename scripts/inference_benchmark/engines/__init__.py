@@ -38,7 +38,8 @@ class Engine(ABC):
         """
 
     def import_libraries(self, checkpoint: Path) -> None:  # noqa: B027  optional
-        """Import what this checkpoint needs, as far as that touches no device and starts no thread.
+        """Import what this checkpoint needs, and find out what all its workers would, as far as that touches no device
+        and starts no thread.
 
         Workers are forked from the process that has called it. start follows in a worker, in a new engine.
         """

@@ -37,7 +37,7 @@ class CTranslate2Engine(TorchDeviceEngine):
             self.converted = converted(checkpoint)
         except checkpoints.RefusedError as error:
             raise UnsupportedError(str(error)) from error
-        self.followed = shapes.follow(self.config)
+        self.followed = shapes.follow_checkpoint(checkpoint)
         if device == "cuda":
             self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
 

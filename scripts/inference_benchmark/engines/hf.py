@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.shapes import dtype_name
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
+from inference_benchmark.machine.hardware import GpuError, detect_device
 
 logging.disable_progress_bar()
 
@@ -62,11 +64,24 @@ def quantisation_config(precision: str) -> BitsAndBytesConfig | None:
     return BitsAndBytesConfig(**_QUANTISATION[precision]) if precision in _QUANTISATION else None
 
 
+def _import_bitsandbytes() -> None:
+    """With the part of transformers for it: importing is not to count as load time. Raises ImportError."""
+    import bitsandbytes  # noqa: F401
+    import transformers.integrations.bitsandbytes  # noqa: F401
+
+
 class HfEngine(TorchDeviceEngine):
     """AutoModelForCausalLM.from_pretrained(device_map=...).generate(...)."""
 
     #: Additional arguments of every generate call.
     generate_options: dict[str, Any] = {}
+
+    def import_libraries(self, checkpoint: Path) -> None:
+        super().import_libraries(checkpoint)
+        with suppress(ImportError, GpuError):  # a worker that needs the package, or the GPU, says so
+            # Where there is a GPU, bitsandbytes asks CUDA about it, and a fork could then not use it.
+            if detect_device() == "cpu":
+                _import_bitsandbytes()
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
@@ -74,11 +89,11 @@ class HfEngine(TorchDeviceEngine):
         self.family = config.model_type
         if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
             raise UnsupportedError(f"transformers has no causal language model of type {config.model_type}")
-        self.followed = shapes.follow(config)
+        self.followed = shapes.follow_checkpoint(checkpoint)
 
     def unsupported(self, precision: str) -> str | None:
         if precision in _QUANTISATION:
-            import bitsandbytes  # noqa: F401  load needs it; a missing package is an error, not an unsupported precision
+            _import_bitsandbytes()  # a missing package is an error, not an unsupported precision
         if self.device.type != "cuda":
             return None
         name, capability = torch.cuda.get_device_name(self.device), torch.cuda.get_device_capability(self.device)

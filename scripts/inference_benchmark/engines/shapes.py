@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
 
 from inference_benchmark.analysis.roofline import Matrix, Shapes
@@ -51,6 +53,12 @@ def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Modul
         weight = getattr(module, "weight", None)
         if weight is not None and weight.dim() == 2 and not isinstance(module, torch.nn.Embedding):
             yield name, module
+
+
+@cache
+def follow_checkpoint(folder: Path) -> Followed:
+    """Follow passes of the model of a checkpoint: once in a process and those forked from it, as it takes a while."""
+    return follow(AutoConfig.from_pretrained(folder))
 
 
 def follow(config: Any) -> Followed:

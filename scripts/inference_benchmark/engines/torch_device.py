@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from inference_benchmark.engines import Engine, cpu_memory, refusal, yardstick
+from inference_benchmark.engines import Engine, cpu_memory, refusal, shapes, yardstick
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
 
@@ -36,6 +36,7 @@ class TorchDeviceEngine(Engine):
 
         # Looking up the class imports the family's code, and much of scipy with it.
         MODEL_FOR_CAUSAL_LM_MAPPING.get(type(AutoConfig.from_pretrained(checkpoint)), None)
+        shapes.follow_checkpoint(checkpoint)
 
     def combination(self, precision: str) -> str:
         return ", ".join(filter(None, (self.libraries(precision), self.family, precision, self.device.type)))

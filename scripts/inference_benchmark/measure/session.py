@@ -51,9 +51,10 @@ class Session:
     ) -> WorkerReport:
         """Let a worker do a task (a module of worker/) to its end. on_result: is given each result as it comes. warm:
         the server that it may be forked from; None where it starts cold."""
-        with WorkerProcess(task, order, threads, self.gpu, warm) as worker:
-            # Gathered while the worker is still importing, well before it loads anything.
-            self.origin = self.origin or _origin(self.gpu, worker.environment)
+        worker = WorkerProcess(task, order, threads, self.gpu, warm)
+        # Gathered before the worker starts: a forked one goes to work at once, and nothing may disturb it.
+        self.origin = self.origin or _origin(self.gpu, worker.environment)
+        with worker:
             return worker.listen(self.watch, on_result)
 
     def classify(self, report: WorkerReport) -> tuple[str, Reason | None]:
