@@ -50,3 +50,4 @@ use rule ceilings as divergence with:
         update("results/{machine}/{model}/{workload}/{engine}/{precision}/divergence.json"),
     log:
         "logs/{machine}/{model}/{workload}/{engine}/{precision}/divergence.log",
+    priority: PLAN.divergence_priority

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from made_up import make_experiment
@@ -46,6 +47,18 @@ def test_cells_that_come_first_are_measured_first():
     assert HERE.priority(of(HERE, 1)) > HERE.priority(of(HERE, 2)) > 0
     twice = replace(HERE, experiments=(replace(HERE.experiments[0], rounds=2),))
     assert twice.priority(of(HERE, 2)) > twice.priority(of(HERE, "1.round-2")) > 0
+
+
+def test_answers_of_a_column_are_compared_right_after_the_first_round_of_its_cells():
+    two_rounds = replace(HERE.experiments[0], rounds=2, precisions=("fp32", "bf16"))
+    plan = replace(HERE, experiments=(two_rounds,))
+    for precisions in (["fp32"], ["fp32", "bf16"]):
+        column = {name: value for name, value in of(HERE, 1).items() if name != "batch"}
+        priority = plan.divergence_priority({**column, "precision": precisions[-1]})
+        for cell in two_rounds.cells():
+            batch = Path(cell.path).stem.removeprefix("batch-")
+            comes_before = plan.priority({**column, "precision": cell.precision, "batch": batch}) > priority
+            assert comes_before == (cell.round == 1 and cell.precision in precisions), cell.path
 
 
 def test_on_this_machine_nothing_is_asked_of_slurm():

@@ -112,6 +112,11 @@ class Plan:
         """Of a cell: higher the earlier it comes in the configuration."""
         return self._priorities[record_path(**wildcards)]
 
+    def divergence_priority(self, wildcards: Wildcards) -> int:
+        """Of a column's divergence: it comes right after the cells of the first round, while their server is there."""
+        last_batch_size = self.any_machine.batch_sizes[-1]
+        return self._priorities[record_path(**wildcards, batch=last_batch_size)] - 1
+
     def job_name(self, wildcards: Wildcards) -> str | None:
         """The name of the job that a cell shares with others; None if it has its own."""
         return self.job_names.get(record_path(**wildcards))
@@ -140,7 +145,8 @@ class Plan:
 
     @cached_property
     def _priorities(self) -> Mapping[str, int]:
-        return {path: len(self.cells) - index for index, path in enumerate(self.cells)}
+        # Every other number, so that a study fits between two cells.
+        return {path: 2 * (len(self.cells) - index) for index, path in enumerate(self.cells)}
 
     def _watch_on(self, wildcards: Wildcards) -> Watch:
         return replace(self.watch, device_name=self.machines[wildcards["machine"]].device_name or "")
