@@ -96,12 +96,17 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         config = {"device": device, "machine": "box", "measurement": settings}
         experiment = load(config, SCHEMA, code=REPO).experiments[0]
         each = experiment.measurement
-        return experiment.rounds, each.target_half_width_percent, each.max_seconds
+        return (
+            experiment.rounds,
+            each.warmup_tolerance_percent,
+            each.target_half_width_percent,
+            each.max_seconds,
+        )
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 1), (1, 1, 10))
-    assert (how_often("cpu", min_seconds=5), how_often("cuda", min_seconds=5)) == ((3, 10, 5), (1, 1, 10))
-    given = {"rounds": 2, "target_half_width_percent": 3, "max_seconds": 4}
-    assert how_often("cpu", **given) == how_often("cuda", **given) == (2, 3, 4)
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 25, 1), (1, 5, 1, 10))
+    assert (how_often("cpu", min_seconds=5), how_often("cuda", min_seconds=5)) == ((3, 10, 25, 5), (1, 5, 1, 10))
+    given = {"rounds": 2, "warmup_tolerance_percent": 1, "target_half_width_percent": 3, "max_seconds": 4}
+    assert how_often("cpu", **given) == how_often("cuda", **given) == (2, 1, 3, 4)
 
 
 def test_the_schema_allows_the_engines_and_precisions_that_there_are():
