@@ -5,6 +5,7 @@ Methods with a parameter ``wildcards`` are input functions: Snakemake calls them
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -88,9 +89,16 @@ class Plan:
         """The studies that the configuration asks for on a machine."""
         return [study.path for study in requested_studies(self.machines[wildcards["machine"]])]
 
-    def cell_json(self, wildcards: Wildcards) -> str:
+    @cached_property
+    def cell_json(self) -> Callable[[Wildcards], str]:
         """The whole cell as one text: a change of any setting is a changed parameter."""
-        return self.cells[record_path(**wildcards)].to_json()
+
+        def cell_json(wildcards: Wildcards) -> str:
+            return self.cells[record_path(**wildcards)].to_json()
+
+        # Snakemake asks for it three times a job, and to find it out takes longer than the text.
+        cell_json.__signature__ = inspect.signature(cell_json)
+        return cell_json
 
     def study_json(self, wildcards: Wildcards, output: Sequence[str]) -> str:
         """The whole study as one text, by the path of its record."""
