@@ -15,7 +15,7 @@ rule all:
     """All records, tables, charts and pages of the configuration. The default target."""
     input:
         # Records are targets too: Snakemake does not make an intermediate file again while the last one is there.
-        list(PLAN.cells),
+        all_records,
         PLAN.requested_studies,
         expand(derived(PLAN.any_machine), machine=PLAN.machines),
         overall(PLAN.experiments),

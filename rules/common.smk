@@ -36,7 +36,7 @@ elif workflow.modifier.modify_path("results/x") != "results/x":
 from inference_benchmark.experiment.config import ConfigError, has_keys, load
 from inference_benchmark.experiment.freshness import date_derived_files, not_files
 from inference_benchmark.experiment.outputs import chart_files, charts_of, comparison_files, derived, overall
-from inference_benchmark.files import set_aside
+from inference_benchmark.files import files_beside, set_aside
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.records.other_cells import resting_on_lost
 from inference_benchmark.render.progress import MEASURING_RULES, attach_progress
@@ -105,6 +105,16 @@ def code(script, *packages):
     library = CODE / "scripts/inference_benchmark"
     parts = [library.glob("*.py"), *(library.glob(f"{name}/*.py") for name in packages), CODE.glob("rules/*.smk")]
     return [str(CODE / "scripts" / script), *(str(file) for part in parts for file in sorted(part))]
+
+
+def all_records(wildcards):
+    """The records of all cells. Tells Snakemake which files there are: it would list the folder of the first record, and
+    ask for each file of the others by itself."""
+    known = workflow.iocache.exists_local
+    for folder, paths in files_beside(PLAN.cells).items():
+        known.update(dict.fromkeys(paths, True))
+        known.has_inventory.add(folder)
+    return list(PLAN.cells)
 
 
 def cell_priority_and_keep_going(wildcards):
