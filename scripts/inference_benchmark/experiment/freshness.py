@@ -28,7 +28,7 @@ def inputs_digest(experiment: Experiment) -> str:
     parts = chain(experiment.cells(), possible_studies(experiment))
     for path in chain((part.path for part in parts), baselines.files(experiment.baselines.values())):
         try:
-            content = files.read(Path(path))
+            content = files.read(path)
         except OSError:
             continue
         digest.update(f"\0{path}\0{len(content)}\0".encode())

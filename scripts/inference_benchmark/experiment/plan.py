@@ -83,7 +83,8 @@ class Plan:
 
     def records_of_machine(self, wildcards: Wildcards) -> list[str]:
         """The records of all cells of a machine."""
-        return [cell.path for cell in self.machines[wildcards["machine"]].cells()]
+        machine = wildcards["machine"]
+        return [path for path, cell in self.cells.items() if cell.machine == machine]
 
     def studies_of_machine(self, wildcards: Wildcards) -> list[str]:
         """The studies that the configuration asks for on a machine."""
