@@ -14,11 +14,9 @@ noop      wall time of `snakemake` with nothing to do at 66 cells, over that of 
 from __future__ import annotations
 
 import argparse
-import json
 import multiprocessing
 import os
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -30,95 +28,57 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
-from made_up import TINY_BLOOM, measurement
+from made_up import TINY_BLOOM
+from ratios import (
+    FORKED,
+    SMALL,
+    bare_command,
+    bare_s,
+    make_cell,
+    measure_command,
+    measured_s,
+    report,
+    timed,
+)
 from running import Workspace, fake_grid
 
-from inference_benchmark.experiment.cells import Cell, Workload
-from inference_benchmark.measure import warm_start
 from inference_benchmark.models import checkpoint
-
-BARE = """
-import json, sys, time
-import numpy, torch
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-folder, precision, batch, prompt_tokens, new_tokens, calls, threads = sys.argv[1], sys.argv[2], *map(int, sys.argv[3:])
-torch.set_num_threads(threads)
-dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.float16}[precision]
-quantisation = BitsAndBytesConfig(load_in_8bit=True) if precision == "int8" else None
-model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, device_map="cpu", quantization_config=quantisation)
-ids = torch.from_numpy(numpy.random.default_rng(0).integers(model.config.vocab_size, size=(batch, prompt_tokens)))
-samples = []
-for length in [new_tokens] * calls + [1] * (calls - 1):
-    began = time.perf_counter()
-    out = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=length, do_sample=False,
-                         eos_token_id=None, pad_token_id=0)
-    out.numpy()
-    samples.append(time.perf_counter() - began)
-print(json.dumps(samples))
-"""
-
-
-def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedProcess]:
-    began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, **options)
-    return time.perf_counter() - began, done
-
-
-def report(name: str, ratios: list[float]) -> None:
-    print(
-        f"{name}: median {statistics.median(ratios):.3f}, {min(ratios):.3f} to {max(ratios):.3f}, n = {len(ratios)}",
-        flush=True,
-    )
-
-
-#: Makes measure.py fork its worker from a server that belongs to this process.
-FORKED = {**os.environ, warm_start.OWNER: str(os.getpid())}
 
 
 def cell_ratios(
     architecture: dict, precision: str, batch: int, new_tokens: int, cycles: int, pairs: int, environ=os.environ
 ):
     """(wall ratios, latency ratios) of measure.py in an environment over the bare script, in turn."""
-    threads = len(os.sched_getaffinity(0))
-    model = {"name": "m", "architecture": architecture, "seed": 0}
-    # Two warm-up calls whatever they take, then as many calls as asked for, and one more and as many of one token.
-    settings = measurement(max_warmup_calls=2, min_cycles=cycles, threads=threads)
-    cell = Cell("box", "cpu", model, Workload(9, new_tokens), "hf", precision, batch, None, settings)
-    folder = checkpoint.ensure(model)
-    numbers = map(str, (batch, 9, new_tokens, cycles + 2, threads))
-    bare = [sys.executable, "-c", BARE, str(folder), precision, *numbers]
+    cell = make_cell(architecture, precision, batch, new_tokens, cycles)
+    bare = bare_command(cell)
     walls, latencies = [], []
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "r.json"
-        ours = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", str(output)]
+        ours = measure_command(cell, output)
         for pair in range(pairs + 1):
             # In turn, each first every other time, so that a drift of the machine's speed cancels.
             if pair % 2:
-                ours_s, _ = timed(ours, env=environ)
-                bare_s, done = timed(bare)
+                ours_wall_s, _ = timed(ours, env=environ)
+                bare_wall_s, done = timed(bare)
             else:
-                bare_s, done = timed(bare)
-                ours_s, _ = timed(ours, env=environ)
+                bare_wall_s, done = timed(bare)
+                ours_wall_s, _ = timed(ours, env=environ)
             if pair:  # the first pair warms the disk cache
-                walls.append(ours_s / bare_s)
-                sample = statistics.median(json.loads(output.read_text())["runs"][0]["samples_s"])
-                latencies.append(sample / statistics.median(json.loads(done.stdout)[2 : cycles + 2]))
+                walls.append(ours_wall_s / bare_wall_s)
+                latencies.append(measured_s(output) / bare_s(cell, done.stdout))
     return walls, latencies
 
 
 def forked_ratios(architecture: dict, pairs: int) -> tuple[list[float], list[float]]:
     """(wall ratios, latency ratios) of cells that are forked over those that start cold, in turn."""
-    model = {"name": "m", "architecture": architecture, "seed": 0}
-    settings = measurement(max_warmup_calls=2, min_cycles=9, threads=len(os.sched_getaffinity(0)))
-    cell = Cell("box", "cpu", model, Workload(9, 16), "hf", "fp32", 1, None, settings)
     walls, latencies = [], []
     with tempfile.TemporaryDirectory() as scratch:
         output = Path(scratch) / "r.json"
-        command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", str(output)]
+        command = measure_command(make_cell(architecture, "fp32", 1, 16, 9), output)
 
         def measured(environ) -> tuple[float, float]:
             seconds, _ = timed(command, env=environ)
-            return seconds, statistics.median(json.loads(output.read_text())["runs"][0]["samples_s"])
+            return seconds, measured_s(output)
 
         for pair in range(pairs + 1):
             order = (FORKED, os.environ) if pair % 2 else (os.environ, FORKED)
@@ -238,17 +198,16 @@ def main() -> int:
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
     parser.add_argument("--seconds", type=float, default=20, help="of calls per ratio of engines")
     arguments = parser.parse_args()
-    small = {"model_type": "bloom", "hidden_size": 512, "n_head": 8, "n_layer": 8, "vocab_size": 50258}
     if "cell" in arguments.what:
         report("cell, tiny", cell_ratios(TINY_BLOOM, "fp32", 1, 8, 3, arguments.pairs)[0])
     if "forked" in arguments.what:
         within_a_run = cell_ratios(TINY_BLOOM, "fp32", 1, 8, 3, arguments.pairs, FORKED)[0]
         report("forked over the bare script, tiny, wall", within_a_run)
-        walls, latencies = forked_ratios(small, arguments.pairs)
+        walls, latencies = forked_ratios(SMALL, arguments.pairs)
         report("forked over cold, 51M fp32 batch 1, wall", walls)
         report("forked over cold, 51M fp32 batch 1, latency", latencies)
     if "latency" in arguments.what:
-        report("latency, 51M fp32 batch 1", cell_ratios(small, "fp32", 1, 16, 9, arguments.pairs)[1])
+        report("latency, 51M fp32 batch 1", cell_ratios(SMALL, "fp32", 1, 16, 9, arguments.pairs)[1])
     if "engines" in arguments.what:
         report_engines(arguments.seconds)
     if "noop" in arguments.what:
