@@ -9,6 +9,8 @@ latency   latency in the record over latency in the bare script, process by proc
 engines   a timed call of every engine over the same call of its library, on one loaded model, in turn: in each
           cell of the default CPU grid that fits, and of hf-static besides
 noop      wall time of `snakemake` with nothing to do at 66 cells, over that of an empty Snakefile of the same size
+others    this benchmark, a bare script and optimum-benchmark in turn: others.py. By name only: it installs
+          optimum-benchmark, and takes a quarter of an hour
 """
 
 from __future__ import annotations
@@ -28,6 +30,7 @@ import yaml
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
+import others
 from made_up import TINY_BLOOM
 from ratios import (
     FORKED,
@@ -194,7 +197,7 @@ EVERYTHING = ("cell", "forked", "latency", "engines", "noop")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=EVERYTHING, help="which; all by default")
+    parser.add_argument("what", nargs="*", default=EVERYTHING, help="which; all but others by default")
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
     parser.add_argument("--seconds", type=float, default=20, help="of calls per ratio of engines")
     arguments = parser.parse_args()
@@ -212,6 +215,8 @@ def main() -> int:
         report_engines(arguments.seconds)
     if "noop" in arguments.what:
         report("noop, 66 cells", noop_ratios(arguments.pairs))
+    if "others" in arguments.what:
+        others.report_others(arguments.pairs)
     return 0
 
 

@@ -40,6 +40,14 @@ def test_the_conda_environment_pins_what_the_lock_pins():
     assert pins == {name: lock()[name] for name in wanted}
 
 
+def test_optimum_benchmark_has_exact_pins_and_the_same_engine():
+    lines = (REPO / "envs/optimum-benchmark.lock").read_text().splitlines()
+    assert [line for line in lines if not re.fullmatch(r"#.*|[\w.-]+==[\w.]+", line)] == []
+    pins = lock("optimum-benchmark.lock")
+    for name in ("torch", "accelerate", "bitsandbytes", "numpy"):
+        assert pins[name] == lock()[name], name
+
+
 def test_every_rule_names_its_environment_and_its_log():
     for path in (REPO / "rules").glob("*.smk"):
         for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:

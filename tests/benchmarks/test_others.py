@@ -1,0 +1,56 @@
+"""The comparison with optimum-benchmark: its environment, and what it is asked to do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import others
+import pytest
+import ratios
+
+
+@pytest.fixture
+def lock(tmp_path, monkeypatch) -> Path:
+    """The lock of an environment in a cache of the test's own; empty, so that nothing is downloaded."""
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "cache"))
+    path = tmp_path / "some.lock"
+    path.touch()
+    monkeypatch.setattr(others, "LOCK", path)
+    return path
+
+
+def test_the_environment_is_made_once_for_each_lock(lock, capsys):
+    folder = others.environment()
+    assert capsys.readouterr().out.startswith("Installing")
+    assert (folder / "bin/python").exists()
+    assert others.environment() == folder
+    assert capsys.readouterr().out == ""
+    lock.write_text("# another\n")
+    assert others.environment() != folder
+
+
+def test_an_environment_that_cannot_be_made_is_one_line_and_not_taken_for_complete(lock, tmp_path):
+    lock.write_text("-r no-such-file\n")
+    with pytest.raises(SystemExit) as failure:
+        others.environment()
+    assert str(failure.value).startswith("optimum-benchmark cannot be installed: ERROR: Could not open")
+    assert "\n" not in str(failure.value)
+    assert list(tmp_path.glob("cache/environments/*/installed")) == []
+
+
+def test_optimum_benchmark_calls_the_model_as_often_as_the_bare_script(tmp_path, monkeypatch):
+    monkeypatch.setattr(ratios.checkpoint, "ensure", lambda model: tmp_path)
+    cell = ratios.make_cell(ratios.SMALL, "fp32", 1, 8, 5)
+    scenario = others.settings(cell)["scenario"]
+    long_calls = int(ratios.bare_command(cell)[-2])
+    assert 2 + scenario["iterations"] == long_calls
+    assert scenario["warmup_runs"] == long_calls - 1
+
+
+def test_latencies_are_read_without_warm_up_and_first_tokens(tmp_path):
+    cell = ratios.make_cell(ratios.SMALL, "fp32", 1, 8, 5)
+    assert ratios.bare_s(cell, json.dumps([9, 9, 1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 0])) == 3
+    report = {"first_generate": {"latency": {"values": [9.0]}}, "generate": {"latency": {"values": [1.0, 3.0, 2.0]}}}
+    (tmp_path / "benchmark_report.json").write_text(json.dumps(report))
+    assert others.optimum_s(tmp_path / "benchmark_report.json") == 2
