@@ -79,9 +79,13 @@ def bare_s(cell: Cell, output: str) -> float:
 
 
 def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedProcess]:
+    """Seconds that a command took, and what it printed. Ends the program with the end of that if it fails."""
     began = time.perf_counter()
-    done = subprocess.run(command, capture_output=True, text=True, check=True, **options)
-    return time.perf_counter() - began, done
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    seconds = time.perf_counter() - began
+    if done.returncode:
+        sys.exit(f"{done.stdout}{done.stderr}"[-2000:] + f"\n{command[0]} failed with status {done.returncode}")
+    return seconds, done
 
 
 def report(name: str, ratios: Sequence[float]) -> None:

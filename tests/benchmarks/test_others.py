@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import others
@@ -54,3 +55,8 @@ def test_latencies_are_read_without_warm_up_and_first_tokens(tmp_path):
     report = {"first_generate": {"latency": {"values": [9.0]}}, "generate": {"latency": {"values": [1.0, 3.0, 2.0]}}}
     (tmp_path / "benchmark_report.json").write_text(json.dumps(report))
     assert others.optimum_s(tmp_path / "benchmark_report.json") == 2
+
+
+def test_a_command_that_fails_ends_with_its_own_words():
+    with pytest.raises(SystemExit, match=r"(?s)no such thing.*failed with status 3"):
+        ratios.timed([sys.executable, "-c", "import sys; print('no such thing', file=sys.stderr); sys.exit(3)"])
