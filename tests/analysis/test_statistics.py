@@ -102,6 +102,11 @@ def test_a_trend_is_found_and_sized():
     assert statistics.drift([1.0, 2.0, 3.0, 4.0]) is None
 
 
+@pytest.mark.parametrize("freedom", [1, 1.01, 1.3, 2, 2.7, 3, 4, 9, 30.5, 1000, 1e5])
+def test_quantiles_of_t_are_those_of_scipy(freedom):
+    assert statistics.t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-6)
+
+
 @pytest.mark.parametrize("digits", [12, 1], ids=["all different", "with ties"])
 def test_trends_are_those_of_scipy(digits):
     """Its test is exact for few samples without ties. Of samples near the bound either verdict is right."""

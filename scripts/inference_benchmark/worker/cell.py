@@ -12,8 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import scipy.special  # noqa: F401  for the stop rule; under a tight memory limit, OpenBLAS cannot start
-
 from inference_benchmark import engines
 from inference_benchmark.analysis import statistics
 from inference_benchmark.experiment.cells import Cell, Measurement
