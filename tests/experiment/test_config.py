@@ -96,17 +96,16 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         config = {"device": device, "machine": "box", "measurement": settings}
         experiment = load(config, SCHEMA, code=REPO).experiments[0]
         each = experiment.measurement
-        return (
-            experiment.rounds,
-            each.warmup_tolerance_percent,
-            each.target_half_width_percent,
-            each.max_seconds,
-        )
+        seconds = each.min_seconds, each.max_seconds
+        return experiment.rounds, each.warmup_tolerance_percent, each.target_half_width_percent, *seconds
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 25, 1), (1, 5, 1, 10))
-    assert (how_often("cpu", min_seconds=5), how_often("cuda", min_seconds=5)) == ((3, 10, 25, 5), (1, 5, 1, 10))
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 25, 0.8, 0.8), (1, 5, 1, 1, 10))
+    assert how_often("cpu", min_seconds=5) == (3, 10, 25, 5, 5)
+    assert how_often("cuda", min_seconds=5) == (1, 5, 1, 5, 10)
+    assert how_often("cpu", max_seconds=0.1) == (3, 10, 25, 0.1, 0.1)
+    assert how_often("cuda", max_seconds=5) == (1, 5, 1, 1, 5)
     given = {"rounds": 2, "warmup_tolerance_percent": 1, "target_half_width_percent": 3, "max_seconds": 4}
-    assert how_often("cpu", **given) == how_often("cuda", **given) == (2, 1, 3, 4)
+    assert how_often("cpu", min_seconds=2, **given) == how_often("cuda", min_seconds=2, **given) == (2, 1, 3, 2, 4)
 
 
 def test_the_schema_allows_the_engines_and_precisions_that_there_are():
@@ -137,7 +136,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("measurement", "min_cycles", "3"), 'measurement.min_cycles: "3" is not allowed; allowed: an integer >= 2'),
         (put("measurement", "min_cycles", 3.0), "measurement.min_cycles: 3.0 is not allowed; allowed: an integer >= 2"),
         (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0 or null"),
-        (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0"),
+        (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0 or null"),
         (put("measurement", {"min_seconds": 60, "max_seconds": 2}), "measurement.max_seconds: 2 is less than min_seconds; allowed: 60 or more"),
         (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),
         (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),

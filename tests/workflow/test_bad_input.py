@@ -46,7 +46,7 @@ BERT = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_at
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("measurement: {min_seconds: []}", "measurement.min_seconds: [] is not allowed; allowed: a number >= 0"),
+        ("measurement: {min_seconds: []}", "measurement.min_seconds: [] is not allowed; allowed: a number >= 0 or null"),
         ("measurement: {? !!python/tuple [1, 2] : 3}", "measurement: the key [1, 2] is no text; write a text"),
         ("models: &a [*a]", "nested more than 20 levels deep, or in itself; write it out"),
         (f"models: {{tiny: {{architecture: {BERT}}}}}", "models.tiny.architecture.model_type: bert is an encoder unless is_decoder is true"),

@@ -211,8 +211,8 @@ def t_quantile(freedom: float) -> float:
     """The t for which Student's distribution is between -t and t with probability LEVEL. freedom: at least 1.
 
     scipy.special.stdtrit is the same, and takes a quarter of a second to be imported, in the process of every cell.
-    With t = sqrt(freedom) tan(angle) the density is a power of the cosine of the angle: its integral, by Simpson's rule,
-    is solved for the angle by Newton's method. The integral is concave, so that from below each step comes closer.
+    With t = sqrt(freedom) tan(angle) the density is a power of the cosine of the angle. Its integral, by Simpson's
+    rule, is solved for the angle by Newton's method: as it is concave, each step from below comes closer.
     """
     scale = 2 * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
 

@@ -36,8 +36,20 @@ if TYPE_CHECKING:
 #: round has room for seven calls of 1.4 s, as a model of a billion parameters takes for 100 tokens: enough for ±1 %
 #: where calls scatter by 1 %.
 _BY_DEVICE = {
-    "cpu": {"rounds": 3, "warmup_tolerance_percent": 10, "target_half_width_percent": 25, "max_seconds": 1},
-    "cuda": {"rounds": 1, "warmup_tolerance_percent": 5, "target_half_width_percent": 1, "max_seconds": 10},
+    "cpu": {
+        "rounds": 3,
+        "warmup_tolerance_percent": 10,
+        "target_half_width_percent": 25,
+        "min_seconds": 0.8,
+        "max_seconds": 0.8,
+    },
+    "cuda": {
+        "rounds": 1,
+        "warmup_tolerance_percent": 5,
+        "target_half_width_percent": 1,
+        "min_seconds": 1,
+        "max_seconds": 10,
+    },
 }
 
 
@@ -186,7 +198,11 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
 
 def _how_often(settings: Mapping[str, Any], device: str) -> dict[str, Any]:
     """The measurement of each round, and the number of rounds."""
-    suits = {**_BY_DEVICE[device], "max_seconds": max(_BY_DEVICE[device]["max_seconds"], settings["min_seconds"])}
+    suits, least, most = dict(_BY_DEVICE[device]), settings["min_seconds"], settings["max_seconds"]
+    if least is not None:
+        suits["max_seconds"] = max(least, suits["max_seconds"])
+    if most is not None:
+        suits["min_seconds"] = min(most, suits["min_seconds"])
     each_round = {name: suits.get(name) if value is None else value for name, value in settings.items()}
     return {"rounds": each_round.pop("rounds"), "measurement": Measurement(**each_round)}
 
@@ -242,7 +258,7 @@ def _contradictions(config: Mapping[str, Any], sound: _Soundness) -> Iterator[st
             yield from model_problems.problems(f"models.{name}", model)
     if sound.whole("measurement", "min_seconds") and sound.whole("measurement", "max_seconds"):
         least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
-        if most is not None and most < least:
+        if None not in (least, most) and most < least:
             yield f"measurement.max_seconds: {show(most)} is less than min_seconds; allowed: {show(least)} or more"
     for device in ("cuda", "cpu"):
         if not sound.whole("grid", device):
