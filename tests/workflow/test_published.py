@@ -1,0 +1,39 @@
+"""The results that come with the project: what README.md shows, and all that a clone needs to show them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from running import REPO, Workspace, fake_grid, scramble
+
+PUBLISHED = sorted(set(re.findall(r"results/([^/\s]+)/charts", (REPO / "README.md").read_text())))
+
+
+def test_something_is_published():
+    assert PUBLISHED
+
+
+@pytest.mark.parametrize("machine", PUBLISHED)
+def test_a_clone_plans_nothing_and_has_charts_tables_and_report(machine, tmp_path):
+    run = Workspace.make(tmp_path, fake_grid())
+    shutil.copy(REPO / "config.yaml", run.folder)
+    shutil.copytree(REPO / "results" / machine, run.folder / "results" / machine)
+    scramble(run.folder)
+    done = run.snakemake("--dry-run", "--config", f"machine={machine}", "device=cpu")
+    assert "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
+    for path in set(re.findall(rf"results/{machine}/[^\s\")]+", (REPO / "README.md").read_text())):
+        assert (run.folder / path).exists(), path
+
+
+@pytest.mark.parametrize("machine", PUBLISHED)
+def test_the_readme_holds_what_the_results_say(machine):
+    folder = REPO / "results" / machine
+    command = [sys.executable, str(REPO / "scripts/readme.py"), "--check", "--readme", str(REPO / "README.md")]
+    inputs = ["--summary", folder / "summary.csv", "--provenance", folder / "provenance.json"]
+    inputs += ["--comparison", *sorted((folder / "comparison").glob("*.json")), "--charts", f"results/{machine}/charts"]
+    done = subprocess.run([*command, *map(str, inputs)], capture_output=True, text=True, cwd=REPO)
+    assert done.returncode == 0, done.stderr
