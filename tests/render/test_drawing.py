@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from copy import deepcopy
+from dataclasses import replace
 
 import altair
 import jsonschema
@@ -75,3 +76,16 @@ def test_no_two_ticks_of_an_axis_have_the_same_label(faster, logarithmic):
         axes = tick_labels(drawing.svg(drawing.with_data(spec, chart, data)))
         assert len(axes) == 2, axes
         assert all(len(set(texts)) == len(texts) for texts in axes), axes
+
+
+@pytest.mark.parametrize("times", [1.1, 40])
+def test_an_interval_far_above_all_figures_does_not_flatten_them(times):
+    data = chart_data(rows_of(summary_of(records_of(grid(batch_sizes=(1, 2))))))
+    (chart,) = (each for each in CHARTS if each.name == "throughput")
+    points = [{"series": data.series[0].name, "batch_size": size, "outcome": "ok"} for size in (1, 2)]
+    for point, value in zip(points, (100, 200), strict=True):
+        point |= dict(zip(chart.y.columns, (value, value / times, value * times), strict=True))
+    data = replace(data, points=points)
+    spec = drawing.definition(chart, data, palette.PAGE, legend=False)
+    axes = tick_labels(drawing.svg(drawing.with_data(spec, chart, data)))
+    assert max(float(text.replace(",", "").replace("\u2212", "-")) for texts in axes for text in texts) <= 300

@@ -19,6 +19,8 @@ Spec = dict[str, Any]
 
 _SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 _WIDTH, _HEIGHT, _LANE = 520, 260, 16
+#: How far above the largest figure an axis goes for the end of an interval, as a part of that figure.
+_REACH = 1.5
 #: An SVG is laid out with the widths of Arial; a reader's font may be wider by this part, and labels grow to the left.
 _WIDER = 0.25
 #: Of labels, in pixels at Arial's widths: where they are shortened, and a letter.
@@ -194,7 +196,7 @@ def _among(names: Sequence[str]) -> str:
 def _curves(chart: Chart, data: ChartData, x: Spec, colours: Mapping[str, Spec]) -> list[Spec]:
     """Line, points and intervals of a figure over x."""
     figure = chart.y
-    y = _quantity(figure.name, **_scale_and_axis(figure))
+    y = _quantity(figure.name, **_scale_and_axis(figure, data))
     layers = [_measured(figure, {"type": "line", "strokeWidth": 2}, {"x": x, "y": y, **colours})]
     if figure.interval:
         ends = {"y": _quantity(figure.low, title=figure.unit), "y2": {"field": figure.high}}
@@ -207,7 +209,8 @@ def _over_figure(chart: Chart, data: ChartData, palette: Palette, legend: bool) 
     """A figure over another figure, with a point per batch size, joined in their order."""
     colours = _series_encodings(data, palette, legend)
     place = {
-        axis: _quantity(figure.name, **_scale_and_axis(figure)) for axis, figure in (("x", chart.x), ("y", chart.y))
+        axis: _quantity(figure.name, **_scale_and_axis(figure, data))
+        for axis, figure in (("x", chart.x), ("y", chart.y))
     }
     layers = [
         _measured(chart.x, {"type": "line", "strokeWidth": 2}, place | colours | {"order": _quantity("batch_size")})
@@ -230,7 +233,7 @@ def _measured(figure: Figure, mark: Spec, encoding: Spec) -> Spec:
 
 def _interval(figure: Figure, of: Figure, encoding: Spec) -> Spec:
     """A layer of the intervals of a figure, at the points that have the first figure."""
-    layer = _measured(figure, {"type": "rule", "strokeWidth": 1.5}, encoding)
+    layer = _measured(figure, {"type": "rule", "strokeWidth": 1.5, "clip": True}, encoding)
     return layer | {"transform": [*layer["transform"], {"filter": f"isValid(datum.{of.low})"}]}
 
 
@@ -250,10 +253,17 @@ def _name(field: str, **more: Any) -> Spec:
     return {"field": field, "type": "nominal", **more}
 
 
-def _scale_and_axis(figure: Figure) -> Spec:
-    """The scale is linear; a page may make it logarithmic."""
+def _scale_and_axis(figure: Figure, data: ChartData) -> Spec:
+    """The scale is linear; a page may make it logarithmic. An interval that ends far above all figures runs out of the
+    chart, or it would press them onto the axis."""
     axis = {"format": "%"} if figure.is_share else {}
-    return {"title": figure.unit, "scale": {"type": "linear", "zero": True}, "axis": axis}
+    scale = {"type": "linear", "zero": True}
+    largest, highest = (
+        max((point.get(name) or 0 for point in data.points), default=0) for name in (figure.name, figure.high)
+    )
+    if highest > _REACH * largest > 0:
+        scale["domainMax"] = _REACH * largest
+    return {"title": figure.unit, "scale": scale, "axis": axis}
 
 
 def _reference_layers(value: float, label: str, palette: Palette) -> list[Spec]:
