@@ -38,7 +38,8 @@ class Session:
     kills_before: Mapping[str, int] = field(default_factory=cgroups.oom_kills)
 
     def look_around(self, task: str, threads: int | None) -> None:
-        """Gather where and with what a task would be done, before a worker does it."""
+        """Gather where and with what a task would be done, before a worker does it: a forked one goes to work at once,
+        and nothing may disturb it."""
         self.origin = self.origin or _origin(self.gpu, WorkerProcess(task, {}, threads, self.gpu).environment)
 
     def run_worker(
@@ -51,10 +52,8 @@ class Session:
     ) -> WorkerReport:
         """Let a worker do a task (a module of worker/) to its end. on_result: is given each result as it comes. warm:
         the server that it may be forked from; None where it starts cold."""
-        worker = WorkerProcess(task, order, threads, self.gpu, warm)
-        # Gathered before the worker starts: a forked one goes to work at once, and nothing may disturb it.
-        self.origin = self.origin or _origin(self.gpu, worker.environment)
-        with worker:
+        self.look_around(task, threads)
+        with WorkerProcess(task, order, threads, self.gpu, warm) as worker:
             return worker.listen(self.watch, on_result)
 
     def classify(self, report: WorkerReport) -> tuple[str, Reason | None]:
