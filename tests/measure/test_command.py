@@ -90,6 +90,30 @@ def test_a_stopped_parent_takes_its_worker_with_it(tmp_path, number, status, han
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_parent_stopped_while_it_starts_its_worker_leaves_none(number):
+    """The signal comes when the process is there and the parent does not know it yet."""
+    code = """
+import os, signal, subprocess, sys
+from inference_benchmark.measure import worker_process
+class Popen(subprocess.Popen):
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        print(self.pid, flush=True)
+        os.kill(self.pid, signal.SIGSTOP)
+        os.kill(os.getpid(), int(sys.argv[1]))
+worker_process.subprocess.Popen = Popen
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+with worker_process.WorkerProcess("cell", {}, None, None):
+    print("it was not stopped")
+"""
+    environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+    command = [sys.executable, "-c", code, str(int(number))]
+    parent = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
+    assert not is_alive(int(parent.stdout))
+    assert parent.returncode in (143, -signal.SIGINT, 128 + signal.SIGINT)
+
+
 def test_a_killed_parent_takes_its_worker_with_it(tmp_path):
     parent = start_slow(tmp_path / "r.json")
     worker = worker_of(parent)

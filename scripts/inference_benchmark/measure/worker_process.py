@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -28,6 +29,8 @@ from inference_benchmark.records.record import Run
 
 #: Where numerical libraries read the number of their threads.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+#: What asks a parent to stop.
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 #: Is given each result of a study as it comes.
 OnResult = Callable[[Mapping[str, Any]], None]
 #: How much of a worker's last output is kept.
@@ -128,8 +131,14 @@ class WorkerProcess:
     def __enter__(self) -> WorkerProcess:
         self.pipe, writing_end = os.pipe()
         self.printed = b""
+        self.process = None
         try:
-            self.process = self._forked(writing_end) or self._started(writing_end)
+            self.process = self._forked(writing_end)
+            if self.process is None:
+                self._start(writing_end)
+        except BaseException:  # a signal, too
+            self.__exit__()
+            raise
         finally:
             os.close(writing_end)
         return self
@@ -144,16 +153,24 @@ class WorkerProcess:
             print(f"the worker starts cold: {error}", file=sys.stderr)
             return None
 
-    def _started(self, writing_end: int) -> subprocess.Popen:
+    def _start(self, writing_end: int) -> None:
+        """Start the worker cold. A signal waits until the process is known: it would not be ended otherwise.
+
+        The worker inherits that the signals are blocked, and unblocks them.
+        """
         command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
-        return subprocess.Popen(
-            command,
-            env=self.environment,
-            pass_fds=[writing_end],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        try:
+            self.process = subprocess.Popen(
+                command,
+                env=self.environment,
+                pass_fds=[writing_end],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
 
     def listen(self, watch: Watch, on_result: OnResult = ignore_result) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; look at the device while calls are timed.
@@ -234,6 +251,8 @@ class WorkerProcess:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.pipe)
+        if self.process is None:
+            return
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()

@@ -21,6 +21,7 @@ def die_with_parent() -> None:
     Where memory runs out the kernel is to kill this process, not the one that writes the record.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent has blocked some while it started this process
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         with suppress(OSError):  # /proc may be read-only, as in a hardened container
