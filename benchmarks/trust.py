@@ -20,6 +20,7 @@ the number of cells (Holm). Each line says what was found and what is wanted.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import math
 import os
@@ -261,6 +262,7 @@ def yardstick(n_cells: int) -> str:
     folder = checkpoint.ensure({"name": "small", "architecture": SMALL, "seed": 0})
     engine = engines.create("hf")
     engine.start("cpu", default_threads(), folder)
+    gc.freeze()  # as a worker does
     engine.load(folder, "fp32")
     prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(1, 9))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -81,6 +82,7 @@ class EngineSession:
         self.enter("start")
         self.engine = engines.create(engine)
         self.engine.start(device, threads or default_threads(), folder)
+        gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
         precisions = engines.ENGINES[engine].precisions
         reason = self.engine.unsupported(precision) if precision in precisions else f"{engine} has no {precision}"
         if reason:
