@@ -89,10 +89,10 @@ if not IS_MODULE:
 
 wildcard_constraints:
     machine="|".join(map(re.escape, PLAN.machines)),
+    # Model, workload, engine, precision. A wildcard for each would cost a twentieth of a start with many cells.
+    column=r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+",
     model=r"[^/]+",
     workload=r"prompt\d+-new\d+",
-    engine=r"[^/]+",
-    precision=r"[^/]+",
     batch=r"\d+(\.round-\d+)?",
     baseline="|".join(map(re.escape, PLAN.any_machine.baselines)) or "none",
 

@@ -39,15 +39,15 @@ use rule ceilings as max_batch with:
     # The largest batch that fits: doubled until one fails, then halved in between, from where the records of cells leave
     # off. The record has every try with its evidence.
     output:
-        update("results/{machine}/{model}/{workload}/{engine}/{precision}/max-batch.json"),
+        update("results/{machine}/{column}/max-batch.json"),
     log:
-        "logs/{machine}/{model}/{workload}/{engine}/{precision}/max-batch.log",
+        "logs/{machine}/{column}/max-batch.log",
 
 
 use rule ceilings as divergence with:
     # How far the answers of one engine and precision are from those of hf in fp32 to the same prompts.
     output:
-        update("results/{machine}/{model}/{workload}/{engine}/{precision}/divergence.json"),
+        update("results/{machine}/{column}/divergence.json"),
     log:
-        "logs/{machine}/{model}/{workload}/{engine}/{precision}/divergence.log",
+        "logs/{machine}/{column}/divergence.log",
     priority: PLAN.divergence_priority

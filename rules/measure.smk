@@ -6,12 +6,13 @@ rule measure:
     """Measure one cell.
 
     output: its record: the samples, or the evidence that it did not fit or cannot be done. An earlier record is not
-    removed first (update) but kept beside the new one. {batch} is the batch size, and from round 2 on the round too.
+    removed first (update) but kept beside the new one. {column} is MODEL/WORKLOAD/ENGINE/PRECISION; {batch} the batch
+    size, and from round 2 on the round too.
     """
     output:
-        update("results/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch}.json"),
+        update("results/{machine}/{column}/batch-{batch}.json"),
     log:
-        "logs/{machine}/{model}/{workload}/{engine}/{precision}/batch-{batch}.log",
+        "logs/{machine}/{column}/batch-{batch}.log",
     priority: cell_priority_and_keep_going
     group:
         PLAN.job_name

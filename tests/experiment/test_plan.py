@@ -27,9 +27,8 @@ def on_slurm(**requests) -> Plan:
 
 def of(plan: Plan, batch: int | str, machine: str = "box") -> dict[str, str]:
     """The wildcards of a cell."""
-    engine = plan.machines[machine].engines[0]
-    cell = {"machine": machine, "model": "tiny", "workload": "prompt4-new8", "engine": engine, "precision": "fp32"}
-    return cell | {"batch": str(batch)}
+    column = f"tiny/prompt4-new8/{plan.machines[machine].engines[0]}/fp32"
+    return {"machine": machine, "column": column, "batch": str(batch)}
 
 
 def test_cells_and_studies_are_found_by_the_paths_of_their_records():
@@ -53,11 +52,12 @@ def test_answers_of_a_column_are_compared_right_after_the_first_round_of_its_cel
     two_rounds = replace(HERE.experiments[0], rounds=2, precisions=("fp32", "bf16"))
     plan = replace(HERE, experiments=(two_rounds,))
     for precisions in (["fp32"], ["fp32", "bf16"]):
-        column = {name: value for name, value in of(HERE, 1).items() if name != "batch"}
-        priority = plan.divergence_priority({**column, "precision": precisions[-1]})
+        column = f"tiny/prompt4-new8/hf/{precisions[-1]}"
+        priority = plan.divergence_priority({"machine": "box", "column": column})
         for cell in two_rounds.cells():
-            batch = Path(cell.path).stem.removeprefix("batch-")
-            comes_before = plan.priority({**column, "precision": cell.precision, "batch": batch}) > priority
+            _, _, *of_column, name = Path(cell.path).parts
+            batch = Path(name).stem.removeprefix("batch-")
+            comes_before = plan.priority({"machine": "box", "column": "/".join(of_column), "batch": batch}) > priority
             assert comes_before == (cell.round == 1 and cell.precision in precisions), cell.path
 
 
@@ -65,7 +65,7 @@ def test_on_this_machine_nothing_is_asked_of_slurm():
     assert HERE.slurm_resources == {}
     assert HERE.watched == Watch()
     assert HERE.gpus({"machine": "box"}) == 1
-    assert HERE.job_name(of(HERE, 1)) is None
+    assert HERE.job_name is None
 
 
 def test_a_repeated_job_asks_for_more_time_and_memory_and_for_nothing_else():
@@ -91,7 +91,7 @@ def test_cells_that_follow_each_other_share_a_job():
     plan = on_slurm(cells_per_job=3)
     names = [plan.job_name(of(plan, n, machine)) for machine in ("a100", "h200") for n in (1, 2, 4, 8)]
     assert names == ["a100-0"] * 3 + ["a100-1"] + ["h200-0"] * 3 + ["h200-1"]
-    assert on_slurm().job_name(of(plan, 1, "a100")) is None
+    assert on_slurm().job_name is None
 
 
 def test_a_baseline_is_found_by_its_name():

@@ -115,10 +115,7 @@ class Cell:
         """Where the record of this cell is, relative to the working directory."""
         return record_path(
             machine=self.machine,
-            model=self.model["name"],
-            workload=self.workload.name,
-            engine=self.engine,
-            precision=self.precision,
+            column=column_path(self.model["name"], self.workload.name, self.engine, self.precision),
             batch=f"{self.batch_size}.round-{self.round}" if self.round > 1 else self.batch_size,
         )
 
@@ -164,9 +161,13 @@ class Cell:
         )
 
 
+# One for all: made anew for each cell it takes longer than the text.
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=vars)
+
+
 def json_line(value: Any) -> str:
     """A dataclass as one line of JSON, keys sorted: equal values give equal text."""
-    return json.dumps(vars(value), sort_keys=True, separators=(",", ":"), default=vars)
+    return _ENCODER.encode(vars(value))
 
 
 def parsed(text: str) -> Any:
@@ -274,9 +275,9 @@ class Watch:
     device_name: str = ""
 
 
-def record_path(*, machine: str, model: str, workload: str, engine: str, precision: str, batch: int | str) -> str:
+def record_path(*, machine: str, column: str, batch: int | str) -> str:
     """Where the record of a cell is; the output of rule measure. batch: its size, from round 2 on with the round."""
-    return f"{column_folder(machine, model, workload, engine, precision)}/batch-{batch}.json"
+    return f"results/{machine}/{column}/batch-{batch}.json"
 
 
 def log_path(path: str) -> Path:
@@ -284,9 +285,9 @@ def log_path(path: str) -> Path:
     return Path("logs", *Path(path).with_suffix(".log").parts[1:])
 
 
-def column_folder(machine: str, model: str, workload: str, engine: str, precision: str) -> str:
-    """The folder of everything that belongs to one column of the tables."""
-    return f"results/{machine}/{model}/{workload}/{engine}/{precision}"
+def column_path(model: str, workload: str, engine: str, precision: str) -> str:
+    """The folder, below the one of the machine, of everything that belongs to one column of the tables."""
+    return f"{model}/{workload}/{engine}/{precision}"
 
 
 def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:

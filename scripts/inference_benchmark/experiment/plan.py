@@ -126,10 +126,6 @@ class Plan:
         last_batch_size = self.any_machine.batch_sizes[-1]
         return self._priorities[record_path(**wildcards, batch=last_batch_size)] - 1
 
-    def job_name(self, wildcards: Wildcards) -> str | None:
-        """The name of the job that a cell shares with others; None if it has its own."""
-        return self.job_names.get(record_path(**wildcards))
-
     def gpus(self, wildcards: Wildcards) -> int:
         """0 if ``gres`` already requests the GPU, else 1: on a CPU too, the slot that a job measures in."""
         return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else 1
@@ -139,6 +135,11 @@ class Plan:
         return attempt
 
     # -- constants unless machines are named: Snakemake calls an input function for every job ------------------------
+
+    @cached_property
+    def job_name(self) -> Callable[[Wildcards], str | None] | None:
+        """The name of the job that a cell shares with others, and None where it has its own."""
+        return self._job_name_of if self.job_names else None
 
     @cached_property
     def watched(self) -> Watch | Callable[[Wildcards], Watch]:
@@ -156,6 +157,9 @@ class Plan:
     def _priorities(self) -> Mapping[str, int]:
         # Every other number, so that a study fits between two cells.
         return {path: 2 * (len(self.cells) - index) for index, path in enumerate(self.cells)}
+
+    def _job_name_of(self, wildcards: Wildcards) -> str | None:
+        return self.job_names.get(record_path(**wildcards))
 
     def _watch_on(self, wildcards: Wildcards) -> Watch:
         return replace(self.watch, device_name=self.machines[wildcards["machine"]].device_name or "")

@@ -13,7 +13,7 @@ from inference_benchmark.experiment.cells import (
     CellError,
     Experiment,
     Workload,
-    column_folder,
+    column_path,
     exact_fields,
     json_line,
     parsed,
@@ -98,8 +98,8 @@ class ColumnStudy:
 
     @property
     def path(self) -> str:
-        folder = column_folder(self.machine, self.model["name"], self.workload.name, self.engine, self.precision)
-        return f"{folder}/{self.kind}.json"
+        column = column_path(self.model["name"], self.workload.name, self.engine, self.precision)
+        return f"results/{self.machine}/{column}/{self.kind}.json"
 
     @property
     def label(self) -> str:
