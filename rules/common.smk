@@ -92,7 +92,6 @@ wildcard_constraints:
     # Model, workload, engine, precision. A wildcard for each would cost a twentieth of a start with many cells.
     column=r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+",
     model=r"[^/]+",
-    workload=r"prompt\d+-new\d+",
     batch=r"\d+(\.round-\d+)?",
     baseline="|".join(map(re.escape, PLAN.any_machine.baselines)) or "none",
 

@@ -3,20 +3,20 @@
 
 
 rule charts:
-    """The charts for a README, of one model and workload: light and dark, SVG and PNG."""
+    """The charts of one model for a README, of each workload: light and dark, SVG and PNG."""
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
         code=code("charts.py", "analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(
-            charts_of("{machine}", "{model}", "{workload}"),
+            charts_of(PLAN.any_machine, "{model}"),
             caption="../report/charts.rst",
             category="Charts",
-            labels={"machine": "{machine}", "model": "{model}", "workload": "{workload}"},
+            labels={"machine": "{machine}", "model": "{model}"},
         ),
     log:
-        "logs/{machine}/charts/{model}-{workload}.log",
+        "logs/{machine}/charts/{model}.log",
     localrule: True
     conda:
         "../envs/benchmark.yaml"
@@ -26,7 +26,6 @@ rule charts:
         "python {input.code[0]:q}"
         " --summary {input.summary:q}"
         " --model {wildcards.model:q}"
-        " --workload {wildcards.workload:q}"
         " --comparison {input.comparisons:q}"
         " --folder {params.folder:q}"
         " 2> {log:q}"

@@ -34,19 +34,15 @@ def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "
 
 
 def chart_files(experiment: Experiment) -> list[str]:
-    """The charts of each model and workload."""
+    """The charts of each model."""
+    return [path for model in experiment.models for path in charts_of(experiment, model["name"])]
+
+
+def charts_of(experiment: Experiment, model: str) -> list[str]:
+    """The charts of one model; the output of rule charts."""
     return [
-        path
-        for model in experiment.models
+        f"results/{experiment.machine}/charts/{chart_file(model, workload.name, chart, theme)}.{ending}"
         for workload in experiment.workloads
-        for path in charts_of(experiment.machine, model["name"], workload.name)
-    ]
-
-
-def charts_of(machine: str, model: str, workload: str) -> list[str]:
-    """The charts of one model and workload; the output of rule charts."""
-    return [
-        f"results/{machine}/charts/{chart_file(model, workload, chart, theme)}.{ending}"
         for chart in FILE_CHARTS
         for theme in THEMES
         for ending in CHART_TYPES
