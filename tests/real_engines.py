@@ -16,14 +16,18 @@ def weights(family: str = "bloom", seed: int = 0) -> Path:
     return checkpoint.ensure({"architecture": MODELS[family], "seed": seed})
 
 
-def load(name: str, precision: str = "fp32", family: str = "bloom", limit_bytes: int | None = None) -> engines.Engine:
-    """An engine on two CPU threads with a model of a family in MODELS."""
-    return load_from(weights(family), name, precision, limit_bytes)
+def load(
+    name: str, precision: str = "fp32", family: str = "bloom", limit_bytes: int | None = None, **options: str
+) -> engines.Engine:
+    """An engine on two CPU threads with a model of a family in MODELS. options: of a variant of the engine."""
+    return load_from(weights(family), name, precision, limit_bytes, **options)
 
 
-def load_from(folder: Path, name: str, precision: str = "fp32", limit_bytes: int | None = None) -> engines.Engine:
+def load_from(
+    folder: Path, name: str, precision: str = "fp32", limit_bytes: int | None = None, **options: str
+) -> engines.Engine:
     """The same with the checkpoint in a folder."""
-    engine = engines.create(name)
+    engine = engines.create(name, options)
     engine.start("cpu", 2, folder)
     assert engine.unsupported(precision) is None
     if limit_bytes:

@@ -13,6 +13,7 @@ from made_up import MODELS
 from running import PUBLISHED, REPO
 
 from inference_benchmark import engines
+from inference_benchmark.engines.options import OPTIONS
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.config import ConfigError, load
 from inference_benchmark.experiment.defaults import resolved, with_defaults
@@ -110,7 +111,10 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
 
 def test_the_schema_allows_the_engines_and_precisions_that_there_are():
     grid = SCHEMA["$defs"]["grid"]["properties"]
-    assert grid["engines"]["items"]["enum"] == list(engines.ENGINES)
+    variant = SCHEMA["properties"]["engines"]["additionalProperties"]["properties"]
+    assert variant["engine"]["enum"] == list(engines.ENGINES)
+    chosen = {name: tuple(sub["enum"]) for name, sub in variant.items() if name != "engine"}
+    assert chosen == {name: option.values for name, option in OPTIONS.items()}
     precisions = dict.fromkeys(name for engine in engines.ENGINES.values() for name in engine.precisions)
     assert grid["precisions"]["items"]["enum"] == list(precisions)
 
@@ -128,7 +132,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, engines, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
         (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
         (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("measurement", "min_cycles", 1), "measurement.min_cycles: 1 is not allowed; allowed: an integer >= 2"),
@@ -176,6 +180,14 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("models", "m", "architecture", {"model_type": "vit"}), "models.m.architecture.model_type: vit is no causal language model; allowed: causal language models, such as bloom, gpt2 or llama"),
         (put("models", "m", "architecture", {"model_type": "gemma3", "text_config": {}}), "models.m.architecture.model_type: gemma3 has parts of unstated sizes (text_config, vision_config); write the keys of its text_config here, with model_type: gemma3_text"),
         (put("models", "m", "architecture", {"model_type": "phi4_multimodal"}), "models.m.architecture.model_type: phi4_multimodal has parts of unstated sizes (audio_config, vision_config); measure it as a checkpoint, or choose another family"),
+        (put("grid", "cpu", "engines", ["hf-statc"]), 'grid.cpu.engines[0]: "hf-statc" is not allowed; allowed: ' + ", ".join(engines.ENGINES) + "; did you mean hf-static?"),
+        (put("engines", "hf-x", {"attention": "sdpa"}), "engines.hf-x.engine: missing; allowed: " + ", ".join(engines.ENGINES)),
+        (put("engines", "hf-x", {"engine": "hf", "attention": "sdap"}), 'engines.hf-x.attention: "sdap" is not allowed; allowed: eager, sdpa, flex, flash; did you mean sdpa?'),
+        (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision"),
+        (put("engines", "c-x", {"engine": "ctranslate2", "attention": "sdpa"}), "engines.c-x.attention: ctranslate2 has no such option; allowed: none"),
+        (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision"),
+        (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
+        (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence"),
     ],
 )  # fmt: skip
@@ -217,6 +229,35 @@ def test_a_key_given_twice_is_found_where_yaml_would_keep_the_last(tmp_path):
         load(config, SCHEMA, [tmp_path / "twice.yaml"])
     assert len(caught.value.problems) == 1
     assert caught.value.problems[0].startswith("machine: given 2 times")
+
+
+def variant(name: str, options, models=("bloom-51m",)):
+    def change(config):
+        put("device", "cpu")(config)
+        put("models", "llama", {"architecture": MODELS["llama"]})(config)
+        put("engines", name, options)(config)
+        put("grid", "cpu", "engines", ["hf", name])(config)
+        put("grid", "cpu", "models", list(models))(config)
+
+    return change
+
+
+def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
+    sdpa = {"engine": "hf", "attention": "sdpa"}
+    assert problems(variant("hf-sdpa", sdpa)) == [
+        "grid.cpu.engines[1]: hf-sdpa asks for sdpa attention, and transformers has only bloom: eager; remove hf-sdpa"
+    ]
+    config = copy.deepcopy(CONFIG)
+    variant("hf-sdpa", sdpa, models=("bloom-51m", "llama"))(config)
+    (experiment,) = load(config, SCHEMA).experiments
+    assert experiment.variants == {"hf-sdpa": sdpa}
+
+
+def test_flash_attention_needs_a_gpu():
+    lines = problems(variant("hf-flash", {"engine": "hf", "attention": "flash"}, models=("llama",)))
+    assert lines == [
+        "grid.cpu.engines[1]: hf-flash needs a GPU for flash attention, and the device is cpu; remove hf-flash"
+    ]
 
 
 def test_a_workload_longer_than_the_model_is_a_contradiction():

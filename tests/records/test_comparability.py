@@ -28,3 +28,12 @@ def test_what_a_cell_could_not_find_out_disagrees_with_nothing():
     ]
     of_another_model = replace(others, cell=replace(others.cell, model={"name": "m2"}))
     assert comparability.disagreements([whole, of_another_model]) == []
+
+
+def test_what_a_variant_chooses_is_no_circumstance():
+    engine = make_record(make_cell(batch_size=1), model={"float32_matmul_precision": "highest", "tf32": False})
+    settings = {"float32_matmul_precision": "high", "tf32": True}
+    variant = make_record(make_cell(engine="fast"), model={**settings, "options": {"matmul_precision": "high"}})
+    assert comparability.disagreements([engine, variant]) == []
+    by_accident = make_record(make_cell(engine="fast"), model=settings)
+    assert len(comparability.disagreements([engine, by_accident])) == 3  # two facts and the remedy

@@ -51,6 +51,18 @@ class Estimate(NamedTuple):
         return Estimate(amount / self.value, *ends)
 
 
+def ratio(new: Estimate, base: Estimate) -> Estimate:
+    """new / base, two positive values that do not depend on each other.
+
+    The variances of their logarithms add (delta method). No interval where one is unknown or reaches zero.
+    """
+    value = new.value / base.value
+    if any(each.low is None or not each.low > 0 for each in (new, base)):
+        return Estimate(value)
+    factor = math.exp(math.hypot(*(math.log(each.high / each.low) / 2 for each in (new, base))))
+    return Estimate(value, value / factor, value * factor)
+
+
 class RatioTest(NamedTuple):
     """A test of two means. ratio: new over base. low, high: its interval at LEVEL. p_value: of equal means."""
 

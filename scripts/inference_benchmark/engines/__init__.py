@@ -9,11 +9,13 @@ import importlib
 import importlib.util
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from inference_benchmark.engines.options import OPTIONS
 from inference_benchmark.engines.refusal import UnsupportedError
 
 if TYPE_CHECKING:
@@ -28,6 +30,8 @@ class Engine(ABC):
 
     #: Seconds from an arbitrary start; times every sample.
     clock = staticmethod(time.perf_counter)
+    #: What a variant of the engine chooses, by the name in OPTIONS; the engine decides the rest.
+    options: Mapping[str, Any] = {}
 
     @abstractmethod
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
@@ -145,7 +149,7 @@ class EngineEntry:
     target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
     explanation for table headers, "" if the name is enough. package: an optional dependency that the engine needs.
     needs_weights: whether it reads a checkpoint; an engine that does not makes up its times. compiles: whether it needs
-    a compiler on the machine.
+    a compiler on the machine. options: the settings in OPTIONS that its variants may choose.
     """
 
     target: str
@@ -153,6 +157,7 @@ class EngineEntry:
     package: str | None = None
     needs_weights: bool = True
     compiles: bool = False
+    options: tuple[str, ...] = ()
 
 
 #: Precisions of transformers and bitsandbytes, the same for all engines that use them.
@@ -165,23 +170,42 @@ _TRANSFORMERS = {
     "nf4": "4-bit weights, bf16 products",
 }
 ENGINES = {
-    "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS),
-    "hf-static": EngineEntry("hf_static:HfStaticEngine", _TRANSFORMERS, compiles=True),
+    "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision")),
+    "hf-static": EngineEntry(
+        "hf_static:HfStaticEngine",
+        _TRANSFORMERS,
+        compiles=True,
+        options=("attention", "compile_mode", "matmul_precision"),
+    ),
     "ctranslate2": EngineEntry(
         "ctranslate2:CTranslate2Engine",
         {"fp32": "", "bf16": "", "fp16": "", "int8": "weights and activations"},
         package="ctranslate2",
     ),
-    "fake": EngineEntry("fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False),
+    "fake": EngineEntry(
+        "fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False, options=("attention",)
+    ),
 }
 #: All precisions of all engines.
 PRECISIONS = tuple(dict.fromkeys(name for entry in ENGINES.values() for name in entry.precisions))
 
 
-def create(name: str) -> Engine:
-    """A new engine, by its name in ENGINES."""
+def create(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Engine:
+    """A new engine, by its name in ENGINES. options: of a variant of it."""
     module, _, attribute = ENGINES[name].target.partition(":")
-    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)()
+    engine = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)()
+    engine.options = {option: value for option, value in options.items() if option in OPTIONS}
+    return engine
+
+
+def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(option, what is wrong with it) of a variant of the engine with this name."""
+    allowed = ENGINES[name].options
+    for option, value in options.items():
+        if option not in allowed:
+            yield option, f"{name} has no such option; allowed: {', '.join(allowed) or 'none'}"
+        elif value not in OPTIONS[option].values:
+            yield option, f"{value!r} is not allowed; allowed: {', '.join(OPTIONS[option].values)}"
 
 
 def missing_package(name: str) -> str | None:

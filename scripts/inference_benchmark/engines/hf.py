@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import accelerate  # noqa: F401  otherwise transformers imports it during the timed load
@@ -22,6 +24,7 @@ from transformers import (
 from transformers.utils import logging
 
 from inference_benchmark.engines import hf_facts, shapes
+from inference_benchmark.engines.options import is_exact
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.shapes import dtype_name
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
@@ -54,6 +57,13 @@ _STORED_AS = {
     "int8-threshold-0": "int8",
     "nf4": "nf4",
 }
+#: transformers' names of the option attention.
+_ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "flash": "flash_attention_2"}
+#: The class of each option cache, and how generate is asked for it.
+_CACHES = {
+    "dynamic": ("DynamicCache", {"cache_implementation": "dynamic"}),
+    "static": ("StaticCache", {"cache_implementation": "static", "disable_compile": True}),
+}
 #: The least part of these weights that has to be stored so. A few stay as they are in any precision: the router of a
 #: mixture of experts, the convolution of a state space.
 _LEAST_SHARE = 0.9
@@ -74,7 +84,7 @@ class HfEngine(TorchDeviceEngine):
     """AutoModelForCausalLM.from_pretrained(device_map=...).generate(...)."""
 
     #: Additional arguments of every generate call.
-    generate_options: dict[str, Any] = {}
+    generate_options: Mapping[str, Any] = MappingProxyType({})
 
     def import_libraries(self, checkpoint: Path) -> None:
         super().import_libraries(checkpoint)
@@ -110,19 +120,28 @@ class HfEngine(TorchDeviceEngine):
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)
+        self.default_matmul_precision = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision(self.options.get("matmul_precision", self.default_matmul_precision))
+        attention = self.options.get("attention")
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             dtype=_DTYPES[precision],
             device_map={"": self.device},
             quantization_config=quantisation_config(precision),
+            **({"attn_implementation": _ATTENTION[attention]} if attention else {}),
         ).eval()
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()
+        if "cache" in self.options:
+            self.generate_options = _CACHES[self.options["cache"]][1]
         self.synchronize()
         self.hold_limit()
         self.note_loaded()
 
     def not_loaded_as(self, precision: str) -> str | None:
+        attention = _ATTENTION.get(self.options.get("attention"))
+        if attention and (found := self.model.config._attn_implementation) != attention:
+            return f"the loaded model has {found} attention"
         stored, wanted = hf_facts.block_weights(self.model), _STORED_AS[precision]
         n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
         if n_wanted >= _LEAST_SHARE * n_weights:
@@ -135,7 +154,13 @@ class HfEngine(TorchDeviceEngine):
         return self.model.get_input_embeddings().num_embeddings
 
     def describe(self) -> dict[str, Any]:
-        return hf_facts.model_facts(self.model, self.device, self.followed)
+        facts = hf_facts.model_facts(self.model, self.device, self.followed)
+        if self.options:
+            facts["options"] = self.options
+        if self.model.dtype is torch.float32 and not is_exact(self.options):
+            reason = f"float32 products in {self.options['matmul_precision']} precision have no ceiling"
+            facts |= {"shapes": None, "shapes_unknown": reason}
+        return facts
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
         return self._generate(prompts, new_tokens)[:, prompts.shape[1] :].cpu().numpy()
@@ -146,6 +171,9 @@ class HfEngine(TorchDeviceEngine):
                 prompts, new_tokens, logits_processor=LogitsProcessorList([observation]), return_dict_in_generate=True
             )
         facts = {"cache": type(output.past_key_values).__name__, **observation.facts()}
+        wanted, _ = _CACHES.get(self.options.get("cache"), (facts["cache"], {}))
+        if facts["cache"] != wanted:
+            raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']}")
         return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
@@ -171,6 +199,7 @@ class HfEngine(TorchDeviceEngine):
 
     def unload(self) -> None:
         del self.model
+        torch.set_float32_matmul_precision(self.default_matmul_precision)
         self.release()
 
     def compilation(self) -> dict[str, Any]:

@@ -45,6 +45,8 @@ class HfStaticEngine(HfEngine):
     def unsupported(self, precision: str) -> str | None:
         if reason := super().unsupported(precision):
             return reason
+        if self.options.get("compile_mode") == "reduce-overhead" and self.device.type == "cpu":
+            return "reduce-overhead means CUDA graphs, which a CPU does not have"
         config = quantisation_config(precision)
         if config is not None and not AutoHfQuantizer.from_config(config, pre_quantized=False).is_compileable:
             return f"transformers does not compile {precision} weights of bitsandbytes"
@@ -59,8 +61,8 @@ class HfStaticEngine(HfEngine):
         self.generate_options = {}
         if self.why_no_compiler:
             self.generate_options["disable_compile"] = True
-        elif self.device.type == "cpu":
-            compile_config = CompileConfig(mode="default")  # reduce-overhead means CUDA graphs
+        elif self.device.type == "cpu" or "compile_mode" in self.options:
+            compile_config = CompileConfig(mode=self.options.get("compile_mode", "default"))
             compile_config._compile_all_devices = True
             self.generate_options["compile_config"] = compile_config
         if self.growth_limit:
@@ -91,7 +93,8 @@ class HfStaticEngine(HfEngine):
         facts = super().compilation()
         if self.why_no_compiler:
             return facts | {"why_not": self.why_no_compiler}
-        return facts | (_cuda_graphs() if self.device.type == "cuda" else {})
+        has_graphs = self.device.type == "cuda" and self.options.get("compile_mode") != "default"
+        return facts | (_cuda_graphs() if has_graphs else {})
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         rows, prompt_tokens = prompts.shape

@@ -39,7 +39,8 @@ class TorchDeviceEngine(Engine):
         shapes.follow_checkpoint(checkpoint)
 
     def combination(self, precision: str) -> str:
-        return ", ".join(filter(None, (self.libraries(precision), self.family, precision, self.device.type)))
+        chosen = (f"{option} {value}" for option, value in self.options.items())
+        return ", ".join(filter(None, (self.libraries(precision), self.family, precision, self.device.type, *chosen)))
 
     def initialise_device(self, device: str, threads: int) -> None:
         """Start the thread pool, or the CUDA context and its libraries, with a large enough matrix product."""

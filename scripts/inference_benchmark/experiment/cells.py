@@ -94,6 +94,7 @@ class Cell:
     """One (machine, model, workload, engine, precision, batch size), with all that decides its figures, in one round.
 
     model: name, plus ``architecture`` and ``seed``, or ``checkpoint`` and ``fingerprint``, or ``hub`` and ``revision``.
+    engine: in engines.ENGINES, or the name of a variant. options: of a variant, its engine among them as ``engine``.
     round: from 1. Each round of a cell is measured in a process of its own and has a record of its own; how many there
     are decides nothing about each.
     """
@@ -109,6 +110,12 @@ class Cell:
     measurement: Measurement
     round: int = 1
     measure_version: int = MEASURE_VERSION
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def base_engine(self) -> str:
+        """The engine in engines.ENGINES: its own, or the one that it is a variant of."""
+        return self.options.get("engine", self.engine)
 
     @property
     def path(self) -> str:
@@ -161,13 +168,16 @@ class Cell:
         )
 
 
+#: Fields that came later. They are left out where they are empty, so that older records are those of the same cells.
+_LATER = {"options", "variants"}
+
 # One for all: made anew for each cell it takes longer than the text.
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=vars)
 
 
 def json_line(value: Any) -> str:
     """A dataclass as one line of JSON, keys sorted: equal values give equal text."""
-    return _ENCODER.encode(vars(value))
+    return _ENCODER.encode(_fields(value))
 
 
 def parsed(text: str) -> Any:
@@ -181,7 +191,7 @@ def parsed(text: str) -> Any:
 def exact_fields(cls: type, document: Any, what: str) -> dict[str, Any]:
     """The fields of a dataclass from a mapping that has them all and no other. Raises CellError."""
     names = {field.name for field in fields(cls)}
-    if not isinstance(document, dict) or document.keys() != names:
+    if not isinstance(document, dict) or document.keys() | (names & _LATER) != names:
         got = sorted(document) if isinstance(document, dict) else repr(document)
         raise CellError(f"{what} has exactly the keys {sorted(names)}, this has {got}")
     return document
@@ -196,7 +206,7 @@ class Experiment:
     max_batch, divergence: whether these studies are done for each column of the tables. max_batch_tolerance_percent:
     see ColumnStudy.
     mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
-    by name.
+    by name. variants: the options of engines that are variants, by name (Cell.options).
     """
 
     machine: str
@@ -215,6 +225,11 @@ class Experiment:
     mixed_provenance: str = "refuse"
     baselines: Mapping[str, str] = field(default_factory=dict)
     device_name: str | None = None
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def base_engine(self, engine: str) -> str:
+        """The engine in engines.ENGINES that one of the experiment is, or is a variant of."""
+        return self.variants.get(engine, {}).get("engine", engine)
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order in which they are measured: round by round, so that a drift of the machine hits all
@@ -232,6 +247,7 @@ class Experiment:
                 memory_limit_bytes=self.memory_limit_bytes,
                 measurement=self.measurement,
                 round=number,
+                options=self.variants.get(engine, {}),
             )
 
     @property
@@ -299,7 +315,11 @@ def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
 
 def as_document(subject: Any) -> dict[str, Any]:
     """A cell or study as mappings, to be compared with one from JSON."""
-    return {name: vars(value) if is_dataclass(value) else value for name, value in vars(subject).items()}
+    return {name: vars(value) if is_dataclass(value) else value for name, value in _fields(subject).items()}
+
+
+def _fields(value: Any) -> dict[str, Any]:
+    return {name: of_field for name, of_field in vars(value).items() if of_field or name not in _LATER}
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -17,10 +17,12 @@ import yaml
 from inference_benchmark import engines
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment import baselines, model_problems
+from inference_benchmark.experiment import variants as variant_problems
 from inference_benchmark.experiment.cells import Experiment, Measurement, Watch, Workload
 from inference_benchmark.experiment.config_errors import clip, explain, guess_text, listing, not_plain, show, where_text
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
+from inference_benchmark.experiment.variants import GridEngine
 from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, look_into
@@ -145,16 +147,18 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
         return None
     grid = config["grid"][device]
-    uses_torch = any(engines.ENGINES[name].needs_weights for name in grid["engines"])
+    variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
+    used = variant_problems.of_grid(device, grid["engines"], variants)
+    uses_torch = any(engines.ENGINES[each.engine].needs_weights for each in used)
     if on_gpu and uses_torch and (problem := torch_build.problem()):
         problems.append(f"device: {show(config['device'])}: {problem}")
     models, label = [], config["machine"]
     baseline_paths = _baseline_paths(config, code)
     for name, path in baseline_paths.items():
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
-    problems += _missing_packages(device, grid)
+    problems += _missing_packages(used)
     if config["machines"] is None:
-        problems += _missing_compiler(device, grid)
+        problems += _missing_compiler(device, used)
     if config["machines"] is not None:
         label = next(iter(config["machines"]))
     elif label == "auto":
@@ -162,6 +166,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
             label = hardware.label(device)
         except LookupError as error:
             problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
+    model_types = []
     for name in (name for name in grid["models"] if name in config["models"]):
         model = dict(config["models"][name])
         if "architecture" in model:
@@ -171,11 +176,13 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
             if "checkpoint" in model:
                 config_json = look_into(Path(model["checkpoint"]))
                 model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
+            model_types.append(config_json and config_json["model_type"])
             if config_json:
                 problems += _too_long(device, grid, name, config_json)
         except CheckpointError as error:
             problems.append(f"models.{name}.checkpoint: {error}")
         models.append({"name": name, **model})
+    problems += variant_problems.impossible(device, used, model_types)
     if problems:
         return None
     return Experiment(
@@ -193,6 +200,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         **_how_often(config["measurement"], device),
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
+        variants=variants,
     )
 
 
@@ -256,6 +264,10 @@ def _contradictions(config: Mapping[str, Any], sound: _Soundness) -> Iterator[st
     for name, model in models.items():
         if sound.whole("models", name):
             yield from model_problems.problems(f"models.{name}", model)
+    variants = config["engines"] if sound.kind("engines") else {}
+    for name, variant in variants.items():
+        if sound.whole("engines", name):
+            yield from variant_problems.problems(name, variant)
     if sound.whole("measurement", "min_seconds") and sound.whole("measurement", "max_seconds"):
         least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
         if None not in (least, most) and most < least:
@@ -268,6 +280,7 @@ def _contradictions(config: Mapping[str, Any], sound: _Soundness) -> Iterator[st
             if models and name not in models:
                 where = f"grid.{device}.models[{index}]"
                 yield f"{where}: {show(name)} is not under models; allowed: {listing(models)}{guess_text(name, models)}"
+        yield from variant_problems.unknown(device, grid["engines"], variants)
         try:
             parse_bytes(grid["memory_limit"])
         except ValueError as error:
@@ -300,24 +313,22 @@ def _unusable_paths(code: Path, files: Sequence[Path]) -> Iterator[str]:
             yield f"machines: the path {path} cannot be handed to a job, for the ' in it; rename or move it"
 
 
-def _missing_packages(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
+def _missing_packages(used: Sequence[GridEngine]) -> Iterator[str]:
     if not families.names():  # what measures is not installed here at all: jobs run elsewhere
         return
-    for index, engine in enumerate(grid["engines"]):
+    for where, _, engine, _ in used:
         if package := engines.missing_package(engine):
-            where = f"grid.{device}.engines[{index}]"
             yield f"{where}: {engine} needs the package {package}, which is not installed here; pip install {package}"
 
 
-def _missing_compiler(device: str, grid: Mapping[str, Any]) -> Iterator[str]:
+def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:
     """Where cells are measured elsewhere, a compiler that is missing here says nothing."""
-    compiling = [index for index, engine in enumerate(grid["engines"]) if engines.ENGINES[engine].compiles]
+    compiling = [each for each in used if each.compiles]
     lacking = compiler.missing(device) if compiling else None
     if lacking is None or not families.installed() or (device == "cuda" and hardware.detect_device() == "cpu"):
         return
-    for index in compiling:
-        engine = grid["engines"][index]
-        yield f"grid.{device}.engines[{index}]: {engine} compiles the model, and {lacking}, or remove {engine}"
+    for each in compiling:
+        yield f"{each.where}: {each.name} compiles the model, and {lacking}, or remove {each.name}"
 
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:

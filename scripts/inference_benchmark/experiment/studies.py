@@ -4,7 +4,7 @@ the tables the largest batch that fits and how far the answers differ from those
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from inference_benchmark.engines import ENGINES
@@ -71,6 +71,7 @@ class ColumnStudy:
     seed: int
     threads: int | None
     tolerance_percent: float | None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kind: str, cell: Cell, tolerance_percent: float | None = None) -> Self:
@@ -89,7 +90,13 @@ class ColumnStudy:
             seed=cell.measurement.seed,
             threads=cell.measurement.threads,
             tolerance_percent=tolerance_percent if is_search else None,
+            options=cell.options,
         )
+
+    @property
+    def base_engine(self) -> str:
+        """As Cell.base_engine."""
+        return self.options.get("engine", self.engine)
 
     @property
     def tolerance(self) -> float:
@@ -150,12 +157,12 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
 
     An engine that makes up its times has no ceilings, no answers of its own, and only made-up memory.
     """
-    if any(ENGINES[engine].needs_weights for engine in experiment.engines):
+    if any(ENGINES[experiment.base_engine(engine)].needs_weights for engine in experiment.engines):
         yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
     columns = list(replace(experiment, rounds=1, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
     for kind in ("max-batch", "divergence"):
         for cell in columns:
-            if kind == "max-batch" or ENGINES[cell.engine].needs_weights:
+            if kind == "max-batch" or ENGINES[cell.base_engine].needs_weights:
                 yield ColumnStudy.of(kind, cell, experiment.max_batch_tolerance_percent)
 
 

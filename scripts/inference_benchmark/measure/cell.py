@@ -28,11 +28,11 @@ def measure_cell(cell: Cell, watch: Watch) -> Record:
 
     Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
     """
-    check_engine(cell.engine, cell.precision)
-    weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.engine].needs_weights else None
+    check_engine(cell)
+    weights = checkpoint.ensure(cell.model) if engines.ENGINES[cell.base_engine].needs_weights else None
     order = {"cell": cell.to_json(), "checkpoint": str(weights) if weights else None}
     with hold_device(cell, watch) as session:
-        warm = Warm(cell.engine, str(weights), cell.round) if weights else None
+        warm = Warm(cell.base_engine, str(weights), cell.round) if weights else None
         report = session.run_worker("cell", order, cell.measurement.threads, warm=warm)
         outcome, reason = session.classify(report)
         where_and_when = session.where_and_when()

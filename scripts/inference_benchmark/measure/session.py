@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from inference_benchmark import engines
-from inference_benchmark.experiment.cells import Watch
-from inference_benchmark.experiment.studies import CeilingsStudy, Subject
+from inference_benchmark.experiment.cells import Cell, Watch
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
 from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.measure.outcome import MeasurementError, classify
@@ -78,11 +78,18 @@ def hold_device(subject: Subject, watch: Watch) -> Iterator[Session]:
         yield Session(subject, watch, gpu, _busy(gpu, watch))
 
 
-def check_engine(engine: str, precision: str) -> None:
-    """Raises MeasurementError where there is no such engine or precision, or the engine's package is missing."""
-    for what, name, allowed in (("engine", engine, engines.ENGINES), ("precision", precision, engines.PRECISIONS)):
+def check_engine(subject: Cell | ColumnStudy) -> None:
+    """Raises MeasurementError where there is no such engine, precision or option, or where a package is missing."""
+    engine = subject.base_engine
+    for what, name, allowed in (
+        ("engine", engine, engines.ENGINES),
+        ("precision", subject.precision, engines.PRECISIONS),
+    ):
         if name not in allowed:
             raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(allowed)}")
+    chosen = {name: value for name, value in subject.options.items() if name != "engine"}
+    for option, problem in engines.option_problems(engine, chosen):
+        raise MeasurementError(f"option {option}: {problem}")
     if package := engines.missing_package(engine):
         raise MeasurementError(f"engine {engine} needs the package {package}, which is not installed here")
 
@@ -108,7 +115,7 @@ def _gpus(subject: Subject) -> list[Gpu]:
 
 
 def _uses_torch(subject: Subject) -> bool:
-    return isinstance(subject, CeilingsStudy) or engines.ENGINES[subject.engine].needs_weights
+    return isinstance(subject, CeilingsStudy) or engines.ENGINES[subject.base_engine].needs_weights
 
 
 def _check_device(gpu: Gpu | None, subject: Subject, watch: Watch) -> None:

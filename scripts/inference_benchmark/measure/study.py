@@ -34,13 +34,13 @@ def run_study(study: Study, watch: Watch, output: Path) -> StudyRecord:
     if isinstance(study, CeilingsStudy):
         order: dict[str, Any] = {"device": study.device, "threads": study.threads}
     else:
-        check_engine(study.engine, study.precision)
-        weights = checkpoint.ensure(study.model) if engines.ENGINES[study.engine].needs_weights else None
+        check_engine(study)
+        weights = checkpoint.ensure(study.model) if engines.ENGINES[study.base_engine].needs_weights else None
         order = {"study": study.to_json(), "checkpoint": str(weights) if weights else None}
     with hold_device(study, watch) as session:
         if study.kind == "max-batch":
             return _search(study, order, session, output)
-        warm = Warm(study.engine, str(weights), 1) if study.kind == "divergence" and weights else None
+        warm = Warm(study.base_engine, str(weights), 1) if study.kind == "divergence" and weights else None
         report = session.run_worker(study.kind, order, study.threads, warm=warm)
         outcome, reason = session.classify(report)
         return _record(study, session, report, outcome, reason, report.results)

@@ -106,6 +106,14 @@ def read_by_model(model_type: str) -> frozenset[str]:
 
 
 @cache
+def attention(model_type: str) -> tuple[str, ...]:
+    """The kernels of attention that a family's model has."""
+    flags = {"sdpa": "_supports_sdpa", "flex": "_supports_flex_attn", "flash": "_supports_flash_attn"}
+    text = "\n".join(_sources(model_type, "modeling"))
+    return ("eager", *(name for name, flag in flags.items() if re.search(rf"^ +{flag} = True", text, re.MULTILINE)))
+
+
+@cache
 def is_encoder_decoder(model_type: str) -> bool:
     """Whether models of this type have an encoder by default, whose output the decoder continues."""
     this_family = family(model_type)

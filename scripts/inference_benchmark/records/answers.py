@@ -7,6 +7,7 @@ from typing import Any
 
 from inference_benchmark.analysis.divergence import REFERENCE
 from inference_benchmark.engines import ENGINES
+from inference_benchmark.engines.options import is_exact
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records.comparability import disagreeing, facts_that_must_agree
@@ -64,7 +65,8 @@ def _verdict(record: Record, reference: Record | None, comparison: StudyRecord |
 
 def _has_to_agree(cell: Cell) -> bool:
     """Whether a cell computes the same function as the reference, so that rounding alone tells them apart."""
-    return cell.precision == _PRECISION and cell.engine in ENGINES and ENGINES[cell.engine].needs_weights
+    has_weights = cell.base_engine in ENGINES and ENGINES[cell.base_engine].needs_weights
+    return cell.precision == _PRECISION and has_weights and is_exact(cell.options)
 
 
 def _engine_and_precision(record: Record) -> tuple[str, str]:

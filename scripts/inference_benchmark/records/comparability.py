@@ -57,13 +57,20 @@ def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
     None where a record does not know it.
     """
     by_name = {
-        name: [(getattr(record, part) or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()
+        name: [None if name in _chosen(record) else (getattr(record, part) or {}).get(key) for record in records]
+        for name, (part, key) in _FACTS.items()
     }
     for name in dict.fromkeys(name for record in records for name in record.environment):
         by_name[f"{_ENVIRONMENT}{name}"] = [record.environment.get(name) for record in records]
     return {
         name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in by_name.items()
     }
+
+
+def _chosen(record: AnyRecord) -> tuple[str, ...]:
+    """The facts that a variant of an engine has chosen: they are its name, and no circumstance."""
+    chosen = (record.model or {}).get("options", {})
+    return ("float32 matmul precision", "TF32") if "matmul_precision" in chosen else ()
 
 
 def all_facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:

@@ -343,6 +343,8 @@ def _document(value: Any) -> Any:
     """A dataclass as JSON has it. An optional field, None by default, is left out while it is None."""
     if isinstance(value, tuple):
         return [_document(each) for each in value]
+    if isinstance(value, Subject):
+        return as_document(value)
     if not is_dataclass(value):
         return value
     parts = {each.name: getattr(value, each.name) for each in fields(value)}

@@ -32,7 +32,7 @@ ANSWERS = (
 #: Columns of summary.csv, in order; units are in the names.
 COLUMNS = (
     "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size",
-    "variant", "outcome", "reason_phase", "reason",
+    "base_engine", "options", "variant", "outcome", "reason_phase", "reason",
     *(column for figure in FIGURES for column in figure.columns),
     "processes", "cycles", "latency_median_s", "latency_sd_s", "latency_p95_s", "latency_min_s", "latency_max_s",
     "outliers", "drift", "stable", "unstable_because", "flags", "notes",
@@ -48,7 +48,8 @@ COLUMNS = (
 
 #: Columns that hold text.
 TEXTS = (
-    "machine", "device", "model", "workload", "engine", "precision", "variant", "outcome", "reason_phase", "reason",
+    "machine", "device", "model", "workload", "engine", "precision", "base_engine", "options", "variant",
+    "outcome", "reason_phase", "reason",
     "unstable_because", "flags", "notes", "started_at", "ended_at", "record",
     *(f"{phase}_bound_by" for phase in PHASES),
     "limit_flags",
@@ -210,6 +211,8 @@ def _identity(cell: Cell) -> dict[str, Any]:
         "engine": cell.engine,
         "precision": cell.precision,
         "batch_size": cell.batch_size,
+        "base_engine": cell.base_engine,
+        "options": ", ".join(f"{name} {value}" for name, value in cell.options.items() if name != "engine"),
         "memory_limit_bytes": cell.memory_limit_bytes,
         "record": cell.path,
     }

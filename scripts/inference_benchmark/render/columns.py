@@ -10,7 +10,7 @@ import pandas
 from inference_benchmark.analysis.figures import Figure, table_of
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.engines import ENGINES
-from inference_benchmark.units import format_half_width
+from inference_benchmark.units import format_figure, format_half_width
 
 #: What is shown instead of a figure, by outcome.
 ENDINGS = {"oom": "oom", "unsupported": "n/a"}
@@ -48,19 +48,17 @@ def rows_of(summary: pandas.DataFrame) -> list[Row]:
 
 def columns(rows: Rows) -> dict[Column, Heading]:
     """The columns of a table in the summary's order, with headings; the engine is named where there are several."""
-    keys = list(dict.fromkeys(column_of(row) for row in rows))
-    several = len({engine for engine, _, _ in keys}) > 1
-    return {
-        (engine, precision, variant): tuple(
-            filter(None, (engine if several else "", precision, _meaning(engine, precision), variant))
-        )
-        for engine, precision, variant in keys
-    }
+    several = len({row["engine"] for row in rows}) > 1
+    headings = {}
+    for row in rows:
+        parts = (row["engine"] if several else "", text_of(row, "options"), row["precision"], _meaning(row))
+        headings.setdefault(column_of(row), tuple(filter(None, (*parts, text_of(row, "variant")))))
+    return headings
 
 
 def column_names(rows: Rows) -> dict[Column, str]:
     """The same columns, each with a name in one line."""
-    keys = list(columns(rows))
+    keys = list(dict.fromkeys(column_of(row) for row in rows))
     several = len({engine for engine, _, _ in keys}) > 1
     return {key: " ".join(filter(None, key if several else key[1:])) for key in keys}
 
@@ -120,12 +118,21 @@ def width_text(row: Row, figure: Figure) -> str:
     return " ±?" if figure.interval and not pandas.isna(row["cycles"]) else ""
 
 
+def agreement_text(row: Row) -> str:
+    """How far the answers are those of hf in fp32; blank where they were not compared."""
+    if pandas.isna(row["token_agreement"]):
+        return ""
+    error = row["logits_error_mean"]
+    return f"{format_figure(row['token_agreement'], '.1%')} | " + ("n/a" if pandas.isna(error) else f"{error:.2g}")
+
+
 def marks(row: Row, warnings: tuple[str, ...] = ("flags",)) -> str:
     """The marks behind a figure. warnings: the columns that name warnings about it."""
     flagged = any(text_of(row, column) for column in warnings)
     return UNSTABLE * bool(text_of(row, "unstable_because")) + FLAGGED * flagged
 
 
-def _meaning(engine: str, precision: str) -> str:
+def _meaning(row: Row) -> str:
     """What a precision means in an engine, where its name does not say it all."""
-    return ENGINES[engine].precisions.get(precision, "") if engine in ENGINES else ""
+    engine = text_of(row, "base_engine")
+    return ENGINES[engine].precisions.get(row["precision"], "") if engine in ENGINES else ""

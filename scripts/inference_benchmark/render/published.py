@@ -28,6 +28,7 @@ def published_rows(path: Path, precisions: Sequence[str]) -> list[Row]:
         {
             **dict.fromkeys(COLUMNS),
             "engine": "hf",
+            "base_engine": "hf",
             "precision": precision,
             "batch_size": size,
             **_values(cells.get((precision, size))),

@@ -18,6 +18,7 @@ from inference_benchmark.render.columns import (
     Row,
     Rows,
     TableView,
+    agreement_text,
     column_of,
     columns,
     figures_text,
@@ -26,7 +27,8 @@ from inference_benchmark.render.columns import (
     text_of,
     width_text,
 )
-from inference_benchmark.units import format_bytes, format_figure
+from inference_benchmark.render.variant_table import variant_table
+from inference_benchmark.units import format_bytes
 
 
 def tables(rows: Rows, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
@@ -44,6 +46,8 @@ def tables(rows: Rows, comparisons: Sequence[Comparison] = ()) -> Iterator[Table
         for comparison in comparisons:
             if comparison.figure == figure.name and compared_cells(rows, comparison):
                 yield ratio_table(rows, comparison)
+        if number == 0 and (against_engines := variant_table(rows)):
+            yield against_engines
 
 
 def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, Rows]]:
@@ -136,16 +140,8 @@ def _max_batch_text(row: Row) -> str:
     return "" if pandas.isna(row["max_batch_fits"]) else f"{row['max_batch_fits']:.0f}"
 
 
-def _agreement_text(row: Row) -> str:
-    """How far the answers are those of hf in fp32; blank where they were not compared."""
-    if pandas.isna(row["token_agreement"]):
-        return ""
-    error = row["logits_error_mean"]
-    return f"{format_figure(row['token_agreement'], '.1%')} | " + ("n/a" if pandas.isna(error) else f"{error:.2g}")
-
-
 #: What holds for a whole column, below its batch sizes.
-_COLUMN_ROWS = (("max batch", _max_batch_text), ("same tokens | logits error", _agreement_text))
+_COLUMN_ROWS = (("max batch", _max_batch_text), ("same tokens | logits error", agreement_text))
 
 
 def _legend(rows: Rows) -> str:
@@ -163,6 +159,6 @@ def _legend(rows: Rows) -> str:
         text += f" {UNSTABLE}: the samples do not repeat well; summary.csv says why."
     if any(text_of(row, "flags") or text_of(row, "limit_flags") for row in measured):
         text += f" {FLAGGED}: measured under noteworthy conditions; summary.csv names them."
-    if any(row["engine"] == "fake" for row in rows):
+    if any(text_of(row, "base_engine") == "fake" for row in rows):
         text += " **The engine `fake` makes up its times: these figures are no measurement.**"
     return text

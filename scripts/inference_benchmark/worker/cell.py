@@ -28,7 +28,8 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     counter = energy.open_counter(gpu)
     with EngineSession(emit, gpu) as session:
         engine = session.load(
-            cell.engine,
+            cell.base_engine,
+            cell.options,
             cell.device,
             settings.threads,
             order["checkpoint"],

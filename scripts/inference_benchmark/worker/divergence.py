@@ -18,8 +18,12 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     steps = min(study.workload.new_tokens, STEPS)
     with EngineSession(emit, gpu) as session:
         tokens, logits = [], []
-        for engine_name, precision in (REFERENCE, (study.engine, study.precision)):
-            engine = session.load(engine_name, study.device, study.threads, order["checkpoint"], precision, None)
+        reference, reference_precision = REFERENCE
+        for name, options, precision in (
+            (reference, {}, reference_precision),
+            (study.base_engine, study.options, study.precision),
+        ):
+            engine = session.load(name, options, study.device, study.threads, order["checkpoint"], precision, None)
             if engine is None:
                 return
             session.enter("answer")

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.engines.refusal import words_of
@@ -67,6 +68,7 @@ class EngineSession:
     def load(
         self,
         engine: str,
+        options: Mapping[str, Any],
         device: str,
         threads: int | None,
         checkpoint: str | None,
@@ -76,11 +78,12 @@ class EngineSession:
     ) -> engines.Engine | None:
         """The engine with its model loaded; None, with an event, where the precision is not supported.
 
-        yardstick: whether to time it before, outside of the limit on memory.
+        engine: in engines.ENGINES. options: of a variant of it. yardstick: whether to time it before, outside of the
+        limit on memory.
         """
         folder, self.precision = Path(checkpoint) if checkpoint else None, precision
         self.enter("start")
-        self.engine = engines.create(engine)
+        self.engine = engines.create(engine, options)
         self.engine.start(device, threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
         precisions = engines.ENGINES[engine].precisions

@@ -35,7 +35,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     study = study_from_json(order["study"])
     tries, tolerance = order["tries"], study.tolerance
     if study.device == "cpu":
-        engines.create(study.engine)  # imports all, for the forks
+        engines.create(study.base_engine)  # imports all, for the forks
         _search(tries, tolerance, lambda batch_size: _in_a_fork(study, order["checkpoint"], batch_size, emit), emit)
         return
     with EngineSession(emit, gpu) as session:
@@ -57,7 +57,13 @@ def _search(earlier: list[dict[str, Any]], tolerance: float, attempt: Attempt, e
 
 def _load(session: EngineSession, study: ColumnStudy, checkpoint: str | None) -> engines.Engine | None:
     engine = session.load(
-        study.engine, study.device, study.threads, checkpoint, study.precision, study.memory_limit_bytes
+        study.base_engine,
+        study.options,
+        study.device,
+        study.threads,
+        checkpoint,
+        study.precision,
+        study.memory_limit_bytes,
     )
     session.enter("search")
     return engine

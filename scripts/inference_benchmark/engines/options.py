@@ -1,0 +1,34 @@
+"""Settings of engines that a variant may choose: ``hf-sdpa: {engine: hf, attention: sdpa}`` in config.yaml."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Option(NamedTuple):
+    """A setting of an engine.
+
+    values: those that can be chosen; without any, the engine decides. inexact: those with which answers may differ from
+    the reference's by more than rounding.
+    """
+
+    values: tuple[str, ...]
+    inexact: tuple[str, ...] = ()
+
+
+OPTIONS: Mapping[str, Option] = {
+    # The kernels of attention; transformers chooses sdpa where the family has it, else eager.
+    "attention": Option(("eager", "sdpa", "flex", "flash")),
+    # Where keys and values are kept.
+    "cache": Option(("dynamic", "static")),
+    # torch.compile's mode of the decoding step. reduce-overhead, the one that transformers chooses, means CUDA graphs.
+    "compile_mode": Option(("default", "reduce-overhead", "max-autotune")),
+    # torch.set_float32_matmul_precision: high is TF32 on CUDA; medium is bf16 inside.
+    "matmul_precision": Option(("highest", "high", "medium"), inexact=("high", "medium")),
+}
+
+
+def is_exact(chosen: Mapping[str, Any]) -> bool:
+    """Whether a variant computes the same function as its engine, so that rounding alone tells them apart."""
+    return not any(value in OPTIONS[name].inexact for name, value in chosen.items() if name in OPTIONS)

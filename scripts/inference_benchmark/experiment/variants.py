@@ -1,0 +1,76 @@
+"""The engines of a grid, variants among them, and what is wrong with those."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from inference_benchmark import engines
+from inference_benchmark.experiment.config_errors import guess_text, listing, show
+from inference_benchmark.models import families
+
+
+class GridEngine(NamedTuple):
+    """An engine that a grid names at a place of the configuration: its name there, which may be that of a variant, the
+    engine in engines.ENGINES, and the options of a variant."""
+
+    where: str
+    name: str
+    engine: str
+    options: Mapping[str, Any]
+
+    @property
+    def compiles(self) -> bool:
+        return engines.ENGINES[self.engine].compiles or self.options.get("attention") == "flex"
+
+
+def of_grid(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> list[GridEngine]:
+    """The engines in the grid of a device, without names that are unknown."""
+    return [
+        GridEngine(f"grid.{device}.engines[{index}]", name, variant.get("engine", name), variant)
+        for index, name in enumerate(names)
+        if (variant := variants.get(name, {})) or name in engines.ENGINES
+    ]
+
+
+def unknown(device: str, names: Sequence[str], variants: Mapping[str, Any]) -> Iterator[str]:
+    """The names in the grid of a device that are neither engines nor variants, one line each."""
+    allowed = [*engines.ENGINES, *variants]
+    for index, name in enumerate(names):
+        if name not in allowed:
+            where = f"grid.{device}.engines[{index}]"
+            yield f"{where}: {show(name)} is not allowed; allowed: {listing(allowed)}{guess_text(name, allowed)}"
+
+
+def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with an entry of ``engines``, one line each."""
+    where, engine = f"engines.{name}", variant["engine"]
+    options = {option: value for option, value in variant.items() if option != "engine"}
+    if name.lower() in engines.ENGINES:  # some file systems ignore capitals
+        yield f"{where}: {show(name)} is the name of an engine; choose another"
+    if not options:
+        allowed = listing(engines.ENGINES[engine].options) or f"none for {engine}"
+        yield f"{where}: chooses no option; allowed: {allowed}"
+    for option, problem in engines.option_problems(engine, options):
+        yield f"{where}.{option}: {problem}"
+
+
+def impossible(device: str, used: Sequence[GridEngine], model_types: Sequence[str | None]) -> Iterator[str]:
+    """Variants that the device, or none of the models, can do, one line each.
+
+    model_types: the families of the models; None where it is not known yet. A variant that only some of the models
+    can do is n/a for the others.
+    """
+    kinds = {model_type: families.attention(model_type) for model_type in model_types if model_type}
+    for where, name, engine, options in used:
+        attention = options.get("attention")
+        if attention is None or not engines.ENGINES[engine].needs_weights:
+            continue
+        if attention == "flash" and device == "cpu":
+            yield f"{where}: {name} needs a GPU for flash attention, and the device is cpu; remove {name}"
+        elif attention == "flash" and families.installed() and importlib.util.find_spec("flash_attn") is None:
+            yield f"{where}: {name} needs the package flash_attn, which is not installed here; pip install flash-attn"
+        if kinds and None not in model_types and not any(attention in has for has in kinds.values()):
+            found = "; ".join(f"{model_type}: {', '.join(has)}" for model_type, has in kinds.items())
+            yield f"{where}: {name} asks for {attention} attention, and transformers has only {found}; remove {name}"

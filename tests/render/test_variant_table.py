@@ -1,0 +1,57 @@
+"""What the table of variants says."""
+
+from __future__ import annotations
+
+import pytest
+from made_up import make_cell, make_oom, make_record
+
+from inference_benchmark.analysis.statistics import Estimate, ratio
+from inference_benchmark.records import summary
+from inference_benchmark.render import tables
+from inference_benchmark.render.columns import rows_of
+from inference_benchmark.render.variant_table import variant_table
+
+
+def records(variant_s: float, **changes):
+    """An engine that takes 0.5 s a call, and a variant of it that takes variant_s; out of memory at batch 2."""
+    base = make_cell(engine="hf", batch_size=1)
+    variant = make_cell(engine="hf-eager", options={"engine": "hf", "attention": "eager"}, batch_size=1, **changes)
+    return [
+        make_record(base, samples_s=[0.49, 0.5, 0.51]),
+        make_record(variant, samples_s=[variant_s - 0.01, variant_s, variant_s + 0.01]),
+        make_record(make_cell(engine="hf", batch_size=2)),
+        make_oom(make_cell(engine="hf-eager", options=variant.options, batch_size=2, **changes)),
+    ]
+
+
+def test_a_variant_is_set_against_its_engine_cell_by_cell():
+    rows = summary.summarise(records(0.4))
+    view = variant_table(rows_of(rows))
+    assert view.headings == [("batch_size",), ("hf-eager", "attention eager", "fp32", "against hf")]
+    assert view.cells == [["1", "1.25 (1.15 to 1.35)"], ["2", ""]]
+    assert view.foot == []
+    text = tables.document(rows)
+    assert text.count("Variants against their engine") == 1
+
+
+def test_answers_stand_below_the_ratios():
+    rows = rows_of(summary.summarise(records(0.4)))
+    compared = [row | {"token_agreement": 0.5, "logits_error_mean": 0.25} for row in rows]
+    assert variant_table(compared).foot == [["same tokens | logits error", "50.0% | 0.25"]]
+
+
+def test_without_the_engine_beside_it_a_variant_has_no_ratio():
+    assert variant_table(rows_of(summary.summarise(records(0.4)[1:2]))) is None
+    assert variant_table(rows_of(summary.summarise(records(0.4)[:1]))) is None
+    assert variant_table(rows_of(summary.summarise(records(0.4, precision="bf16")))) is None
+
+
+def test_the_variances_of_the_logarithms_add():
+    found = ratio(Estimate(3, 2, 4.5), Estimate(2, 1, 4))
+    factor = (1.5**2) ** 0.5  # of the first alone
+    assert found.value == 1.5
+    assert found.high / found.value == pytest.approx(found.value / found.low)
+    assert found.high / found.value > max(factor, 2)
+    assert ratio(Estimate(3, 2, 4.5), Estimate(2, 2, 2)) == pytest.approx((1.5, 1, 2.25))
+    for unknown in (Estimate(2), Estimate(2, 0, 4)):
+        assert ratio(Estimate(3, 2, 4), unknown) == Estimate(1.5)
