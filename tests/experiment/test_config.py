@@ -17,7 +17,7 @@ from inference_benchmark.engines.options import OPTIONS
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.config import ConfigError, load
 from inference_benchmark.experiment.defaults import resolved, with_defaults
-from inference_benchmark.machine import hardware, torch_build
+from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.models import families
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
@@ -320,6 +320,21 @@ def test_an_engine_whose_package_is_missing_is_named_before_any_job(monkeypatch)
     assert problems(put("device", "cpu")) == [
         "grid.cpu.engines[1]: ctranslate2 needs the package ctranslate2, which is not installed here; "
         "pip install ctranslate2"
+    ]
+
+
+def test_a_precision_whose_package_is_missing_is_named_once(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "torchao" else object())
+    monkeypatch.setattr(families, "names", lambda: {"bloom": "BloomConfig"})
+    monkeypatch.setattr(compiler, "missing", lambda device: None)
+
+    def change(config):
+        grid = {"precisions": ["bf16", "int8-weight-only"], "engines": ["hf", "hf-static", "ctranslate2"]}
+        config["device"], config["grid"]["cpu"] = "cpu", config["grid"]["cpu"] | grid
+
+    assert problems(change) == [
+        "grid.cpu.precisions[1]: int8-weight-only needs the package torchao, which is not installed here; "
+        "pip install torchao"
     ]
 
 

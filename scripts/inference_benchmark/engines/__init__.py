@@ -168,7 +168,11 @@ _TRANSFORMERS = {
     "int8": "LLM.int8()",
     "int8-threshold-0": "LLM.int8(), no outliers",
     "nf4": "4-bit weights, bf16 products",
+    "int8-weight-only": "8-bit weights, bf16 products",
+    "int4-weight-only": "4-bit weights, bf16 products",
 }
+#: Optional dependencies that precisions need, in engines of transformers.
+PRECISION_PACKAGES = {"int8-weight-only": "torchao", "int4-weight-only": "torchao"}
 ENGINES = {
     "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision")),
     "hf-static": EngineEntry(
@@ -208,7 +212,8 @@ def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str
             yield option, f"{value!r} is not allowed; allowed: {', '.join(OPTIONS[option].values)}"
 
 
-def missing_package(name: str) -> str | None:
-    """The package that an engine needs and that is not installed; None if the engine can be used."""
-    package = ENGINES[name].package
-    return package if package and importlib.util.find_spec(package) is None else None
+def missing_package(name: str, precision: str = "") -> str | None:
+    """The package that an engine, or a precision in it, needs and that is not installed; None if both can be used."""
+    entry = ENGINES[name]
+    needed = (entry.package, PRECISION_PACKAGES.get(precision) if precision in entry.precisions else None)
+    return next((package for package in needed if package and importlib.util.find_spec(package) is None), None)

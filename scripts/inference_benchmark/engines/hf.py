@@ -20,6 +20,7 @@ from transformers import (
     BitsAndBytesConfig,
     GenerationConfig,
     LogitsProcessorList,
+    TorchAoConfig,
 )
 from transformers.utils import logging
 
@@ -43,19 +44,29 @@ _DTYPES = {
     "int8-threshold-0": torch.float16,
     # Dettmers et al. 2023, arXiv:2305.14314.
     "nf4": torch.bfloat16,
+    "int8-weight-only": torch.bfloat16,
+    "int4-weight-only": torch.bfloat16,
 }
-#: Settings of bitsandbytes for the quantised precisions.
-_QUANTISATION: dict[str, dict[str, Any]] = {
+#: Settings of bitsandbytes for the precisions that it quantises.
+_BITSANDBYTES: dict[str, dict[str, Any]] = {
     "int8": {"load_in_8bit": True, "llm_int8_threshold": 6.0},
     "int8-threshold-0": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
     "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16},
 }
+#: The same of torchao: a class of torchao.quantization, and its arguments.
+_TORCHAO: dict[str, tuple[str, dict[str, Any]]] = {
+    "int8-weight-only": ("Int8WeightOnlyConfig", {}),
+    # The layout of the kernels that torch itself has.
+    "int4-weight-only": ("Int4WeightOnlyConfig", {"group_size": 128, "int4_packing_format": "tile_packed_to_4d"}),
+}
 #: How each precision stores the weights of the blocks.
 _STORED_AS = {
-    **{precision: dtype_name(dtype) for precision, dtype in _DTYPES.items() if precision not in _QUANTISATION},
+    **{precision: dtype_name(_DTYPES[precision]) for precision in ("fp32", "bf16", "fp16")},
     "int8": "int8",
     "int8-threshold-0": "int8",
     "nf4": "nf4",
+    "int8-weight-only": "int8",
+    "int4-weight-only": "int4",
 }
 #: transformers' names of the option attention.
 _ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "flash": "flash_attention_2"}
@@ -69,9 +80,16 @@ _CACHES = {
 _LEAST_SHARE = 0.9
 
 
-def quantisation_config(precision: str) -> BitsAndBytesConfig | None:
-    """How bitsandbytes quantises the weights for a precision; None where they are not quantised."""
-    return BitsAndBytesConfig(**_QUANTISATION[precision]) if precision in _QUANTISATION else None
+def quantisation_config(precision: str) -> BitsAndBytesConfig | TorchAoConfig | None:
+    """How the weights are quantised for a precision; None where they are not. Raises ImportError."""
+    if precision in _BITSANDBYTES:
+        return BitsAndBytesConfig(**_BITSANDBYTES[precision])
+    if precision in _TORCHAO:
+        from torchao import quantization
+
+        name, arguments = _TORCHAO[precision]
+        return TorchAoConfig(getattr(quantization, name)(**arguments))
+    return None
 
 
 def _import_bitsandbytes() -> None:
@@ -102,21 +120,27 @@ class HfEngine(TorchDeviceEngine):
         self.followed = shapes.follow_checkpoint(checkpoint)
 
     def unsupported(self, precision: str) -> str | None:
-        if precision in _QUANTISATION:
+        if precision in _BITSANDBYTES:
             _import_bitsandbytes()  # a missing package is an error, not an unsupported precision
+        if precision in _TORCHAO:
+            import torchao.quantization  # noqa: F401  the same
+        if precision == "int4-weight-only" and self.device.type == "cpu":
+            return "torchao has no products with 4-bit weights for a CPU"
         if self.device.type != "cuda":
             return None
         name, capability = torch.cuda.get_device_name(self.device), torch.cuda.get_device_capability(self.device)
         device = f"{name} (compute capability {capability[0]}.{capability[1]})"
         if _DTYPES[precision] is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
             return f"{device} has no bfloat16 arithmetic"
-        if "load_in_8bit" in _QUANTISATION.get(precision, {}) and capability < (7, 5):
+        if precision == "int4-weight-only" and capability < (8, 0):
+            return f"{device} has no products with 4-bit weights; 8.0 or newer"
+        if "load_in_8bit" in _BITSANDBYTES.get(precision, {}) and capability < (7, 5):
             return f"{device} has no int8 tensor cores; 7.5 or newer"
         return None
 
     def libraries(self, precision: str) -> str:
-        bitsandbytes = f", bitsandbytes {version('bitsandbytes')}" if precision in _QUANTISATION else ""
-        return f"transformers {transformers.__version__}{bitsandbytes}"
+        package = "bitsandbytes" if precision in _BITSANDBYTES else "torchao" if precision in _TORCHAO else None
+        return f"transformers {transformers.__version__}" + (f", {package} {version(package)}" if package else "")
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)
@@ -157,6 +181,8 @@ class HfEngine(TorchDeviceEngine):
         facts = hf_facts.model_facts(self.model, self.device, self.followed)
         if self.options:
             facts["options"] = self.options
+        if facts["quantised"] and facts["quantised"]["library"] == "torchao":
+            facts["torchao"] = version("torchao")
         if self.model.dtype is torch.float32 and not is_exact(self.options):
             reason = f"float32 products in {self.options['matmul_precision']} precision have no ceiling"
             facts |= {"shapes": None, "shapes_unknown": reason}

@@ -22,7 +22,7 @@ def model_facts(model: torch.nn.Module, device: torch.device, followed: shapes.F
     return {
         "class": type(model).__name__,
         "parameters": shapes.parameters(model),
-        "weights_bytes": sum(p.numel() * p.element_size() for p in weights),
+        "weights_bytes": sum(map(shapes.stored_bytes, weights)),
         "dtypes": sorted({dtype_name(p.dtype) for p in weights}),
         "quantised": _quantisation(model),
         "block_weights": block_weights(model),
@@ -48,8 +48,10 @@ def block_weights(model: torch.nn.Module) -> dict[str, int]:
 
 
 def _stored_as(weight: torch.nn.Parameter) -> str:
-    state = getattr(weight, "quant_state", None)
-    return dtype_name(weight.dtype) if state is None else state.quant_type
+    if (state := getattr(weight, "quant_state", None)) is not None:
+        return state.quant_type
+    packed = "Int4" in type(weight).__name__  # of torchao, several in one number
+    return "int4" if packed else dtype_name(shapes.stored_parts(weight)[0].dtype)
 
 
 def torch_settings(device: torch.device) -> dict[str, Any]:
@@ -176,12 +178,15 @@ def _device_map(model: torch.nn.Module) -> dict[str, str]:
 
 
 def _quantisation(model: torch.nn.Module) -> dict[str, Any] | None:
-    """Counts of modules with and without 8-bit or 4-bit weights, by last name, and the quantisation settings."""
+    """Counts of modules with and without 8-bit or 4-bit weights, by last name, and the settings of bitsandbytes."""
+    modules = dict(matrix_modules(model))
+    if by_torchao := {name for name, module in modules.items() if hasattr(module.weight, "__tensor_flatten__")}:
+        not_quantised = _count_last_names(modules.keys() - by_torchao)
+        return {"library": "torchao", "modules": _count_last_names(by_torchao), "not_quantised": not_quantised}
     if "bitsandbytes" not in sys.modules:
         return None
     from bitsandbytes.nn import Linear4bit, Linear8bitLt
 
-    modules = dict(matrix_modules(model))
     quantised = {name: module for name, module in modules.items() if isinstance(module, (Linear4bit, Linear8bitLt))}
     if not quantised:
         return None

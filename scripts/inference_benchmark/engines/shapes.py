@@ -143,14 +143,26 @@ def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: tor
 
 
 def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str]:
-    """How transformers and bitsandbytes store a matrix."""
+    """How transformers, bitsandbytes and torchao store a matrix."""
     weight = module.weight
-    n_bytes = weight.numel() * weight.element_size()
+    n_bytes = stored_bytes(weight)
     if weight.dtype == torch.int8:  # LLM.int8(): one fp32 scale per output
         return n_bytes + 4 * weight.shape[0], "int8"
     if (state := getattr(weight, "quant_state", None)) is not None:  # 4 bits: one scale per block
         return n_bytes + state.absmax.numel() * state.absmax.element_size(), dtype_name(module.compute_dtype)
     return n_bytes, dtype_name(weight.dtype)
+
+
+def stored_bytes(weight: torch.Tensor) -> int:
+    """The bytes of a parameter; where torchao has quantised it, those of its numbers and scales."""
+    return sum(part.numel() * part.element_size() for part in stored_parts(weight))
+
+
+def stored_parts(weight: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that hold a parameter: itself, or the numbers and scales of a tensor class such as torchao's."""
+    if not hasattr(weight, "__tensor_flatten__"):
+        return [weight]
+    return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
 
 
 def dtype_name(dtype: torch.dtype) -> str:

@@ -156,7 +156,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
     baseline_paths = _baseline_paths(config, code)
     for name, path in baseline_paths.items():
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
-    problems += _missing_packages(used)
+    problems += _missing_packages(device, used, grid["precisions"])
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
     if config["machines"] is not None:
@@ -313,12 +313,17 @@ def _unusable_paths(code: Path, files: Sequence[Path]) -> Iterator[str]:
             yield f"machines: the path {path} cannot be handed to a job, for the ' in it; rename or move it"
 
 
-def _missing_packages(used: Sequence[GridEngine]) -> Iterator[str]:
+def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Sequence[str]) -> Iterator[str]:
     if not families.names():  # what measures is not installed here at all: jobs run elsewhere
         return
-    for where, _, engine, _ in used:
-        if package := engines.missing_package(engine):
-            yield f"{where}: {engine} needs the package {package}, which is not installed here; pip install {package}"
+    missing = [(where, engine, engines.missing_package(engine)) for where, _, engine, _ in used]
+    complete = [engine for _, engine, package in missing if package is None]
+    for index, precision in enumerate(precisions):
+        where = f"grid.{device}.precisions[{index}]"
+        missing += [(where, precision, engines.missing_package(engine, precision)) for engine in complete]
+    for where, name, package in dict.fromkeys(missing):
+        if package:
+            yield f"{where}: {name} needs the package {package}, which is not installed here; pip install {package}"
 
 
 def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:

@@ -62,11 +62,11 @@ def impossible(device: str, used: Sequence[GridEngine], model_types: Sequence[st
     model_types: the families of the models; None where it is not known yet. A variant that only some of the models
     can do is n/a for the others.
     """
-    kinds = {model_type: families.attention(model_type) for model_type in model_types if model_type}
     for where, name, engine, options in used:
         attention = options.get("attention")
         if attention is None or not engines.ENGINES[engine].needs_weights:
             continue
+        kinds = {model_type: families.attention(model_type) for model_type in model_types if model_type}
         if attention == "flash" and device == "cpu":
             yield f"{where}: {name} needs a GPU for flash attention, and the device is cpu; remove {name}"
         elif attention == "flash" and families.installed() and importlib.util.find_spec("flash_attn") is None:

@@ -90,8 +90,10 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
     chosen = {name: value for name, value in subject.options.items() if name != "engine"}
     for option, problem in engines.option_problems(engine, chosen):
         raise MeasurementError(f"option {option}: {problem}")
-    if package := engines.missing_package(engine):
-        raise MeasurementError(f"engine {engine} needs the package {package}, which is not installed here")
+    if package := engines.missing_package(engine, subject.precision):
+        raise MeasurementError(
+            f"{subject.precision} in engine {engine} needs the package {package}, which is not installed here"
+        )
 
 
 def _gpus(subject: Subject) -> list[Gpu]:

@@ -26,6 +26,7 @@ _FACTS = {
     "accelerate": ("software", "accelerate"),
     "bitsandbytes": ("software", "bitsandbytes"),
     "ctranslate2": ("model", "ctranslate2"),  # of the cells that used it
+    "torchao": ("model", "torchao"),
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),
