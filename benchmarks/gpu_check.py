@@ -150,7 +150,10 @@ SETUPS = {
         device="cuda",
         model=BLOOM_1B3,
         probe={**BLOOM_1B3, "n_layer": 4},
-        precisions=("fp32", "bf16", "int8", "fp16", "int8-threshold-0", "nf4"),
+        precisions=(
+            *("fp32", "bf16", "int8"),  # of the default grid
+            *("fp16", "int8-threshold-0", "nf4", "int8-weight-only", "int4-weight-only"),
+        ),
         precision="bf16",
         batch_sizes=(1, 128),
         new_tokens=16,
@@ -185,7 +188,7 @@ def checks(setup: Setup) -> list[Check]:
 
     def of_engine(kind: str, run: Callable[..., Verdict], limit_s: float, engine: str, *more: str, skip=None) -> Check:
         needs = ("weights", f"engine/{engine}") if ENGINES[engine].package and kind != "engine" else ("weights",)
-        if package := engines.missing_package(engine):
+        if package := engines.missing_package(engine, *more):
             skip = f"the package {package} is not installed"
         return Check("/".join((kind, engine, *more)), partial(run, setup, engine, *more), limit_s, needs, skip)
 

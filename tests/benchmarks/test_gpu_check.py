@@ -20,7 +20,7 @@ from made_up import make_record, make_run
 from running import REPO, fake_gpus
 
 from inference_benchmark.analysis.roofline import Peaks
-from inference_benchmark.engines import ENGINES
+from inference_benchmark.engines import ENGINES, PRECISION_PACKAGES
 
 ON_CPU, ON_CUDA = (gpu_check.checks(gpu_check.SETUPS[device]) for device in ("cpu", "cuda"))
 
@@ -96,8 +96,11 @@ def test_what_cannot_be_checked_is_named(tmp_path):
     assert (done.returncode, done.stderr) == (1, f"gpu_check.py: {tmp_path}/logs exists; name a new folder\n")
 
 
-def test_on_cuda_nothing_is_skipped_and_every_engine_and_precision_is_a_check():
-    assert not [check.name for check in ON_CUDA if check.skip]
+def test_on_cuda_every_engine_and_precision_is_a_check_and_only_what_is_not_installed_is_skipped():
+    optional = {f"cells/{engine}/{precision}" for engine in ("hf", "hf-static") for precision in PRECISION_PACKAGES}
+    skipped = {check.name: check.skip for check in ON_CUDA if check.skip}
+    assert skipped.keys() <= optional
+    assert set(skipped.values()) <= {"the package torchao is not installed"}
     names = [check.name for check in ON_CUDA]
     assert len(set(names)) == len(names)
     for engine, entry in ENGINES.items():
@@ -192,7 +195,7 @@ def test_checks_are_chosen_by_name_or_kind():
         return [check.name for check in chosen(ON_CUDA, only)]
 
     assert names("ceilings", "weights") == ["weights", "ceilings"]
-    assert names("cells/hf") == [f"cells/hf/{p}" for p in ("fp32", "bf16", "int8", "fp16", "int8-threshold-0", "nf4")]
+    assert names("cells/hf") == [f"cells/hf/{precision}" for precision in gpu_check.SETUPS["cuda"].precisions]
     assert names("rows") == ["rows/hf", "rows/hf-static", "rows/ctranslate2"]
     with pytest.raises(LookupError, match="there is no check 'row'; allowed: weights, "):
         names("rows", "row")
