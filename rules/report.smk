@@ -38,7 +38,10 @@ rule report:
         provenance="results/{machine}/provenance.json",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
         template=CODE / "report/report.html.j2",
-        parts=[CODE / "report" / part for part in ("base.html.j2", "tables.html.j2", "page.css", "page.js")],
+        parts=[
+            CODE / "report" / part
+            for part in ("base.html.j2", "tables.html.j2", "choose.html.j2", "page.css", "page.js", "choose.js")
+        ],
         code=code("report.py", "analysis", "engines", "experiment", "records", "compare", "render"),
     output:
         report(

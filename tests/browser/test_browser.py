@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import json
 import os
 import re
 import shutil
@@ -27,10 +28,13 @@ from made_up import (
 from playwright.sync_api import Browser, Page, sync_playwright
 from running import PUBLISHED, REPO
 
+from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.compare import comparison, result_set
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.collect import provenance_of
+from inference_benchmark.render import choosing
 from inference_benchmark.render import report as reports
+from inference_benchmark.render.columns import rows_of
 
 AXE = REPO / "tests/browser/node_modules/axe-core/axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -259,11 +263,84 @@ def test_a_table_is_copied_as_markdown_and_saved_as_csv(opened):
     assert rows[0]["record"].endswith("hf/fp32/batch-1.json")
 
 
+def choosing_summary():
+    """The grid in three rounds, with cells above their limit, unknown intervals, and cells without a figure."""
+    of = grid(batch_sizes=BATCH_SIZES[::2])
+    records = records_of(of, rounds=3)
+    rows = summary_of(records)
+    fast = (rows["engine"] == "hf-static") & (rows["precision"] == "bf16")
+    rows.loc[fast & (rows["batch_size"] > 1500), "flags"] = "above-limit"
+    unknown = ["throughput_low_tok_per_s", "throughput_high_tok_per_s", "first_token_low_s", "first_token_high_s"]
+    rows.loc[rows["batch_size"] == 384, unknown] = None
+    decode = [column for name in ("decode_tok_per_s", "time_per_output_token_s") for column in BY_NAME[name].columns]
+    rows.loc[rows["batch_size"] == 896, decode] = None
+    rows.loc[rows["engine"] == "hf", list(BY_NAME["energy_per_token_j"].columns)] = None
+    return rows, provenance_of(of, records)
+
+
+def words_and_numbers(texts) -> tuple[str, list[float]]:
+    """Apart, because the page rounds to four digits what it has with six: the fourth may differ by one."""
+    number, text = r"\d[\d,]*(?:\.\d+)?", json.dumps(texts, indent=1)
+    return re.sub(number, "#", text), [float(each.replace(",", "")) for each in re.findall(number, text)]
+
+
+#: What a reader may ask for: the goal, the limits, price per hour and grams of CO2 per kWh.
+QUESTIONS = [
+    ("throughput", (None, None, None), None, None),
+    ("throughput", (25, None, None), 2.5, None),
+    ("throughput", (None, 0.1, 30), 2.5, 400),
+    ("throughput", (16.7, 0.031, None), None, 400),
+    ("throughput", (2, 0.001, 4), 1, 1),
+    ("throughput", (0.001, None, None), None, None),
+    ("throughput", (62.5, None, None), 1, 1),
+    ("latency", (None, None, 10), None, None),
+    ("first-token", (20, None, None), None, None),
+    ("decode", (20, None, None), None, None),
+    ("time-per-output-token", (None, None, None), None, None),
+    ("energy", (None, 1, None), None, 380),
+    ("memory", (50, 2, None), 30, None),
+]
+
+
+def test_the_page_chooses_what_python_chooses_in_the_same_words(browser, tmp_path):
+    summary, provenance = choosing_summary()
+    base = result_set.load(PUBLISHED, "a100-80gb")
+    beside = [comparison.compare(base, result_set.of_records(records_of(grid())))]
+    path = tmp_path / "choose.html"
+    path.write_text(reports.render(summary, [provenance], TEMPLATE, beside))
+    watched = Watched(browser, path)
+    panel = watched.page.locator(".choose")
+    panel.locator("table").wait_for()
+    seen = set()
+    for goal, limits, price, carbon in QUESTIONS:
+        figure = choosing.GOALS[goal]
+        panel.locator(".goal").select_option(label=figure.title.lower())
+        inputs = [*panel.locator(".limit").all(), panel.locator(".price"), panel.locator(".carbon")]
+        for box, value in zip(inputs, (*limits, price, carbon), strict=True):
+            box.fill("" if value is None else str(value))
+        given = {option: most for option, most in zip(choosing.LIMITS, limits, strict=True) if most}
+        wanted = choosing.Wanted(figure, given, price, carbon)
+        expected = choosing.answer(rows_of(summary), wanted)
+        shown = panel.locator(".answer").evaluate(
+            """answer => [[...answer.querySelectorAll('p')].map(line => line.textContent),
+                [...answer.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.textContent))]"""
+        )
+        table = [expected.headings, *expected.cells] if expected.cells else []
+        words, numbers = words_and_numbers([expected.lines, table])
+        assert words_and_numbers(shown) == (words, pytest.approx(numbers, rel=1e-3)), wanted
+        seen |= {cells[0] for cells in expected.cells} | {line.split(" ")[0] for line in expected.lines}
+    # Every kind of answer was asked for.
+    assert seen == {"best", "as good", "perhaps", "No", "Nearest:", "At", "Cells"}
+    assert watched.complaints == []
+    watched.context.close()
+
+
 def test_without_scripts_everything_is_there_but_the_buttons(browser, report):
     plain = Watched(browser, report, java_script_enabled=False)
     assert plain.page.locator(".chart > svg").count() == 8
     assert plain.page.locator("button").count() == 0
     assert plain.page.locator(".legend li").count() == 8
+    assert not plain.page.locator(".choose").is_visible()
     box = plain.page.locator(".chart > svg").first.bounding_box()
     assert box["width"] > 400
     assert plain.page.locator(".block table.figures tbody tr").count() > 100

@@ -11,7 +11,7 @@ import pandas
 from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.render.baseline_columns import baseline_name, compared_cells
-from inference_benchmark.render.columns import ENDINGS, Row, Rows, column_names, column_of, value_of
+from inference_benchmark.render.columns import ENDINGS, Row, Rows, column_names, column_of, value_of, warnings_of
 from inference_benchmark.render.tooltips import baseline_tooltip, tooltip
 
 #: Lines of different engines; those of baselines.
@@ -65,7 +65,8 @@ class ChartData:
     """What the charts of one model and workload show.
 
     where: the model, workload and machine, for a person. points: for each cell and series its name, batch_size,
-    outcome, every plotted figure in its unit, and tooltip. reference_lines: (value, label) by the name of their figure.
+    outcome, every plotted figure in its unit, tooltip, and where there are any, names of warnings; baseline where it is
+    one. reference_lines: (value, label) by the name of their figure.
     """
 
     where: str
@@ -97,7 +98,7 @@ def chart_data(rows: Rows, comparisons: Sequence[Comparison] = ()) -> ChartData:
             series.setdefault(name, Series(name, colour, BASELINE_DASH, baseline=True))
             outcome = ENDINGS.get(cell.base_outcome, cell.base_outcome)
             point = {"series": name, "batch_size": size, "outcome": outcome, "tooltip": baseline_tooltip(cell)}
-            of_baseline[name, size] = point | _plotted(cell.base)
+            of_baseline[name, size] = point | {"baseline": True} | _plotted(cell.base)
         points += of_baseline.values()
     first = rows[0]
     capacities = [_capacity_bytes(row) for row in rows if not pandas.isna(row["memory_share"])]
@@ -113,6 +114,8 @@ def chart_data(rows: Rows, comparisons: Sequence[Comparison] = ()) -> ChartData:
 def _point(row: Row, series: str) -> dict[str, Any]:
     outcome = ENDINGS.get(row["outcome"], row["outcome"])
     point = {"series": series, "batch_size": row["batch_size"], "outcome": outcome, "tooltip": tooltip(row)}
+    if warnings := warnings_of(row):
+        point["warnings"] = warnings
     return point | (_plotted(row) if outcome == "ok" else {})
 
 

@@ -99,12 +99,20 @@ def _figure_text(row: Row, figure: Figure) -> str:
     return figure.text(value) + (f" {row[figure.qualifier][0]}" if figure.qualifier else "")
 
 
+def estimate_of(row: Row, figure: Figure) -> Estimate | None:
+    """A figure of a row with its interval, if that is known; None where the row does not have the figure."""
+    value = value_of(row, figure)
+    if value is None:
+        return None
+    ends = [row.get(column) for column in figure.columns[1:]]
+    is_known = not any(end is None or pandas.isna(end) for end in ends)
+    return Estimate(value, *ends) if is_known else Estimate(value)
+
+
 def half_width(row: Row, figure: Figure) -> float | None:
     """Half of the 95 % interval of a figure, as a part of the figure; None where it is unknown."""
-    ends = [row.get(column) for column in figure.columns[1:]]
-    if not ends or any(end is None or pandas.isna(end) for end in ends):
-        return None
-    return Estimate(row[figure.name], *ends).half_width
+    estimate = estimate_of(row, figure)
+    return estimate and estimate.half_width
 
 
 def width_text(row: Row, figure: Figure) -> str:
@@ -130,6 +138,12 @@ def marks(row: Row, warnings: tuple[str, ...] = ("flags",)) -> str:
     """The marks behind a figure. warnings: the columns that name warnings about it."""
     flagged = any(text_of(row, column) for column in warnings)
     return UNSTABLE * bool(text_of(row, "unstable_because")) + FLAGGED * flagged
+
+
+def warnings_of(row: Row) -> list[str]:
+    """The names of all warnings about a cell."""
+    texts = (text_of(row, name) for name in ("unstable_because", "flags"))
+    return [warning for text in texts for warning in text.split(", ") if warning]
 
 
 def _meaning(row: Row) -> str:

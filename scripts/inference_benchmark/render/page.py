@@ -22,7 +22,7 @@ _VEGA_LITE = "6.4"
 
 
 def render(template: Path, scripts: bool = False, **context: Any) -> str:
-    """A page from a template and the files beside it: page.css and, with scripts, page.js and Vega.
+    """A page from a template and the files beside it: page.css and, with scripts, page.js, choose.js and Vega.
 
     Everything in the context is escaped. The page's own policy allows only its style and scripts, by their digests:
     text from a name or a record could not run even if it were not escaped. Raises OSError naming a file that is not
@@ -47,7 +47,8 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
     try:
         page = environment.get_template(template.name)
         style = palette.css() + (template.parent / "page.css").read_text()
-        codes = [vega(), (template.parent / "page.js").read_text()] if scripts else []
+        own = (template.parent / name for name in ("page.js", "choose.js"))
+        codes = [vega(), *(path.read_text() for path in own)] if scripts else []
         return page.render(
             csp=policy(style, codes), style=Markup(style), scripts=[Markup(code) for code in codes], **context
         )

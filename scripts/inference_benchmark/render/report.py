@@ -14,7 +14,7 @@ from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
 from inference_benchmark.records.summary import ABOVE_LIMIT, to_csv
-from inference_benchmark.render import charts, drawing, page, palette, tables
+from inference_benchmark.render import charts, choosing, drawing, page, palette, tables
 from inference_benchmark.render.columns import (
     ENDINGS,
     Column,
@@ -26,6 +26,7 @@ from inference_benchmark.render.columns import (
     marks,
     text_of,
     value_of,
+    warnings_of,
 )
 from inference_benchmark.render.one_line import provenance_text
 from inference_benchmark.units import format_number
@@ -66,6 +67,9 @@ def render(
         tolerance=TOLERANCE,
         headlines=[f"{figure.best} ({figure.unit})" for figure in FIGURES if figure.headline],
         figures=FIGURES,
+        limits=choosing.LIMITS,
+        choosing=choosing.page_data(),
+        choosing_note=choosing.NOTE,
         n_colours=len(palette.PAGE.series),
         overview=[BY_NAME[name].best for name in OVERVIEW],
         measurements=measurements,
@@ -110,6 +114,7 @@ def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[
         "engines": list(dict.fromkeys(row["engine"] for row in rows)),
         "counts": dict(Counter(row["outcome"] for row in rows).most_common()),
         "best": best(measured, names),
+        "goals": choosing.goals(rows),
         "columns": [_column(name, [row for row in rows if column_of(row) == column]) for column, name in names.items()],
         "reliability": reliability(measured),
         "series": data.series,
@@ -125,7 +130,7 @@ def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[
         ],
         "data": {"points": data.points, "specs": specs},
         "tables": list(tables.tables(rows, comparisons)),
-        "warned": [_named(row, names) for row in measured if _warnings(row)],
+        "warned": [_named(row, names) for row in measured if warnings_of(row)],
         "without_figure": [_named(row, names) for row in rows if row["outcome"] in ENDINGS],
         "unfinished": [_named(row, names) for row in rows if row["outcome"] in UNFINISHED],
     }
@@ -152,12 +157,12 @@ def best(measured: Rows, names: Mapping[Column, str]) -> list[dict[str, str]]:
 
 def reliability(measured: Rows) -> dict[str, Any]:
     """How many cells have no warning, which warnings the others have, and how wide intervals are."""
-    warnings = Counter(warning for row in measured for warning in _warnings(row))
+    warnings = Counter(warning for row in measured for warning in warnings_of(row))
     widths = (half_width(row, BY_NAME["throughput_tok_per_s"]) for row in measured)
     widths = sorted(width for width in widths if width is not None)
     return {
         "measured": len(measured),
-        "reliable": sum(not _warnings(row) for row in measured),
+        "reliable": sum(not warnings_of(row) for row in measured),
         "warnings": warnings.most_common(),
         "median_width": widths[len(widths) // 2] if widths else None,
     }
@@ -165,21 +170,15 @@ def reliability(measured: Rows) -> dict[str, Any]:
 
 def _best(measured: Rows, figure: Figure) -> Row | None:
     """The row with the best value of a figure, of those that the machine can reach; None where no row has it."""
-    rows = [row for row in measured if value_of(row, figure) is not None and ABOVE_LIMIT not in _warnings(row)]
+    rows = [row for row in measured if value_of(row, figure) is not None and ABOVE_LIMIT not in warnings_of(row)]
     pick = max if figure.better == "higher" else min
     return pick(rows, key=lambda row: row[figure.name], default=None)
 
 
 def _named(row: Row, names: Mapping[Column, str]) -> dict[str, Any]:
     texts = {name: text_of(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
-    warnings = ", ".join(_warnings(row))
+    warnings = ", ".join(warnings_of(row))
     return {"cell": f"{names[column_of(row)]} batch {row['batch_size']}", "warnings": warnings, **texts}
-
-
-def _warnings(row: Row) -> list[str]:
-    """The names of all warnings about a cell."""
-    texts = (text_of(row, name) for name in ("unstable_because", "flags"))
-    return [warning for text in texts for warning in text.split(", ") if warning]
 
 
 def _column(name: str, cells: Rows) -> dict[str, Any]:

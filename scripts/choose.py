@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Name the best engines, precisions and batch sizes of a summary under limits, judged by 95 % intervals.
+
+Prints Markdown: for each machine, model and workload the best cell, those that cannot be told apart from it, and those
+that perhaps meet the limits; or what excludes them all. Price and CO2 follow from what you pay for an hour of the
+machine and from the intensity of your electricity; nothing is assumed for either.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from pathlib import Path
+
+from inference_benchmark.cli import ProblemsError, run
+from inference_benchmark.records.summary import read_summary
+from inference_benchmark.render import choosing, tables
+
+
+def positive(text: str) -> float:
+    """A number above 0. Raises argparse.ArgumentTypeError."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return value
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("summary", type=Path, metavar="SUMMARY", help="results/MACHINE/summary.csv")
+    for option in choosing.LIMITS:
+        parser.add_argument(option.flag, type=positive, metavar="N", help=f"at most this many {option.label}")
+    parser.add_argument("--goal", choices=choosing.GOALS, default="throughput", help="what is best (%(default)s)")
+    parser.add_argument("--model", help="only this model")
+    parser.add_argument("--workload", help="only this workload, such as prompt9-new100")
+    parser.add_argument("--price-per-hour", type=positive, metavar="N", help="of the machine, in any currency")
+    parser.add_argument("--gco2-per-kwh", type=positive, metavar="N", help="grams of CO2 per kWh of your electricity")
+    arguments = parser.parse_args()
+    summary = read_summary(arguments.summary)
+    for column in ("model", "workload"):
+        if wanted := getattr(arguments, column):
+            there = ", ".join(summary[column].unique())
+            summary = summary[summary[column] == wanted]
+            if summary.empty:
+                raise ProblemsError([f"{arguments.summary}: has no {column} {wanted!r}; give one of {there}"])
+    given = ((option, getattr(arguments, option.flag[2:].replace("-", "_"))) for option in choosing.LIMITS)
+    wanted = choosing.Wanted(
+        choosing.GOALS[arguments.goal],
+        {option: most for option, most in given if most is not None},
+        arguments.price_per_hour,
+        arguments.gco2_per_kwh,
+    )
+    parts = [choosing.to_markdown(rows, wanted) for _, _, rows in tables.groups(summary)]
+    sys.stdout.write("\n".join([*parts, f"{choosing.NOTE}\n"]))
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,183 @@
+"""The best cells of a summary as text, and scripts/choose.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_up import DRIFTS, make_cell, make_oom, make_record
+from running import REPO
+
+from inference_benchmark.analysis.figures import BY_NAME
+from inference_benchmark.records.summary import summarise, to_csv
+from inference_benchmark.render.choosing import GOALS, LIMITS, Wanted, answer
+from inference_benchmark.render.columns import rows_of
+
+TOKEN, FIRST, MEMORY = LIMITS
+ENERGY = {"source": "nvml", "scope": "GPU board", "joules": 4.8, "resolution_j": 0.0, "seconds": 1.5, "update_interval_s": 0.1}  # fmt: skip
+
+
+def records():
+    """Calls of exactly 0.4 s for 8 tokens per row, the first after 0.05 s; batch 4 scatters; batch 8 ran out of memory."""
+    calls = {"samples_s": [0.4] * 3, "first_token_s": [0.05] * 3}
+    scattered = {"samples_s": [0.4, 0.5, 0.6], "first_token_s": [0.05] * 3, "stability": DRIFTS}
+    return [
+        make_record(make_cell(batch_size=1), **calls),
+        make_record(make_cell(batch_size=2), **calls, energy=ENERGY, memory={"peak_rss_bytes": 2 * 10**9}),
+        make_record(make_cell(batch_size=4), **scattered, memory={"peak_rss_bytes": 4 * 10**9}),
+        make_oom(make_cell(batch_size=8)),
+    ]
+
+
+def asked(goal: str = "throughput", limits=(), table=None, **more):
+    table = summarise(records()) if table is None else table
+    return answer(rows_of(table), Wanted(GOALS[goal], dict(limits), **more))
+
+
+def test_goals_are_figures_in_a_unit_of_their_own():
+    assert list(GOALS) == [
+        "throughput",
+        "latency",
+        "first-token",
+        "decode",
+        "time-per-output-token",
+        "energy",
+        "memory",
+    ]
+
+
+def test_the_best_cell_has_its_figures_price_co2_and_warnings():
+    found = asked(price_per_hour=14.4, grams_co2_per_kwh=360)
+    assert found.headings == [
+        "choice",
+        "cell",
+        "Throughput (tokens/sec)",
+        "Time per output token (msec/token of a row)",
+        "Time to first token (msec)",
+        "Peak memory (GB)",
+        "price per million tokens",
+        "g CO2 per million tokens",
+        "warnings",
+    ]
+    # 32 tokens in 0.5 s ± 4.303 x 0.1 / sqrt(3); batch 2 with exactly 40 tokens/sec does not reach its 42.76.
+    assert found.cells == [
+        ["best", "fp32, batch 4", "64 (42.76 to 127.2)", "64.29 (28.8 to 99.77)", "50", "4", "62.5 (31.45 to 93.55)", "", "drift"]
+    ]  # fmt: skip
+    assert found.lines == []
+
+
+def test_energy_is_a_goal_of_the_cells_that_have_it():
+    found = asked("energy", grams_co2_per_kwh=360)
+    # 4.8 J for 3 calls of 16 tokens.
+    assert [row[:3] for row in found.cells] == [["best", "fp32, batch 2", "0.1"]]
+    assert found.cells[0][-2:] == ["10", ""]
+    assert found.lines == ["Cells without the figure of the goal: 2."]
+
+
+def test_a_limit_that_only_the_mean_meets_makes_a_cell_perhaps():
+    found = asked(limits={TOKEN: 70.0})
+    assert [row[:2] for row in found.cells] == [["best", "fp32, batch 2"], ["perhaps", "fp32, batch 4"]]
+    assert found.lines == []
+    found = asked(limits={TOKEN: 99.78})
+    assert [row[:2] for row in found.cells] == [["best", "fp32, batch 4"]]
+
+
+def test_what_excludes_every_cell_is_said_with_the_nearest():
+    found = asked(limits={TOKEN: 55, FIRST: 0.04, MEMORY: 1.5})
+    assert found.cells == []
+    assert found.lines == [
+        "No cell meets the limits.",
+        "Nearest: fp32, batch 1, 0.05 s to the first token, 1.25 times the limit.",
+        "At most 55 ms per output token: excludes 1 of 3 cells.",
+        "At most 0.04 s to the first token: excludes 3 of 3 cells.",
+        "At most 1.5 GB of memory: excludes 2 of 3 cells.",
+    ]
+
+
+def test_no_cell_for_certain():
+    table = summarise(records()[2:])
+    found = asked(limits={TOKEN: 70}, table=table)
+    assert [row[:2] for row in found.cells] == [["perhaps", "fp32, batch 4"]]
+    assert found.lines == ["No cell meets the limits for certain."]
+
+
+def test_a_figure_that_is_noise_excludes_its_cell_from_a_limit_on_it():
+    noise = make_record(make_cell(batch_size=1), samples_s=[0.4, 0.5, 0.6], first_token_s=[0.1, 0.4, 0.5])
+    found = asked(limits={TOKEN: 1e6}, table=summarise([noise]))
+    assert found.lines == [
+        "No cell meets the limits.",
+        "At most 1,000,000 ms per output token: excludes 1 of 1 cells, 1 of them because the figure is unknown.",
+    ]
+
+
+def test_a_cell_faster_than_its_machine_can_be_is_never_chosen():
+    table = summarise(records())
+    table.loc[table["batch_size"] == 4, "flags"] = "machine-slower, above-limit"
+    found = asked(table=table)
+    assert [row[1] for row in found.cells] == ["fp32, batch 2"]
+    assert found.lines == ["Cells left out because they are faster than their machine can be (above-limit): 1."]
+
+
+# -- the script ----------------------------------------------------------------------------------------
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(REPO / "scripts/choose.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def summary(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("choose") / "summary.csv"
+    other = [
+        make_record(make_cell(batch_size=size, model={"name": "other", "architecture": {}, "seed": 0}))
+        for size in (1, 2)
+    ]
+    path.write_text(to_csv(summarise([*records(), *other])))
+    return path
+
+
+def test_the_script_prints_a_part_for_each_model_and_workload(summary):
+    done = run(summary, "--max-ms-per-token", "70", "--max-memory-gb", "3", "--price-per-hour", "2.5")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(
+        "## tiny prompt4-new8 on box\n\n"
+        "Goal: throughput (tokens/sec), higher is better. Limits: at most 70 ms per output token; at most 3 GB of memory.\n\n"
+        "At most 3 GB of memory: excludes 1 of 3 cells.\n\n"
+    )
+    assert "| best   | fp32, batch 2 | 40 " in done.stdout
+    assert "| 17.36 " in done.stdout  # 2.5 / (40 x 3600) x 1e6
+    assert "\n## other prompt4-new8 on box\n" in done.stdout
+    assert "as good: its interval overlaps that of the best" in done.stdout
+    done = run(summary, "--model", "other", "--goal", "memory")
+    assert done.stdout.startswith("## other")
+    assert "tiny" not in done.stdout
+    assert f"Goal: peak memory ({BY_NAME['peak_memory_bytes'].unit}), lower is better. Limits: none." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--model", "huge"], "choose.py: {summary}: has no model 'huge'; give one of tiny, other"),
+        (["--workload", "long"], "choose.py: {summary}: has no workload 'long'; give one of prompt4-new8"),
+        (["--max-memory-gb", "0"], "choose.py: error: argument --max-memory-gb: '0' is no number above 0"),
+        (["--price-per-hour", "nan"], "choose.py: error: argument --price-per-hour: 'nan' is no number above 0"),
+        (["--max-ms-per-token", "50ms"], "choose.py: error: argument --max-ms-per-token: '50ms' is no number above 0"),
+        (["--goal", "speed"], "choose.py: error: argument --goal: invalid choice: 'speed'"),
+    ],
+)
+def test_bad_input_is_one_clear_line(summary, arguments, problem):
+    done = run(summary, *arguments)
+    assert done.returncode in (1, 2)
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith(problem.format(summary=summary))
+
+
+def test_a_file_that_is_no_summary_is_one_line(tmp_path):
+    path = tmp_path / "other.csv"
+    path.write_text("a,b\n1,2\n")
+    done = run(path)
+    assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
+    assert f"{path}: has no column machine" in done.stderr
