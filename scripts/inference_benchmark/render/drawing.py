@@ -35,13 +35,16 @@ _VISIBLE = "indexof(hidden, datum.series) < 0"
 _TOOLTIP = {"content": "data"}
 
 
-#: A point of a line; and attributes that a browser or the page sets anyway. Without them a page of many charts is half
-#: the size.
-_CIRCLE = re.compile(r'<path transform="translate\(([\d.]+),([\d.]+)\)" d="M([\d.]+),0A[^"]*" fill="([^"]*)"[^>]*/>')
+#: A point; a straight line; several of the same look, one after the other; and attributes and elements that a browser
+#: or page.css makes needless. Drawn one by one, and with all of them, a page of many charts would be twice the size.
+_POINT = re.compile(r'<path transform="translate\(([\d.]+),([\d.]+)\)" d="M([\d.]+),0A[^"]*" fill="([^"]*)"[^>]*/>')
+_LINE = re.compile(r'<line(?: transform="translate\(([^,]+),([^)]+)\)")? ([xy])2="([^"]+)"([^>]*)/>')
+_ALIKE = re.compile(r'<path d="[^"]*"([^>]*)/>(?:<path d="[^"]*"\1/>)+')
 _LONG_NUMBER = re.compile(r"\d+\.\d{2,}")
 _NEEDLESS = re.compile(
     r'<path class="background"[^>]*/>| (?:role|class|aria-[a-z]+|pointer-events|font-family)="[^"]*"'
     r'| opacity="1"| stroke-width="1"| [xy]2="0"| transform="translate\(0,0\)"| font-weight="normal"'
+    r'| (?:stroke|fill)="var\(--ink\)"| font-size="10px"|<path[^>]* d=""[^>]*/>'
 )
 
 
@@ -73,15 +76,31 @@ def with_data(spec: Spec, chart: Chart, data: ChartData) -> Spec:
 
 
 def svg(spec: Spec) -> str:
-    """A definition with its data as an SVG element that fills the width it is given and needs no script."""
+    """A definition with its data as an SVG element that fills the width it is given, with page.css and no script."""
     import vl_convert
 
     text = vl_convert.vegalite_to_svg(spec)
     text = re.sub(r'(<svg[^>]*?) width="([\d.]+)" height="([\d.]+)"', r"\1", text, count=1)
     # Places and lengths, never what is written at an axis or in a lane.
     text = re.sub(r"<[^>]*>", lambda tag: _LONG_NUMBER.sub(lambda number: f"{float(number[0]):.1f}", tag[0]), text)
-    text = _CIRCLE.sub(r'<circle cx="\1" cy="\2" r="\3" fill="\4"/>', text)
-    return _NEEDLESS.sub("", text)
+    text = _NEEDLESS.sub("", _POINT.sub(_dot, text))
+    return _ALIKE.sub(_one_path, _LINE.sub(_straight, text))
+
+
+def _dot(point: re.Match[str]) -> str:
+    """A point as a line of no length with round ends."""
+    x, y, radius, colour = point.groups()
+    return f'<path d="M{x},{y}h0" stroke="{colour}" stroke-width="{2 * float(radius):.1f}" stroke-linecap="round"/>'
+
+
+def _straight(line: re.Match[str]) -> str:
+    x, y, along, length, look = line.groups("0")
+    return f'<path d="M{x},{y}{"h" if along == "x" else "v"}{length}"{look}/>'
+
+
+def _one_path(paths: re.Match[str]) -> str:
+    way = "".join(re.findall(r' d="([^"]*)"', paths[0]))
+    return f'<path d="{way}"{paths[1]}/>'
 
 
 def machine_speed(over_time: Sequence[Mapping[str, Any]], palette: Palette) -> str:
