@@ -26,6 +26,7 @@ def test_formulas_on_a_case_worked_by_hand():
     assert throughput.value == pytest.approx(12.0)
     assert metrics.time_per_token_ms(BY_HAND).value == pytest.approx(83.3333, abs=1e-4)
     assert metrics.first_token_s(BY_HAND).value == pytest.approx(1 / 3)
+    assert metrics.prompt_tok_per_s(BY_HAND).value == pytest.approx(4 * 4 / (1 / 3))
     assert metrics.time_per_output_token_s(BY_HAND).value == pytest.approx(1 / 3)
     assert metrics.decode_tok_per_s(BY_HAND).value == pytest.approx(4 * 9 / 3)
     # t(0.975, 2) = 4.302653; s = sqrt(0.37/3); 4.302653 x s / sqrt(3) = 0.872400.

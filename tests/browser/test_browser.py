@@ -117,7 +117,7 @@ def opened(browser, report) -> Iterator[Watched]:
 
 def test_every_chart_comes_to_life_and_nothing_is_asked_for_or_complained_of(opened, report):
     opened.through()
-    assert opened.page.locator(".chart .vega-embed svg").count() == 8
+    assert opened.page.locator(".chart .vega-embed svg").count() == 9
     assert opened.requests == [report.as_uri()]
     assert opened.complaints == []
 
@@ -337,7 +337,7 @@ def test_the_page_chooses_what_python_chooses_in_the_same_words(browser, tmp_pat
 
 def test_without_scripts_everything_is_there_but_the_buttons(browser, report):
     plain = Watched(browser, report, java_script_enabled=False)
-    assert plain.page.locator(".chart > svg").count() == 8
+    assert plain.page.locator(".chart > svg").count() == 9
     assert plain.page.locator("button").count() == 0
     assert plain.page.locator(".legend li").count() == 8
     assert not plain.page.locator(".choose").is_visible()
@@ -372,7 +372,7 @@ def test_the_texts_of_a_chart_are_inside_it_and_apart(browser, tmp_path, scripts
         wide = "document.head.appendChild(document.createElement('style')).textContent = '.chart text { letter-spacing: .04em; }'"
         watched.page.evaluate(wide)
     charts = watched.page.evaluate(TEXTS)
-    assert len(charts) == 8
+    assert len(charts) == 9
     assert any(text.startswith("the-a100") for _, texts in charts for text, _ in texts)
     for chart, texts in charts:
         outside = [text for text, box in texts if box["left"] < chart["left"] or box["right"] > chart["right"]]
@@ -388,7 +388,7 @@ def test_the_texts_of_a_chart_are_inside_it_and_apart(browser, tmp_path, scripts
 def test_no_chart_stands_alone_in_its_row(browser, report, tmp_path):
     odd = tmp_path / "odd.html"
     odd.write_text(sample_page(records_of(grid()), machine="made-up-gpu"))  # nobody measured a limit
-    for path, count in ((report, 8), (odd, 7)):
+    for path, count in ((report, 9), (odd, 8)):
         watched = Watched(browser, path)
         boxes = "[...document.querySelectorAll('.charts > *')].map(each => each.getBoundingClientRect().toJSON())"
         *charts, last, key = watched.page.evaluate(boxes)

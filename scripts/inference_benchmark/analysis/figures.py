@@ -150,6 +150,18 @@ FIGURES = (
         scale=1000,
     ),
     Figure(
+        name="prompt_tok_per_s",
+        key="prompt-throughput",
+        title="Prompt throughput",
+        unit="prompt tokens/sec",
+        better="higher",
+        definition="prompt tokens/sec, prefill throughput = batch_size x prompt tokens / TTFT",
+        formula=metrics.prompt_tok_per_s,
+        interval="that of the TTFT",
+        spec=".1f",
+        beside="first_token_s",
+    ),
+    Figure(
         name="decode_tok_per_s",
         key="decode",
         title="Decode",

@@ -117,6 +117,11 @@ def first_token_s(cell: MeasuredCell) -> Estimate:
     return cell.first_token_latency_s
 
 
+def prompt_tok_per_s(cell: MeasuredCell) -> Estimate:
+    """batch size x prompt tokens / TTFT."""
+    return cell.first_token_latency_s.per(cell.batch_size * cell.prompt_tokens)
+
+
 def time_per_output_token_s(cell: MeasuredCell) -> Estimate | None:
     """(latency - TTFT) / (new tokens - 1)."""
     return cell.decode_s and cell.decode_s.times(1 / (cell.new_tokens - 1))
