@@ -40,7 +40,10 @@ rule report:
         template=CODE / "report/report.html.j2",
         parts=[
             CODE / "report" / part
-            for part in ("base.html.j2", "tables.html.j2", "choose.html.j2", "page.css", "page.js", "choose.js")
+            for part in (
+                *("base.html.j2", "charts.html.j2", "choose.html.j2", "context.html.j2", "tables.html.j2"),
+                *("page.css", "page.js", "choose.js"),
+            )
         ],
         code=code("report.py", "analysis", "engines", "experiment", "records", "compare", "render"),
     output:

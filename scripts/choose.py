@@ -15,7 +15,8 @@ from pathlib import Path
 
 from inference_benchmark.cli import ProblemsError, run
 from inference_benchmark.records.summary import read_summary
-from inference_benchmark.render import choosing, tables
+from inference_benchmark.render import choosing
+from inference_benchmark.render.context import models
 
 
 def positive(text: str) -> float:
@@ -54,7 +55,7 @@ def main() -> int:
         arguments.price_per_hour,
         arguments.gco2_per_kwh,
     )
-    parts = [choosing.to_markdown(rows, wanted) for _, _, rows in tables.groups(summary)]
+    parts = [choosing.to_markdown(rows, wanted) for model in models(summary) for rows in model.workloads]
     sys.stdout.write("\n".join([*parts, f"{choosing.NOTE}\n"]))
     return 0
 

@@ -199,7 +199,7 @@ def epyc_record(prefill: float, decode: float, batch_size: int = 1) -> Record:
 # -- whole grids ---------------------------------------------------------------------------------------
 
 BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
-#: Tokens per second of one row, tokens per second at most, and the largest batch that fits.
+#: Tokens per second of one row, tokens per second at most, and the largest batch of 109 tokens a row that fits.
 SPEEDS = {"fp32": (45, 3500, 900), "bf16": (42, 7800, 1800), "int8": (12, 5200, 1920), "fp16": (44, 7900, 1800)}
 BLOOM = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer": 24, "vocab_size": 50258}
 
@@ -230,18 +230,19 @@ def _record_of(cell: Cell, faster: float, chance: random.Random) -> Record:
     one_row, most, largest = SPEEDS[cell.precision]
     faster = faster * (3 if cell.engine == "hf-static" else 1)
     device = {"kind": "cuda", "name": "Made-up GPU", "driver": "1.2", "memory_bytes": 80 * 10**9}
-    if cell.batch_size > largest:
+    prompt_tokens, new_tokens, batch = cell.workload.prompt_tokens, cell.workload.new_tokens, cell.batch_size
+    rows_of_109 = batch * (prompt_tokens + new_tokens) / 109
+    if rows_of_109 > largest:
         return make_oom(cell, device=device)
-    new_tokens, batch = cell.workload.new_tokens, cell.batch_size
     seconds = (1 / one_row + batch / most) * new_tokens / faster
     process = chance.gauss(1, 0.004)
     run = make_run(
         samples_s=[seconds * process * chance.gauss(1, 0.003) for _ in range(5)],
-        first_token_s=[seconds / new_tokens * 2 * process * chance.gauss(1, 0.003) for _ in range(5)],
+        first_token_s=[seconds / new_tokens * (2 + (prompt_tokens - 9) / 100) * process * chance.gauss(1, 0.003) for _ in range(5)],
         memory={
             "loaded_bytes": 3 * 10**9,
-            "peak_allocated_bytes": 3 * 10**9 + batch * 40 * 10**6,
-            "peak_reserved_bytes": 4 * 10**9 + batch * 40 * 10**6,
+            "peak_allocated_bytes": 3 * 10**9 + round(rows_of_109 * 40 * 10**6),
+            "peak_reserved_bytes": 4 * 10**9 + round(rows_of_109 * 40 * 10**6),
             "device_total_bytes": 80 * 10**9,
         },
         energy={"source": "nvml", "scope": "GPU board", "joules": 500 * seconds * 5, "resolution_j": 0.02 * 500 * seconds * 5, "seconds": seconds * 5, "update_interval_s": 0.1},

@@ -76,6 +76,15 @@ def report(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def contexts(tmp_path_factory) -> Path:
+    """A model with prompts of three lengths, which do not all fit."""
+    workloads = (Workload(9, 100), Workload(100, 100), Workload(1000, 100))
+    path = tmp_path_factory.mktemp("contexts") / "report.html"
+    path.write_text(report_page([grid(workloads=workloads, batch_sizes=(1, 64, 128))], TEMPLATE))
+    return path
+
+
+@pytest.fixture(scope="module")
 def several(tmp_path_factory) -> tuple[Path, int]:
     """Two thousand cells of three machines, three models and two workloads, and how many they are."""
     models = tuple({"name": f"model-{n}", "architecture": BLOOM, "seed": 0} for n in range(3))
@@ -102,7 +111,7 @@ class Watched:
 
     def through(self) -> None:
         """Scroll to the end, so that every chart comes into view."""
-        charts = self.page.locator(".chart")
+        charts = self.page.locator(".grid .chart")
         for n in range(charts.count()):
             charts.nth(n).scroll_into_view_if_needed()
             charts.nth(n).locator(".vega-embed svg").wait_for()
@@ -413,19 +422,55 @@ def test_it_prints(opened, tmp_path):
     assert not opened.page.locator(".tools").first.is_visible()
 
 
-def test_on_a_phone_only_charts_and_tables_scroll_sideways(browser, report):
-    phone = Watched(browser, report, viewport={"width": 390, "height": 844}, has_touch=True)
+def shown(page: Page) -> list[str]:
+    """The batch sizes over the prompt length whose charts can be seen."""
+    views = page.locator("#context-0 .view")
+    return [
+        views.nth(n).locator("label").inner_text().strip()
+        for n in range(views.count())
+        if views.nth(n).locator(".charts").is_visible()
+    ]
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_charts_over_the_prompt_length_switch_by_batch_size_with_and_without_scripts(browser, contexts, scripts):
+    watched = Watched(browser, contexts, java_script_enabled=scripts)
+    page = watched.page
+    assert shown(page) == ["128"]
+    assert page.locator("#context-0 .chart > svg").count() == 3 * 7
+    page.locator("#context-0 .view label").nth(1).click()
+    assert shown(page) == ["64"]
+    page.keyboard.press("ArrowLeft")
+    assert shown(page) == ["1"]
+    assert watched.complaints == []
+    watched.context.close()
+
+
+def test_on_paper_charts_of_every_batch_size_are_there_with_their_batch_size(browser, contexts):
+    watched = Watched(browser, contexts)
+    watched.page.emulate_media(media="print")
+    assert shown(watched.page) == ["1", "64", "128"]
+    before = "getComputedStyle(document.querySelector('#context-0 .view label'), '::before').content"
+    assert watched.page.evaluate(before) == '"Batch size "'
+    watched.context.close()
+
+
+@pytest.mark.parametrize("of", ["report", "contexts"])
+def test_on_a_phone_only_charts_and_tables_scroll_sideways(browser, request, of):
+    page = request.getfixturevalue(of)
+    phone = Watched(browser, page, viewport={"width": 390, "height": 844}, has_touch=True)
     phone.through()
     assert phone.page.evaluate("document.documentElement.scrollWidth") <= 390
-    scrolls = "[...document.querySelectorAll('.chart')].every(c => c.scrollWidth >= c.clientWidth && getComputedStyle(c).overflowX === 'auto')"
+    scrolls = "[...document.querySelectorAll('.chart')].filter(c => c.clientWidth).every(c => c.scrollWidth >= c.clientWidth && getComputedStyle(c).overflowX === 'auto')"
     assert phone.page.evaluate(scrolls)
     phone.context.close()
 
 
+@pytest.mark.parametrize("of", ["report", "contexts"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_has_nothing_serious_to_say(browser, report, scheme):
+def test_axe_has_nothing_serious_to_say(browser, request, of, scheme):
     # The rules are put in from outside, which the page's own policy rightly forbids.
-    watched = Watched(browser, report, color_scheme=scheme, bypass_csp=True)
+    watched = Watched(browser, request.getfixturevalue(of), color_scheme=scheme, bypass_csp=True)
     watched.through()
     watched.page.add_script_tag(path=AXE)
     violations = watched.page.evaluate("axe.run()")["violations"]
@@ -466,10 +511,11 @@ def test_two_thousand_cells_are_under_ten_megabytes_and_stay_usable(browser, sev
     assert cells > 2000
     assert path.stat().st_size < 10e6
     watched = Watched(browser, path)
-    links = watched.page.locator("nav a")
+    assert watched.page.locator("nav p a").count() == 9
+    links = watched.page.locator("nav tbody a")
     assert links.count() == 18
     links.last.click()
-    last = watched.page.locator(".grid").last
+    last = watched.page.locator(".grid[id^=grid]").last
     assert "model-2" in last.locator("h2").text_content()
     last.locator(".chart .vega-embed svg").first.wait_for()
     assert watched.page.locator(".vega-embed").count() < 60  # those far away are left alone

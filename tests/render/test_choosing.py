@@ -41,6 +41,7 @@ def test_goals_are_figures_in_a_unit_of_their_own():
         "throughput",
         "latency",
         "first-token",
+        "prompt-throughput",
         "decode",
         "time-per-output-token",
         "energy",

@@ -14,9 +14,10 @@ from made_up import grid, make_cell, make_oom, records_of, sample_records, summa
 from running import PUBLISHED
 
 from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records import summary
 from inference_benchmark.render import drawing, palette
-from inference_benchmark.render.charts import CHARTS, ChartData, chart_data
+from inference_benchmark.render.charts import CHARTS, CONTEXT_CHARTS, ChartData, chart_data, context_data
 from inference_benchmark.render.columns import rows_of
 
 
@@ -39,6 +40,14 @@ DATA = {
 def test_definitions_keep_to_the_schema_of_vega_lite(chart, data):
     for colours, legend in ((palette.PAGE, False), (palette.LIGHT, True)):
         altair.Chart.from_dict(drawing.definition(chart, data, colours, legend))
+
+
+@pytest.mark.parametrize("chart", CONTEXT_CHARTS, ids=lambda chart: chart.name)
+def test_definitions_over_the_prompt_length_keep_to_it_too(chart):
+    workloads = (Workload(9, 100), Workload(100, 100), Workload(1000, 100))
+    rows = rows_of(summary_of(records_of(grid(workloads=workloads, batch_sizes=(1, 128)))))
+    for batch_size in (1, 128):  # at 128 some do not fit
+        altair.Chart.from_dict(drawing.definition(chart, context_data(rows, batch_size), palette.PAGE, legend=False))
 
 
 def test_the_schema_finds_a_misspelt_key_anywhere():

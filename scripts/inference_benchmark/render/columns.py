@@ -28,10 +28,32 @@ Column = tuple[str, str, str]
 Heading = tuple[str, ...]
 
 
+class Axis(NamedTuple):
+    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over.
+
+    name: its column in the summary. few: whether it has so few values that a chart has a tick for each, rather than for
+    powers of two.
+    """
+
+    name: str
+    few: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.name,)
+
+
+BATCH_SIZE, PROMPT_TOKENS = Axis("batch_size"), Axis("prompt_tokens", few=True)
+
+
 class TableView(NamedTuple):
     """A table as plain text. Whoever renders it does the escaping.
 
-    cells: a row per batch size, the batch size first. foot: rows that hold for whole columns.
+    cells: a row per batch size, or per value of another axis, which is first. foot: rows that hold for whole columns.
     """
 
     title: str

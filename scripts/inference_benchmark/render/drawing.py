@@ -12,6 +12,7 @@ from inference_benchmark import files
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.analysis.yardstick import NAMES, TOLERANCE
 from inference_benchmark.render.charts import Chart, ChartData
+from inference_benchmark.render.columns import Axis
 from inference_benchmark.render.palette import Palette
 
 #: A chart or a part of one as Vega-Lite. A test holds whole charts to its schema.
@@ -53,7 +54,7 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
 
     Series named in its parameter ``hidden`` are left out. legend: whether it has a title and legend of its own.
     """
-    draw = _over_batch_size if chart.x is None else _over_figure
+    draw = _over_axis if isinstance(chart.x, Axis) else _over_figure
     description = f"{chart.heading}: {data.where}"
     title = {"text": description, "anchor": "start", "fontSize": 13, "color": palette.ink}
     return {
@@ -70,7 +71,7 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
 
 def with_data(spec: Spec, chart: Chart, data: ChartData) -> Spec:
     """The definition of a chart with its points, without their other figures and tooltips: these are most of them."""
-    columns = {"series", "batch_size", "outcome", *chart.y.columns, *(chart.x.columns if chart.x else ())}
+    columns = {"series", "batch_size", "outcome", *chart.y.columns, *chart.x.columns}
     cells = [{name: point[name] for name in columns & point.keys()} for point in data.points]
     return {**spec, "datasets": {"cells": cells}}
 
@@ -151,15 +152,16 @@ def save(chart: Chart, data: ChartData, palette: Palette, stem: Path) -> None:
 # -- panels ----------------------------------------------------------------------------------------
 
 
-def _over_batch_size(chart: Chart, data: ChartData, palette: Palette, legend: bool) -> Spec:
-    """A figure over the batch size, with a line and intervals per series. Below it a lane per series shows the cells
-    without a figure: at zero they would look like a value."""
-    sizes = sorted({point["batch_size"] for point in data.points}) or [1]
-    powers = [2**n for n in range(30) if sizes[0] <= 2**n <= sizes[-1]] or sizes
-    scale = {"type": "log", "base": 2, "domain": [sizes[0] * 0.9, sizes[-1] * 1.1], "nice": False}
-    x = _quantity("batch_size", scale=scale)
-    titled = x | {"axis": {"title": "batch size", "values": powers, "format": "d", "grid": False}}
-    bare = x | {"axis": {"title": None, "values": powers, "labels": False, "grid": False}}
+def _over_axis(chart: Chart, data: ChartData, palette: Palette, legend: bool) -> Spec:
+    """A figure over an axis, with a line and intervals per series. Below it a lane per series shows the cells without
+    a figure: at zero they would look like a value."""
+    values = sorted({point[chart.x.name] for point in data.points}) or [1]
+    powers = [2**n for n in range(30) if values[0] <= 2**n <= values[-1]]
+    ticks = values if chart.x.few else powers or values
+    scale = {"type": "log", "base": 2, "domain": [values[0] * 0.9, values[-1] * 1.1], "nice": False}
+    x = _quantity(chart.x.name, scale=scale)
+    titled = x | {"axis": {"title": chart.x.title, "values": ticks, "format": "d", "grid": False}}
+    bare = x | {"axis": {"title": None, "values": ticks, "labels": False, "grid": False}}
     lanes = _lanes(chart, data)
     colours = _series_encodings(data, palette, legend)
     layers = _curves(chart, data, bare if lanes else titled, colours)
@@ -181,12 +183,12 @@ def _lanes(chart: Chart, data: ChartData) -> list[str]:
 
 def _left_of_labels(chart: Chart, data: ChartData) -> int:
     """Pixels to leave at the left, for the longest label of a lane in a wide font."""
-    letters = max(map(len, _lanes(chart, data)), default=0) if chart.x is None else 0
+    letters = max(map(len, _lanes(chart, data)), default=0) if isinstance(chart.x, Axis) else 0
     return max(25, round(min(_LETTER * letters, _LABEL_LIMIT) * _WIDER))
 
 
 def _lane_panel(lanes: Sequence[str], data: ChartData, x: Spec, colour: Spec, palette: Palette) -> Spec:
-    """A row per series with a sign at each batch size without a figure."""
+    """A row per series with a sign at each place of the axis without a figure."""
     signs = {outcome: LANE_SIGNS[outcome] for outcome in LANE_SIGNS if outcome in {p["outcome"] for p in data.points}}
     explained = {
         "text": "\u00a0\u00a0 ".join(" ".join(each) for each in signs.values()),

@@ -14,7 +14,7 @@ from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
 from inference_benchmark.records.summary import ABOVE_LIMIT, to_csv
-from inference_benchmark.render import charts, choosing, drawing, page, palette, tables
+from inference_benchmark.render import charts, choosing, context, drawing, fits, page, palette, tables
 from inference_benchmark.render.columns import (
     ENDINGS,
     Column,
@@ -50,12 +50,16 @@ def render(
     machine that is its new side. notes: what a reader has to know before anything else.
     """
     by_machine = {each["machine"]: each for each in provenances}
-    sections = [
-        section(rows, [each for each in comparisons if each.new == rows[0]["machine"]], by_machine)
-        for _, _, rows in tables.groups(summary)
-    ]
-    for number, each in enumerate(sections):
-        each["id"] = f"grid-{number}"
+    sections = []
+    for model in context.models(summary):
+        for rows in model.workloads:
+            of = [each for each in comparisons if each.new == rows[0]["machine"]]
+            sections.append(section(rows, of, by_machine) | {"contexts": []})
+        sections[-1]["contexts"] = [context_section(rows) for rows in model.contexts]
+    contexts = [each for of in sections for each in of["contexts"]]
+    for kind, of_kind in (("grid", sections), ("context", contexts)):
+        for number, each in enumerate(of_kind):
+            each["id"] = f"{kind}-{number}"
     measurements: list[Any] = []
     for each in provenances:
         if each["measurement"] not in measurements:
@@ -74,6 +78,7 @@ def render(
         overview=[BY_NAME[name].best for name in OVERVIEW],
         measurements=measurements,
         sections=sections,
+        contexts=contexts,
         compared=[
             {
                 "name": f"{each.new} against {each.base}",
@@ -102,8 +107,7 @@ def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[
     measured = [row for row in rows if row["outcome"] == "ok"]
     names = column_names(rows)
     data = charts.chart_data(rows, comparisons)
-    drawn = [chart for chart in charts.CHARTS if data.has(chart) or chart.in_files]
-    specs = {chart.name: drawing.definition(chart, data, palette.PAGE, legend=False) for chart in drawn}
+    specs = _definitions([chart for chart in charts.CHARTS if data.has(chart) or chart.in_files], data)
     return {
         "machine": first["machine"],
         "model": first["model"],
@@ -119,21 +123,52 @@ def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[
         "reliability": reliability(measured),
         "series": data.series,
         "capacity": data.reference_lines.get("peak_memory_bytes"),
-        "charts": [
-            {
-                "name": c.name,
-                "heading": c.heading,
-                "note": c.note,
-                "svg": drawing.svg(drawing.with_data(specs[c.name], c, data)),
-            }
-            for c in drawn
-        ],
-        "data": {"points": data.points, "specs": specs},
+        "charts": _drawn(specs, data),
+        "data": {"points": data.points, "specs": {chart.name: spec for chart, spec in specs.items()}},
         "tables": list(tables.tables(rows, comparisons)),
         "warned": [_named(row, names) for row in measured if warnings_of(row)],
         "without_figure": [_named(row, names) for row in rows if row["outcome"] in ENDINGS],
         "unfinished": [_named(row, names) for row in rows if row["outcome"] in UNFINISHED],
     }
+
+
+def context_section(rows: Rows) -> dict[str, Any]:
+    """Everything that the page shows of one model on one machine over the length of its prompts, for one number of new
+    tokens: a view per batch size, and what fits."""
+    first, default = rows[0], context.default_batch_size(rows)
+    views = {size: charts.context_data(rows, size) for size in context.batch_sizes(rows)}
+    return {
+        "machine": first["machine"],
+        "model": first["model"],
+        "new_tokens": first["new_tokens"],
+        "series": next(iter(views.values())).series if views else (),
+        "views": [
+            {
+                "batch_size": size,
+                "chosen": size == default,
+                "charts": _drawn(_definitions([each for each in charts.CONTEXT_CHARTS if data.has(each)], data), data),
+            }
+            for size, data in views.items()
+        ],
+        "maps": fits.fit_maps(rows),
+    }
+
+
+def _definitions(of: Sequence[charts.Chart], data: charts.ChartData) -> dict[charts.Chart, drawing.Spec]:
+    return {chart: drawing.definition(chart, data, palette.PAGE, legend=False) for chart in of}
+
+
+def _drawn(specs: Mapping[charts.Chart, drawing.Spec], data: charts.ChartData) -> list[dict[str, str]]:
+    """Charts as the page shows them without scripts."""
+    return [
+        {
+            "name": chart.name,
+            "heading": chart.heading,
+            "note": chart.note,
+            "svg": drawing.svg(drawing.with_data(spec, chart, data)),
+        }
+        for chart, spec in specs.items()
+    ]
 
 
 def best(measured: Rows, names: Mapping[Column, str]) -> list[dict[str, str]]:
@@ -184,20 +219,11 @@ def _named(row: Row, names: Mapping[Column, str]) -> dict[str, Any]:
 def _column(name: str, cells: Rows) -> dict[str, Any]:
     """The best cells of one column of the tables, and the largest batch that fits."""
     measured = [row for row in cells if row["outcome"] == "ok"]
-    ooms = [row["batch_size"] for row in cells if row["outcome"] == "oom"]
-    searched = cells[0]["max_batch_fits"]
-    largest = max((row["batch_size"] for row in measured), default=None)
-    if not pandas.isna(searched):
-        fits = f"{searched:,.0f} (searched)"
-    elif largest is None:
-        fits = "none" if ooms else ""
-    else:
-        fits = f"{largest:,}" if any(size > largest for size in ooms) else f"{largest:,} or more"
     best_rows = [(figure, _best(measured, figure)) for figure in FIGURES if figure.headline]
     return {
         "name": name,
         "best": [
             ("", "") if row is None else (figure.text(row[figure.name]), row["batch_size"]) for figure, row in best_rows
         ],
-        "fits": fits,
+        "fits": fits.largest_batch_text(cells),
     }

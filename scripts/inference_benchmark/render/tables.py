@@ -1,19 +1,23 @@
-"""The summary as tables: one per figure of the catalogue, one row per batch size, one column per precision."""
+"""The summary as tables: one per figure of the catalogue, one row per batch size, one column per precision; and what
+follows from several workloads, with a row per prompt length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import pandas
 
 from inference_benchmark import markdown
-from inference_benchmark.analysis.figures import FIGURES, Figure, table_of
+from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure, table_of
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.render.baseline_columns import baseline_columns, compared_cells, ratio_table
 from inference_benchmark.render.columns import (
+    BATCH_SIZE,
     ENDINGS,
     FLAGGED,
+    PROMPT_TOKENS,
     UNSTABLE,
+    Axis,
     Column,
     Row,
     Rows,
@@ -23,10 +27,11 @@ from inference_benchmark.render.columns import (
     columns,
     figures_text,
     marks,
-    rows_of,
     text_of,
     width_text,
 )
+from inference_benchmark.render.context import default_batch_size, models
+from inference_benchmark.render.fits import fit_maps
 from inference_benchmark.render.variant_table import variant_table
 from inference_benchmark.units import format_bytes
 
@@ -50,10 +55,21 @@ def tables(rows: Rows, comparisons: Sequence[Comparison] = ()) -> Iterator[Table
             yield against_engines
 
 
-def groups(summary: pandas.DataFrame) -> Iterator[tuple[str, str, Rows]]:
-    """(model, workload, their rows) in the summary's order, one machine after the other."""
-    for (_, model, workload), rows in summary.groupby(["machine", "model", "workload"], sort=False):
-        yield model, workload, rows_of(rows)
+def context_tables(rows: Rows) -> list[TableView]:
+    """The tables over the prompt length, for the rows of one model and number of new tokens: what fits, and the
+    throughput at the batch size that charts show first."""
+    maps = fit_maps(rows)
+    lengths = sorted({row["prompt_tokens"] for row in rows})
+    largest = [[str(length), *texts] for length, *texts in zip(lengths, *(each.largest for each in maps), strict=True)]
+    headings = [(PROMPT_TOKENS.name,), *columns(rows).values()]
+    views = [TableView("Largest batch that fits", "by the cells of the grid, or searched.", headings, largest, [])]
+    size = default_batch_size(rows)
+    if size is not None:
+        view = table(
+            [row for row in rows if row["batch_size"] == size], BY_NAME["throughput_tok_per_s"], axis=PROMPT_TOKENS
+        )
+        views.append(view._replace(title=f"{view.title} at batch size {size}"))
+    return views
 
 
 def table(
@@ -61,8 +77,10 @@ def table(
     figure: Figure,
     comparisons: Sequence[Comparison] = (),
     foot: Sequence[Sequence[str]] = (),
+    axis: Axis = BATCH_SIZE,
 ) -> TableView:
-    """The table of a figure for one model and workload.
+    """The table of a figure, with a row per value of an axis in which alone the cells of a column differ: for one model
+    and workload the batch size. Baselines have columns over the batch size only.
 
     A cell is ``oom`` where it did not fit, ``n/a`` where device or library do not support the precision, and blank
     where there is no record.
@@ -71,17 +89,15 @@ def table(
     texts: dict[tuple[Column, int], str] = {}
     for row in rows:
         measured = row["outcome"] == "ok"
-        texts[column_of(row), row["batch_size"]] = (
-            cell_text(row, figure) if measured else ENDINGS.get(row["outcome"], "")
-        )
-    sizes = sorted({row["batch_size"] for row in rows})
-    headings = [("batch_size",), *keys.values()]
-    cells = [[str(size), *(texts.get((key, size), "") for key in keys)] for size in sizes]
+        texts[column_of(row), row[axis.name]] = cell_text(row, figure) if measured else ENDINGS.get(row["outcome"], "")
+    values = sorted({row[axis.name] for row in rows})
+    headings = [(axis.name,), *keys.values()]
+    cells = [[str(value), *(texts.get((key, value), "") for key in keys)] for value in values]
     foot = [list(row) for row in foot]
     for comparison in comparisons:
         for heading, by_size in baseline_columns(rows, comparison, figure).items():
             headings.append(heading)
-            for row, size in zip(cells, sizes, strict=True):
+            for row, size in zip(cells, values, strict=True):
                 row.append(by_size.get(size, ""))
             for row in foot:
                 row.append("")
@@ -108,21 +124,32 @@ def document(
     comparisons: Sequence[Comparison] = (),
     pictures: Callable[[str, str], str] | None = None,
 ) -> str:
-    """tables.md: every table of each model and workload. pictures: Markdown to put before them."""
+    """tables.md: every table of each model and workload, and of each model over the prompt length. pictures: Markdown
+    to put before those of a model and workload."""
     parts = []
-    for model, workload, rows in groups(summary):
-        first = rows[0]
-        engines = ", ".join(dict.fromkeys(row["engine"] for row in rows))
-        parts.append(
-            f"### {markdown.escape(model)} on {markdown.escape(first['machine'])}\n\n"
-            f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence; "
-            f"engine: {markdown.escape(engines)}. "
-            "Greedy, every row generated to full length. ± is half of the 95 % interval, ±? where it is unknown."
-            f"{_legend(rows)}\n\n"
-            + (f"{pictures(model, workload)}\n\n" if pictures else "")
-            + "\n".join(to_markdown(view) for view in tables(rows, comparisons))
-        )
+    for model in models(summary):
+        for rows in model.workloads:
+            first = rows[0]
+            shown = pictures(first["model"], first["workload"]) if pictures else ""
+            about = f"{first['prompt_tokens']} prompt tokens, {first['new_tokens']} new tokens per sequence"
+            parts.append(_part(rows, "", about, shown, tables(rows, comparisons)))
+        for rows in model.contexts:
+            about = f"{rows[0]['new_tokens']} new tokens per sequence"
+            parts.append(_part(rows, " over the prompt length", about, "", context_tables(rows)))
     return "\n".join(parts)
+
+
+def _part(rows: Rows, over: str, about: str, pictures: str, views: Iterable[TableView]) -> str:
+    """A heading, what the tables are about, and the tables."""
+    engines = ", ".join(dict.fromkeys(row["engine"] for row in rows))
+    return (
+        f"### {markdown.escape(rows[0]['model'])} on {markdown.escape(rows[0]['machine'])}{over}\n\n"
+        f"{about}; engine: {markdown.escape(engines)}. "
+        "Greedy, every row generated to full length. ± is half of the 95 % interval, ±? where it is unknown."
+        f"{_legend(rows)}\n\n"
+        + (f"{pictures}\n\n" if pictures else "")
+        + "\n".join(to_markdown(view) for view in views)
+    )
 
 
 def to_markdown(view: TableView) -> str:
