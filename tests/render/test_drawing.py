@@ -10,7 +10,7 @@ from dataclasses import replace
 import altair
 import jsonschema
 import pytest
-from made_up import grid, make_cell, make_oom, records_of, sample_records, summary_of
+from made_up import grid, make_cell, make_oom, make_record, records_of, sample_records, summary_of
 from running import PUBLISHED
 
 from inference_benchmark.compare import comparison, result_set
@@ -48,6 +48,13 @@ def test_definitions_over_the_prompt_length_keep_to_it_too(chart):
     rows = rows_of(summary_of(records_of(grid(workloads=workloads, batch_sizes=(1, 128)))))
     for batch_size in (1, 128):  # at 128 some do not fit
         altair.Chart.from_dict(drawing.definition(chart, context_data(rows, batch_size), palette.PAGE, legend=False))
+
+
+@pytest.mark.parametrize("n_engines", [2, 4, 5, 12])
+def test_no_two_lines_have_the_same_colour_and_dash(n_engines):
+    cells = [make_cell(engine=f"e{n}", precision=name) for n in range(n_engines) for name in ("fp32", "bf16")]
+    series = chart_data(rows_of(summary.summarise([make_record(cell) for cell in cells]))).series
+    assert len({(each.colour % len(palette.PAGE.series), each.dash) for each in series}) == 2 * n_engines
 
 
 def test_the_schema_finds_a_misspelt_key_anywhere():

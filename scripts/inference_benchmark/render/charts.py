@@ -10,6 +10,7 @@ import pandas
 
 from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
 from inference_benchmark.compare.comparison import Comparison
+from inference_benchmark.render import palette
 from inference_benchmark.render.baseline_columns import baseline_name, compared_cells
 from inference_benchmark.render.columns import (
     BATCH_SIZE,
@@ -131,14 +132,19 @@ def context_data(rows: Rows, batch_size: int) -> ChartData:
 
 
 def _series(rows: Rows) -> dict[Column, Series]:
-    """The line of each column: a colour per precision and variant, a dash per engine."""
+    """The line of each column: a colour per precision and variant, a dash per engine. With more engines than dashes, as
+    with several variants, no two columns have both in common."""
     names = column_names(rows)
     engines = list(dict.fromkeys(engine for engine, _, _ in names))
     kinds = list(dict.fromkeys((precision, variant) for _, precision, variant in names))
+    if len(engines) > len(DASHES):
+        n_colours = len(palette.PAGE.series)
+        return {
+            column: Series(name, index % n_colours, DASHES[index // n_colours % len(DASHES)])
+            for index, (column, name) in enumerate(names.items())
+        }
     return {
-        (engine, precision, variant): Series(
-            name, kinds.index((precision, variant)), DASHES[engines.index(engine) % len(DASHES)]
-        )
+        (engine, precision, variant): Series(name, kinds.index((precision, variant)), DASHES[engines.index(engine)])
         for (engine, precision, variant), name in names.items()
     }
 
