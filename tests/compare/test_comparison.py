@@ -150,6 +150,15 @@ def test_what_differs_is_said_first():
     assert compare(small_set(), small_set("new")).differences == []
 
 
+def test_a_variant_that_chooses_something_else_under_the_same_name_is_said():
+    def with_variant(attention: str):
+        return small_set(engines=("hf-x",), variants={"hf-x": {"engine": "hf", "attention": attention}})
+
+    (difference,) = compare(with_variant("eager"), with_variant("sdpa")).differences
+    assert difference == ("hf-x attention", ["eager"], ["sdpa"])
+    assert compare(with_variant("eager"), with_variant("eager")).differences == []
+
+
 def with_yardstick(name, memory_s, arithmetic_s):
     """A result set whose machine had these times before each cell."""
     yardstick = {"before": make_yardstick(memory_s, arithmetic_s)}

@@ -134,18 +134,24 @@ def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
     for each in records:
         cell = each.cell
         measurement = {**vars(cell.measurement), **({"rounds": len(each.runs)} if each.outcome == "ok" else {})}
-        of_cell = _settings(measurement, cell.memory_limit_bytes, [cell.model])
+        of_cell = _settings(measurement, cell.memory_limit_bytes, [cell.model], {cell.engine: cell.options})
         for name, value in (of_cell | {"measure version": cell.measure_version}).items():
             if value not in settings.setdefault(name, []):
                 settings[name].append(value)
     return comparability.all_facts(records) | settings
 
 
-def _settings(measurement: Mapping[str, Any], limit: int | None, models: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def _settings(
+    measurement: Mapping[str, Any],
+    limit: int | None,
+    models: Iterable[Mapping[str, Any]],
+    variants: Mapping[str, Mapping[str, Any]],
+) -> dict[str, Any]:
     return {
         **{f"measurement {name}": value for name, value in measurement.items()},
         "memory limit (bytes)": limit,
         **{f"model {m['name']} {key}": value for m in models for key, value in m.items() if key != "name"},
+        **{f"{engine} {option}": value for engine, options in variants.items() for option, value in options.items()},
     }
 
 
@@ -180,7 +186,12 @@ def _known_facts(path: Path) -> tuple[dict[str, Sequence[Any]], Speed | None]:
     """The facts in the provenance.json of a run, and the speed of its machine."""
     try:
         provenance = files.read_json(path)
-        settings = _settings(provenance["measurement"], provenance["memory_limit_bytes"], provenance["models"])
+        settings = _settings(
+            provenance["measurement"],
+            provenance["memory_limit_bytes"],
+            provenance["models"],
+            provenance.get("variants", {}),
+        )
         speed = provenance.get("machine_speed")
         facts = provenance["facts"] | {fact: [value] for fact, value in settings.items()}
         return facts, Speed.of_facts(speed) if speed else None

@@ -94,6 +94,7 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
         "measurement": {**vars(experiment.measurement), "rounds": experiment.rounds},
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": list(experiment.models),
+        **({"variants": experiment.variants} if experiment.variants else {}),
         "facts": comparability.all_facts(records),
         "machine_speed": machine_speed.facts(records),
     }
