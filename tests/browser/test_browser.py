@@ -319,6 +319,7 @@ def test_the_page_chooses_what_python_chooses_in_the_same_words(browser, tmp_pat
     path.write_text(reports.render(summary, [provenance], TEMPLATE, beside))
     watched = Watched(browser, path)
     panel = watched.page.locator(".choose")
+    panel.locator("summary").click()
     panel.locator("table").wait_for()
     seen = set()
     for goal, limits, price, carbon in QUESTIONS:

@@ -100,6 +100,15 @@ def test_what_torchao_does_not_quantise_is_not_available(tmp_path, torchao, prec
     assert words in record["reason"]["message"]
 
 
+def test_hf_static_compiles_the_8_bit_weights(tmp_path, torchao):
+    cell = cell_of("int8-weight-only", engine="hf-static")
+    done = measure_cli(cell, tmp_path / "r.json", PYTHONPATH=torchao)
+    assert done.returncode == 0, done.stderr
+    record = read_record(tmp_path / "r.json", cell)
+    assert (record["outcome"], list(record["model"]["block_weights"])) == ("ok", ["int8"])
+    assert record["model"]["compilation"]["graphs"] > 0
+
+
 def test_without_the_package_a_cell_is_one_line(tmp_path):
     done = measure_cli(cell_of("int8-weight-only"), tmp_path / "r.json")
     assert done.returncode == 1
