@@ -34,6 +34,14 @@ def test_a_variant_is_set_against_its_engine_cell_by_cell():
     assert text.count("Variants against their engine") == 1
 
 
+def test_variants_come_in_the_order_of_the_grid():
+    cells = [
+        make_cell(engine=name, options={"engine": "hf", "attention": name[3:]}) for name in ("hf-sdpa", "hf-eager")
+    ]
+    view = variant_table(rows_of(summary.summarise([make_record(cell) for cell in (make_cell(engine="hf"), *cells)])))
+    assert [heading[0] for heading in view.headings] == ["batch_size", "hf-sdpa", "hf-eager"]
+
+
 def test_answers_stand_below_the_ratios():
     rows = rows_of(summary.summarise(records(0.4)))
     compared = [row | {"token_agreement": 0.5, "logits_error_mean": 0.25} for row in rows]

@@ -12,7 +12,7 @@ _FIGURE = BY_NAME["throughput_tok_per_s"]
 def variant_table(rows: Rows) -> TableView | None:
     """The ratios of the variants among rows of one model and workload; None where none stands beside its engine."""
     cells = {(column_of(row), row["batch_size"]): row for row in rows if row["outcome"] == "ok"}
-    first = {column_of(row): row for row in reversed(rows)}
+    first = {key: next(row for row in rows if column_of(row) == key) for key in columns(rows)}
     bases = {key: _base(row) for key, row in first.items() if text_of(row, "options") and _base(row) in first}
     if not bases:
         return None
