@@ -58,9 +58,11 @@ def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
     None where a record does not know it.
     """
     by_name = {
-        name: [None if name in _chosen(record) else (getattr(record, part) or {}).get(key) for record in records]
-        for name, (part, key) in _FACTS.items()
+        name: [(getattr(record, part) or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()
     }
+    for index, record in enumerate(records):
+        for name in _chosen(record):
+            by_name[name][index] = None
     for name in dict.fromkeys(name for record in records for name in record.environment):
         by_name[f"{_ENVIRONMENT}{name}"] = [record.environment.get(name) for record in records]
     return {
