@@ -133,14 +133,15 @@ class WorkerProcess:
         self.printed = b""
         self.process = None
         try:
-            self.process = self._forked(writing_end)
-            if self.process is None:
-                self._start(writing_end)
+            try:
+                self.process = self._forked(writing_end)
+                if self.process is None:
+                    self._start(writing_end)
+            finally:
+                os.close(writing_end)
         except BaseException:  # a signal, too
             self.__exit__()
             raise
-        finally:
-            os.close(writing_end)
         return self
 
     def _forked(self, writing_end: int) -> ForkedWorker | None:
