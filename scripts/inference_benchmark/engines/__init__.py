@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from inference_benchmark.engines.options import OPTIONS
+from inference_benchmark.engines.options import OPTIONS, chosen
 from inference_benchmark.engines.refusal import UnsupportedError
 
 if TYPE_CHECKING:
@@ -198,14 +198,14 @@ def create(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Engi
     """A new engine, by its name in ENGINES. options: of a variant of it."""
     module, _, attribute = ENGINES[name].target.partition(":")
     engine = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)()
-    engine.options = {option: value for option, value in options.items() if option in OPTIONS}
+    engine.options = chosen(options)
     return engine
 
 
 def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it) of a variant of the engine with this name."""
     allowed = ENGINES[name].options
-    for option, value in options.items():
+    for option, value in chosen(options).items():
         if option not in allowed:
             yield option, f"{name} has no such option; allowed: {', '.join(allowed) or 'none'}"
         elif value not in OPTIONS[option].values:

@@ -197,8 +197,8 @@ class HfEngine(TorchDeviceEngine):
                 prompts, new_tokens, logits_processor=LogitsProcessorList([observation]), return_dict_in_generate=True
             )
         facts = {"cache": type(output.past_key_values).__name__, **observation.facts()}
-        wanted, _ = _CACHES.get(self.options.get("cache"), (facts["cache"], {}))
-        if facts["cache"] != wanted:
+        chosen = self.options.get("cache")
+        if chosen and facts["cache"] != _CACHES[chosen][0]:
             raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']}")
         return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
 

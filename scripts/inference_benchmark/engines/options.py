@@ -29,6 +29,11 @@ OPTIONS: Mapping[str, Option] = {
 }
 
 
-def is_exact(chosen: Mapping[str, Any]) -> bool:
+def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a variant chooses, without the engine that it is one of."""
+    return {name: value for name, value in options.items() if name != "engine"}
+
+
+def is_exact(options: Mapping[str, Any]) -> bool:
     """Whether a variant computes the same function as its engine, so that rounding alone tells them apart."""
-    return not any(value in OPTIONS[name].inexact for name, value in chosen.items() if name in OPTIONS)
+    return not any(value in OPTIONS[name].inexact for name, value in chosen(options).items())

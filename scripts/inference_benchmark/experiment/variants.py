@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inference_benchmark import engines
+from inference_benchmark.engines.options import chosen
 from inference_benchmark.experiment.config_errors import guess_text, listing, show
 from inference_benchmark.models import families
 
@@ -46,13 +47,12 @@ def unknown(device: str, names: Sequence[str], variants: Mapping[str, Any]) -> I
 def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with an entry of ``engines``, one line each."""
     where, engine = f"engines.{name}", variant["engine"]
-    options = {option: value for option, value in variant.items() if option != "engine"}
     if name.lower() in engines.ENGINES:  # some file systems ignore capitals
         yield f"{where}: {show(name)} is the name of an engine; choose another"
-    if not options:
+    if not chosen(variant):
         allowed = listing(engines.ENGINES[engine].options) or f"none for {engine}"
         yield f"{where}: chooses no option; allowed: {allowed}"
-    for option, problem in engines.option_problems(engine, options):
+    for option, problem in engines.option_problems(engine, variant):
         yield f"{where}.{option}: {problem}"
 
 

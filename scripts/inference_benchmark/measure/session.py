@@ -87,8 +87,7 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
     ):
         if name not in allowed:
             raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(allowed)}")
-    chosen = {name: value for name, value in subject.options.items() if name != "engine"}
-    for option, problem in engines.option_problems(engine, chosen):
+    for option, problem in engines.option_problems(engine, subject.options):
         raise MeasurementError(f"option {option}: {problem}")
     if package := engines.missing_package(engine, subject.precision):
         raise MeasurementError(

@@ -14,6 +14,7 @@ from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.cli import ProblemsError, printable
+from inference_benchmark.engines.options import chosen
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
@@ -212,7 +213,7 @@ def _identity(cell: Cell) -> dict[str, Any]:
         "precision": cell.precision,
         "batch_size": cell.batch_size,
         "base_engine": cell.base_engine,
-        "options": ", ".join(f"{name} {value}" for name, value in cell.options.items() if name != "engine"),
+        "options": ", ".join(f"{name} {value}" for name, value in chosen(cell.options).items()),
         "memory_limit_bytes": cell.memory_limit_bytes,
         "record": cell.path,
     }

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from inference_benchmark.analysis.figures import BY_NAME
-from inference_benchmark.analysis.statistics import Estimate, ratio
-from inference_benchmark.render.columns import Column, Row, Rows, TableView, agreement_text, column_of, columns, text_of
+from inference_benchmark.analysis.statistics import ratio
+from inference_benchmark.render.columns import (
+    Column,
+    Row,
+    Rows,
+    TableView,
+    agreement_text,
+    column_of,
+    columns,
+    estimate_of,
+    text_of,
+)
 
 _FIGURE = BY_NAME["throughput_tok_per_s"]
 
@@ -12,8 +22,9 @@ _FIGURE = BY_NAME["throughput_tok_per_s"]
 def variant_table(rows: Rows) -> TableView | None:
     """The ratios of the variants among rows of one model and workload; None where none stands beside its engine."""
     cells = {(column_of(row), row["batch_size"]): row for row in rows if row["outcome"] == "ok"}
-    first = {key: next(row for row in rows if column_of(row) == key) for key in columns(rows)}
-    bases = {key: _base(row) for key, row in first.items() if text_of(row, "options") and _base(row) in first}
+    first = {column_of(row): row for row in reversed(rows)}
+    headings = columns(rows)
+    bases = {key: _base(row) for key in headings if text_of(row := first[key], "options") and _base(row) in first}
     if not bases:
         return None
     sizes = sorted({row["batch_size"] for row in rows})
@@ -22,7 +33,6 @@ def variant_table(rows: Rows) -> TableView | None:
         for size in sizes
     ]
     agreement = [agreement_text(first[key]) for key in bases]
-    headings = columns(rows)
     return TableView(
         "Variants against their engine (times its throughput)",
         "above 1 is faster; in parentheses the 95 % interval: no difference is shown where it includes 1.",
@@ -42,5 +52,5 @@ def _ratio_text(new: Row | None, base: Row | None) -> str:
     """``1.12 (1.08 to 1.16)``; blank where one of the two was not measured."""
     if new is None or base is None:
         return ""
-    value, low, high = ratio(*(Estimate(*(row[column] for column in _FIGURE.columns)) for row in (new, base)))
+    value, low, high = ratio(estimate_of(new, _FIGURE), estimate_of(base, _FIGURE))
     return f"{value:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
