@@ -15,6 +15,7 @@ rows         rows of so large a batch that rows x heads exceed 65,535 give the s
 oom          a cell that does not fit into memory_limit is oom, in words about memory, and the limit is named
 caches       hf-static holds one static cache after several calls, and none after its release
 ceilings     memory bandwidth and arithmetic against the data sheet
+timeline     the steps of a call add up to it, its parts too, and most kernels are of a kind that is known
 search       the largest batch under a memory_limit is found
 
 Each check runs in processes of its own: one that crashes or hangs is failed, and the others run. A line for each goes
@@ -57,10 +58,12 @@ from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.divergence import REFERENCE
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.roofline import Peaks
+from inference_benchmark.analysis.statistics import mean
+from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.cli import fail, printable
 from inference_benchmark.engines import ENGINES, PRECISIONS
 from inference_benchmark.experiment.cells import Cell, CellError, Measurement, Watch, Workload
-from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, Subject
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, Subject, TimelineStudy
 from inference_benchmark.machine import conditions, hardware, provenance
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.measure import warm_start
@@ -90,6 +93,8 @@ ENERGY_TOLERANCE = 0.15
 LEAST_SHARE, MOST_SHARE = 0.50, 1.05
 #: What graphs and libraries may hold besides a cache of 1.1 GB.
 BESIDES_CACHE_BYTES = 2**28
+#: The steps of a call take at least this part of it. The rest is the copy of its tokens.
+STEPS_SHARE = 0.8
 
 
 @dataclass(frozen=True)
@@ -217,6 +222,7 @@ def checks(setup: Setup) -> list[Check]:
         *of_each("oom", check_oom, 60),
         check("caches", check_caches, 90),
         check("ceilings", check_ceilings, 90, needs=()),
+        *(of_engine("timeline", check_timeline, 90, engine) for engine in (HF, STATIC)),
         *of_each("search", check_search, 120),
         *cells(setup.precisions[3:]),
     ]
@@ -534,6 +540,20 @@ def against_data_sheet(name: str, measured_peaks: Peaks) -> Verdict:
     if odd:
         text += f"; not within {LEAST_SHARE:.0%} and {MOST_SHARE:.0%}: {', '.join(odd)}"
     return ok_if(not odd, text, {"speeds": speeds, "shares": shares})
+
+
+def check_timeline(setup: Setup, engine: str) -> Verdict:
+    found = studied(setup, TimelineStudy(setup.cell(engine, setup.precision, setup.batch_sizes[0]), trace=False))
+    timeline = Timeline.of(found.results)
+    steps_share = timeline.call_s / mean(timeline.observed_s)
+    shares = timeline.shares
+    others = ", ".join(each["name"] for each in timeline.profile["longest"] if each["kind"] == "other")
+    return ok_if(
+        STEPS_SHARE < steps_share <= 1 and shares["products"] > 0 and shares["outside"] < 1,
+        f"{study_text(found)}; the steps are {steps_share:.1%} of their calls; timing them costs "
+        f"{timeline.observing_cost:+.1%}, profiling {timeline.profiling_cost:+.0%}; other kernels: {others}",
+        {"shares": shares, "growth": timeline.growth, "longest": timeline.profile["longest"]},
+    )
 
 
 def check_search(setup: Setup, engine: str) -> Verdict:

@@ -1,6 +1,7 @@
 # From the configuration to studies, the records that say how far a cell is from what is possible: the ceilings of the
-# machine, the largest batch that fits, and how far answers differ from those of the reference. No rule that measures
-# cells has them as input, or a study done again would measure every cell again; collect reads them.
+# machine, the largest batch that fits, how far answers differ from those of the reference, and where the time of a call
+# goes. No rule that measures cells has them as input, or a study done again would measure every cell again; collect
+# reads them.
 
 
 rule ceilings:
@@ -19,7 +20,7 @@ rule ceilings:
         gpu=PLAN.gpus,
         attempt=PLAN.attempt,
     params:
-        study=PLAN.study_json,
+        study=PLAN.study_json("ceilings"),
         # Not compared with those of an earlier run, because their types are not built-in.
         script=CODE / "scripts/study.py",
         watch=PLAN.watched,
@@ -42,6 +43,8 @@ use rule ceilings as max_batch with:
         update("results/{machine}/{column}/max-batch.json"),
     log:
         "logs/{machine}/{column}/max-batch.log",
+    params:
+        study=PLAN.study_json("max-batch"),
 
 
 use rule ceilings as divergence with:
@@ -50,4 +53,18 @@ use rule ceilings as divergence with:
         update("results/{machine}/{column}/divergence.json"),
     log:
         "logs/{machine}/{column}/divergence.log",
-    priority: PLAN.divergence_priority
+    priority: PLAN.priority_after_column
+    params:
+        study=PLAN.study_json("divergence"),
+
+
+use rule ceilings as timeline with:
+    # Where the time of a cell's calls goes: of each step, and by kind of work. With timeline_trace a Chrome trace lies
+    # beside the record.
+    output:
+        update("results/{machine}/{column}/timeline-batch-{batch}.json"),
+    log:
+        "logs/{machine}/{column}/timeline-batch-{batch}.log",
+    priority: PLAN.priority_after_column
+    params:
+        study=PLAN.study_json("timeline"),

@@ -21,7 +21,7 @@ from inference_benchmark.render.readme import MarkerError, insert
 
 SCHEMAS = Path("scripts/inference_benchmark/records")
 #: Definitions that say what the results of a study of that kind are.
-KINDS = ("ceilings", "max-batch", "divergence")
+KINDS = ("ceilings", "max-batch", "divergence", "timeline")
 
 
 class Key(NamedTuple):

@@ -188,7 +188,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision"),
         (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, timeline, timeline_trace"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):

@@ -39,7 +39,10 @@ def test_cells_and_studies_are_found_by_the_paths_of_their_records():
     assert HERE.requested_studies == ["results/box/ceilings.json", f"{folder}/max-batch.json"]
     assert HERE.studies_of_machine({"machine": "box"}) == HERE.requested_studies
     assert HERE.studies.keys() == {*HERE.requested_studies, f"{folder}/divergence.json"}
-    assert HERE.study_json({}, [f"{folder}/max-batch.json"]) == HERE.studies[f"{folder}/max-batch.json"].to_json()
+    assert (
+        HERE.study_json("max-batch")({"machine": "box", "column": "tiny/prompt4-new8/hf/fp32"})
+        == HERE.studies[f"{folder}/max-batch.json"].to_json()
+    )
 
 
 def test_cells_that_come_first_are_measured_first():
@@ -53,7 +56,7 @@ def test_answers_of_a_column_are_compared_right_after_the_first_round_of_its_cel
     plan = replace(HERE, experiments=(two_rounds,))
     for precisions in (["fp32"], ["fp32", "bf16"]):
         column = f"tiny/prompt4-new8/hf/{precisions[-1]}"
-        priority = plan.divergence_priority({"machine": "box", "column": column})
+        priority = plan.priority_after_column({"machine": "box", "column": column})
         for cell in two_rounds.cells():
             _, _, *of_column, name = Path(cell.path).parts
             batch = Path(name).stem.removeprefix("batch-")

@@ -7,10 +7,11 @@ import json
 import pytest
 from made_up import make_cell, make_experiment
 
-from inference_benchmark.experiment.cells import CellError
+from inference_benchmark.experiment.cells import CellError, Experiment
 from inference_benchmark.experiment.studies import (
     CeilingsStudy,
     ColumnStudy,
+    TimelineStudy,
     requested_studies,
     study_from_json,
     study_paths,
@@ -23,6 +24,7 @@ from inference_benchmark.experiment.studies import (
         CeilingsStudy("box", "cpu", None),
         ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=10)),
         ColumnStudy.of("divergence", make_cell(memory_limit_bytes=10)),
+        TimelineStudy(make_cell(options={"engine": "fake", "attention": "eager"}), trace=True),
     ],
     ids=lambda study: study.kind,
 )
@@ -35,7 +37,10 @@ def test_a_study_comes_back_from_json(study):
     ("change", "message"),
     [
         ({"version": 0}, "version of the study max-batch is 0; this program does version 2"),
-        ({"kind": "min-batch"}, "there is no study named 'min-batch'; allowed: ceilings, max-batch, divergence"),
+        (
+            {"kind": "min-batch"},
+            "there is no study named 'min-batch'; allowed: ceilings, max-batch, divergence, timeline",
+        ),
         ({"kind": []}, "there is no study named"),
         ({"model": {}}, "model is {}; allowed: a mapping with name"),
         ({"extra": 1}, "exactly the keys"),
@@ -72,4 +77,20 @@ def test_the_studies_about_a_cell_are_found_by_path():
         "ceilings": "results/box/ceilings.json",
         "max-batch": f"{folder}/max-batch.json",
         "divergence": f"{folder}/divergence.json",
+        "timeline": f"{folder}/timeline-batch-2.json",
     }
+
+
+def test_timelines_are_done_of_the_batch_sizes_that_are_named_in_the_first_round_alone():
+    experiment = make_experiment(1, 2, 4, precisions=("fp32", "bf16"), rounds=3, timeline=(1, 4))
+    assert [study.path for study in requested_studies(experiment)] == [
+        f"results/box/tiny/prompt4-new8/fake/{precision}/timeline-batch-{size}.json"
+        for precision in ("fp32", "bf16")
+        for size in (1, 4)
+    ]
+
+
+def test_an_experiment_without_timelines_is_written_as_before_there_were_any():
+    assert "timeline" not in make_experiment().to_json()
+    experiment = make_experiment(timeline=(1,), timeline_trace=True)
+    assert Experiment.from_json(experiment.to_json()) == experiment

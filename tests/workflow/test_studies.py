@@ -59,6 +59,12 @@ def test_a_search_done_again_measures_no_cell_again(searched):
     assert plan == {"max_batch": 1, "collect": 1, **DERIVED, "all": 1, "total": 7}
 
 
+def test_a_changed_setting_does_the_studies_it_concerns_again(searched):
+    searched.grid["max_batch_tolerance_percent"] = 5
+    searched.save()
+    assert searched.plan() == {"max_batch": 2, "collect": 1, **DERIVED, "all": 1, "total": 8}
+
+
 def test_a_search_spares_the_cells_that_are_asked_for_later(searched):
     searched.config["grid"]["cpu"]["batch_sizes"] = [1, 400, 512, 1024]
     searched.save()

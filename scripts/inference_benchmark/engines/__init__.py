@@ -9,8 +9,9 @@ import importlib
 import importlib.util
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,8 @@ from inference_benchmark.engines.refusal import UnsupportedError
 
 if TYPE_CHECKING:
     import numpy
+
+    from inference_benchmark.analysis.timeline import Profile
 
 
 class Engine(ABC):
@@ -99,6 +102,29 @@ class Engine(ABC):
         precision computes some columns separately.
         """
         return self.generate(prompts, new_tokens), {}
+
+    def generate_in_steps(
+        self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]
+    ) -> numpy.ndarray:
+        """As generate. Calls step_ended at the end of each step, when each row has a new token: new_tokens times."""
+        raise UnsupportedError(f"{type(self).__name__} does not tell when a step has ended")
+
+    def mark(self) -> Any:
+        """A moment on the device, without waiting for it; on a CPU the clock's."""
+        return self.clock()
+
+    def seconds_between(self, marks: Sequence[Any]) -> list[float]:
+        """The seconds from each of several marks to the next. Called when the device is idle."""
+        return [later - sooner for sooner, later in pairwise(marks)]
+
+    def memory_in_use_bytes(self) -> int | None:
+        """What the process has allocated on the device now, or what of it is resident; None where it is not known."""
+        return None
+
+    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
+        """What runs on the device during a generate call; None where the engine cannot tell. trace: the file for a
+        Chrome trace, compressed; None for no trace."""
+        return None
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         """The logits from which generate chooses each token, given that the tokens before it are from continuation.

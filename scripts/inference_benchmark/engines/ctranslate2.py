@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
+from inference_benchmark.analysis.timeline import Profile
 from inference_benchmark.engines import hf_facts, refusal, shapes
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
@@ -113,6 +115,23 @@ class CTranslate2Engine(TorchDeviceEngine):
             "non_finite_rows": int((~numpy.isfinite(scores)).sum()),
         }
         return self._tokens(results, new_tokens), facts
+
+    def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):
+        last_row = len(prompts) - 1
+
+        def one_of_a_step(result) -> bool:
+            if result.batch_id == last_row:
+                step_ended()
+            return False
+
+        return self._tokens(self._generate(prompts, new_tokens, callback=one_of_a_step), new_tokens)
+
+    def memory_in_use_bytes(self) -> int:
+        return self._used_bytes() if self.device.type == "cuda" else super().memory_in_use_bytes()
+
+    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
+        # Of what it does on a CPU torch's profiler sees nothing; kernels of CUDA it sees whoever launches them.
+        return super().profile(prompts, new_tokens, trace) if self.device.type == "cuda" else None
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)

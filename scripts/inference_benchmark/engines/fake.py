@@ -26,6 +26,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ class FakeEngine(Engine):
     def __init__(self) -> None:
         self.now = 0.0
         self.limit_bytes = None
-        self.calls = 0
+        self.in_use_bytes = self.calls = 0
         self.behaviour: dict[str, Any] = json.loads(os.environ.get("FAKE_ENGINE", "{}"))
         if self._creates(self.behaviour.get("unless_new")):
             del self.behaviour["fault"]
@@ -102,6 +103,23 @@ class FakeEngine(Engine):
         if fault == "padded":
             output[0, -1] = self.vocab_size
         return output
+
+    def generate_in_steps(
+        self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]
+    ) -> numpy.ndarray:
+        """The made-up time of the call in equal steps."""
+        began = self.now
+        output = self.generate(prompts, new_tokens)
+        step_s = (self.now - began) / new_tokens
+        rows, prompt_tokens = prompts.shape
+        for step in range(new_tokens):
+            self.now = began + (step + 1) * step_s
+            self.in_use_bytes = WEIGHTS_BYTES[self.precision] + rows * (prompt_tokens + step + 1) * ROW_TOKEN_BYTES
+            step_ended()
+        return output
+
+    def memory_in_use_bytes(self) -> int:
+        return self.in_use_bytes
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         output = self.generate(prompts, new_tokens)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -20,6 +21,7 @@ from transformers import (
     BitsAndBytesConfig,
     GenerationConfig,
     LogitsProcessorList,
+    StoppingCriteriaList,
     TorchAoConfig,
 )
 from transformers.utils import logging
@@ -201,6 +203,23 @@ class HfEngine(TorchDeviceEngine):
         if chosen and facts["cache"] != _CACHES[chosen][0]:
             raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']}")
         return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
+
+    def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):
+        criteria = StoppingCriteriaList([hf_facts.StepEnds(step_ended, len(prompts), self.device)])
+        output = self._generate(prompts, new_tokens, stopping_criteria=criteria)
+        return output[:, prompts.shape[1] :].cpu().numpy()
+
+    def mark(self) -> Any:
+        if self.device.type != "cuda":
+            return super().mark()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds_between(self, marks: Sequence[Any]) -> list[float]:
+        if self.device.type != "cuda":
+            return super().seconds_between(marks)
+        return [sooner.elapsed_time(later) / 1000 for sooner, later in pairwise(marks)]
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         forcing = hf_facts.TeacherForcing(torch.from_numpy(continuation).to(self.device))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, StoppingCriteria
 
 from inference_benchmark.engines import shapes
 from inference_benchmark.engines.shapes import dtype_name, matrix_modules
@@ -203,3 +204,14 @@ def _quantisation(model: torch.nn.Module) -> dict[str, Any] | None:
 
 def _count_last_names(names) -> dict[str, int]:
     return dict(Counter(name.rsplit(".", 1)[-1] for name in sorted(names)))
+
+
+class StepEnds(StoppingCriteria):
+    """Tells the end of each step of a generate call; stops nothing. rows: of the batch."""
+
+    def __init__(self, step_ended: Callable[[], None], rows: int, device: torch.device) -> None:
+        self.step_ended, self.goes_on = step_ended, torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
+        self.step_ended()
+        return self.goes_on

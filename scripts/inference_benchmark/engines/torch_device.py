@@ -11,10 +11,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from safetensors import SafetensorError
 
-from inference_benchmark.engines import Engine, cpu_memory, refusal, shapes, yardstick
+from inference_benchmark.analysis.timeline import Profile
+from inference_benchmark.engines import Engine, cpu_memory, refusal, shapes, torch_profile, yardstick
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
 
@@ -50,11 +52,18 @@ class TorchDeviceEngine(Engine):
         (operand @ operand).sum().item()
 
     def yardstick(self) -> dict[str, Any]:
+        self._lift_limit()
+        return yardstick.measure(self.device)
+
+    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
+        self._lift_limit()  # which is for the model, and not for a hundred thousand events
+        return torch_profile.profiled(lambda: self.generate(prompts, new_tokens), self.device, trace)
+
+    def _lift_limit(self) -> None:
         if self.growth_limit:
             self.growth_limit.lift()
         elif self.device.type == "cuda":
             torch.cuda.set_per_process_memory_fraction(1.0, self.device)
-        return yardstick.measure(self.device)
 
     def limit_memory(self, n_bytes: int) -> None:
         if self.device.type == "cpu":
@@ -102,6 +111,11 @@ class TorchDeviceEngine(Engine):
             torch.cuda.reset_peak_memory_stats(self.device)
         else:
             cpu_memory.reset_peak_rss()
+
+    def memory_in_use_bytes(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.memory_allocated(self.device)
+        return cpu_memory.rss_bytes()["rss_bytes"]
 
     def memory(self) -> dict[str, int]:
         if self.device.type == "cpu":

@@ -169,10 +169,10 @@ class Cell:
 
 
 #: Fields that came later. They are left out where they are empty, so that older records are those of the same cells.
-_LATER = {"options", "variants"}
+_LATER = {"options", "variants", "timeline", "timeline_trace"}
 
 # One for all: made anew for each cell it takes longer than the text.
-_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=vars)
+_ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=lambda value: _fields(value))
 
 
 def json_line(value: Any) -> str:
@@ -206,7 +206,8 @@ class Experiment:
     max_batch, divergence: whether these studies are done for each column of the tables. max_batch_tolerance_percent:
     see ColumnStudy.
     mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
-    by name. variants: the options of engines that are variants, by name (Cell.options).
+    by name. variants: the options of engines that are variants, by name (Cell.options). timeline: the batch sizes whose
+    timelines are done; timeline_trace: see TimelineStudy.
     """
 
     machine: str
@@ -226,6 +227,8 @@ class Experiment:
     baselines: Mapping[str, str] = field(default_factory=dict)
     device_name: str | None = None
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    timeline: tuple[int, ...] = ()
+    timeline_trace: bool = False
 
     def base_engine(self, engine: str) -> str:
         """The engine in engines.ENGINES that one of the experiment is, or is a variant of."""
@@ -315,7 +318,7 @@ def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
 
 def as_document(subject: Any) -> dict[str, Any]:
     """A cell or study as mappings, to be compared with one from JSON."""
-    return {name: vars(value) if is_dataclass(value) else value for name, value in _fields(subject).items()}
+    return {name: as_document(value) if is_dataclass(value) else value for name, value in _fields(subject).items()}
 
 
 def _fields(value: Any) -> dict[str, Any]:

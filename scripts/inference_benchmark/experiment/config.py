@@ -197,6 +197,8 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         max_batch=grid["max_batch"],
         max_batch_tolerance_percent=grid["max_batch_tolerance_percent"],
         divergence=grid["divergence"],
+        timeline=tuple(grid["timeline"]),
+        timeline_trace=grid["timeline_trace"],
         **_how_often(config["measurement"], device),
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
@@ -281,6 +283,10 @@ def _contradictions(config: Mapping[str, Any], sound: _Soundness) -> Iterator[st
                 where = f"grid.{device}.models[{index}]"
                 yield f"{where}: {show(name)} is not under models; allowed: {listing(models)}{guess_text(name, models)}"
         yield from variant_problems.unknown(device, grid["engines"], variants)
+        for index, size in enumerate(grid["timeline"]):
+            if size not in grid["batch_sizes"]:
+                where, sizes = f"grid.{device}.timeline[{index}]", ", ".join(map(str, grid["batch_sizes"]))
+                yield f"{where}: {size} is not among batch_sizes; allowed: {sizes}"
         try:
             parse_bytes(grid["memory_limit"])
         except ValueError as error:

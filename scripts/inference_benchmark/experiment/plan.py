@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any
 
 from inference_benchmark.experiment.cells import Cell, Experiment, Watch, record_path
-from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies
+from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies, study_path
 
 #: The wildcards of a job, by name.
 Wildcards = Mapping[str, str]
@@ -101,9 +101,12 @@ class Plan:
         cell_json.__signature__ = inspect.signature(cell_json)
         return cell_json
 
-    def study_json(self, wildcards: Wildcards, output: Sequence[str]) -> str:
-        """The whole study as one text, by the path of its record."""
-        return self.studies[output[0]].to_json()
+    def study_json(self, kind: str) -> Callable[[Wildcards], str]:
+        """The whole study of a kind as one text: a change of any setting is a changed parameter.
+
+        Snakemake compares no parameter whose function takes the output as well.
+        """
+        return lambda wildcards: self.studies[study_path(kind, **wildcards)].to_json()
 
     def experiment_json(self, wildcards: Wildcards) -> str:
         """The whole experiment of a machine as one text: a change of any setting is a changed parameter."""
@@ -121,10 +124,11 @@ class Plan:
         """Of a cell: higher the earlier it comes in the configuration."""
         return self._priorities[record_path(**wildcards)]
 
-    def divergence_priority(self, wildcards: Wildcards) -> int:
-        """Of a column's divergence: it comes right after the cells of the first round, while their server is there."""
+    def priority_after_column(self, wildcards: Wildcards) -> int:
+        """Of a study that comes right after the cells of its column in the first round, while their server is there."""
         last_batch_size = self.any_machine.batch_sizes[-1]
-        return self._priorities[record_path(**wildcards, batch=last_batch_size)] - 1
+        last = record_path(machine=wildcards["machine"], column=wildcards["column"], batch=last_batch_size)
+        return self._priorities[last] - 1
 
     def gpus(self, wildcards: Wildcards) -> int:
         """0 if ``gres`` already requests the GPU, else 1: on a CPU too, the slot that a job measures in."""

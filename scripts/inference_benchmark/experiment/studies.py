@@ -1,5 +1,6 @@
-"""Studies: measurements other than cells, each with one file. The ceilings of the machine, and for each column of
-the tables the largest batch that fits and how far the answers differ from those of the reference."""
+"""Studies: measurements other than cells, each with one file. The ceilings of the machine; for each column of the
+tables the largest batch that fits and how far the answers differ from those of the reference; and for single cells
+where the time of a call goes."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from inference_benchmark.experiment.cells import (
 )
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
-VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2}
+VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "timeline": 1}
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class CeilingsStudy:
 
     @property
     def path(self) -> str:
-        return ceilings_path(self.machine)
+        return study_path(self.kind, machine=self.machine)
 
     label = "ceilings"
     memory_limit_bytes = None
@@ -106,7 +107,7 @@ class ColumnStudy:
     @property
     def path(self) -> str:
         column = column_path(self.model["name"], self.workload.name, self.engine, self.precision)
-        return f"results/{self.machine}/{column}/{self.kind}.json"
+        return study_path(self.kind, machine=self.machine, column=column)
 
     @property
     def label(self) -> str:
@@ -126,7 +127,50 @@ class ColumnStudy:
         return cls(**values | {"workload": Workload(**exact_fields(Workload, values["workload"], "workload"))})
 
 
-Study = CeilingsStudy | ColumnStudy
+@dataclass(frozen=True)
+class TimelineStudy:
+    """Where the time of a call of one cell goes, step by step and by kind of work.
+
+    cell: in its first round, with the settings that its calls are repeated by. trace: whether the profile is kept too,
+    as a Chrome trace beside the record.
+    """
+
+    cell: Cell
+    trace: bool
+    kind: str = "timeline"
+    version: int = VERSIONS["timeline"]
+
+    # What is asked of every subject is that of the cell.
+    machine = property(lambda self: self.cell.machine)
+    device = property(lambda self: self.cell.device)
+    model = property(lambda self: self.cell.model)
+    precision = property(lambda self: self.cell.precision)
+    options = property(lambda self: self.cell.options)
+    base_engine = property(lambda self: self.cell.base_engine)
+    threads = property(lambda self: self.cell.measurement.threads)
+    memory_limit_bytes = property(lambda self: self.cell.memory_limit_bytes)
+
+    @property
+    def path(self) -> str:
+        return timeline_path(self.cell)
+
+    @property
+    def label(self) -> str:
+        """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8 timeline``."""
+        return f"{self.cell.label} timeline"
+
+    def to_json(self) -> str:
+        """One line, keys sorted: equal studies give equal text."""
+        return json_line(self)
+
+    @classmethod
+    def from_document(cls, document: Any) -> Self:
+        """A study from JSON. Raises CellError."""
+        values = exact_fields(cls, document, "a study")
+        return cls(**values | {"cell": Cell.from_document(values["cell"])})
+
+
+Study = CeilingsStudy | ColumnStudy | TimelineStudy
 #: What one job measures and one file answers.
 Subject = Cell | Study
 
@@ -143,19 +187,25 @@ def study_from_document(document: Any) -> Study:
         raise CellError(f"there is no study named {kind!r}; allowed: {', '.join(VERSIONS)}")
     if version != VERSIONS[kind]:
         raise CellError(f"version of the study {kind} is {version!r}; this program does version {VERSIONS[kind]}")
-    return (CeilingsStudy if kind == "ceilings" else ColumnStudy).from_document(document)
+    return {"ceilings": CeilingsStudy, "timeline": TimelineStudy}.get(kind, ColumnStudy).from_document(document)
 
 
 def requested_studies(experiment: Experiment) -> Iterator[Study]:
     """The studies that an experiment asks for."""
-    requested = {"ceilings": True, "max-batch": experiment.max_batch, "divergence": experiment.divergence}
+    requested = {
+        "ceilings": True,
+        "max-batch": experiment.max_batch,
+        "divergence": experiment.divergence,
+        "timeline": True,
+    }
     return (study for study in possible_studies(experiment) if requested[study.kind])
 
 
 def possible_studies(experiment: Experiment) -> Iterator[Study]:
     """The studies that can be done. A study that was done is used, whether the experiment asks for it or not.
 
-    An engine that makes up its times has no ceilings, no answers of its own, and only made-up memory.
+    An engine that makes up its times has no ceilings, no answers of its own, and only made-up memory. Timelines are
+    done of the batch sizes that the experiment names.
     """
     if any(ENGINES[experiment.base_engine(engine)].needs_weights for engine in experiment.engines):
         yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
@@ -164,14 +214,29 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
         for cell in columns:
             if kind == "max-batch" or ENGINES[cell.base_engine].needs_weights:
                 yield ColumnStudy.of(kind, cell, experiment.max_batch_tolerance_percent)
+    for cell in replace(experiment, rounds=1, batch_sizes=experiment.timeline).cells():
+        yield TimelineStudy(cell, experiment.timeline_trace)
 
 
 def study_paths(cell: Cell) -> dict[str, str]:
     """Where the studies that say something about a cell are, by kind."""
     columns = (ColumnStudy.of(kind, cell) for kind in ("max-batch", "divergence"))
-    return {"ceilings": ceilings_path(cell.machine), **{study.kind: study.path for study in columns}}
+    return {
+        "ceilings": study_path("ceilings", machine=cell.machine),
+        **{study.kind: study.path for study in columns},
+        "timeline": timeline_path(cell),
+    }
 
 
-def ceilings_path(machine: str) -> str:
-    """Where the ceilings of a machine are; the output of rule ceilings."""
-    return f"results/{machine}/ceilings.json"
+def study_path(kind: str, *, machine: str, column: str = "", batch: int | str = "") -> str:
+    """Where the record of a study is; the output of the rule of its kind, which has the others as wildcards."""
+    if kind == "ceilings":
+        return f"results/{machine}/ceilings.json"
+    name = f"timeline-batch-{batch}" if kind == "timeline" else kind
+    return f"results/{machine}/{column}/{name}.json"
+
+
+def timeline_path(cell: Cell) -> str:
+    """Where the timeline of a cell is, whatever its round."""
+    column = column_path(cell.model["name"], cell.workload.name, cell.engine, cell.precision)
+    return study_path("timeline", machine=cell.machine, column=column, batch=cell.batch_size)

@@ -1,4 +1,4 @@
-"""One study from its device to its record: ceilings, the largest batch that fits, or how answers differ."""
+"""One study from its device to its record: ceilings, the largest batch that fits, how answers differ, or a timeline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import batch_limit, next_batch_size
 from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.cells import Watch
-from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, TimelineStudy
 from inference_benchmark.machine import conditions
 from inference_benchmark.measure.outcome import MeasurementError, memory_limit
 from inference_benchmark.measure.session import Session, check_engine, hold_device
@@ -28,7 +28,7 @@ from inference_benchmark.records.tries import Tries
 def run_study(study: Study, watch: Watch, output: Path) -> StudyRecord:
     """Do a study in worker processes.
 
-    output: the place of its record, beside which the tries of a search are kept.
+    output: the place of its record, beside which the tries of a search are kept, and the trace of a timeline.
     Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
     """
     if isinstance(study, CeilingsStudy):
@@ -40,10 +40,18 @@ def run_study(study: Study, watch: Watch, output: Path) -> StudyRecord:
     with hold_device(study, watch) as session:
         if study.kind == "max-batch":
             return _search(study, order, session, output)
-        warm = Warm(study.base_engine, str(weights), 1) if study.kind == "divergence" and weights else None
+        if isinstance(study, TimelineStudy):
+            order["trace"] = str(trace_path(output).absolute()) if study.trace else None
+        is_early = study.kind in ("divergence", "timeline")  # right after cells, whose server still runs
+        warm = Warm(study.base_engine, str(weights), 1) if is_early and weights else None
         report = session.run_worker(study.kind, order, study.threads, warm=warm)
         outcome, reason = session.classify(report)
         return _record(study, session, report, outcome, reason, report.results)
+
+
+def trace_path(output: Path) -> Path:
+    """Where the Chrome trace of a timeline with this record is."""
+    return output.with_suffix(".trace.json.gz")
 
 
 def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, output: Path) -> StudyRecord:

@@ -13,7 +13,7 @@ from inference_benchmark.experiment.studies import VERSIONS
 from inference_benchmark.records import record
 
 #: How the names of records begin; everything else in a results folder is derived from them.
-_NAMES = ("batch-", *(f"{kind}.json" for kind in VERSIONS))
+_NAMES = ("batch-", "timeline-batch-", *(f"{kind}.json" for kind in VERSIONS))
 
 
 @dataclass

@@ -13,6 +13,7 @@ from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.metrics import MeasuredCell
+from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.cli import ProblemsError, printable
 from inference_benchmark.engines.options import chosen
 from inference_benchmark.experiment.cells import Cell
@@ -30,6 +31,13 @@ ANSWERS = (
     "logits_error_mean", "logits_error_max", "kl_mean_nats", "kl_max_nats",
 )  # fmt: skip
 
+#: What a timeline says of its cell: seconds of steps, what it cost to find out, and parts of the call by kind of work.
+STEPS = (
+    "first_step_s", "step_p50_s", "step_p95_s", "step_p99_s", "last_step_s", "step_growth", "steps_s",
+    "step_memory_growth_bytes", "steps_cost", "profile_cost", "timeline_flags",
+)  # fmt: skip
+SHARES = {kind: f"{kind}_share" for kind in KINDS}
+
 #: Columns of summary.csv, in order; units are in the names.
 COLUMNS = (
     "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size",
@@ -41,6 +49,7 @@ COLUMNS = (
     "limit_flags",
     "max_batch_fits", "max_batch_fails",
     *ANSWERS,
+    *STEPS, *SHARES.values(),
     "load_s", "first_call_s", "compile_s",
     "loaded_bytes", "peak_rss_bytes", "peak_allocated_bytes", "peak_reserved_bytes", "device_total_bytes",
     "memory_share", "memory_limit_bytes",
@@ -53,7 +62,7 @@ TEXTS = (
     "outcome", "reason_phase", "reason",
     "unstable_because", "flags", "notes", "started_at", "ended_at", "record",
     *(f"{phase}_bound_by" for phase in PHASES),
-    "limit_flags",
+    "limit_flags", "timeline_flags",
 )  # fmt: skip
 
 #: The flag of a cell that is faster than its machine can be. No best figure and no comparison rests on it.
@@ -109,6 +118,7 @@ def row(record: Record, variant: str = "", studies: Studies = NO_STUDIES) -> dic
     for name in dict.fromkeys(name for run in record.runs for name in run.memory):
         values[name] = max(run.memory.get(name, 0) for run in record.runs)
     values |= _stability(record) | _largest_batch(about.get("max-batch")) | _answers(about.get("divergence"))
+    values |= _timeline(about.get("timeline"))
     if record.outcome == "ok":
         cell = _measured(record, about, studies)
         values |= _figures(cell) | _samples(record)
@@ -292,6 +302,24 @@ def _answers(study: StudyRecord | None) -> dict[str, Any]:
         "first_difference": min((step for step in result["first_difference"] if step is not None), default=None),
         **{f"logits_error_{name}": result["logits_error"][name] for name in ("mean", "max")},
         **{f"kl_{name}_nats": result["kl_nats"][name] for name in ("mean", "max")},
+    }
+
+
+def _timeline(study: StudyRecord | None) -> dict[str, Any]:
+    if study is None or study.outcome != "ok":
+        return {}
+    timeline = Timeline.of(study.results)
+    return {
+        "first_step_s": timeline.step_s[0],
+        **{f"step_p{percent}_s": timeline.decode_percentile_s(percent) for percent in (50, 95, 99)},
+        "last_step_s": timeline.decode_s[-1] if timeline.decode_s else None,
+        "step_growth": timeline.growth,
+        "steps_s": timeline.call_s,
+        "step_memory_growth_bytes": timeline.memory_growth_bytes,
+        "steps_cost": timeline.observing_cost,
+        "profile_cost": timeline.profiling_cost,
+        "timeline_flags": ", ".join(study.flag_names),
+        **{SHARES[kind]: share for kind, share in (timeline.shares or {}).items()},
     }
 
 

@@ -24,7 +24,7 @@ from inference_benchmark.render.one_line import record_text
 from inference_benchmark.units import format_duration
 
 #: The rules that measure, each with one cell or study as its output.
-MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence")
+MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "timeline")
 #: How Snakemake's messages begin that say no more than our lines.
 _REDUNDANT = (
     "Select jobs to execute",

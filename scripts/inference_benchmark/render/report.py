@@ -10,11 +10,12 @@ from typing import Any
 import pandas
 
 from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
+from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
 from inference_benchmark.records.summary import ABOVE_LIMIT, to_csv
-from inference_benchmark.render import charts, choosing, context, drawing, fits, page, palette, tables
+from inference_benchmark.render import charts, choosing, context, drawing, fits, page, palette, tables, time_of_call
 from inference_benchmark.render.columns import (
     ENDINGS,
     Column,
@@ -71,6 +72,7 @@ def render(
         tolerance=TOLERANCE,
         headlines=[f"{figure.best} ({figure.unit})" for figure in FIGURES if figure.headline],
         figures=FIGURES,
+        kinds=KINDS,
         limits=choosing.LIMITS,
         choosing=choosing.page_data(),
         choosing_note=choosing.NOTE,
@@ -125,6 +127,7 @@ def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[
         "capacity": data.reference_lines.get("peak_memory_bytes"),
         "charts": _drawn(specs, data),
         "data": {"points": data.points, "specs": {chart.name: spec for chart, spec in specs.items()}},
+        "bars": [bar for bar, _ in time_of_call.time_bars(rows)],
         "tables": list(tables.tables(rows, comparisons)),
         "warned": [_named(row, names) for row in measured if warnings_of(row)],
         "without_figure": [_named(row, names) for row in rows if row["outcome"] in ENDINGS],

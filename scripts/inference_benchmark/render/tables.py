@@ -32,6 +32,7 @@ from inference_benchmark.render.columns import (
 )
 from inference_benchmark.render.context import default_batch_size, models
 from inference_benchmark.render.fits import fit_maps
+from inference_benchmark.render.time_of_call import time_tables
 from inference_benchmark.render.variant_table import variant_table
 from inference_benchmark.units import format_bytes
 
@@ -53,6 +54,7 @@ def tables(rows: Rows, comparisons: Sequence[Comparison] = ()) -> Iterator[Table
                 yield ratio_table(rows, comparison)
         if number == 0 and (against_engines := variant_table(rows)):
             yield against_engines
+    yield from time_tables(rows)
 
 
 def context_tables(rows: Rows) -> list[TableView]:

@@ -41,10 +41,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
             return
         session.enter("prompts")
         prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
-        session.enter("warm-up")
-        with _sending_calls(session) as calls:
-            _warm_up(engine, prompts, new_tokens, settings, calls, emit)
-        emit("describe", model={"compilation": engine.compilation()})
+        warm_up(session, prompts, new_tokens, settings)
         engine.reset_peak_memory()
         # Whole calls come first, with their memory and energy: the figures are about them.
         with _metered(engine, counter, emit):
@@ -62,6 +59,29 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
         engine.unload()  # where memory is nearly full, the yardstick would not fit
         session.time_yardstick("after")
         emit("end", outcome="ok")
+
+
+def warm_up(session: EngineSession, prompts, new_tokens: int, settings: Measurement) -> None:
+    """Untimed calls until the last two agree and the last did no work that is done once, or max_warmup_calls.
+
+    The first one is observed as well: nothing may observe a timed call.
+    """
+    engine, emit = session.engine, session.emit
+
+    def observe(prompts, new_tokens: int):
+        output, facts = engine.observe(prompts, new_tokens)
+        emit("describe", model=facts)
+        return output
+
+    session.enter("warm-up")
+    with _sending_calls(session) as calls:
+        calls.add(engine, observe, prompts, new_tokens)
+        is_warm = False
+        while not is_warm and len(calls.seconds) < settings.max_warmup_calls:
+            before = _one_time_work(engine)
+            calls.add(engine, engine.generate, prompts, new_tokens)
+            is_warm = statistics.agree(calls.seconds, settings.warmup_tolerance) and _one_time_work(engine) == before
+    emit("describe", model={"compilation": engine.compilation()})
 
 
 class _Calls:
@@ -85,25 +105,6 @@ def _sending_calls(session: EngineSession) -> Iterator[_Calls]:
         yield calls
     finally:
         session.emit("calls", phase=session.phase, seconds=calls.seconds, tokens_sha256=list(calls.answers))
-
-
-def _warm_up(engine, prompts, new_tokens: int, settings: Measurement, calls: _Calls, emit: Emit) -> None:
-    """Untimed calls until the last two agree and the last did no work that is done once, or max_warmup_calls.
-
-    The first one is observed as well: nothing may observe a timed call.
-    """
-
-    def observe(prompts, new_tokens: int):
-        output, facts = engine.observe(prompts, new_tokens)
-        emit("describe", model=facts)
-        return output
-
-    calls.add(engine, observe, prompts, new_tokens)
-    is_warm = False
-    while not is_warm and len(calls.seconds) < settings.max_warmup_calls:
-        before = _one_time_work(engine)
-        calls.add(engine, engine.generate, prompts, new_tokens)
-        is_warm = statistics.agree(calls.seconds, settings.warmup_tolerance) and _one_time_work(engine) == before
 
 
 def _repeat(engine, prompts, new_tokens: int, settings: Measurement, calls: _Calls) -> Counter[str]:

@@ -1,0 +1,238 @@
+"""Where the time of a generate call goes: step by step, and by kind of work. Pure functions."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any, NamedTuple
+
+from inference_benchmark.analysis import statistics
+
+#: Kinds of work, each with its name for a person. ``outside`` is the time in which none of the others runs.
+KINDS = {
+    "products": "matrix products",
+    "attention": "attention",
+    "quantising": "quantising",
+    "copies": "copies",
+    "other": "other kernels",
+    "outside": "outside kernels",
+}
+#: The most new tokens of the profiled call: a profile of a hundred steps has some 100,000 events.
+PROFILED_TOKENS = 128
+#: How many names of the profile the record keeps, the longest-running first.
+_KEPT_NAMES = 20
+#: Steps whose slope is worked out from all pairs; longer answers are thinned to so many.
+_SLOPE_STEPS = 400
+
+#: Whose time is of a kind, by its name in torch's profile: operators, kernels of CUDA, kernels that torch compiled. The
+#: first that matches counts. What a whole operator of the first two does is of its kind, whatever it calls.
+_NAMES: tuple[tuple[str, str], ...] = (
+    (
+        "quantising",
+        r"quant(?!.*(linear|gemm|matmul|_mm))|mm_dequant|int8_(double|vectorwise)|outlier|rowwise_absmax|"
+        r"choose_qparams|kInt8|kQuantize|kDequantize|kgetColRow",
+    ),
+    (
+        "attention",
+        r"attention|flash_fwd|flash_attn|fmha|aten::(bmm|baddbmm|_?softmax|_safe_softmax)$|softmax|"
+        r"batched_gemm|flex_",
+    ),
+    (
+        "products",
+        r"aten::(mm|addmm|addmv|mv|linalg_vecdot|_int_mm|_scaled_mm|_grouped_mm|_weight_int\w+_mm\w*|dot)$|"
+        r"gemm|gemv|nvjet|cutlass|xmma|splitK|mkl(dnn)?\b.*linear|onednn|matmul_kernel|_mm_|mm_kernel|MatMul|"
+        r"int8_(scaled_mm|linear_matmul|mixed_scaled_mm)|gemm_4bit|tinygemm",
+    ),
+    (
+        "copies",
+        r"aten::(copy_|cat|clone|index|index_select|index_copy_?|index_put_?|_index_put_impl_|gather|scatter_?|repeat|"
+        r"embedding|zero_|fill_|_local_scalar_dense)$|memcpy|memset|CatArray|copy_kernel|direct_copy|indexSelect|"
+        r"index_elementwise|gatherTopK|vectorized_gather|FillFunctor",
+    ),
+    (
+        "outside",
+        # What only prepares work of others: views, allocations, dispatch, checks of compiled code.
+        r"aten::(view|as_strided|_reshape_alias|reshape|transpose|t|permute|expand|expand_as|select|slice|narrow|"
+        r"squeeze|unsqueeze|unbind|split|split_with_sizes|chunk|detach|alias|lift_fresh|empty|empty_like|empty_strided|"
+        r"new_empty|resize_|to|_to_copy|contiguous|linear|matmul|_unsafe_view|resolve_conj|resolve_neg|item|is_nonzero|"
+        r"set_|result_type|flatten|unflatten)$|^detach|TorchDynamo|Torch-Compiled|AOTDispatcher|Pregraph|"
+        r"^cuda[A-Z]|^cu[A-Z]\w+Kernel|^ProfilerStep|Runtime Triggered|Lazy Function Loading",
+    ),
+)
+_PATTERNS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _NAMES)
+#: Kinds that an operator hands down to all that it calls.
+_INHERITED = ("quantising", "attention")
+
+
+class Work(NamedTuple):
+    """An operator or kernel in a profile; ends on the same clock as begins. called_by: the operator that launched a
+    kernel, "" where that is not known."""
+
+    name: str
+    begins_s: float
+    ends_s: float
+    called_by: str = ""
+
+    @property
+    def kind(self) -> str:
+        """One of KINDS: by the operator that launched it where that tells, else by its name."""
+        by_caller = kind_of(self.called_by) if self.called_by else "outside"
+        return by_caller if by_caller not in ("outside", "other") else kind_of(self.name)
+
+
+class Profile(NamedTuple):
+    """What ran on the device during a call of call_s seconds."""
+
+    call_s: float
+    work: Sequence[Work]
+
+
+def kind_of(name: str) -> str:
+    """One of KINDS, for the name of an operator or kernel; ``other`` for a name that tells nothing."""
+    return next((kind for kind, pattern in _PATTERNS if pattern.search(name)), "other")
+
+
+def seconds_by_name(work: Iterable[Work]) -> dict[tuple[str, str], float]:
+    """{(kind, name): seconds}. Where operators call others, or kernels overlap, a moment belongs to the one that began
+    last; so the seconds of all add up to the time in which any ran."""
+    seconds: Counter[tuple[str, str]] = Counter()
+    running: list[tuple[float, str, str]] = []  # end, kind, name
+    now = 0.0
+
+    def go_on_until(moment: float) -> None:
+        nonlocal now
+        while running and now < moment:
+            ends_s, kind, name = running[-1]
+            if ends_s > now:
+                until = min(ends_s, moment)
+                seconds[kind, name] += until - now
+                now = until
+            if ends_s <= now:
+                running.pop()
+        now = max(now, moment)
+
+    for each in sorted(work, key=lambda each: (each.begins_s, -each.ends_s)):
+        go_on_until(each.begins_s)
+        caller = next((kind for ends_s, kind, _ in reversed(running) if ends_s >= each.ends_s), None)
+        running.append((each.ends_s, caller if caller in _INHERITED else each.kind, each.name))
+    go_on_until(max((ends_s for ends_s, _, _ in running), default=now))
+    return dict(seconds)
+
+
+def profile_result(profile: Profile, new_tokens: int) -> dict[str, Any]:
+    """The profile of a call of new_tokens, as the record has it."""
+    by_name = seconds_by_name(profile.work)
+    kinds = dict.fromkeys((kind for kind in KINDS if kind != "outside"), 0.0)
+    counts = Counter(each.name for each in profile.work)
+    for (kind, _), seconds in by_name.items():
+        if kind in kinds:
+            kinds[kind] += seconds
+    longest = sorted(by_name.items(), key=lambda item: -item[1])[:_KEPT_NAMES]
+    return {
+        "kind": "profile",
+        "new_tokens": new_tokens,
+        "call_s": profile.call_s,
+        "kinds_s": kinds,
+        "longest": [
+            {"name": name, "kind": kind, "count": counts[name], "seconds": seconds} for (kind, name), seconds in longest
+        ],
+    }
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """The figures of a timeline study, from its results.
+
+    calls: for each observed call the seconds of its steps, the first being prefill. plain_s, observed_s: seconds of the
+    calls that nothing observed, and of those whose steps were timed, in turn. memory_bytes: in use after each step;
+    empty where it is not known. profile: as profile_result; None where there is none.
+    """
+
+    calls: tuple[tuple[float, ...], ...]
+    plain_s: tuple[float, ...]
+    observed_s: tuple[float, ...]
+    memory_bytes: tuple[int, ...]
+    profile: Mapping[str, Any] | None
+
+    @classmethod
+    def of(cls, results: Iterable[Mapping[str, Any]]) -> Timeline:
+        """From the results of the record."""
+        parts = {each["kind"]: each for each in results}
+        steps = parts["steps"]
+        return cls(
+            calls=tuple(map(tuple, steps["step_s"])),
+            plain_s=tuple(steps["plain_s"]),
+            observed_s=tuple(steps["observed_s"]),
+            memory_bytes=tuple(parts.get("memory", {}).get("bytes", ())),
+            profile=parts.get("profile"),
+        )
+
+    @cached_property
+    def step_s(self) -> tuple[float, ...]:
+        """The median over the calls of each step."""
+        return tuple(statistics.percentile(step, 50) for step in zip(*self.calls, strict=True))
+
+    @property
+    def decode_s(self) -> tuple[float, ...]:
+        """The medians of the steps after the first token."""
+        return self.step_s[1:]
+
+    def decode_percentile_s(self, percent: float) -> float | None:
+        """Of all steps after the first token, of all calls; None where there are none."""
+        steps = [step for call in self.calls for step in call[1:]]
+        return statistics.percentile(steps, percent) if steps else None
+
+    @property
+    def call_s(self) -> float:
+        """The steps of a call together: the mean over the calls."""
+        return statistics.mean([sum(call) for call in self.calls])
+
+    @property
+    def growth(self) -> float | None:
+        """How much longer the last decode step is than the first, as a part of the median step, by the median of the
+        slopes between all pairs (Sen, J. of the American Statistical Association 63, 1968); None for fewer than five.
+        """
+        stride = -(-len(self.decode_s) // _SLOPE_STEPS)
+        steps = list(enumerate(self.decode_s))[:: stride or 1]
+        if len(steps) < 5:
+            return None
+        slopes = [(later - sooner) / (j - i) for (i, sooner), (j, later) in combinations(steps, 2)]
+        slope = statistics.percentile(slopes, 50)
+        return slope * (len(self.decode_s) - 1) / statistics.percentile(self.decode_s, 50)
+
+    @property
+    def memory_growth_bytes(self) -> int | None:
+        """From after the first step to after the last."""
+        return self.memory_bytes[-1] - self.memory_bytes[0] if self.memory_bytes else None
+
+    @property
+    def observing_cost(self) -> float:
+        """What it costs to time the steps, as a part of a call that nothing observes: by the medians."""
+        return statistics.percentile(self.observed_s, 50) / statistics.percentile(self.plain_s, 50) - 1
+
+    @property
+    def profiling_cost(self) -> float | None:
+        """What it costs to profile, as a part of the same call's steps."""
+        return self.profile["call_s"] / self._profiled_steps_s - 1 if self.profile else None
+
+    @property
+    def shares(self) -> dict[str, float] | None:
+        """The parts of a call by kind of work, which add up to 1; None without a profile.
+
+        Kernels take the time that the profile shows. The rest of the call's steps, as they are without the profile, is
+        outside: a profile makes mainly that longer. Where kernels alone take longer than those steps, nothing is left.
+        """
+        if self.profile is None:
+            return None
+        kinds = self.profile["kinds_s"]
+        kernels_s = sum(kinds.values())
+        whole_s = max(kernels_s, self._profiled_steps_s)
+        return {**{kind: seconds / whole_s for kind, seconds in kinds.items()}, "outside": 1 - kernels_s / whole_s}
+
+    @property
+    def _profiled_steps_s(self) -> float:
+        return sum(self.step_s[: self.profile["new_tokens"]])
