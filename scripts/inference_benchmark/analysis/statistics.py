@@ -26,6 +26,8 @@ _FEW = 5
 _DRIFT_P = 0.05
 #: Even number of parts of Simpson's rule: the error of t is then below a millionth.
 _PARTS = 64
+#: More rounds than this are not asked for.
+MOST_ROUNDS = 1000
 
 Groups = Sequence[Sequence[float]]
 
@@ -109,10 +111,39 @@ def ratio_test(base: Groups, new: Groups) -> RatioTest | None:
     logs = [[math.log(unit) for unit in _units(groups)] for groups in (base, new)]
     if min(map(len, logs)) < 2:
         return None
+    return _test_of_shift(mean(logs[1]) - mean(logs[0]), *_welch(*logs))
+
+
+def paired_ratio_test(pairs: Sequence[tuple[float, float]]) -> RatioTest | None:
+    """Student's t test on the logarithms of the ratios of pairs (base, new), each measured one right after the other.
+
+    What changes from pair to pair, such as the speed of the machine, is in both and decides nothing. None for fewer
+    than two pairs.
+    """
+    if len(pairs) < 2:
+        return None
+    shifts = [math.log(new / base) for base, new in pairs]
+    return _test_of_shift(mean(shifts), *_variance_of_mean(shifts))
+
+
+def rounds_needed(ratio: Estimate, n_rounds: int, other: float) -> int | None:
+    """How many rounds it takes to tell a ratio from another one, if further rounds scatter as these n_rounds did; None
+    where MOST_ROUNDS are not enough, or nothing is known of the scatter.
+
+    ratio: with its interval, which is as wide to both sides on a logarithmic scale. other: above 0.
+    """
+    if ratio.low is None or n_rounds < 2:
+        return None
+    distance = abs(math.log(ratio.value / other))
+    deviation = math.log(ratio.high / ratio.value) / t_quantile(n_rounds - 1) * math.sqrt(n_rounds)
+    enough = (n for n in range(n_rounds, MOST_ROUNDS + 1) if t_quantile(n - 1) * deviation / math.sqrt(n) < distance)
+    return next(enough, None)
+
+
+def _test_of_shift(shift: float, variance: float, freedom: float) -> RatioTest:
+    """shift: the difference of two means of logarithms, with its squared standard error."""
     from scipy.special import stdtr
 
-    shift = mean(logs[1]) - mean(logs[0])
-    variance, freedom = _welch(*logs)
     if variance == 0:
         p_value = 1.0 if shift == 0 else 0.0
     else:

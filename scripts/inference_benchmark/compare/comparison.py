@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis import statistics, yardstick
 from inference_benchmark.analysis.figures import COMPARED, Figure
-from inference_benchmark.analysis.statistics import RatioTest
+from inference_benchmark.analysis.statistics import Estimate, RatioTest
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.compare.result_set import CellResult, ResultSet
 from inference_benchmark.experiment.baselines import KEYS
@@ -61,6 +61,11 @@ class ComparedCell(NamedTuple):
     p_value: float | None = None
     processes: tuple[int, int] = (0, 0)
 
+    @property
+    def is_judged(self) -> bool:
+        """Whether it was tested with several processes in both sets."""
+        return self.p_value is not None and min(self.processes) > 1
+
 
 class ComparedColumn(NamedTuple):
     """Cells that differ in batch size alone.
@@ -87,7 +92,7 @@ class Difference(NamedTuple):
 @dataclass(frozen=True)
 class Comparison:
     """base, new: names of the result sets. figure: the name of the figure compared. notes: remarks of both.
-    only_base, only_new: cells that the other set does not have."""
+    only_base, only_new: cells that the other set does not have. paired: whether cells were compared round by round."""
 
     base: str
     new: str
@@ -98,6 +103,7 @@ class Comparison:
     columns: Sequence[ComparedColumn]
     only_base: Sequence[Mapping[str, Any]]
     only_new: Sequence[Mapping[str, Any]]
+    paired: bool = False
     version: int = VERSION
 
     def to_document(self) -> dict[str, Any]:
@@ -128,7 +134,7 @@ class Comparison:
     @property
     def judged(self) -> int:
         """How many cells were tested with several processes in both sets."""
-        return sum(cell.p_value is not None and min(cell.processes) > 1 for cell in self.cells)
+        return sum(cell.is_judged for cell in self.cells)
 
     @property
     def single_process(self) -> bool:
@@ -136,18 +142,22 @@ class Comparison:
         return any(cell.p_value is not None and min(cell.processes) == 1 for cell in self.cells)
 
 
-def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughput"]) -> Comparison:
+def compare(
+    base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughput"], paired: bool = False
+) -> Comparison:
     """Each cell of new with the same cell of base.
 
     Two cells are the same if they agree in all of KEYS that the base has; models are matched by name if the base has
     names, else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
     Welch's test on the logarithms of the means of processes, or of calls if a set has one process; a difference of such
-    calls is called ``perhaps``.
+    calls is called ``perhaps``. paired: the two were measured together, round by round; then the ratios of the rounds
+    that both have are tested.
     """
     keys = matching_keys([cell.where for cell in base.cells])
     by_key = {_key(cell, keys): cell for cell in base.cells}
     pairs = [(by_key[_key(cell, keys)], cell) for cell in new.cells if _key(cell, keys) in by_key]
-    tests = [_test(one, other, figure) for one, other in pairs]
+    test = _paired_test if paired else _test
+    tests = [test(one, other, figure) for one, other in pairs]
     significant = iter(statistics.significant([test for test in tests if test]))
     cells = [
         _compared(one, other, figure, test, bool(test) and next(significant))
@@ -164,6 +174,7 @@ def compare(base: ResultSet, new: ResultSet, figure: Figure = COMPARED["throughp
         columns=list(_columns(cells)),
         only_base=[cell.where for cell in base.cells if _key(cell, keys) not in matched],
         only_new=[cell.where for cell in new.cells if _key(cell, keys) not in by_key],
+        paired=paired,
     )
 
 
@@ -187,6 +198,17 @@ def regressions(comparison: Comparison, limit: float) -> list[ComparedCell]:
     ]
 
 
+def undecided(comparison: Comparison, limit: float) -> list[tuple[ComparedCell, int | None]]:
+    """Cells that can be slower by this part of the base's speed, for all that is known, and are not found to be; each
+    with how many rounds would tell, None where that cannot be said."""
+    found = {id(cell) for cell in regressions(comparison, limit)}
+    return [
+        (cell, statistics.rounds_needed(Estimate(cell.ratio, cell.low, cell.high), min(cell.processes), 1 - limit))
+        for cell in comparison.cells
+        if id(cell) not in found and cell.ratio is not None and not (cell.is_judged and cell.low > 1 - limit)
+    ]
+
+
 def _key(cell: CellResult, keys: Sequence[str]) -> tuple[Any, ...]:
     return tuple(cell.where.get(key) for key in keys)
 
@@ -196,6 +218,16 @@ def _test(base: CellResult, new: CellResult, figure: Figure) -> RatioTest | None
         return None
     one, other = getattr(base, figure.samples), getattr(new, figure.samples)
     return statistics.ratio_test(one, other) if one and other else None
+
+
+def _paired_test(base: CellResult, new: CellResult, figure: Figure) -> RatioTest | None:
+    if base.above_limit or new.above_limit:
+        return None
+    one, other = (dict(zip(of.rounds, getattr(of, figure.samples), strict=False)) for of in (base, new))
+    rounds = [number for number in one if number in other]
+    return statistics.paired_ratio_test(
+        [(statistics.mean(one[number]), statistics.mean(other[number])) for number in rounds]
+    )
 
 
 def _compared(

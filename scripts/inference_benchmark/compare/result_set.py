@@ -18,6 +18,9 @@ from inference_benchmark.records.record import Record
 from inference_benchmark.records.rounds import combined
 from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
 
+#: The axes of a grid along which its columns can be compared with each other.
+AXES = ("engine",)
+
 
 @dataclass(frozen=True)
 class CellResult:
@@ -25,7 +28,7 @@ class CellResult:
 
     where: its values of KEYS, those that the set has. figures: its figures among COMPARED, by name. whole_s,
     first_token_s: seconds of its whole calls and of those for one token, by process; empty if only figures are known.
-    above_limit: whether it is faster than its machine can be.
+    rounds: the round of each of these processes. above_limit: whether it is faster than its machine can be.
     """
 
     where: Mapping[str, Any]
@@ -33,6 +36,7 @@ class CellResult:
     figures: Mapping[str, float] = field(default_factory=dict)
     whole_s: Groups = ()
     first_token_s: Groups = ()
+    rounds: Sequence[int] = ()
     above_limit: bool = False
 
 
@@ -76,11 +80,44 @@ def of_records(
     machines = sorted({record.cell.machine for record in records})
     if len(machines) > 1:
         raise BaselineError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
+    rounds = _rounds(records)
     records = combined(records)
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
-    cells = [_of_record(record, parameters.get(record.cell.model["name"]), studies) for record in records]
+    cells = [
+        replace(
+            _of_record(record, parameters.get(record.cell.model["name"]), studies),
+            rounds=rounds[record.cell.first_round.path],
+        )
+        for record in records
+    ]
     return ResultSet(name or machines[0], cells, _facts(records), speed=machine_speed.typical(records))
+
+
+def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, ResultSet]:
+    """Two parts of the records of one machine, which differ in an axis of the grid, as result sets: cells are the same
+    but for it. axis: one of AXES. base, new: its values. Raises BaselineError where there are none, and OSError."""
+    records = _read(records_below(path) if path.is_dir() else [])
+    studies, notes = _ceilings(path)
+    by_value: dict[str, list[Record]] = {}
+    for each in records:
+        by_value.setdefault(getattr(each.cell, axis), []).append(each)
+    problems = [
+        f"{path}: holds no record with {axis} {value}; it has {', '.join(by_value) or 'no records'}"
+        for value in (base, new)
+        if value not in by_value
+    ]
+    if problems:
+        raise BaselineError(problems)
+    first, second = (of_records(by_value[value], value, str(path), studies) for value in (base, new))
+    return _without(axis, replace(first, notes=notes)), _without(axis, second)
+
+
+def _without(axis: str, results: ResultSet) -> ResultSet:
+    cells = [
+        replace(cell, where={key: value for key, value in cell.where.items() if key != axis}) for cell in results.cells
+    ]
+    return replace(results, cells=cells)
 
 
 # -- records ---------------------------------------------------------------------------------------
@@ -96,6 +133,14 @@ def _read(paths: Iterable[Path]) -> list[Record]:
     if problems:
         raise BaselineError(problems)
     return records
+
+
+def _rounds(records: Sequence[Record]) -> dict[str, list[int]]:
+    """For each cell, by the path of its first record, the round of each process."""
+    rounds: dict[str, list[int]] = {}
+    for each in records:
+        rounds.setdefault(each.cell.first_round.path, []).extend([each.cell.round] * len(each.runs))
+    return {path: sorted(numbers) for path, numbers in rounds.items()}
 
 
 def _ceilings(folder: Path) -> tuple[Studies, list[str]]:

@@ -100,8 +100,9 @@ def cautions(comparison: Comparison) -> Iterator[str]:
     if any(cell.verdict == verdicts.ABOVE_LIMIT for cell in comparison.cells):
         yield "above limit: one side is faster than its machine can be, so that nothing can be said of the cell."
     if any(cell.p_value is not None for cell in comparison.cells):
+        test = "a paired t test on the rounds" if comparison.paired else "Welch's test on the raw samples"
         yield (
-            "faster, slower: by Welch's test on the raw samples, with 95 % certainty for all cells together (Holm). "
+            f"faster, slower: by {test}, with 95 % certainty for all cells together (Holm). "
             "same: no difference is significant; the interval says how large one could still be."
         )
     if comparison.single_process:
@@ -120,6 +121,12 @@ def ratio_text(cell: ComparedCell) -> str:
             verdicts.ABOVE_LIMIT: verdicts.ABOVE_LIMIT,
         }.get(cell.verdict, "")
     return f"{format_figure(cell.ratio, '.2f')}x {SIGNS[cell.verdict]}".rstrip()
+
+
+def ratio_and_interval(cell: ComparedCell) -> str:
+    """``0.985 (0.960 to 1.010)``"""
+    interval = "" if cell.low is None else f" ({_interval_text(cell)})"
+    return f"{format_figure(cell.ratio, '.3f')}{interval}"
 
 
 def column_name(where: Mapping[str, Any]) -> str:
@@ -162,8 +169,12 @@ def _cell_row(comparison: Comparison, cell: ComparedCell) -> list[str]:
         for figures, outcome in ((cell.base, cell.base_outcome), (cell.new, cell.new_outcome))
     ]
     ratio = "" if cell.ratio is None else format_figure(cell.ratio, ".3f")
-    interval = "" if cell.low is None else " to ".join(format_figure(end, ".3f") for end in (cell.low, cell.high))
+    interval = "" if cell.low is None else _interval_text(cell)
     return [cell_name(cell), *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
+
+
+def _interval_text(cell: ComparedCell) -> str:
+    return " to ".join(format_figure(end, ".3f") for end in (cell.low, cell.high))
 
 
 def _why_disjoint(comparison: Comparison) -> str:
