@@ -235,8 +235,7 @@ class Experiment:
         return self.variants.get(engine, {}).get("engine", engine)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells in the order in which they are measured: round by round, so that a drift of the machine hits all
-        alike; each as configured, batch size last."""
+        """All cells in the order of the tables: round by round, each as configured, batch size last."""
         axes = (range(1, self.rounds + 1), self.models, self.workloads, self.engines, self.precisions, self.batch_sizes)
         for number, model, workload, engine, precision, batch_size in product(*axes):
             yield Cell(
@@ -252,6 +251,17 @@ class Experiment:
                 round=number,
                 options=self.variants.get(engine, {}),
             )
+
+    def cells_as_measured(self) -> Iterator[Cell]:
+        """The same cells in the order in which they are measured: round by round, so that a drift of the machine hits
+        all alike. Those that differ in engine alone follow each other, because they are compared; in every other round
+        the other way round, so that none is always first."""
+        alike: dict[tuple[Any, ...], list[Cell]] = {}
+        for cell in self.cells():
+            key = (cell.round, cell.model["name"], cell.workload, cell.precision, cell.batch_size)
+            alike.setdefault(key, []).append(cell)
+        for (number, *_), cells in alike.items():
+            yield from cells if number % 2 else reversed(cells)
 
     @property
     def path(self) -> Path:

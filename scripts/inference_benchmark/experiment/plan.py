@@ -56,7 +56,7 @@ class Plan:
 
     @cached_property
     def cells(self) -> Mapping[str, Cell]:
-        """All cells by the paths of their records, in the order in which they are measured."""
+        """All cells by the paths of their records, in the order of the tables."""
         return {cell.path: cell for experiment in self.experiments for cell in experiment.cells()}
 
     @cached_property
@@ -76,7 +76,7 @@ class Plan:
             cell.path: f"{experiment.machine}-{index // size}"
             for experiment in self.experiments
             if (size := self.slurm.get(experiment.machine, {}).get("cells_per_job", 1)) > 1
-            for index, cell in enumerate(experiment.cells())
+            for index, cell in enumerate(experiment.cells_as_measured())
         }
 
     # -- input functions -------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Plan:
         return self.any_machine.baselines[wildcards["baseline"]]
 
     def priority(self, wildcards: Wildcards) -> int:
-        """Of a cell: higher the earlier it comes in the configuration."""
+        """Of a cell: higher the earlier it is measured."""
         return self._priorities[record_path(**wildcards)]
 
     def priority_after_column(self, wildcards: Wildcards) -> int:
@@ -160,7 +160,8 @@ class Plan:
     @cached_property
     def _priorities(self) -> Mapping[str, int]:
         # Every other number, so that a study fits between two cells.
-        return {path: 2 * (len(self.cells) - index) for index, path in enumerate(self.cells)}
+        cells = [cell for experiment in self.experiments for cell in experiment.cells_as_measured()]
+        return {cell.path: 2 * (len(cells) - index) for index, cell in enumerate(cells)}
 
     def _job_name_of(self, wildcards: Wildcards) -> str | None:
         return self.job_names.get(record_path(**wildcards))

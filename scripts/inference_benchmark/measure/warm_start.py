@@ -1,8 +1,8 @@
 """Workers forked from a server that has imported everything (worker/server.py): a cell starts in a tenth of a second.
 
-A server belongs to one run of Snakemake and ends with it. There is one at a time per device; it is replaced where a
-cell needs another: for another engine, model, round or environment. Each round has a server of its own, so that rounds
-differ in memory layout. Without a run of Snakemake, or where the platform cannot do it, workers start cold.
+A server belongs to one run of Snakemake and ends with it. Those of a model and round stand side by side, one for each
+engine and environment, because cells of different engines are measured in turn. The first cell of another model or round
+ends them: each round has servers of its own, so that rounds differ in memory layout. Without a run of Snakemake, or where the platform cannot do it, workers start cold.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ def fork_worker(warm: Warm, request: str, environment: Mapping[str, str], events
     folder = _own_folder(owner)
     settled = {name: value for name, value in environment.items() if name not in _OF_A_JOB}
     # The path of a socket has 107 characters at most.
-    path = folder / f"{_digest(environment.get('CUDA_VISIBLE_DEVICES'))}.{_digest([warm, settled])}"
+    device = _digest(environment.get("CUDA_VISIBLE_DEVICES"))
+    path = folder / f"{device}.{_digest([warm.checkpoint, warm.round])}.{_digest([warm, settled])}"
     with _locked(folder):
         client = _connected(path)
         if client is None:
@@ -159,8 +160,11 @@ def _connected(path: Path) -> socket.socket | None:
 
 
 def _end_others(path: Path) -> None:
-    """Have the servers of other cells on this device end, once their workers have."""
-    for other in path.parent.glob(f"{path.name.rpartition('.')[0]}.*"):
+    """Have the servers of other models and rounds on this device end, once their workers have."""
+    ours = path.name.rpartition(".")[0]
+    for other in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
+        if other.name.startswith(f"{ours}."):
+            continue
         if client := _connected(other):
             with client, suppress(OSError):
                 client.sendall(QUIT)
