@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy
 import pytest
 
@@ -23,6 +25,21 @@ def test_a_floor_is_the_sum_over_steps_of_the_slower_of_memory_and_arithmetic():
     slow_memory = roofline.floor(steps, Peaks([(1, 1.0)], {"float32": 22.0}))
     assert slow_memory == Floor(pytest.approx(sum(moved)), 0)
     assert slow_memory.bound_by == "memory"
+
+
+def test_a_quantised_cache_moves_less_with_each_window_that_is_quantised():
+    quantised = replace(SIMPLE, quantised_kv_bytes=1, residual_tokens=3)
+    prefill = roofline.prefill(quantised, 2, 5)
+    assert prefill.moved_bytes == (200 + 2 * 5 * 1, 0)
+    decode = roofline.decode(quantised, 2, 5, 9)
+    # Weights and the new token; 5 tokens of the prompt in 1 byte; new ones in 4 bytes, and every 3 of them then in 1.
+    in_the_window = [0, 1, 2, 0, 1, 2, 0, 1]
+    quantised_tokens = [5, 5, 5, 8, 8, 8, 11, 11]
+    moved = [200 + 2 * (4 + n + 4 * w) for n, w in zip(quantised_tokens, in_the_window, strict=True)]
+    assert decode.moved_bytes_of(numpy.arange(decode.count)).tolist() == moved
+    floor = roofline.floor(decode, Peaks([(1, 1.0)], {"float32": 1e9}))
+    assert floor == Floor(pytest.approx(sum(moved)), 0)
+    assert decode.flop == roofline.decode(SIMPLE, 2, 5, 9).flop
 
 
 def test_a_small_working_set_is_held_against_the_cache_it_fits_into():

@@ -1,14 +1,14 @@
-"""Weights that torchao quantises, with the real package in a folder of its own: it is no part of the default lock."""
+"""Weights that torchao quantises, with the real package."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
 
+import optional_packages
 import pytest
 from made_up import MODELS, make_cell
 from real_engines import weights
@@ -16,19 +16,13 @@ from running import REPO, measure_cli, read_record
 
 from inference_benchmark.experiment.cells import Workload
 
-(PACKAGE,) = re.findall(r"^torchao==.*", (REPO / "envs/torchao.lock").read_text(), re.MULTILINE)
+LOCK = "torchao.lock"
 
 
 @pytest.fixture(scope="module")
 def torchao(tmp_path_factory) -> str:
     """A path with torchao, for PYTHONPATH."""
-    folder = tmp_path_factory.mktemp("torchao")
-    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder), PACKAGE]
-    done = subprocess.run(pip, capture_output=True, text=True)
-    if done.returncode and not os.environ.get("REQUIRE_TORCHAO"):
-        pytest.skip(f"{PACKAGE} cannot be installed: {done.stderr.strip()[-200:]}")
-    assert done.returncode == 0, done.stderr
-    return str(folder)
+    return optional_packages.install(LOCK, tmp_path_factory.mktemp("torchao"))
 
 
 def cell_of(precision: str, family: str = "llama", engine: str = "hf"):
@@ -44,7 +38,7 @@ def test_int8_weights_are_int8_and_counted_as_they_are_stored(tmp_path, torchao)
     per_layer = {"q": (128, 128), "k": (128, 64), "v": (128, 64), "o": (128, 128)} | dict.fromkeys("gud", (128, 256))
     numbers = 4 * sum(inputs * outputs for inputs, outputs in per_layer.values())
     assert model["block_weights"] == {"int8": numbers}
-    assert (model["quantised"]["library"], model["torchao"]) == ("torchao", PACKAGE.split("==")[1])
+    assert (model["quantised"]["library"], model["torchao"]) == ("torchao", optional_packages.pins(LOCK)["torchao"])
     assert sum(model["quantised"]["modules"].values()) == 4 * 7
     matrices = {(m["name"], m["arithmetic"]): m for m in model["shapes"]["matrices"]}
     up = matrices["up_proj", "bfloat16"]

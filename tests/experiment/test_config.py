@@ -260,6 +260,28 @@ def test_flash_attention_needs_a_gpu():
     ]
 
 
+def test_a_quantised_cache_is_for_full_attention(monkeypatch):
+    monkeypatch.setattr(engines, "missing_package", lambda *_, **__: None)
+    options = {"engine": "hf", "cache": "quantized-4bit"}
+    mistral = put("models", "mistral", {"architecture": {**MODELS["llama"], "model_type": "mistral"}})
+
+    def with_mistral(*models: str):
+        def change(config):
+            mistral(config)
+            variant("hf-4bit", options, models)(config)
+
+        return change
+
+    assert problems(with_mistral("mistral")) == [
+        "grid.cpu.engines[1]: hf-4bit asks for a quantised cache, which transformers has for full attention in all "
+        "layers, not for mistral: sliding_window 4096; remove hf-4bit"
+    ]
+    config = copy.deepcopy(CONFIG)
+    with_mistral("mistral", "llama")(config)
+    (experiment,) = load(config, SCHEMA).experiments
+    assert experiment.variants == {"hf-4bit": options}
+
+
 def test_a_workload_longer_than_the_model_is_a_contradiction():
     gpt2 = {
         "architecture": {
@@ -335,6 +357,13 @@ def test_a_precision_whose_package_is_missing_is_named_once(monkeypatch):
     assert problems(change) == [
         "grid.cpu.precisions[1]: int8-weight-only needs the package torchao, which is not installed here; "
         "pip install torchao"
+    ]
+
+
+def test_a_variant_whose_package_is_missing_is_named_before_any_job(monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == "hqq" else object())
+    assert problems(variant("hf-4bit", {"engine": "hf", "cache": "quantized-4bit"})) == [
+        "grid.cpu.engines[1]: hf-4bit needs the package hqq, which is not installed here; pip install hqq"
     ]
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 from running import REPO
 from transformers import CONFIG_MAPPING, PreTrainedConfig
+from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -106,3 +107,35 @@ def test_none_of_it_imports_torch_or_transformers():
         "sys.exit(bool({'torch', 'transformers'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
+
+
+LLAMA, MISTRAL = {"model_type": "llama"}, {"model_type": "mistral"}
+PART = {"model_type": "gemma3", "text_config": {"layer_types": ["sliding_attention", "full_attention"]}}
+
+
+@pytest.mark.parametrize(
+    ("config", "limited"),
+    [
+        (LLAMA, None),
+        (MISTRAL, "sliding_window 4096"),
+        ({**MISTRAL, "sliding_window": None}, None),
+        ({"model_type": "phi3", "sliding_window": 8}, "sliding_window 8"),
+        ({"model_type": "qwen2", "sliding_window": 8}, None),  # use_sliding_window is false
+        ({"model_type": "lfm2", "layer_types": ["conv", "full_attention"]}, "conv"),
+        ({"model_type": "gemma2", "layer_types": ["full_attention"] * 2}, None),
+        (PART, "sliding_attention"),
+        ({"model_type": "no_such_family"}, None),
+    ],
+)
+def test_a_configuration_may_tell_that_layers_do_not_look_at_all_tokens(config, limited):
+    assert architecture.limited_attention(config) == limited
+
+
+def test_what_a_configuration_tells_of_its_layers_is_true_in_every_family():
+    told = [
+        model_type for model_type in families.causal() if architecture.limited_attention({"model_type": model_type})
+    ]
+    assert {"mistral", "moshi"} <= set(told)
+    for model_type in told:
+        layer_types, _ = get_layer_types_and_kwargs(CONFIG_MAPPING[model_type]().get_text_config(decoder=True))
+        assert set(layer_types) != {"full_attention"}, model_type

@@ -38,6 +38,9 @@ class Shapes:
     kv_bytes: keys and values of one token in one row, all layers. attention_width: sum over layers of
     heads x head size. attention_arithmetic: dtype of attention's products.
     logit_bytes: of one row's logits.
+
+    A quantised cache stores the prompt with quantised_kv_bytes per token, scales and all, and new tokens as they are,
+    until there are residual_tokens of them: then it quantises these, too. Both are None for other caches.
     """
 
     matrices: tuple[Matrix, ...]
@@ -47,6 +50,8 @@ class Shapes:
     attention_width: int
     attention_arithmetic: str
     logit_bytes: int
+    quantised_kv_bytes: int | None = None
+    residual_tokens: int | None = None
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> Shapes:
@@ -58,17 +63,28 @@ class Shapes:
         """Read once in every step: all but the embedding tables, of which a step reads single rows."""
         return sum(m.count * m.weight_bytes for m in self.matrices) + self.vector_bytes
 
+    @property
+    def prompt_kv_bytes(self) -> int:
+        """Keys and values of one token of a prompt in one row, as they are stored."""
+        return self.kv_bytes if self.quantised_kv_bytes is None else self.quantised_kv_bytes
+
 
 class Steps(NamedTuple):
     """Steps of a call, each doing as much as the one before and ``growth`` more: (first, growth) of each quantity.
 
     moved_bytes: read from memory and written to it. flop: operations per dtype of arithmetic, a multiplication
-    and an addition being two.
+    and an addition being two. shrinks: (steps, bytes): after each so many steps, moved_bytes is so much less.
     """
 
     count: int
     moved_bytes: tuple[int, int]
     flop: Mapping[str, tuple[int, int]]
+    shrinks: tuple[int, int] = (1, 0)
+
+    def moved_bytes_of(self, index):
+        """Those of a step, or of an array of steps, counted from 0."""
+        (first, growth), (every, less) = self.moved_bytes, self.shrinks
+        return first + index * growth - index // every * less
 
 
 class Floor(NamedTuple):
@@ -117,7 +133,8 @@ def prefill(shapes: Shapes, batch_size: int, prompt_tokens: int) -> Steps:
     """
     tokens = batch_size * prompt_tokens
     looked_at = batch_size * prompt_tokens * (prompt_tokens + 1) // 2
-    return Steps(1, (_moved_bytes(shapes, batch_size, tokens), 0), _flop(shapes, batch_size, tokens, looked_at, 0))
+    moved_bytes = _moved_bytes(shapes, batch_size, tokens, shapes.prompt_kv_bytes)
+    return Steps(1, (moved_bytes, 0), _flop(shapes, batch_size, tokens, looked_at, 0))
 
 
 def decode(shapes: Shapes, batch_size: int, prompt_tokens: int, new_tokens: int) -> Steps:
@@ -126,17 +143,19 @@ def decode(shapes: Shapes, batch_size: int, prompt_tokens: int, new_tokens: int)
     The i-th reads the keys and values of the prompt_tokens + i - 1 tokens before its own, and adds its own.
     """
     kept_bytes = batch_size * shapes.kv_bytes
-    first_bytes = _moved_bytes(shapes, batch_size, batch_size) + prompt_tokens * kept_bytes
+    first_bytes = _moved_bytes(shapes, batch_size, batch_size, shapes.kv_bytes)
+    first_bytes += batch_size * prompt_tokens * shapes.prompt_kv_bytes
     looked_at = batch_size * (prompt_tokens + 1)
-    return Steps(
-        new_tokens - 1, (first_bytes, kept_bytes), _flop(shapes, batch_size, batch_size, looked_at, batch_size)
-    )
+    flop = _flop(shapes, batch_size, batch_size, looked_at, batch_size)
+    every = shapes.residual_tokens or 1
+    shrinks = (every, every * batch_size * (shapes.kv_bytes - shapes.prompt_kv_bytes))
+    return Steps(new_tokens - 1, (first_bytes, kept_bytes), flop, shrinks)
 
 
-def _moved_bytes(shapes: Shapes, rows: int, tokens: int) -> int:
+def _moved_bytes(shapes: Shapes, rows: int, tokens: int, kv_bytes: int) -> int:
     """Weights once, embeddings and new keys and values of each token; logits are written by the output layer and
     read to choose the token."""
-    return shapes.weight_bytes + tokens * (shapes.lookup_bytes + shapes.kv_bytes) + 2 * rows * shapes.logit_bytes
+    return shapes.weight_bytes + tokens * (shapes.lookup_bytes + kv_bytes) + 2 * rows * shapes.logit_bytes
 
 
 def _flop(shapes: Shapes, rows: int, tokens: int, looked_at: int, growth: int) -> dict[str, tuple[int, int]]:
@@ -157,7 +176,7 @@ def floor(steps: Steps, peaks: Peaks) -> Floor:
     import numpy
 
     index = numpy.arange(steps.count)
-    moved_bytes = steps.moved_bytes[0] + index * steps.moved_bytes[1]
+    moved_bytes = steps.moved_bytes_of(index)
     memory_s = moved_bytes / peaks.bytes_per_s(moved_bytes)
     arithmetic_s = sum(
         (first + index * growth) / peaks.flop_per_s[dtype] for dtype, (first, growth) in steps.flop.items()

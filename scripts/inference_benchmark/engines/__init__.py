@@ -238,8 +238,10 @@ def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str
             yield option, f"{value!r} is not allowed; allowed: {', '.join(OPTIONS[option].values)}"
 
 
-def missing_package(name: str, precision: str = "") -> str | None:
-    """The package that an engine, or a precision in it, needs and that is not installed; None if both can be used."""
+def missing_package(name: str, precision: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> str | None:
+    """The package that an engine, a precision in it, or a variant of it with these options needs and that is not
+    installed; None if all can be used."""
     entry = ENGINES[name]
-    needed = (entry.package, PRECISION_PACKAGES.get(precision) if precision in entry.precisions else None)
+    needed = [entry.package, PRECISION_PACKAGES.get(precision) if precision in entry.precisions else None]
+    needed += [OPTIONS[option].packages.get(value) for option, value in chosen(options).items()]
     return next((package for package in needed if package and importlib.util.find_spec(package) is None), None)

@@ -13,7 +13,6 @@ from typing import Any
 import accelerate  # noqa: F401  otherwise transformers imports it during the timed load
 import numpy
 import torch
-import transformers
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
@@ -27,7 +26,7 @@ from transformers import (
 from transformers.utils import logging
 
 from inference_benchmark.engines import hf_facts, shapes
-from inference_benchmark.engines.options import is_exact
+from inference_benchmark.engines.options import CACHE_BITS
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.shapes import dtype_name
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
@@ -72,10 +71,20 @@ _STORED_AS = {
 }
 #: transformers' names of the option attention.
 _ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "flash": "flash_attention_2"}
-#: The class of each option cache, and how generate is asked for it.
-_CACHES = {
+#: transformers' defaults, but for the axes, which are those that its documentation recommends for hqq: a group lies in
+#: one row, so that no row of a batch changes another. Its other library, quanto, has no 8 bits, and needs nvcc on CUDA.
+_HQQ = {"backend": "hqq", "axis_key": 1, "axis_value": 1, "q_group_size": 64, "residual_length": 128}
+#: The kind of each option cache (hf_facts.kind_of_cache), and how generate is asked for it.
+_CACHES: dict[str, tuple[str, dict[str, Any]]] = {
     "dynamic": ("DynamicCache", {"cache_implementation": "dynamic"}),
     "static": ("StaticCache", {"cache_implementation": "static", "disable_compile": True}),
+    **{
+        name: (
+            f"QuantizedCache of {bits}-bit HQQQuantizedLayer",
+            {"cache_implementation": "quantized", "cache_config": {**_HQQ, "nbits": bits}},
+        )
+        for name, bits in CACHE_BITS.items()
+    },
 }
 #: The least part of these weights that has to be stored so. A few stay as they are in any precision: the router of a
 #: mixture of experts, the convolution of a state space.
@@ -106,6 +115,11 @@ class HfEngine(TorchDeviceEngine):
     #: Additional arguments of every generate call.
     generate_options: Mapping[str, Any] = MappingProxyType({})
 
+    @property
+    def cache_bits(self) -> int | None:
+        """The bits of a quantised cache."""
+        return CACHE_BITS.get(self.options.get("cache"))
+
     def import_libraries(self, checkpoint: Path) -> None:
         super().import_libraries(checkpoint)
         with suppress(ImportError, GpuError):  # a worker that needs the package, or the GPU, says so
@@ -128,6 +142,8 @@ class HfEngine(TorchDeviceEngine):
             import torchao.quantization  # noqa: F401  the same
         if precision == "int4-weight-only" and self.device.type == "cpu":
             return "torchao has no products with 4-bit weights for a CPU"
+        if reason := self._unpackable():
+            return reason
         if self.device.type != "cuda":
             return None
         name, capability = torch.cuda.get_device_name(self.device), torch.cuda.get_device_capability(self.device)
@@ -140,9 +156,26 @@ class HfEngine(TorchDeviceEngine):
             return f"{device} has no int8 tensor cores; 7.5 or newer"
         return None
 
+    def _unpackable(self) -> str | None:
+        """Why hqq cannot pack keys and values; None if it can, or if the cache is not quantised.
+
+        Groups that fill a byte are packed together. Those of each token have to be, or else the numbers of rows and of
+        tokens would decide whether a cell can be measured.
+        """
+        if not self.cache_bits:
+            return None
+        block = _HQQ["q_group_size"] * 8 // self.cache_bits
+        odd = next((width for width in self.followed.kv_widths if width % block), None)
+        return odd and f"hqq packs {self.cache_bits}-bit keys or values by {block}, and a token has {odd} in a layer"
+
     def libraries(self, precision: str) -> str:
-        package = "bitsandbytes" if precision in _BITSANDBYTES else "torchao" if precision in _TORCHAO else None
-        return f"transformers {transformers.__version__}" + (f", {package} {version(package)}" if package else "")
+        uses = {
+            "transformers": True,
+            "bitsandbytes": precision in _BITSANDBYTES,
+            "torchao": precision in _TORCHAO,
+            "hqq": self.cache_bits,
+        }
+        return ", ".join(f"{package} {version(package)}" for package, is_used in uses.items() if is_used)
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)
@@ -185,8 +218,15 @@ class HfEngine(TorchDeviceEngine):
             facts["options"] = self.options
         if facts["quantised"] and facts["quantised"]["library"] == "torchao":
             facts["torchao"] = version("torchao")
-        if self.model.dtype is torch.float32 and not is_exact(self.options):
-            reason = f"float32 products in {self.options['matmul_precision']} precision have no ceiling"
+        if self.cache_bits:
+            facts["hqq"] = version("hqq")
+            if facts["shapes"]:
+                facts["shapes"] |= shapes.quantised_cache(
+                    self.followed, self.model.dtype, self.cache_bits, _HQQ["q_group_size"], _HQQ["residual_length"]
+                )
+        matmul_precision = self.options.get("matmul_precision", "highest")
+        if self.model.dtype is torch.float32 and matmul_precision != "highest":
+            reason = f"float32 products in {matmul_precision} precision have no ceiling"
             facts |= {"shapes": None, "shapes_unknown": reason}
         return facts
 
@@ -198,7 +238,7 @@ class HfEngine(TorchDeviceEngine):
             output = self._generate(
                 prompts, new_tokens, logits_processor=LogitsProcessorList([observation]), return_dict_in_generate=True
             )
-        facts = {"cache": type(output.past_key_values).__name__, **observation.facts()}
+        facts = {"cache": hf_facts.kind_of_cache(output.past_key_values), **observation.facts()}
         chosen = self.options.get("cache")
         if chosen and facts["cache"] != _CACHES[chosen][0]:
             raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']}")

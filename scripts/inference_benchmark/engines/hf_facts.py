@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
+from transformers.cache_utils import HQQQuantizedLayer, QuantizedCache, QuantizedLayer
 
 from inference_benchmark.engines import shapes
 from inference_benchmark.engines.shapes import dtype_name, matrix_modules
@@ -81,6 +82,23 @@ def compilation() -> dict[str, Any]:
         "graphs_from_cache": dynamo.counters["inductor"]["fxgraph_cache_hit"],
         "seconds": dynamo.calculate_time_spent().get("total_wall_time", 0.0),
     }
+
+
+def kind_of_cache(cache: Any) -> str:
+    """The class of a cache; of one that hqq quantises also the bits in which it stores a key or a value."""
+    name = type(cache).__name__
+    if not isinstance(cache, QuantizedCache):
+        return name
+    return f"{name} of {', '.join(sorted(set(map(_kind_of_layer, cache.layers))))}"
+
+
+def _kind_of_layer(layer: QuantizedLayer) -> str:
+    name = type(layer).__name__
+    if not isinstance(layer, HQQQuantizedLayer) or layer._quantized_keys is None:
+        return name
+    parts = (layer._quantized_keys, layer._quantized_values)
+    bits = {8 * packed.nbytes / packing["shape"].numel() for packed, packing in parts}
+    return f"{'- and '.join(f'{n:g}' for n in sorted(bits))}-bit {name}"
 
 
 class Observation(LogitsProcessor):

@@ -37,14 +37,20 @@ class UnknownShapesError(ValueError):
 class Followed(NamedTuple):
     """What passes over a few tokens do, followed on a model without weights.
 
-    kv_numbers: how many numbers the cache keeps of a token, in all layers. attention_width: operations of attention per
-    pair of tokens, over 4. flop_per_token: all other operations. unknown: why these cannot be told; None if they can.
+    kv_widths: how many numbers the cache keeps of a token: of its keys and of its values, in each layer.
+    attention_width: operations of attention per pair of tokens, over 4. flop_per_token: all other operations. unknown:
+    why these cannot be told; None if they can.
     """
 
-    kv_numbers: int = 0
+    kv_widths: tuple[int, ...] = ()
     attention_width: int = 0
     flop_per_token: int = 0
     unknown: str | None = None
+
+    @property
+    def kv_numbers(self) -> int:
+        """The numbers of a token in all layers together."""
+        return sum(self.kv_widths)
 
 
 def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
@@ -70,13 +76,13 @@ def follow(config: Any) -> Followed:
             model = AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation="eager").eval()
         _check_has_cache(model)
         flop, caches = zip(*(_pass(model, n_tokens) for n_tokens in _PASSES), strict=True)
-        kv_numbers = _kv_numbers(caches[-1], _PASSES[-1])
+        kv_widths = _kv_widths(caches[-1], _PASSES[-1])
     except UnknownShapesError as error:
         return Followed(unknown=str(error))
     except Exception as error:  # code of a family that needs weights to run
         return Followed(unknown=f"a pass without weights fails: {type(error).__name__}: {error}")
     per_pair = (flop[2] - 2 * flop[1] + flop[0]) // 2
-    return Followed(kv_numbers, per_pair // 4, flop[1] - flop[0] - (_PASSES[0] + _PASSES[1]) * per_pair)
+    return Followed(kv_widths, per_pair // 4, flop[1] - flop[0] - (_PASSES[0] + _PASSES[1]) * per_pair)
 
 
 def _pass(model: torch.nn.Module, n_tokens: int) -> tuple[int, Any]:
@@ -87,8 +93,8 @@ def _pass(model: torch.nn.Module, n_tokens: int) -> tuple[int, Any]:
     return counter.get_total_flops(), getattr(output, "past_key_values", None)
 
 
-def _kv_numbers(cache: Any, n_tokens: int) -> int:
-    """The numbers that a cache keeps of each token. Raises UnknownShapesError where it keeps anything else."""
+def _kv_widths(cache: Any, n_tokens: int) -> tuple[int, ...]:
+    """Followed.kv_widths of a cache. Raises UnknownShapesError where it keeps anything else."""
     layers = getattr(cache, "layers", None)
     if not layers:
         raise UnknownShapesError("no cache of keys and values: what a step reads is not known")
@@ -97,7 +103,7 @@ def _kv_numbers(cache: Any, n_tokens: int) -> int:
             raise UnknownShapesError(
                 f"its cache has a {type(layer).__name__}: what a step reads is not the keys and values of every token"
             )
-    return sum(layer.keys.numel() + layer.values.numel() for layer in layers) // n_tokens
+    return tuple(states.numel() // n_tokens for layer in layers for states in (layer.keys, layer.values))
 
 
 def facts(
@@ -108,7 +114,8 @@ def facts(
     followed: of the model's configuration.
     """
     try:
-        return {"shapes": asdict(count(model, followed, stored or stored_by_transformers, dtype or model.dtype))}
+        counted = asdict(count(model, followed, stored or stored_by_transformers, dtype or model.dtype))
+        return {"shapes": {name: value for name, value in counted.items() if value is not None}}
     except UnknownShapesError as error:
         return {"shapes": None, "shapes_unknown": str(error)}
 
@@ -140,6 +147,20 @@ def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: tor
         attention_arithmetic=dtype_name(dtype),
         logit_bytes=head.weight.shape[0] * dtype.itemsize,
     )
+
+
+def quantised_cache(
+    followed: Followed, dtype: torch.dtype, bits: int, group_size: int, residual_tokens: int
+) -> dict[str, int]:
+    """The fields of roofline.Shapes of a cache that is quantised: each group of numbers has a scale and a zero point.
+
+    dtype: of these, which is that of activations.
+    """
+    groups_bytes = 2 * dtype.itemsize * followed.kv_numbers // group_size
+    return {
+        "quantised_kv_bytes": followed.kv_numbers * bits // 8 + groups_bytes,
+        "residual_tokens": residual_tokens,
+    }
 
 
 def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str]:

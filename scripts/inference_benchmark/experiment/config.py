@@ -166,7 +166,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
             label = hardware.label(device)
         except LookupError as error:
             problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
-    model_types = []
+    configs = []
     for name in (name for name in grid["models"] if name in config["models"]):
         model = dict(config["models"][name])
         if "architecture" in model:
@@ -176,13 +176,13 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
             if "checkpoint" in model:
                 config_json = look_into(Path(model["checkpoint"]))
                 model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
-            model_types.append(config_json and config_json["model_type"])
+            configs.append(config_json)
             if config_json:
                 problems += _too_long(device, grid, name, config_json)
         except CheckpointError as error:
             problems.append(f"models.{name}.checkpoint: {error}")
         models.append({"name": name, **model})
-    problems += variant_problems.impossible(device, used, model_types)
+    problems += variant_problems.impossible(device, used, configs)
     if problems:
         return None
     return Experiment(
@@ -322,8 +322,8 @@ def _unusable_paths(code: Path, files: Sequence[Path]) -> Iterator[str]:
 def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Sequence[str]) -> Iterator[str]:
     if not families.names():  # what measures is not installed here at all: jobs run elsewhere
         return
-    missing = [(where, engine, engines.missing_package(engine)) for where, _, engine, _ in used]
-    complete = [engine for _, engine, package in missing if package is None]
+    missing = [(each.where, each.name, engines.missing_package(each.engine, options=each.options)) for each in used]
+    complete = [each.engine for each in used if engines.missing_package(each.engine) is None]
     for index, precision in enumerate(precisions):
         where = f"grid.{device}.precisions[{index}]"
         missing += [(where, precision, engines.missing_package(engine, precision)) for engine in complete]

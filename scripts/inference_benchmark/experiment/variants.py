@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inference_benchmark import engines
-from inference_benchmark.engines.options import chosen
+from inference_benchmark.engines.options import CACHE_BITS, chosen
 from inference_benchmark.experiment.config_errors import guess_text, listing, show
-from inference_benchmark.models import families
+from inference_benchmark.models import architecture, families
 
 
 class GridEngine(NamedTuple):
@@ -56,21 +56,42 @@ def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.{option}: {problem}"
 
 
-def impossible(device: str, used: Sequence[GridEngine], model_types: Sequence[str | None]) -> Iterator[str]:
+def impossible(device: str, used: Sequence[GridEngine], configs: Sequence[Mapping[str, Any] | None]) -> Iterator[str]:
     """Variants that the device, or none of the models, can do, one line each.
 
-    model_types: the families of the models; None where it is not known yet. A variant that only some of the models
+    configs: the configurations of the models; None where it is not known yet. A variant that only some of the models
     can do is n/a for the others.
     """
-    for where, name, engine, options in used:
-        attention = options.get("attention")
-        if attention is None or not engines.ENGINES[engine].needs_weights:
-            continue
-        kinds = {model_type: families.attention(model_type) for model_type in model_types if model_type}
-        if attention == "flash" and device == "cpu":
-            yield f"{where}: {name} needs a GPU for flash attention, and the device is cpu; remove {name}"
-        elif attention == "flash" and families.installed() and importlib.util.find_spec("flash_attn") is None:
-            yield f"{where}: {name} needs the package flash_attn, which is not installed here; pip install flash-attn"
-        if kinds and None not in model_types and not any(attention in has for has in kinds.values()):
-            found = "; ".join(f"{model_type}: {', '.join(has)}" for model_type, has in kinds.items())
-            yield f"{where}: {name} asks for {attention} attention, and transformers has only {found}; remove {name}"
+    for each in used:
+        if engines.ENGINES[each.engine].needs_weights:
+            yield from _impossible_attention(device, each, configs)
+            yield from _impossible_cache(each, configs)
+
+
+def _impossible_attention(
+    device: str, variant: GridEngine, configs: Sequence[Mapping[str, Any] | None]
+) -> Iterator[str]:
+    where, name, _, options = variant
+    attention = options.get("attention")
+    if attention is None:
+        return
+    kinds = {config["model_type"]: families.attention(config["model_type"]) for config in configs if config}
+    if attention == "flash" and device == "cpu":
+        yield f"{where}: {name} needs a GPU for flash attention, and the device is cpu; remove {name}"
+    elif attention == "flash" and families.installed() and importlib.util.find_spec("flash_attn") is None:
+        yield f"{where}: {name} needs the package flash_attn, which is not installed here; pip install flash-attn"
+    if kinds and None not in configs and not any(attention in has for has in kinds.values()):
+        found = "; ".join(f"{model_type}: {', '.join(has)}" for model_type, has in kinds.items())
+        yield f"{where}: {name} asks for {attention} attention, and transformers has only {found}; remove {name}"
+
+
+def _impossible_cache(variant: GridEngine, configs: Sequence[Mapping[str, Any] | None]) -> Iterator[str]:
+    if variant.options.get("cache") not in CACHE_BITS or not configs:
+        return
+    limited = [config and architecture.limited_attention(config) for config in configs]
+    if all(limited):
+        found = "; ".join(f"{config['model_type']}: {of}" for config, of in zip(configs, limited, strict=True))
+        yield (
+            f"{variant.where}: {variant.name} asks for a quantised cache, which transformers has for full attention in "
+            f"all layers, not for {found}; remove {variant.name}"
+        )

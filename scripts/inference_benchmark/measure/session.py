@@ -89,9 +89,9 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
             raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(allowed)}")
     for option, problem in engines.option_problems(engine, subject.options):
         raise MeasurementError(f"option {option}: {problem}")
-    if package := engines.missing_package(engine, subject.precision):
+    if package := engines.missing_package(engine, subject.precision, subject.options):
         raise MeasurementError(
-            f"{subject.precision} in engine {engine} needs the package {package}, which is not installed here"
+            f"{subject.precision} in engine {subject.engine} needs the package {package}, which is not installed here"
         )
 
 

@@ -1,8 +1,9 @@
 """Workers forked from a server that has imported everything (worker/server.py): a cell starts in a tenth of a second.
 
 A server belongs to one run of Snakemake and ends with it. Those of a model and round stand side by side, one for each
-engine and environment, because cells of different engines are measured in turn. The first cell of another model or round
-ends them: each round has servers of its own, so that rounds differ in memory layout. Without a run of Snakemake, or where the platform cannot do it, workers start cold.
+engine and environment, because cells of different engines are measured in turn. The first cell of another model or
+round ends them: each round has servers of its own, so that rounds differ in memory layout. Without a run of Snakemake,
+or where the platform cannot do it, workers start cold.
 """
 
 from __future__ import annotations

@@ -59,6 +59,24 @@ def size(config: Mapping[str, Any], name: str) -> int | None:
     return next((value for value in values if type(value) is int), None)
 
 
+def limited_attention(config: Mapping[str, Any]) -> str | None:
+    """What tells that layers do not look at all tokens before theirs; None if the configuration does not tell.
+
+    A family may derive the kinds of its layers from other keys: nothing is known of one that declares layer_types,
+    unless the configuration states them.
+    """
+    family = families.family(config["model_type"]) or families.Family()
+    if text_type := family.parts.get("text_config"):
+        text = config.get("text_config")
+        return limited_attention({**(text if isinstance(text, Mapping) else {}), "model_type": text_type})
+    kinds = config.get("layer_types")
+    if isinstance(kinds, list):
+        return ", ".join(sorted({*map(str, kinds)} - {"full_attention"})) or None
+    window = config.get("sliding_window", family.defaults.get("sliding_window"))
+    is_derived = {"layer_types", "use_sliding_window"} & family.keys
+    return None if window is None or is_derived else f"sliding_window {window}"
+
+
 def given(config: Mapping[str, Any], family: families.Family, key: str) -> dict[str, Any]:
     """The values that a configuration has for a key, under any of its names."""
     older = [name for name, attribute in family.converted.items() if attribute == key]

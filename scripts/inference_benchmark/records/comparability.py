@@ -27,6 +27,7 @@ _FACTS = {
     "bitsandbytes": ("software", "bitsandbytes"),
     "ctranslate2": ("model", "ctranslate2"),  # of the cells that used it
     "torchao": ("model", "torchao"),
+    "hqq": ("model", "hqq"),
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),
