@@ -26,7 +26,7 @@ def project() -> dict:
 
 
 def test_the_lock_satisfies_the_ranges():
-    pins = lock() | lock("slurm.lock") | lock("torchao.lock") | lock("hqq.lock")
+    pins = lock() | lock("slurm.lock") | lock("torchao.lock") | lock("hqq.lock") | lock("gptqmodel.lock")
     ranges = [*project()["dependencies"], *(r for extra in project()["optional-dependencies"].values() for r in extra)]
     for requirement in map(Requirement, ranges):
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import quantised
 import yaml
 from fake_machine import GPU
 from made_up import MODELS
@@ -365,6 +366,61 @@ def test_a_variant_whose_package_is_missing_is_named_before_any_job(monkeypatch)
     assert problems(variant("hf-4bit", {"engine": "hf", "cache": "quantized-4bit"})) == [
         "grid.cpu.engines[1]: hf-4bit needs the package hqq, which is not installed here; pip install hqq"
     ]
+
+
+@pytest.fixture
+def quantised_grid(monkeypatch, tmp_path_factory):
+    """A change to a grid on a CPU with these models and precisions, where ``mine`` is quantised by GPTQ."""
+    folder = quantised.save(tmp_path_factory.mktemp("mine"), "gptq")
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object())
+
+    def of(models: list[str], precisions: list[str]):
+        def change(config):
+            config["models"] |= {"mine": {"checkpoint": str(folder)}, "hub": {"hub": "a/b", "revision": "main"}}
+            grid = {"models": models, "precisions": precisions, "engines": ["hf"], "memory_limit": None}
+            config["device"], config["grid"]["cpu"] = "cpu", config["grid"]["cpu"] | grid
+
+        return change
+
+    return of
+
+
+@pytest.mark.parametrize("package", ["gptqmodel", "optimum"])
+def test_packages_that_would_replace_others_are_installed_alone(monkeypatch, quantised_grid, package):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None if name == package else object())
+    assert problems(quantised_grid(["mine"], ["gptq"])) == [
+        f"grid.cpu.precisions[0]: gptq needs the package {package}, which is not installed here; "
+        "pip install --no-deps -r envs/gptqmodel.lock"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("models", "precisions", "line"),
+    [
+        (["mine"], ["fp32", "int8"], ": none is possible for model mine: its weights are quantised already, by gptq; allowed: gptq"),
+        (["mine", "bloom-51m"], ["gptq"], ": none is possible for model bloom-51m: its weights are not quantised by gptq; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4, int8-weight-only, int4-weight-only"),
+        (["mine"], ["gptq", "bf16"], "[1]: no model of the grid can be bf16 (mine: its weights are quantised already, by gptq); remove it"),
+        (["mine", "bloom-51m"], ["gptq", "bf16", "awq"], "[2]: no model of the grid can be awq (mine: its weights are quantised already, by gptq; bloom-51m: its weights are not quantised by awq); remove it"),
+    ],
+)  # fmt: skip
+def test_precisions_and_models_that_do_not_go_together_are_one_line(quantised_grid, models, precisions, line):
+    assert problems(quantised_grid(models, precisions)) == [f"grid.cpu.precisions{line}"]
+
+
+@pytest.mark.parametrize(
+    ("models", "precisions"),
+    [
+        (["mine"], ["gptq"]),
+        (["mine", "bloom-51m"], ["bf16", "gptq"]),  # each n/a for the other model
+        (["hub"], ["bf16", "gptq", "awq"]),  # found out by the jobs
+        (["hub", "bloom-51m"], ["bf16", "gptq"]),
+    ],
+)
+def test_a_precision_that_some_model_may_have_is_measured(quantised_grid, models, precisions):
+    config = copy.deepcopy(CONFIG)
+    quantised_grid(models, precisions)(config)
+    (experiment,) = load(config, SCHEMA, code=REPO).experiments
+    assert experiment.precisions == tuple(precisions)
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,9 @@ BROKEN = {
     "an encoder": ("one", lambda f: edit_json(f / "config.json", model_type="bert"), "bert is an encoder unless is_decoder is true"),
     "an encoder and a decoder": ("one", lambda f: edit_json(f / "config.json", model_type="t5"), "t5 is an encoder and a decoder"),
     "an unknown type": ("one", lambda f: edit_json(f / "config.json", model_type="mine"), "transformers has no mine"),
-    "quantised weights": ("one", lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "gptq"}), "quantised already (gptq)"),
+    "quantised weights": ("one", lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "fp8"}), "quantised already (fp8); allowed: gptq, awq; weights in fp32, bf16 or fp16,"),
+    "quantised weights that become dense": ("one", lambda f: edit_json(f / "config.json", quantization_config={"quant_method": "compressed-tensors"}), "quantised already (compressed-tensors, which transformers makes dense in the first call); allowed: gptq, awq;"),
+    "weights quantised in an unknown way": ("one", lambda f: edit_json(f / "config.json", quantization_config={"bits": 4}), "quantised already (quantization_config)"),
     "weights in 8 bits": ("one", lambda f: store(f, LAYER, torch.zeros(256, 64, dtype=torch.int8)), f"{LAYER} is stored as I8, quantised already"),
     "weights in fp8": ("one", lambda f: store(f, LAYER, torch.zeros(256, 64).to(torch.float8_e4m3fn)), f"{LAYER} is stored as F8_E4M3, quantised already"),
 }  # fmt: skip

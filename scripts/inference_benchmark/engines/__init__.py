@@ -196,9 +196,16 @@ _TRANSFORMERS = {
     "nf4": "4-bit weights, bf16 products",
     "int8-weight-only": "8-bit weights, bf16 products",
     "int4-weight-only": "4-bit weights, bf16 products",
+    "gptq": "weights of the checkpoint",
+    "awq": "weights of the checkpoint",
 }
 #: Optional dependencies that precisions need, in engines of transformers.
-PRECISION_PACKAGES = {"int8-weight-only": "torchao", "int4-weight-only": "torchao"}
+PRECISION_PACKAGES = {
+    "int8-weight-only": ("torchao",),
+    "int4-weight-only": ("torchao",),
+    "gptq": ("gptqmodel", "optimum"),
+    "awq": ("gptqmodel",),
+}
 ENGINES = {
     "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision")),
     "hf-static": EngineEntry(
@@ -242,6 +249,6 @@ def missing_package(name: str, precision: str = "", options: Mapping[str, Any] =
     """The package that an engine, a precision in it, or a variant of it with these options needs and that is not
     installed; None if all can be used."""
     entry = ENGINES[name]
-    needed = [entry.package, PRECISION_PACKAGES.get(precision) if precision in entry.precisions else None]
+    needed = [entry.package, *(PRECISION_PACKAGES.get(precision, ()) if precision in entry.precisions else ())]
     needed += [OPTIONS[option].packages.get(value) for option, value in chosen(options).items()]
     return next((package for package in needed if package and importlib.util.find_spec(package) is None), None)

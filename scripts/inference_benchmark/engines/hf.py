@@ -25,12 +25,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from inference_benchmark.engines import hf_facts, shapes
+from inference_benchmark.engines import PRECISION_PACKAGES, hf_facts, shapes
 from inference_benchmark.engines.options import CACHE_BITS
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.shapes import dtype_name
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.machine.hardware import GpuError, detect_device
+from inference_benchmark.models.architecture import QUANTISED
 
 logging.disable_progress_bar()
 
@@ -47,6 +48,8 @@ _DTYPES = {
     "nf4": torch.bfloat16,
     "int8-weight-only": torch.bfloat16,
     "int4-weight-only": torch.bfloat16,
+    # The dtype of gptqmodel's products on a CPU. On CUDA transformers makes it float16 for awq.
+    **dict.fromkeys(QUANTISED, torch.bfloat16),
 }
 #: Settings of bitsandbytes for the precisions that it quantises.
 _BITSANDBYTES: dict[str, dict[str, Any]] = {
@@ -60,7 +63,7 @@ _TORCHAO: dict[str, tuple[str, dict[str, Any]]] = {
     # The layout of the kernels that torch itself has.
     "int4-weight-only": ("Int4WeightOnlyConfig", {"group_size": 128, "int4_packing_format": "tile_packed_to_4d"}),
 }
-#: How each precision stores the weights of the blocks.
+#: How each precision stores the weights of the blocks, unless the checkpoint decides.
 _STORED_AS = {
     **{precision: dtype_name(_DTYPES[precision]) for precision in ("fp32", "bf16", "fp16")},
     "int8": "int8",
@@ -114,6 +117,8 @@ class HfEngine(TorchDeviceEngine):
 
     #: Additional arguments of every generate call.
     generate_options: Mapping[str, Any] = MappingProxyType({})
+    #: How a checkpoint stores the weights of the blocks if they are quantised already; "" if they are not.
+    stored_in_checkpoint = ""
 
     @property
     def cache_bits(self) -> int | None:
@@ -131,6 +136,8 @@ class HfEngine(TorchDeviceEngine):
         self.initialise_device(device, threads)
         config = AutoConfig.from_pretrained(checkpoint)
         self.family = config.model_type
+        if quantisation := getattr(config, "quantization_config", None):
+            self.stored_in_checkpoint = f"int{quantisation.get('bits', 4)}"  # awq need not say that it has 4
         if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
             raise UnsupportedError(f"transformers has no causal language model of type {config.model_type}")
         self.followed = shapes.follow_checkpoint(checkpoint)
@@ -140,6 +147,8 @@ class HfEngine(TorchDeviceEngine):
             _import_bitsandbytes()  # a missing package is an error, not an unsupported precision
         if precision in _TORCHAO:
             import torchao.quantization  # noqa: F401  the same
+        if precision in QUANTISED:
+            import gptqmodel  # noqa: F401  the same
         if precision == "int4-weight-only" and self.device.type == "cpu":
             return "torchao has no products with 4-bit weights for a CPU"
         if reason := self._unpackable():
@@ -169,24 +178,21 @@ class HfEngine(TorchDeviceEngine):
         return odd and f"hqq packs {self.cache_bits}-bit keys or values by {block}, and a token has {odd} in a layer"
 
     def libraries(self, precision: str) -> str:
-        uses = {
-            "transformers": True,
-            "bitsandbytes": precision in _BITSANDBYTES,
-            "torchao": precision in _TORCHAO,
-            "hqq": self.cache_bits,
-        }
-        return ", ".join(f"{package} {version(package)}" for package, is_used in uses.items() if is_used)
+        packages = ("bitsandbytes",) if precision in _BITSANDBYTES else PRECISION_PACKAGES.get(precision, ())
+        packages = ("transformers", *packages, *(("hqq",) if self.cache_bits else ()))
+        return ", ".join(f"{package} {version(package)}" for package in packages)
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)
         self.default_matmul_precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self.options.get("matmul_precision", self.default_matmul_precision))
-        attention = self.options.get("attention")
+        attention, quantisation = self.options.get("attention"), quantisation_config(precision)
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
             dtype=_DTYPES[precision],
             device_map={"": self.device},
-            quantization_config=quantisation_config(precision),
+            # None would be a choice, too: of random weights in place of those that are quantised already.
+            **({"quantization_config": quantisation} if quantisation else {}),
             **({"attn_implementation": _ATTENTION[attention]} if attention else {}),
         ).eval()
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
@@ -201,9 +207,9 @@ class HfEngine(TorchDeviceEngine):
         attention = _ATTENTION.get(self.options.get("attention"))
         if attention and (found := self.model.config._attn_implementation) != attention:
             return f"the loaded model has {found} attention"
-        stored, wanted = hf_facts.block_weights(self.model), _STORED_AS[precision]
+        stored, wanted = hf_facts.block_weights(self.model), _STORED_AS.get(precision, self.stored_in_checkpoint)
         n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
-        if n_wanted >= _LEAST_SHARE * n_weights:
+        if stored and n_wanted >= _LEAST_SHARE * n_weights:
             return None
         kinds = ", ".join(f"{n:,} {name}" for name, n in stored.items())
         return f"{n_wanted:,} of {n_weights:,} weights of the blocks are {wanted}; found: {kinds}"
@@ -216,8 +222,8 @@ class HfEngine(TorchDeviceEngine):
         facts = hf_facts.model_facts(self.model, self.device, self.followed)
         if self.options:
             facts["options"] = self.options
-        if facts["quantised"] and facts["quantised"]["library"] == "torchao":
-            facts["torchao"] = version("torchao")
+        if facts["quantised"] and (library := facts["quantised"]["library"]) in ("torchao", "gptqmodel"):
+            facts[library] = version(library)
         if self.cache_bits:
             facts["hqq"] = version("hqq")
             if facts["shapes"]:
@@ -234,11 +240,14 @@ class HfEngine(TorchDeviceEngine):
         return self._generate(prompts, new_tokens)[:, prompts.shape[1] :].cpu().numpy()
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
+        stored = hf_facts.block_weights(self.model)
         with hf_facts.Observation(self.model) as observation:
             output = self._generate(
                 prompts, new_tokens, logits_processor=LogitsProcessorList([observation]), return_dict_in_generate=True
             )
         facts = {"cache": hf_facts.kind_of_cache(output.past_key_values), **observation.facts()}
+        if (now := hf_facts.block_weights(self.model)) != stored:  # some libraries make them dense in the first call
+            raise UnsupportedError(f"the first call makes {now} of the weights of the blocks, which were {stored}")
         chosen = self.options.get("cache")
         if chosen and facts["cache"] != _CACHES[chosen][0]:
             raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']}")

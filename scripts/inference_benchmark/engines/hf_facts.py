@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable
@@ -20,7 +21,7 @@ def model_facts(model: torch.nn.Module, device: torch.device, followed: shapes.F
 
     followed: of the model's configuration.
     """
-    weights = list(model.parameters())
+    weights = shapes.tensors(model)
     return {
         "class": type(model).__name__,
         "parameters": shapes.parameters(model),
@@ -41,8 +42,13 @@ def block_weights(model: torch.nn.Module) -> dict[str, int]:
     All but embeddings, the output layer, norms and biases. No precision quantises those, and they are few.
     """
     tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    others = {id(weight) for weight in (*tables, model.get_output_embeddings().weight)}
+    head = model.get_output_embeddings()
+    others = {id(weight) for weight in (*tables, *head.parameters())}
     stored: Counter[str] = Counter()
+    for module in model.modules():
+        if shapes.is_packed(module) and module is not head:
+            n_weights = math.prod(shapes.sizes(module))
+            stored[f"int{8 * shapes.stored_bytes(module.qweight) / n_weights:g}"] += n_weights
     for weight in model.parameters():
         if weight.dim() > 1 and id(weight) not in others:
             stored[_stored_as(weight)] += shapes.numbers(weight)
@@ -197,8 +203,17 @@ def _device_map(model: torch.nn.Module) -> dict[str, str]:
 
 
 def _quantisation(model: torch.nn.Module) -> dict[str, Any] | None:
-    """Counts of modules with and without 8-bit or 4-bit weights, by last name, and the settings of bitsandbytes."""
+    """Counts of modules with and without quantised weights, by last name, and the settings of the library."""
     modules = dict(matrix_modules(model))
+    if packed := {name: module for name, module in modules.items() if shapes.is_packed(module)}:
+        return {
+            "library": "gptqmodel",
+            "kernels": sorted({type(module).__name__ for module in packed.values()}),
+            "bits": sorted({int(module.bits) for module in packed.values()}),
+            "group_size": sorted({module.group_size for module in packed.values()}),
+            "modules": _count_last_names(packed),
+            "not_quantised": _count_last_names(modules.keys() - packed.keys()),
+        }
     if by_torchao := {name for name, module in modules.items() if hasattr(module.weight, "__tensor_flatten__")}:
         not_quantised = _count_last_names(modules.keys() - by_torchao)
         return {"library": "torchao", "modules": _count_last_names(by_torchao), "not_quantised": not_quantised}

@@ -16,6 +16,7 @@ from inference_benchmark.engines import cpu_memory
 from inference_benchmark.engines.hf import HfEngine, quantisation_config
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import compiler
+from inference_benchmark.models.architecture import QUANTISED
 
 
 class HfStaticEngine(HfEngine):
@@ -54,6 +55,8 @@ class HfStaticEngine(HfEngine):
 
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
+        if precision in QUANTISED and not self.model.hf_quantizer.is_compileable:
+            raise UnsupportedError(f"transformers does not compile {precision} weights")
         arguments = inspect.signature(self.model.forward).parameters
         self.cache_argument = next((name for name in ("past_key_values", "cache_params") if name in arguments), None)
         if self.cache_argument is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ from transformers.cache_utils import DynamicLayer
 
 from inference_benchmark.analysis.roofline import Matrix, Shapes
 
-#: (bytes of the stored weights, dtype of the product) of a module with a matrix.
-Stored = Callable[[torch.nn.Module], tuple[int, str]]
+#: (bytes of the stored weights, dtype of the product) of a module with a matrix; None is the dtype of activations.
+Stored = Callable[[torch.nn.Module], tuple[int, str | None]]
 
 #: Names of the number of experts in the model families.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -56,9 +57,23 @@ class Followed(NamedTuple):
 def matrix_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     """(name, module) of every module with a weight matrix, of any class except embeddings."""
     for name, module in model.named_modules():
+        if is_packed(module):
+            yield name, module
+            continue
         weight = getattr(module, "weight", None)
         if weight is not None and weight.dim() == 2 and not isinstance(module, torch.nn.Embedding):
             yield name, module
+
+
+def is_packed(module: torch.nn.Module) -> bool:
+    """Whether a module is a linear layer of gptqmodel, which packs several weights into one number."""
+    return isinstance(getattr(module, "qweight", None), torch.Tensor)
+
+
+def tensors(model: torch.nn.Module) -> list[torch.Tensor]:
+    """What holds the weights: the parameters, and the buffers of packed layers."""
+    packed = [module for module in model.modules() if is_packed(module)]
+    return [*model.parameters(), *(buffer for module in packed for buffer in module.buffers())]
 
 
 @cache
@@ -132,10 +147,12 @@ def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: tor
     kinds: Counter[Matrix] = Counter()
     for name, module in matrix_modules(model):
         inputs, outputs = sizes(module)
-        kinds[Matrix(name.rsplit(".", 1)[-1], 1, inputs, outputs, *stored(module), module is not head)] += 1
+        n_bytes, arithmetic = stored(module)
+        arithmetic = arithmetic or dtype_name(dtype)
+        kinds[Matrix(name.rsplit(".", 1)[-1], 1, inputs, outputs, n_bytes, arithmetic, module is not head)] += 1
     matrices = tuple(Matrix(**{**asdict(kind), "count": n}) for kind, n in kinds.items())
     embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
-    n_vector_parameters = sum(p.numel() for p in model.parameters() if p.dim() <= 1)
+    n_vector_parameters = sum(p.numel() for p in (*model.parameters(), *_packed_biases(model)) if p.dim() <= 1)
     _check_all_counted(model, matrices, embeddings, n_vector_parameters)
     _check_all_used(matrices, followed)
     return Shapes(
@@ -145,7 +162,7 @@ def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: tor
         kv_bytes=followed.kv_numbers * dtype.itemsize,
         attention_width=followed.attention_width,
         attention_arithmetic=dtype_name(dtype),
-        logit_bytes=head.weight.shape[0] * dtype.itemsize,
+        logit_bytes=sizes(head)[1] * dtype.itemsize,
     )
 
 
@@ -163,8 +180,10 @@ def quantised_cache(
     }
 
 
-def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str]:
-    """How transformers, bitsandbytes and torchao store a matrix."""
+def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str | None]:
+    """How transformers, bitsandbytes, torchao and gptqmodel store a matrix."""
+    if is_packed(module):
+        return _packed_bytes(module), None
     weight = module.weight
     n_bytes = stored_bytes(weight)
     if weight.dtype == torch.int8:  # LLM.int8(): one fp32 scale per output
@@ -172,6 +191,20 @@ def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str]:
     if (state := getattr(weight, "quant_state", None)) is not None:  # 4 bits: one scale per block
         return n_bytes + state.absmax.numel() * state.absmax.element_size(), dtype_name(module.compute_dtype)
     return n_bytes, dtype_name(weight.dtype)
+
+
+def _packed_bytes(module: torch.nn.Module) -> int:
+    """The bytes of a packed layer in the files of GPTQ and AWQ, which a kernel may hold wider.
+
+    These are the weights, and for each output and group of inputs a zero point and a scale of two bytes; the group of
+    each input, of four bytes, only where they are not in order (desc_act): otherwise no kernel need read it.
+    """
+    inputs, outputs = sizes(module)
+    groups = math.ceil(inputs / module.group_size) if module.group_size > 0 else 1
+    weights_and_zeros = (inputs + groups) * outputs * int(module.bits) // 8
+    group_of_input = getattr(module, "g_idx", None)  # awq has none
+    in_order = group_of_input is None or bool((group_of_input.diff() >= 0).all())
+    return weights_and_zeros + 2 * groups * outputs + (0 if in_order else 4 * inputs)
 
 
 def stored_bytes(weight: torch.Tensor) -> int:
@@ -211,7 +244,7 @@ def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) ->
     """Raises UnknownShapesError if the counts do not cover all parameters: the roofline would be silently wrong."""
     head, counted = model.get_output_embeddings(), n_vector_parameters
     counted += sum(m.count * m.inputs * m.outputs for m in matrices) + sum(e.weight.numel() for e in embeddings)
-    if any(e.weight is head.weight for e in embeddings):
+    if not is_packed(head) and any(e.weight is head.weight for e in embeddings):
         counted -= head.weight.numel()
     total = parameters(model)
     if counted != total:
@@ -235,7 +268,14 @@ def _check_all_used(matrices: tuple[Matrix, ...], followed: Followed) -> None:
 
 def parameters(model: torch.nn.Module) -> int:
     """The number of parameters, independent of how many bits store each."""
-    return sum(map(numbers, model.parameters()))
+    packed = sum(math.prod(sizes(module)) for module in model.modules() if is_packed(module))
+    return packed + sum(map(numbers, (*model.parameters(), *_packed_biases(model))))
+
+
+def _packed_biases(model: torch.nn.Module) -> list[torch.Tensor]:
+    """The biases of packed layers, which are no parameters."""
+    layers = (module for module in model.modules() if is_packed(module))
+    return [layer.bias for layer in layers if isinstance(getattr(layer, "bias", None), torch.Tensor)]
 
 
 def numbers(weight: torch.nn.Parameter) -> int:

@@ -54,6 +54,9 @@ _BY_DEVICE = {
     },
 }
 
+#: How pip is asked for packages that would replace others if they were asked for by name.
+_INSTALL = dict.fromkeys(("gptqmodel", "optimum"), "--no-deps -r envs/gptqmodel.lock")
+
 
 class ConfigError(ProblemsError):
     """A configuration that cannot be used; ``problems`` holds one line each."""
@@ -166,7 +169,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
             label = hardware.label(device)
         except LookupError as error:
             problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
-    configs = []
+    configs = {}
     for name in (name for name in grid["models"] if name in config["models"]):
         model = dict(config["models"][name])
         if "architecture" in model:
@@ -176,13 +179,15 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
             if "checkpoint" in model:
                 config_json = look_into(Path(model["checkpoint"]))
                 model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
-            configs.append(config_json)
+            configs[name] = config_json
             if config_json:
                 problems += _too_long(device, grid, name, config_json)
         except CheckpointError as error:
             problems.append(f"models.{name}.checkpoint: {error}")
         models.append({"name": name, **model})
-    problems += variant_problems.impossible(device, used, configs)
+    problems += variant_problems.impossible(device, used, list(configs.values()))
+    if uses_torch and len(configs) == len(models):  # else one of them could not be read
+        problems += _not_together(device, grid["precisions"], configs)
     if problems:
         return None
     return Experiment(
@@ -329,7 +334,33 @@ def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Seque
         missing += [(where, precision, engines.missing_package(engine, precision)) for engine in complete]
     for where, name, package in dict.fromkeys(missing):
         if package:
-            yield f"{where}: {name} needs the package {package}, which is not installed here; pip install {package}"
+            install = f"pip install {_INSTALL.get(package, package)}"
+            yield f"{where}: {name} needs the package {package}, which is not installed here; {install}"
+
+
+def _not_together(
+    device: str, precisions: Sequence[str], configs: Mapping[str, Mapping[str, Any] | None]
+) -> Iterator[str]:
+    """Models that the grid has no precision for, and precisions that it has no model for.
+
+    configs: of the models, by name; None where it is not known yet. A precision that only some of the models have is
+    n/a for the others.
+    """
+    reasons = {
+        (name, precision): config and architecture.not_in(config, precision)
+        for name, config in configs.items()
+        for precision in precisions
+    }
+    where = f"grid.{device}.precisions"
+    lacking = [name for name in configs if all(reasons[name, precision] for precision in precisions)]
+    for name in lacking:
+        others = [precision for precision in engines.PRECISIONS if precision not in architecture.QUANTISED]
+        allowed = architecture.quantisation(configs[name]) or listing(others)
+        yield f"{where}: none is possible for model {name}: {reasons[name, precisions[0]]}; allowed: {allowed}"
+    for index, precision in enumerate(() if lacking else precisions):
+        if configs and all(reasons[name, precision] for name in configs):
+            why = "; ".join(f"{name}: {reasons[name, precision]}" for name in configs)
+            yield f"{where}[{index}]: no model of the grid can be {precision} ({why}); remove it"
 
 
 def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:

@@ -1,5 +1,5 @@
 """What a model's configuration (config.json, or ``architecture`` in config.yaml) says: its sizes, and whether it
-generates text as a causal language model."""
+generates text as a causal language model; and how its weights are quantised already."""
 
 from __future__ import annotations
 
@@ -20,6 +20,25 @@ _POSITIVE = {
     "hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "intermediate_size", "max_position_embeddings",
 }  # fmt: skip
+
+#: Methods by which the weights of a checkpoint may be quantised already. Each is the only precision of such a model.
+QUANTISED = ("gptq", "awq")
+
+
+def quantisation(config: Mapping[str, Any]) -> str | None:
+    """The method by which the weights are quantised already, as transformers names it; None if they are not."""
+    if not (settings := config.get("quantization_config")):
+        return None
+    method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+    return str(method or "quantization_config")
+
+
+def not_in(config: Mapping[str, Any], precision: str) -> str | None:
+    """Why a model cannot be loaded in a precision, as far as its configuration decides that; None if it can."""
+    method = quantisation(config)
+    if method == (precision if precision in QUANTISED else None):
+        return None
+    return f"its weights are {f'quantised already, by {method}' if method else f'not quantised by {precision}'}"
 
 
 def refusal(config: Mapping[str, Any]) -> str | None:

@@ -80,8 +80,11 @@ def find(folder: Path, config: Mapping[str, Any]) -> Weights:
     )
 
 
-def check(weights: Weights) -> None:
-    """Raises CheckpointError if a file is missing or cut off, or holds weights that no precision can be made from."""
+def check(weights: Weights, is_quantised: bool = False) -> None:
+    """Raises CheckpointError if a file is missing or cut off, or holds weights that no precision can be made from.
+
+    is_quantised: whether the configuration says so, and the weights are loaded as they are.
+    """
     if missing := [shard.name for shard in weights.shards if not shard.is_file()]:
         n_missing = f"{len(missing)} of {len(weights.shards)}"
         raise CheckpointError(
@@ -90,7 +93,7 @@ def check(weights: Weights) -> None:
     tensors = {shard: _tensors(shard) for shard in weights.shards}
     if weights.format == "safetensors" and weights.index is not None:
         _check_index(weights.index, {shard.name: dtypes for shard, dtypes in tensors.items()})
-    for shard, dtypes in tensors.items():
+    for shard, dtypes in () if is_quantised else tensors.items():
         for name, dtype in dtypes.items():
             if dtype not in _PLAIN | _INTEGERS or (dtype in _INTEGERS and name.endswith("weight")):
                 raise CheckpointError(

@@ -28,6 +28,7 @@ _FACTS = {
     "ctranslate2": ("model", "ctranslate2"),  # of the cells that used it
     "torchao": ("model", "torchao"),
     "hqq": ("model", "hqq"),
+    "gptqmodel": ("model", "gptqmodel"),
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),

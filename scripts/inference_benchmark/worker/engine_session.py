@@ -14,6 +14,8 @@ from inference_benchmark import engines
 from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
 from inference_benchmark.machine.out_of_memory import NEXT_TO_NOTHING_BYTES, exceptions, line_about_library
+from inference_benchmark.models import architecture
+from inference_benchmark.models.checkpoint import read_config
 from inference_benchmark.worker.process import Emit, qualified_name
 
 #: Phases before anything is timed. A library that fails there cannot do what it is asked; one that fails later could.
@@ -83,12 +85,13 @@ class EngineSession:
         """
         folder, self.precision = Path(checkpoint) if checkpoint else None, precision
         self.enter("start")
+        if reason := _not_in(precision, engine, folder):
+            self._refuse(reason)
+            return None
         self.engine = engines.create(engine, options)
         self.engine.start(device, threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
-        precisions = engines.ENGINES[engine].precisions
-        reason = self.engine.unsupported(precision) if precision in precisions else f"{engine} has no {precision}"
-        if reason:
+        if reason := self.engine.unsupported(precision):
             self._refuse(reason)
             return None
         if yardstick:
@@ -139,6 +142,13 @@ class EngineSession:
 
     def _not_together(self, why: str) -> str:
         return f"{self.engine.combination(self.precision)} do not go together: {why}"
+
+
+def _not_in(precision: str, engine: str, checkpoint: Path | None) -> str | None:
+    """Why an engine can have no weights of a checkpoint in a precision, found without loading anything."""
+    if precision not in engines.ENGINES[engine].precisions:
+        return f"{engine} has no {precision}"
+    return architecture.not_in(read_config(checkpoint), precision) if checkpoint else None
 
 
 def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int):
