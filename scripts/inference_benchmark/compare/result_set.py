@@ -84,13 +84,10 @@ def of_records(
     records = combined(records)
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
-    cells = [
-        replace(
-            _of_record(record, parameters.get(record.cell.model["name"]), studies),
-            rounds=rounds[record.cell.first_round.path],
-        )
-        for record in records
-    ]
+    cells = []
+    for each in records:
+        cell = _of_record(each, parameters.get(each.cell.model["name"]), studies)
+        cells.append(replace(cell, rounds=rounds[each.cell.first_round.path]))
     return ResultSet(name or machines[0], cells, _facts(records), speed=machine_speed.typical(records))
 
 
@@ -170,7 +167,7 @@ def _of_record(record: Record, parameters: int | None, studies: Studies) -> Cell
     measured = measured_cell(record, studies)
     figures = {figure.name: figure.formula(measured).value for figure in COMPARED.values()}
     first = measured.first_token_s if measured.new_tokens > 1 else measured.whole_s
-    return CellResult(where, "ok", figures, measured.whole_s, first, bool(above_limit(measured)))
+    return CellResult(where, "ok", figures, measured.whole_s, first, above_limit=bool(above_limit(measured)))
 
 
 def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
