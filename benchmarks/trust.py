@@ -6,6 +6,8 @@ planted   a grid of a sleeping engine, the same again, and once with every call 
           by 1 % and its calls by 2 %, so that there is something to see through
 drift     the same cells twice in one run, while the machine becomes 10 % slower from its beginning to its end: measured
           round by round, as Snakemake does, and with all rounds of a cell one after the other
+paired    A/A as for same, the two cells of a pair right after each other, round by round; then with the times of the
+          second multiplied by 1.03: in how many cells it is called, by numbers of rounds, paired and unpaired
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -29,7 +31,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -47,6 +50,7 @@ from inference_benchmark.experiment.cells import Cell, Watch, Workload
 from inference_benchmark.machine import conditions
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.machine.host_counters import REAL_ROOTS, cpu_times_s, process_cpu_s
+from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.cell import measure_cell
 from inference_benchmark.models import checkpoint
 from inference_benchmark.worker.engine_session import timed_call
@@ -55,6 +59,7 @@ SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "
 #: Engine of the planted experiment: real sleeps on a real clock.
 SLEEPING = {"real_clock": True, "sleep_s": 0.01, "scatter": [0.01, 0.02]}
 SLOWDOWN = 1.05
+PAIRED_SLOWDOWN = 1.03
 #: How much slower the machine is at the end of a drifting run.
 DRIFT = 0.1
 #: How many times as often as by default the sampler looks on in its experiment.
@@ -103,6 +108,63 @@ def same(rounds: int) -> str:
         f"A/A: {different} of {len(cells)} cells called different ({rounds} rounds each, {spread(first)}); "
         f"wanted: at most 5 %, here {math.floor(0.05 * len(cells))}"
     )
+
+
+def paired(rounds: int) -> str:
+    """Windows of few rounds are the experiments, each corrected for its cells."""
+    settings = measurement(min_seconds=0.3, max_seconds=0.5)
+    model = {"name": "small", "architecture": SMALL, "seed": 0}
+    cells = [
+        make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=settings)
+        for precision in ("fp32", "bf16")
+        for batch in (1, 2, 4, 8)
+    ]
+    taken: list[list[tuple[list[float], list[float]]]] = [[] for _ in cells]
+    with forking():
+        for number in range(1, rounds + 1):
+            for of_cell, cell in zip(taken, cells, strict=True):
+                first, second = (samples_of(replace(cell, round=number)) for _ in range(2))
+                of_cell.append((first, second) if number % 2 else (second, first))
+
+    def called(n_rounds: int, slower: float, is_paired: bool) -> str:
+        found = tests = 0
+        for begin in range(0, rounds - n_rounds + 1, n_rounds):
+            window = [of_cell[begin : begin + n_rounds] for of_cell in taken]
+            of_window = [_tested(of_cell, slower, is_paired) for of_cell in window]
+            found += sum(statistics.significant(of_window))
+            tests += len(of_window)
+        return f"{found / tests:.0%}"
+
+    numbers = [n for n in (3, 5, 8, 10, 15, 20) if n <= rounds]
+    lines = [
+        f"{n} rounds: {called(n, PAIRED_SLOWDOWN, True)} (A/A {called(n, 1, True)}), "
+        f"unpaired {called(n, PAIRED_SLOWDOWN, False)} (A/A {called(n, 1, False)})"
+        for n in numbers
+    ]
+    return (
+        f"paired: a planted 3 % slowdown of one of a pair is called in {'; '.join(lines)}; wanted: at least 95 % with "
+        f"as many rounds as docs/compare.md says, A/A at most 5 %; {len(cells)} cells, {rounds} rounds"
+    )
+
+
+def _tested(of_cell: Sequence[tuple[list[float], list[float]]], slower: float, is_paired: bool):
+    """The test of the rounds of a cell, as (base, new) samples, with the times of new multiplied."""
+    base = [first for first, _ in of_cell]
+    new = [[slower * sample for sample in second] for _, second in of_cell]
+    if is_paired:
+        pairs = [(statistics.mean(one), statistics.mean(other)) for one, other in zip(base, new, strict=True)]
+        return statistics.paired_ratio_test(pairs)
+    return statistics.ratio_test(base, new)
+
+
+@contextmanager
+def forking() -> Iterator[None]:
+    """Workers are forked, as in a run of Snakemake: cells take seconds less, and the two of a pair are closer."""
+    os.environ[warm_start.OWNER] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[warm_start.OWNER]
 
 
 def sleeping_cells(n_cells: int) -> list[Cell]:
@@ -333,9 +395,9 @@ class Others:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["parent", "yardstick", "sampling", "planted", "drift", "same"]
+    names = ["parent", "yardstick", "sampling", "planted", "drift", "same", "paired"]
     parser.add_argument("what", nargs="*", default=names, help="all by default")
-    parser.add_argument("--rounds", type=int, default=8, help="rounds of each cell")
+    parser.add_argument("--rounds", type=int, default=8, help="rounds of each cell; paired takes twice as many")
     parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments and yardsticks")
     parser.add_argument("--seconds", type=float, default=60, help="of parent; sampling takes twice as long")
     arguments = parser.parse_args()
@@ -343,6 +405,7 @@ def main() -> int:
         "same": lambda: same(arguments.rounds),
         "planted": lambda: planted(arguments.cells, arguments.rounds),
         "drift": lambda: drift(arguments.cells, arguments.rounds),
+        "paired": lambda: paired(2 * arguments.rounds),
         "yardstick": lambda: yardstick(arguments.cells),
         "sampling": lambda: sampling(2 * arguments.seconds),
         "parent": lambda: parent(arguments.seconds),

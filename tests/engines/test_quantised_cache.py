@@ -93,7 +93,6 @@ def test_the_record_has_the_bits_that_ran_and_the_bytes_of_a_token(tmp_path, hqq
     [
         ("quantized-4bit", "llama", "hqq packs 4-bit keys or values by 128, and a token has 64 in a layer"),
         ("quantized-8bit", "mistral", "only supported for models with only full attention layers"),
-        ("quantized-8bit", "mamba", "only supported for models with only full attention layers"),
         ("quantized-8bit", "rwkv", "the cache of rwkv is a list"),
     ],
 )
