@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +115,18 @@ def fake_gpus(tmp_path: Path, n: int = 1, **more: Any) -> dict[str, str]:
     (tmp_path / "locks").mkdir(exist_ok=True)
     path = os.pathsep.join(filter(None, [str(REPO / "tests/fake_nvml"), os.environ.get("PYTHONPATH")]))
     return {"PYTHONPATH": path, "FAKE_NVML": json.dumps({"gpus": gpus}), "TMPDIR": str(tmp_path / "locks")}
+
+
+def another_python(folder: Path, **versions: str) -> str:
+    """A virtual environment that has what this one has, except that these packages say they are of these versions."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+    (site,) = folder.glob("lib/python*/site-packages")
+    (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
+    for name, version in versions.items():
+        described = site / f"{name}-{version}.dist-info/METADATA"
+        described.parent.mkdir()
+        described.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return str(folder / "bin/python")
 
 
 def inside(cgroup: Path) -> tuple[str, ...]:

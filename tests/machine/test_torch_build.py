@@ -51,7 +51,7 @@ def test_the_build_of_the_installed_torch_is_read_without_importing_it():
 def test_a_driver_older_than_torchs_cuda_is_one_line(tmp_path, monkeypatch, nvml, cuda, driver, said):
     installed(tmp_path, monkeypatch, version_py(cuda))
     nvml.show(cuda_driver_version=driver, driver="470.57")
-    problem = torch_build.problem()
+    problem = torch_build.problem(torch_build.torch_build())
     assert (problem is None) == (said is None)
     if said:
         assert said in problem
@@ -61,10 +61,10 @@ def test_a_driver_older_than_torchs_cuda_is_one_line(tmp_path, monkeypatch, nvml
 @pytest.mark.parametrize("text", ["", "__version__ = 3\n"])
 def test_a_torch_that_does_not_tell_is_no_problem(tmp_path, monkeypatch, nvml, text):
     installed(tmp_path, monkeypatch, text)
-    assert torch_build.problem() is None
+    assert torch_build.problem(torch_build.torch_build()) is None
 
 
 def test_a_driver_that_does_not_tell_is_no_problem(tmp_path, monkeypatch, nvml):
     installed(tmp_path, monkeypatch, version_py("'12.8'"))
     nvml.show(init_fails=True)
-    assert torch_build.problem() is None
+    assert torch_build.problem(torch_build.torch_build()) is None

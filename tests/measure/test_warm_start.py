@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from made_up import MODELS, make_cell, measurement
-from running import REPO, fault, read_record
+from running import REPO, another_python, fault, read_record
 
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.measure import warm_start
@@ -28,7 +28,8 @@ import json, sys
 from inference_benchmark.experiment.cells import Watch
 from inference_benchmark.measure.warm_start import ForkedWorker, Warm
 from inference_benchmark.measure.worker_process import WorkerProcess
-with WorkerProcess("cell", {"cell": sys.argv[1], "checkpoint": None}, None, None, Warm("fake", "", 1)) as worker:
+python = sys.argv[3] if len(sys.argv) > 3 else sys.executable
+with WorkerProcess("cell", {"cell": sys.argv[1], "checkpoint": None}, None, None, python, Warm("fake", "", 1)) as worker:
     print(worker.process.pid, isinstance(worker.process, ForkedWorker), flush=True)
     report = worker.listen(Watch(timeout_s=float(sys.argv[2])))
 end = report.end or {}
@@ -123,6 +124,26 @@ def test_each_round_has_a_server_of_its_own_and_none_outlives_its_owner(owner, f
     owner.wait()
     assert eventually(lambda: servers(folder) == set())
     assert not run_folder.exists()
+
+
+@pytest.mark.parametrize("cold", [True, False])
+def test_a_worker_runs_in_the_python_that_it_is_to_run_in(owner, folder, cold):
+    python = another_python(folder / "other")
+    environ = environment(owner, folder, FAKE_ENGINE=fault(fault="hang"))
+    if cold:
+        del environ[warm_start.OWNER]
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), "100", python]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as parent:
+        worker, forked = parent.stdout.readline().split()
+        assert forked == str(not cold)
+        # A fork has the command line of its server.
+        assert Path(f"/proc/{worker}/cmdline").read_text().split("\0")[0] == python
+        first_of_path = next(
+            word for word in Path(f"/proc/{worker}/environ").read_text().split("\0") if word.startswith("PATH=")
+        )
+        assert first_of_path.startswith(f"PATH={Path(python).parent}:")
+        parent.kill()
+        parent.communicate(timeout=20)
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
     used = variant_problems.of_grid(device, grid["engines"], variants)
     uses_torch = any(engines.ENGINES[each.engine].needs_weights for each in used)
-    if on_gpu and uses_torch and (problem := torch_build.problem()):
+    if on_gpu and uses_torch and (problem := torch_build.problem(torch_build.torch_build())):
         problems.append(f"device: {show(config['device'])}: {problem}")
     models, label = [], config["machine"]
     baseline_paths = _baseline_paths(config, code)

@@ -31,13 +31,13 @@ def torch_build() -> TorchBuild | None:
     return TorchBuild(version[1], (int(numbers[1]), int(numbers[2])) if numbers else None)
 
 
-def problem() -> str | None:
-    """Why torch cannot use the GPUs of this machine, for a person; None if nothing speaks against it.
+def problem(build: TorchBuild | None) -> str | None:
+    """Why a build of torch cannot use the GPUs of this machine, for a person; None if nothing speaks against it.
 
     A driver runs programs built with its own major version of CUDA or an older one (CUDA Compatibility, "Minor Version
     Compatibility").
     """
-    build, driver_cuda = torch_build(), hardware.driver_cuda_version()
+    driver_cuda = hardware.driver_cuda_version()
     if build is None:  # what measures is not installed here, or says so itself
         return None
     if build.cuda is None:

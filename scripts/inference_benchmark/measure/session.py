@@ -13,8 +13,9 @@ from typing import Any
 from inference_benchmark import engines
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
-from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
+from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, interpreter, provenance, torch_build
 from inference_benchmark.machine.hardware import Gpu
+from inference_benchmark.machine.interpreter import Interpreter
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore_result
@@ -25,12 +26,14 @@ from inference_benchmark.records.record import Reason
 class Session:
     """A device held for a cell or study.
 
-    gpu: None on the CPU. busy: who else uses it, for a message; None if nobody. origin: where and with what, for the
-    record, from the first worker on. started_at: ISO 8601. kills_before: see outcome.classify.
+    python: what workers run in. gpu: None on the CPU. busy: who else uses it, for a message; None if nobody. origin:
+    where and with what, for the record, from the first worker on. started_at: ISO 8601. kills_before: see
+    outcome.classify.
     """
 
     subject: Subject
     watch: Watch
+    python: Interpreter
     gpu: Gpu | None
     busy: str | None
     origin: dict[str, Any] = field(default_factory=dict)
@@ -40,7 +43,8 @@ class Session:
     def look_around(self, task: str, threads: int | None) -> None:
         """Gather where and with what a task would be done, before a worker does it: a forked one goes to work at once,
         and nothing may disturb it."""
-        self.origin = self.origin or _origin(self.gpu, WorkerProcess(task, {}, threads, self.gpu).environment)
+        worker = WorkerProcess(task, {}, threads, self.gpu, self.python.executable)
+        self.origin = self.origin or _origin(self.gpu, self.python, worker.environment)
 
     def run_worker(
         self,
@@ -53,7 +57,7 @@ class Session:
         """Let a worker do a task (a module of worker/) to its end. on_result: is given each result as it comes. warm:
         the server that it may be forked from; None where it starts cold."""
         self.look_around(task, threads)
-        with WorkerProcess(task, order, threads, self.gpu, warm) as worker:
+        with WorkerProcess(task, order, threads, self.gpu, self.python.executable, warm) as worker:
             return worker.listen(self.watch, on_result)
 
     def classify(self, report: WorkerReport) -> tuple[str, Reason | None]:
@@ -72,10 +76,11 @@ class Session:
 @contextmanager
 def hold_device(subject: Subject, watch: Watch) -> Iterator[Session]:
     """A session on a device for a subject, until the block is left. Raises MeasurementError, OSError."""
-    gpus = _gpus(subject)
+    python = interpreter.this()
+    gpus = _gpus(subject, python)
     with gpu_lock.hold(gpus) if gpus else nullcontext(None) as gpu:
         _check_device(gpu, subject, watch)
-        yield Session(subject, watch, gpu, _busy(gpu, watch))
+        yield Session(subject, watch, python, gpu, _busy(gpu, watch))
 
 
 def check_engine(subject: Cell | ColumnStudy) -> None:
@@ -95,7 +100,7 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
         )
 
 
-def _gpus(subject: Subject) -> list[Gpu]:
+def _gpus(subject: Subject, python: Interpreter) -> list[Gpu]:
     """The GPUs that a subject may use, none on the CPU. Raises MeasurementError where it needs one."""
     if subject.device != "cuda":
         return []
@@ -104,7 +109,7 @@ def _gpus(subject: Subject) -> list[Gpu]:
         gpus = hardware.visible(listed, os.environ)
     except hardware.GpuError as error:
         raise MeasurementError(str(error)) from None
-    if gpus and _uses_torch(subject) and (problem := torch_build.problem()):
+    if gpus and _uses_torch(subject) and (problem := torch_build.problem(python.torch)):
         raise MeasurementError(problem)
     if not gpus:
         variable = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
@@ -140,9 +145,9 @@ def _busy(gpu: Gpu | None, watch: Watch) -> str | None:
     return users
 
 
-def _origin(gpu: Gpu | None, environment: Mapping[str, str]) -> dict[str, Any]:
+def _origin(gpu: Gpu | None, python: Interpreter, environment: Mapping[str, str]) -> dict[str, Any]:
     return {
-        "software": provenance.software(),
+        "software": python.software,
         "device": provenance.device(gpu),
         "host": provenance.host(),
         "environment": provenance.environment(environment),

@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 from collections.abc import Mapping
@@ -97,22 +96,23 @@ class ForkedWorker:
             os.close(self.descriptor)
 
 
-def fork_worker(warm: Warm, request: str, environment: Mapping[str, str], events: int) -> ForkedWorker:
+def fork_worker(warm: Warm, python: str, request: str, environment: Mapping[str, str], events: int) -> ForkedWorker:
     """A worker for a request, forked from the server for it, which is started if need be.
 
-    environment: of the worker. events: the descriptor that it writes events to. Raises WarmStartError, and OSError.
+    python: the executable that it runs in. environment: its variables. events: the descriptor that it writes events to.
+    Raises WarmStartError, and OSError.
     """
     owner = os.environ[OWNER]
     folder = _own_folder(owner)
     settled = {name: value for name, value in environment.items() if name not in _OF_A_JOB}
     # The path of a socket has 107 characters at most.
     device = _digest(environment.get("CUDA_VISIBLE_DEVICES"))
-    path = folder / f"{device}.{_digest([warm.checkpoint, warm.round])}.{_digest([warm, settled])}"
+    path = folder / f"{device}.{_digest([warm.checkpoint, warm.round])}.{_digest([warm, python, settled])}"
     with _locked(folder):
         client = _connected(path)
         if client is None:
             _end_others(path)
-            _start(path, owner, warm, environment)
+            _start(path, owner, warm, python, environment)
             client = _connected(path)
     if client is None:
         raise WarmStartError("the server does not answer")
@@ -172,9 +172,9 @@ def _end_others(path: Path) -> None:
         other.unlink(missing_ok=True)
 
 
-def _start(path: Path, owner: str, warm: Warm, environment: Mapping[str, str]) -> None:
+def _start(path: Path, owner: str, warm: Warm, python: str, environment: Mapping[str, str]) -> None:
     """Start a server and wait until it is ready. Raises WarmStartError."""
-    command = [sys.executable, "-m", "inference_benchmark.worker.server"]
+    command = [python, "-m", "inference_benchmark.worker.server"]
     server = subprocess.Popen(
         [*command, str(path), owner, warm.engine, warm.checkpoint],
         env=dict(environment),

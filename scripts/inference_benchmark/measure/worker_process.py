@@ -112,11 +112,17 @@ class WorkerProcess:
     """A worker process, ended when the block is left, however it is left."""
 
     def __init__(
-        self, task: str, order: Mapping[str, Any], threads: int | None, gpu: Gpu | None, warm: Warm | None = None
+        self,
+        task: str,
+        order: Mapping[str, Any],
+        threads: int | None,
+        gpu: Gpu | None,
+        python: str = sys.executable,
+        warm: Warm | None = None,
     ) -> None:
-        """task: a module of worker/. order: the argument of its run. threads: None is hardware.default_threads. warm:
-        the server that it is forked from, if it can be."""
-        self.gpu, self.warm = gpu, warm
+        """task: a module of worker/. order: the argument of its run. threads: None is hardware.default_threads. python:
+        the executable that it runs in. warm: the server that it is forked from, if it can be."""
+        self.gpu, self.python, self.warm = gpu, python, warm
         self.request = json.dumps({"task": task, "order": order, "gpu": asdict(gpu) if gpu else None})
         # Snakemake sets these to the rule's threads, which count jobs here, not cores. Weights are on disk
         # by now, so the hub is not asked. The worker sees the held device and no other.
@@ -125,6 +131,9 @@ class WorkerProcess:
             HF_HUB_OFFLINE="1",
             CUDA_DEVICE_ORDER="PCI_BUS_ID",
         )
+        if python != sys.executable:  # what it starts, such as a build of a kernel, finds its own programs
+            path = self.environment.get("PATH", os.defpath)
+            self.environment["PATH"] = os.pathsep.join((os.path.dirname(python), path))
         if gpu:
             self.environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
 
@@ -149,7 +158,7 @@ class WorkerProcess:
         if self.warm is None or not warm_start.is_possible():
             return None
         try:
-            return warm_start.fork_worker(self.warm, self.request, self.environment, writing_end)
+            return warm_start.fork_worker(self.warm, self.python, self.request, self.environment, writing_end)
         except (warm_start.WarmStartError, OSError) as error:
             print(f"the worker starts cold: {error}", file=sys.stderr)
             return None
@@ -159,7 +168,7 @@ class WorkerProcess:
 
         The worker inherits that the signals are blocked, and unblocks them.
         """
-        command = [sys.executable, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
+        command = [self.python, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
         signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
         try:
             self.process = subprocess.Popen(

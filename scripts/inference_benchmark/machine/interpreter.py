@@ -1,0 +1,60 @@
+"""A Python that workers run in, and what is installed in it. Imports no torch, and needs the standard library alone.
+
+Run as a module, it prints what it finds in the Python that runs it.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from inference_benchmark.machine import provenance, torch_build
+from inference_benchmark.machine.torch_build import TorchBuild
+
+
+class InterpreterError(RuntimeError):
+    """A Python that cannot be run; the message says why."""
+
+
+class Interpreter(NamedTuple):
+    """executable: its path. software: as provenance.software. torch: None without one."""
+
+    executable: str
+    software: Mapping[str, Any]
+    torch: TorchBuild | None
+
+    @property
+    def is_this(self) -> bool:
+        return self.executable == sys.executable
+
+
+def this() -> Interpreter:
+    """The Python that runs this process."""
+    return Interpreter(sys.executable, provenance.software(), torch_build.torch_build())
+
+
+def ask(executable: str, environ: Mapping[str, str]) -> Interpreter:
+    """Another Python, in an environment in which it finds this library. The version of Snakemake is the one here, where
+    it runs. Raises InterpreterError."""
+    try:
+        asked = subprocess.run(
+            [executable, "-m", "inference_benchmark.machine.interpreter"],
+            env=dict(environ),
+            capture_output=True,
+            text=True,
+        )
+        software, build = json.loads(asked.stdout)
+    except OSError as error:
+        raise InterpreterError(f"{executable} cannot be run: {error.strerror}") from None
+    except ValueError:
+        last = next(reversed(asked.stderr.splitlines()), f"exit status {asked.returncode}")
+        raise InterpreterError(f"{executable} does not say what is installed: {last}") from None
+    software["snakemake"] = provenance.software()["snakemake"]
+    return Interpreter(executable, software, build and TorchBuild(build[0], build[1] and tuple(build[1])))
+
+
+if __name__ == "__main__":
+    print(json.dumps([provenance.software(), torch_build.torch_build()]))

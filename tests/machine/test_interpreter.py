@@ -1,0 +1,36 @@
+"""What another Python says is installed in it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+from running import REPO, another_python
+
+from inference_benchmark.machine import interpreter
+from inference_benchmark.machine.interpreter import InterpreterError
+
+ENVIRON = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+
+
+def test_a_python_asked_from_outside_says_what_it_says_from_inside():
+    asked, inside = interpreter.ask(sys.executable, ENVIRON), interpreter.this()
+    assert asked == inside
+    assert asked.is_this
+
+
+def test_another_python_says_its_own_versions_and_snakemake_is_the_one_that_runs(tmp_path):
+    python = another_python(tmp_path, transformers="4.57.6", snakemake="1.0")
+    asked, here = interpreter.ask(python, ENVIRON), interpreter.this()
+    assert asked.executable == python
+    assert not asked.is_this
+    assert asked.software == {**here.software, "transformers": "4.57.6"}
+    assert asked.torch == here.torch, "it has the files of this one's torch"
+
+
+def test_a_python_that_cannot_answer_is_one_line(tmp_path):
+    with pytest.raises(InterpreterError, match=r"nothing/python cannot be run: No such file or directory"):
+        interpreter.ask(str(tmp_path / "nothing/python"), ENVIRON)
+    with pytest.raises(InterpreterError, match=r"does not say what is installed: .*No module named"):
+        interpreter.ask(sys.executable, {**os.environ, "PYTHONPATH": str(tmp_path)})
