@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
+from snakemake.settings.types import DeploymentMethod
 
 # The folder of the code. Where it is the working directory too, paths stay relative, and the same wherever it lies.
 CODE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
@@ -68,8 +69,7 @@ if workflow.is_main_process:
         logger.info(f"{path} rests on a record that is gone: it is set aside, and the cell is tried")
         set_aside(Path(path))
     date_derived_files(PLAN.experiments)
-    for experiment in PLAN.experiments:
-        experiment.save()
+    PLAN.save()
     attach_progress(
         logger,
         {**PLAN.cells, **PLAN.studies},
@@ -89,8 +89,8 @@ if not IS_MODULE:
 
 wildcard_constraints:
     machine="|".join(map(re.escape, PLAN.machines)),
-    # Model, workload, engine, precision. A wildcard for each would cost a twentieth of a start with many cells.
-    column=r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+",
+    # A wildcard for each part of it would cost a twentieth of a start with many cells.
+    column=PLAN.columns,
     model=r"[^/]+",
     batch=r"\d+(\.round-\d+)?",
     baseline="|".join(map(re.escape, PLAN.any_machine.baselines)) or "none",
@@ -129,3 +129,19 @@ def all_comparisons(wildcards):
     if not PLAN.any_machine.baselines:
         raise WorkflowError("baselines: names nothing to compare with; add a CSV of figures or a folder of records")
     return expand(comparison_files(PLAN.any_machine, ("md",)), machine=PLAN.machines)
+
+
+def make_environments(outputs):
+    """Make the environments that the jobs with these outputs measure in."""
+    needed = PLAN.environments_of(outputs)
+    by_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method  # the jobs' Python is another
+    if needed and not workflow.touch and not by_conda:
+        # Here, because it is not needed to read the rules.
+        from inference_benchmark.measure import environments
+        from inference_benchmark.measure.outcome import MeasurementError
+
+        try:
+            for name, lock in needed:
+                environments.ensure(name, lock)
+        except MeasurementError as error:
+            raise WorkflowError(str(error)) from None

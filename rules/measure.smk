@@ -1,13 +1,18 @@
 # From the configuration to records: every cell, a model in one engine and precision at one batch size, is measured in a
 # process of its own. What is measured, and when anything is measured again, follows from the parameter "cell" alone.
+# Environments are made before the first job, where a person sees it; a job on another machine makes those it lacks.
+
+
+onstart:
+    make_environments([str(path) for job in workflow.dag.needrun_jobs() for path in job.output])
 
 
 rule measure:
     """Measure one cell.
 
     output: its record: the samples, or the evidence that it did not fit or cannot be done. An earlier record is not
-    removed first (update) but kept beside the new one. {column} is MODEL/WORKLOAD/ENGINE/PRECISION; {batch} the batch
-    size, and from round 2 on the round too.
+    removed first (update) but kept beside the new one. {column} is MODEL/WORKLOAD/ENGINE/PRECISION, below a folder for
+    the environment where that is not the current one; {batch} the batch size, and from round 2 on the round too.
     """
     output:
         update("results/{machine}/{column}/batch-{batch}.json"),

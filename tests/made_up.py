@@ -31,6 +31,8 @@ MODELS = {
         "num_hidden_layers": 4, "intermediate_size": 256, "vocab_size": 1000,
     },
 }  # fmt: skip
+#: An environment of other software, as a cell has it.
+OLD = {"name": "old", "lock": "0123456789abcdef"}
 #: As few calls as there can be.
 MEASUREMENT = Measurement(
     warmup_tolerance_percent=5,

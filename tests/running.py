@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,21 @@ def another_python(folder: Path, **versions: str) -> str:
     return str(folder / "bin/python")
 
 
+def light_lock(folder: Path, **versions: str) -> str:
+    """The text of a lock file that installs in seconds: packages that say they are of these versions and hold nothing,
+    except that the environment finds what this one has."""
+    folder.mkdir(exist_ok=True)
+    for name, version in versions.items():
+        about = f"{name}-{version}.dist-info"
+        with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+            wheel.writestr(f"{about}/RECORD", "")
+            wheel.writestr(f"borrowed-by-{name}.pth", sysconfig.get_path("purelib"))
+    lines = ["--no-index", f"--find-links {folder}", *(f"{name}=={version}" for name, version in versions.items())]
+    return "\n".join(lines) + "\n"
+
+
 def inside(cgroup: Path) -> tuple[str, ...]:
     """What to put before a command that is to run in a cgroup."""
     return "sh", "-c", f'echo $$ > {cgroup}/cgroup.procs && exec "$@"', "sh"
@@ -189,9 +205,10 @@ class Workspace:
         return {name: int(n) for name, n in re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE)}
 
     def record_path(
-        self, precision: str, batch_size: int, engine: str = "fake", workload: str = "prompt4-new8"
+        self, precision: str, batch_size: int, engine: str = "fake", workload: str = "prompt4-new8", below: str = ""
     ) -> Path:
-        return self.folder / f"results/box/tiny/{workload}/{engine}/{precision}/batch-{batch_size}.json"
+        """below: the folder of an environment."""
+        return self.folder / "results/box" / below / f"tiny/{workload}/{engine}/{precision}/batch-{batch_size}.json"
 
     def record(self, *where: Any, **more: Any) -> dict:
         """A record as JSON."""

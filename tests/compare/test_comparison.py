@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from made_up import SMALL, grid, make_oom, make_yardstick, measurement, records_of, small_set
+from made_up import OLD, SMALL, grid, make_oom, make_yardstick, measurement, records_of, small_set
 from running import PUBLISHED
 
 from inference_benchmark.analysis.figures import COMPARED
@@ -268,3 +268,36 @@ def test_a_comparison_comes_back_from_its_file():
     assert comparison_text.to_markdown(again) == comparison_text.to_markdown(comparison)
     with pytest.raises(ValueError, match="version is 99"):
         Comparison.from_document(document | {"version": 99})
+
+
+def test_a_cell_is_compared_with_that_of_the_same_environment():
+    both = small_set(seed=1, environments=({}, OLD))
+    comparison = compare(both, small_set(seed=2))
+    assert {cell.where["environment"] for cell in comparison.cells} == {"current"}
+    assert len(comparison.only_base) == len(comparison.cells) == 14
+    (_, line) = next(part for part in comparison_text.parts(comparison) if part.title == "Only in box")[:2]
+    assert line[0].startswith("bloom-1b3 prompt9-new100 old hf fp32 batch 1, 2")
+    assert compare(small_set(environments=(OLD,)), small_set()).cells == []
+
+
+def test_the_summary_of_a_run_before_environments_is_of_the_current_one(tmp_path):
+    records = records_of(grid(**SMALL))
+    old = summary.summarise(records).drop(columns="environment")
+    (tmp_path / "summary.csv").write_text(summary.to_csv(old))
+    both = result_set.of_records(records_of(grid(**SMALL, environments=({}, OLD))))
+    comparison = compare(both, result_set.load(tmp_path / "summary.csv"))
+    assert {cell.where["environment"] for cell in comparison.cells} == {"current"}
+    assert len(comparison.cells) == 14
+
+
+def test_published_figures_name_no_environment_and_are_compared_with_each():
+    records = records_of(grid(**SMALL, environments=({}, OLD)))
+    comparison = compare(result_set.load(PUBLISHED, "a100"), result_set.of_records(records))
+    assert {cell.where["environment"] for cell in comparison.cells} == {"current", "old"}
+    rows = rows_of(summary.summarise(records))
+    views = {view.title: view for view in tables.tables(rows, [comparison])}
+    ratios = views["Against a100 (times its throughput)"]
+    assert ratios.headings == [("batch_size",), *((name, p) for name in ("current", "old") for p in ("fp32", "bf16"))]
+    assert all(all(row) for row in ratios.cells)
+    columns = next(iter(views.values())).headings[-2:]
+    assert columns == [("a100", "fp32"), ("a100", "bf16")], "each once"

@@ -28,6 +28,8 @@ def test_a_cell_survives_json_and_names_its_place():
         (lambda values: values["measurement"].update(min_cycles=True), "measurement.min_cycles is True"),
         (lambda values: values["measurement"].update(min_seconds=float("nan")), "measurement.min_seconds is nan"),
         (lambda values: values["measurement"].update(cycles=3), "measurement has exactly the keys"),
+        (lambda values: values.update(environment={"name": "old"}), "environment is {'name': 'old'}; allowed"),
+        (lambda values: values.update(environment="old"), "environment is 'old'; allowed"),
     ],
 )
 def test_a_text_that_is_no_cell_is_refused(change, message):

@@ -133,7 +133,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, engines, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, engines, environments, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
         (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
         (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("measurement", "min_cycles", 1), "measurement.min_cycles: 1 is not allowed; allowed: an integer >= 2"),
@@ -189,7 +189,7 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
         (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision"),
         (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, timeline, timeline_trace"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, timeline, timeline_trace"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):
@@ -437,7 +437,7 @@ def test_a_missing_compiler_is_named_before_any_job_of_an_engine_that_compiles(
     monkeypatch, tmp_path, device, gpus, changes, is_refused
 ):
     monkeypatch.setattr(hardware, "gpus", lambda: gpus)
-    monkeypatch.setattr(torch_build, "problem", lambda: None)
+    monkeypatch.setattr(torch_build, "problem", lambda build: None)
     for variable in ("CC", "CXX", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("PATH", str(tmp_path))

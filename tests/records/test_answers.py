@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_up import make_ceilings, make_cell, make_oom, make_record, measurement
+from made_up import OLD, make_ceilings, make_cell, make_oom, make_record, measurement
 
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records import answers, summary
@@ -88,3 +88,9 @@ def test_the_summary_has_the_flag_and_its_evidence():
     rows = summary.summarise([*REFERENCES, record_of("hf-static", 1, OTHER)])
     assert list(rows["flags"]) == ["", "", "answers-differ"]
     assert rows["notes"][2].endswith("digests bbbbbbbbbbbb and aaaaaaaaaaaa")
+
+
+def test_the_reference_is_that_of_the_same_environment():
+    old = [record_of(engine, 1, OTHER, environment=OLD) for engine in ("hf", "hf-static")]
+    assert differing([*REFERENCES, *old]) == {}
+    assert differing([*REFERENCES, record_of("hf", 1, SAME, environment=OLD), old[1]]).keys() == {("hf-static", 1)}

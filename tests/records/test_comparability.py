@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from made_up import OOM, make_cell, make_record
+from made_up import OLD, OOM, make_ceilings, make_cell, make_record
 
 from inference_benchmark.records import comparability
 
@@ -37,3 +37,41 @@ def test_what_a_variant_chooses_is_no_circumstance():
     assert comparability.disagreements([engine, variant]) == []
     by_accident = make_record(make_cell(engine="fast"), model=settings)
     assert len(comparability.disagreements([engine, by_accident])) == 3  # two facts and the remedy
+
+
+def test_environments_have_software_of_their_own_and_agree_within_each():
+    def of(torch, batch_size=1, environment=OLD, **changes):
+        cell = make_cell(batch_size=batch_size, environment=environment)
+        return make_record(cell, software={"python": "3.11", "torch": torch}, **changes)
+
+    alike = [make_record(make_cell(batch_size=n)) for n in (1, 2)] + [of("2.8.0"), of("2.8.0", 2)]
+    assert comparability.disagreements(alike) == []
+    assert comparability.variants(alike) == [""] * 4
+    other = of("2.9.0", 4)
+    assert comparability.disagreements([*alike, other])[:-1] == [
+        f"tiny prompt4-new8 in old: torch differs: 2.8.0 in 2 cells; 2.9.0 in {other.cell.path}"
+    ]
+    assert comparability.variants([*alike, other]) == ["", "", "torch 2.8.0", "torch 2.8.0", "torch 2.9.0"]
+    elsewhere = of("2.8.0", 4, device={"name": "Other CPU"})
+    assert comparability.disagreements([*alike, elsewhere])[:-1] == [
+        f"tiny prompt4-new8: device differs: Some CPU in 4 cells; Other CPU in {elsewhere.cell.path}"
+    ]
+    assert comparability.environments(alike) == {
+        "current": {"torch": ["2.13.0"], "python": ["3.11"]},
+        "old": {"torch": ["2.8.0"], "python": ["3.11"]},
+    }
+
+
+def test_ceilings_are_those_of_the_machine_whatever_software_a_cell_has():
+    ceilings = make_ceilings()
+    known = comparability.facts_that_must_agree(ceilings)
+    old = make_record(make_cell(environment=OLD), software={"torch": "2.8.0"})
+    current = make_record(make_cell(), software={"torch": "2.8.0"})
+
+    def differing(record):
+        about = comparability.facts_about(ceilings.study, known, record.cell)
+        return comparability.disagreeing(about, comparability.facts_that_must_agree(record))
+
+    assert differing(old) == {}
+    assert differing(current) == {"torch": ("2.13.0", "2.8.0")}
+    assert differing(make_record(old.cell, device={"name": "Other CPU"})) == {"device": ("Some CPU", "Other CPU")}

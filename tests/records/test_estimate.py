@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 import pytest
-from made_up import OOM, make_ceilings, make_cell, make_oom, make_record, measurement, write_records
+from made_up import OLD, OOM, make_ceilings, make_cell, make_oom, make_record, measurement, write_records
 
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy
 from inference_benchmark.records.estimate import START_S, Estimate, earlier_records, estimate
@@ -38,6 +38,10 @@ def test_a_cell_without_a_record_takes_what_its_neighbours_took():
     assert expected_s(cell(3), *column) == 15
     assert expected_s(cell(64), *column) == 20
     assert expected_s(cell(5, "bf16"), *column, took(30, make_record(cell(5, "int8")))) == 25, "the median of columns"
+
+
+def test_a_cell_of_an_environment_without_records_takes_what_it_took_in_the_current_one():
+    assert expected_s(cell(1, environment=OLD), took(10, make_record(cell(1)))) == 10
 
 
 def test_what_another_cell_has_shown_takes_no_time():

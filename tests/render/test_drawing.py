@@ -10,7 +10,7 @@ from dataclasses import replace
 import altair
 import jsonschema
 import pytest
-from made_up import grid, make_cell, make_oom, make_record, records_of, sample_records, summary_of
+from made_up import OLD, grid, make_cell, make_oom, make_record, records_of, sample_records, summary_of
 from running import PUBLISHED
 
 from inference_benchmark.compare import comparison, result_set
@@ -55,6 +55,16 @@ def test_no_two_lines_have_the_same_colour_and_dash(n_engines):
     cells = [make_cell(engine=f"e{n}", precision=name) for n in range(n_engines) for name in ("fp32", "bf16")]
     series = chart_data(rows_of(summary.summarise([make_record(cell) for cell in cells]))).series
     assert len({(each.colour % len(palette.PAGE.series), each.dash) for each in series}) == 2 * n_engines
+
+
+def test_lines_are_named_by_environment_where_there_are_several_and_keep_the_colour_of_their_precision():
+    cells = [make_cell(precision=name, environment=each) for each in ({}, OLD) for name in ("fp32", "bf16")]
+    series = chart_data(rows_of(summary.summarise([make_record(cell) for cell in cells]))).series
+    assert [each.name for each in series] == ["current fp32", "current bf16", "old fp32", "old bf16"]
+    assert [each.colour for each in series] == [0, 1, 0, 1]
+    assert len({each.dash for each in series}) == 2
+    old = chart_data(rows_of(summary.summarise([make_record(cell) for cell in cells[2:]]))).series
+    assert [each.name for each in old] == ["fp32", "bf16"]
 
 
 def test_the_schema_finds_a_misspelt_key_anywhere():

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from made_up import make_cell, make_oom, make_record
+from made_up import OLD, make_cell, make_oom, make_record
 
 from inference_benchmark.analysis.statistics import Estimate, ratio
 from inference_benchmark.records import summary
 from inference_benchmark.render import tables
 from inference_benchmark.render.columns import rows_of
-from inference_benchmark.render.variant_table import variant_table
+from inference_benchmark.render.variant_table import environment_table, variant_table
 
 
 def records(variant_s: float, **changes):
@@ -63,3 +63,21 @@ def test_the_variances_of_the_logarithms_add():
     assert ratio(Estimate(3, 2, 4.5), Estimate(2, 2, 2)) == pytest.approx((1.5, 1, 2.25))
     for unknown in (Estimate(2), Estimate(2, 0, 4)):
         assert ratio(Estimate(3, 2, 4), unknown) == Estimate(1.5)
+
+
+def test_an_environment_is_set_against_the_current_one():
+    cells = [make_cell(engine="hf", environment=each) for each in ({}, OLD)]
+    made = [make_record(cell, samples_s=[s - 0.01, s, s + 0.01]) for cell, s in zip(cells, (0.5, 0.4), strict=True)]
+    rows = rows_of(summary.summarise(made))
+    view = environment_table(rows)
+    assert view.headings == [("batch_size",), ("old", "fp32", "against current")]
+    assert view.cells == [["2", "1.25 (1.15 to 1.35)"]]
+    assert variant_table(rows) is None
+    assert environment_table(rows[:1]) is None
+    assert environment_table(rows[1:]) is None, "nothing to compare with"
+
+
+def test_a_variant_is_set_against_its_engine_in_the_same_environment():
+    made = [*records(0.4), *records(0.25, environment=OLD)[1:2], make_record(make_cell(engine="hf", environment=OLD))]
+    view = variant_table(rows_of(summary.summarise(made)))
+    assert [heading[0] for heading in view.headings] == ["batch_size", "current", "old"]

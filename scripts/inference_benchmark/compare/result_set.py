@@ -13,6 +13,7 @@ from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Groups
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below, rounds_of
+from inference_benchmark.experiment.environments import CURRENT, name_of
 from inference_benchmark.records import comparability, machine_speed, record
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.rounds import combined
@@ -159,6 +160,7 @@ def _of_record(record: Record, parameters: int | None, studies: Studies) -> Cell
         "parameters": parameters,
         **vars(cell.workload),
         "engine": cell.engine,
+        "environment": name_of(cell.environment),
         "precision": cell.precision,
         "batch_size": cell.batch_size,
     }
@@ -243,6 +245,8 @@ def _known_facts(path: Path) -> tuple[dict[str, Sequence[Any]], Speed | None]:
 
 def _of_row(row: Mapping[str, Any]) -> CellResult:
     where = {key: row[key] for key in KEYS if key in row}
+    if "record" in row:  # of a run, which may be older than environments
+        where.setdefault("environment", CURRENT)
     if row["outcome"] != "ok":
         return CellResult(where, row["outcome"])
     figures = {figure.name: row[figure.name] for figure in COMPARED.values() if figure.name in row}

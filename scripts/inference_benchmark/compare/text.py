@@ -10,6 +10,7 @@ from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.compare import comparison as verdicts
 from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison, matching_keys
+from inference_benchmark.experiment.environments import CURRENT
 from inference_benchmark.units import format_figure
 
 #: The sign behind a ratio, for its verdict.
@@ -130,9 +131,11 @@ def ratio_and_interval(cell: ComparedCell) -> str:
 
 
 def column_name(where: Mapping[str, Any]) -> str:
-    """``bloom-1b3 prompt9-new100 hf bf16``, without what the result set does not know."""
+    """``bloom-1b3 prompt9-new100 hf bf16``, without what the result set does not know; before the engine an environment
+    other than the current one."""
     model = where.get("model") or (f"{where['parameters']:,} parameters" if where.get("parameters") else "")
-    return " ".join(filter(None, (model, _workload_name(where), where.get("engine"), where["precision"])))
+    environment = "" if where.get("environment") == CURRENT else where.get("environment")
+    return " ".join(filter(None, (model, _workload_name(where), environment, where.get("engine"), where["precision"])))
 
 
 def cell_name(cell: ComparedCell) -> str:

@@ -206,6 +206,8 @@ PRECISION_PACKAGES = {
     "gptq": ("gptqmodel", "optimum"),
     "awq": ("gptqmodel",),
 }
+#: The same of packages that the default environment has, and another one may lack.
+_QUANTISING = dict.fromkeys(("int8", "int8-threshold-0", "nf4"), ("bitsandbytes",))
 ENGINES = {
     "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision")),
     "hf-static": EngineEntry(
@@ -243,6 +245,16 @@ def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str
             yield option, f"{name} has no such option; allowed: {', '.join(allowed) or 'none'}"
         elif value not in OPTIONS[option].values:
             yield option, f"{value!r} is not allowed; allowed: {', '.join(OPTIONS[option].values)}"
+
+
+def needed_packages(name: str, precision: str, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
+    """The packages that an engine, a precision in it, or a variant of it with these options needs beside torch and
+    transformers, each with what needs it: the engine, the precision or the value of the option."""
+    entry = ENGINES[name]
+    of_precision = {**PRECISION_PACKAGES, **_QUANTISING} if entry.precisions is _TRANSFORMERS else {}
+    needed = {entry.package: name, **dict.fromkeys(of_precision.get(precision, ()), precision)}
+    needed |= {OPTIONS[option].packages.get(value): value for option, value in chosen(options).items()}
+    return {package: what for package, what in needed.items() if package}
 
 
 def missing_package(name: str, precision: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> str | None:

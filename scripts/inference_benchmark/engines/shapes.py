@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from functools import cache
@@ -103,9 +104,21 @@ def follow(config: Any) -> Followed:
 def _pass(model: torch.nn.Module, n_tokens: int) -> tuple[int, Any]:
     """(operations of all products, cache) of a pass over a prompt."""
     ids = torch.zeros((1, n_tokens), dtype=torch.long, device="meta")
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), _without_autocast(), FlopCounterMode(display=False) as counter:
         output = model(ids, use_cache=True)
     return counter.get_total_flops(), getattr(output, "past_key_values", None)
+
+
+@contextmanager
+def _without_autocast() -> Iterator[None]:
+    """Nothing turns autocast on. transformers 4 turns it off all the same, which torch cannot where a device has no
+    arithmetic."""
+    autocast = torch.autocast
+    torch.autocast = lambda *_, **__: nullcontext()
+    try:
+        yield
+    finally:
+        torch.autocast = autocast
 
 
 def _kv_widths(cache: Any, n_tokens: int) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment.cells import RECORD_STEM
 
 #: The columns that tell cells apart. A table of figures may lack some of them; its rows then match cells of any value.
-KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size")
+KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "environment", "precision", "batch_size")
 _WHOLE = ("parameters", "prompt_tokens", "new_tokens", "batch_size")
 #: The figures that can be compared.
 _FIGURES = tuple(figure.name for figure in COMPARED.values())

@@ -97,6 +97,8 @@ class Cell:
     engine: in engines.ENGINES, or the name of a variant. options: of a variant, its engine among them as ``engine``.
     round: from 1. Each round of a cell is measured in a process of its own and has a record of its own; how many there
     are decides nothing about each.
+    environment: the software that it is measured in: ``name`` and ``lock``, the digest of its lock file; empty for the
+    environment that Snakemake runs in.
     """
 
     machine: str
@@ -111,6 +113,7 @@ class Cell:
     round: int = 1
     measure_version: int = MEASURE_VERSION
     options: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def base_engine(self) -> str:
@@ -122,7 +125,7 @@ class Cell:
         """Where the record of this cell is, relative to the working directory."""
         return record_path(
             machine=self.machine,
-            column=column_path(self.model["name"], self.workload.name, self.engine, self.precision),
+            column=column_path(self),
             batch=f"{self.batch_size}.round-{self.round}" if self.round > 1 else self.batch_size,
         )
 
@@ -130,8 +133,7 @@ class Cell:
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8 round 2``."""
         again = f" round {self.round}" if self.round > 1 else ""
-        column = f"{self.model['name']} {self.workload.name} {self.engine} {self.precision}"
-        return f"{column} batch {self.batch_size}{again}"
+        return f"{column_label(self)} batch {self.batch_size}{again}"
 
     @property
     def first_round(self) -> Self:
@@ -159,6 +161,7 @@ class Cell:
         model = values["model"]
         if not isinstance(model, dict) or "name" not in model:
             raise CellError(f"model is {model!r}; allowed: a mapping with name")
+        check_environment(values)
         return cls(
             **values
             | {
@@ -169,7 +172,7 @@ class Cell:
 
 
 #: Fields that came later. They are left out where they are empty, so that older records are those of the same cells.
-_LATER = {"options", "variants", "timeline", "timeline_trace"}
+_LATER = {"options", "variants", "timeline", "timeline_trace", "environment", "environments"}
 
 # One for all: made anew for each cell it takes longer than the text.
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=lambda value: _fields(value))
@@ -197,6 +200,14 @@ def exact_fields(cls: type, document: Any, what: str) -> dict[str, Any]:
     return document
 
 
+def check_environment(values: Mapping[str, Any]) -> None:
+    """Raises CellError where the environment of a cell or study as JSON is none."""
+    environment = values.get("environment", {"name": "", "lock": ""})
+    named = isinstance(environment, dict) and environment.keys() == {"name", "lock"}
+    if not named or not all(isinstance(value, str) for value in environment.values()):
+        raise CellError(f"environment is {environment!r}; allowed: a mapping with name and lock, texts")
+
+
 @dataclass(frozen=True)
 class Experiment:
     """A validated configuration for one machine. Its cells are the product of its axes.
@@ -207,7 +218,8 @@ class Experiment:
     see ColumnStudy.
     mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
     by name. variants: the options of engines that are variants, by name (Cell.options). timeline: the batch sizes whose
-    timelines are done; timeline_trace: see TimelineStudy.
+    timelines are done; timeline_trace: see TimelineStudy. environments: as Cell.environment has them; none where there
+    is only the one that Snakemake runs in.
     """
 
     machine: str
@@ -229,6 +241,7 @@ class Experiment:
     variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     timeline: tuple[int, ...] = ()
     timeline_trace: bool = False
+    environments: tuple[Mapping[str, str], ...] = ()
 
     def base_engine(self, engine: str) -> str:
         """The engine in engines.ENGINES that one of the experiment is, or is a variant of."""
@@ -236,8 +249,11 @@ class Experiment:
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order of the tables: round by round, each as configured, batch size last."""
-        axes = (range(1, self.rounds + 1), self.models, self.workloads, self.engines, self.precisions, self.batch_sizes)
-        for number, model, workload, engine, precision, batch_size in product(*axes):
+        axes = (
+            *(range(1, self.rounds + 1), self.models, self.workloads, self.engines, self.environments or ({},)),
+            *(self.precisions, self.batch_sizes),
+        )
+        for number, model, workload, engine, environment, precision, batch_size in product(*axes):
             yield Cell(
                 machine=self.machine,
                 device=self.device,
@@ -250,12 +266,13 @@ class Experiment:
                 measurement=self.measurement,
                 round=number,
                 options=self.variants.get(engine, {}),
+                environment=environment,
             )
 
     def cells_as_measured(self) -> Iterator[Cell]:
         """The same cells in the order in which they are measured: round by round, so that a drift of the machine hits
-        all alike. Those that differ in engine alone follow each other, because they are compared; in every other round
-        the other way round, so that none is always first."""
+        all alike. Those that differ in engine and environment alone follow each other, because they are compared; in
+        every other round the other way round, so that none is always first."""
         alike: dict[tuple[Any, ...], list[Cell]] = {}
         for cell in self.cells():
             key = (cell.round, cell.model["name"], cell.workload, cell.precision, cell.batch_size)
@@ -314,9 +331,17 @@ def log_path(path: str) -> Path:
     return Path("logs", *Path(path).with_suffix(".log").parts[1:])
 
 
-def column_path(model: str, workload: str, engine: str, precision: str) -> str:
-    """The folder, below the one of the machine, of everything that belongs to one column of the tables."""
-    return f"{model}/{workload}/{engine}/{precision}"
+def column_path(of: Any) -> str:
+    """The folder, below the one of the machine, of everything that belongs to the column of the tables that a cell or
+    study is of. What is measured in the environment that Snakemake runs in has no folder for that."""
+    environment = f"{of.environment['name']}/" if of.environment else ""
+    return f"{environment}{of.model['name']}/{of.workload.name}/{of.engine}/{of.precision}"
+
+
+def column_label(of: Any) -> str:
+    """The same for a person."""
+    environment = f"{of.environment['name']} " if of.environment else ""
+    return f"{of.model['name']} {of.workload.name} {environment}{of.engine} {of.precision}"
 
 
 def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:

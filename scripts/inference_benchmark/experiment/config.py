@@ -16,11 +16,12 @@ import yaml
 
 from inference_benchmark import engines
 from inference_benchmark.cli import ProblemsError
-from inference_benchmark.experiment import baselines, model_problems
+from inference_benchmark.experiment import baselines, environments, model_problems
 from inference_benchmark.experiment import variants as variant_problems
 from inference_benchmark.experiment.cells import Experiment, Measurement, Watch, Workload
 from inference_benchmark.experiment.config_errors import clip, explain, guess_text, listing, not_plain, show, where_text
 from inference_benchmark.experiment.defaults import with_defaults
+from inference_benchmark.experiment.environments import CURRENT, Lock
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.variants import GridEngine
 from inference_benchmark.machine import compiler, hardware, torch_build
@@ -95,7 +96,8 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     problems += [line for error in errors for line in explain(error, schema)]
     problems += _unusable_paths(code, files) if isinstance(config["machines"], dict) else ()
     problems += _contradictions(config, _Soundness(errors))
-    experiment = None if errors else _resolve(config, code, problems)
+    locks = {} if errors else _locks(config, code, problems)
+    experiment = None if errors else _resolve(config, code, locks, problems)
     if problems or experiment is None:
         raise ConfigError(problems)
     machines = config["machines"] or {}
@@ -107,6 +109,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
         experiments=tuple(experiments or [experiment]),
         watch=Watch(timeout_s=watch["timeout_seconds"], sample_hz=watch["sample_hz"], exclusive=watch["exclusive"]),
         slurm={label: machine["slurm"] for label, machine in machines.items()},
+        locks=tuple(locks.values()),
     )
 
 
@@ -141,7 +144,20 @@ def _holds_whole_float(value: Any) -> bool:
     return (isinstance(value, float) and value.is_integer()) or any(map(_holds_whole_float, parts))
 
 
-def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Experiment | None:
+def _locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> dict[str, Lock]:
+    """The lock files of all environments by name; problems with more lines."""
+    locks = {}
+    for name, path in config["environments"].items():
+        lock, wrong = environments.read(Path(_in_project(code, path)))
+        problems += [f"environments.{name}: {problem}" for problem in wrong]
+        if lock:
+            locks[name] = lock
+    return locks
+
+
+def _resolve(
+    config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], problems: list[str]
+) -> Experiment | None:
     """The experiment on this machine, or on the first of several; None, and problems with more lines, where it
     cannot be."""
     try:
@@ -153,13 +169,18 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
     used = variant_problems.of_grid(device, grid["engines"], variants)
     uses_torch = any(engines.ENGINES[each.engine].needs_weights for each in used)
-    if on_gpu and uses_torch and (problem := torch_build.problem(torch_build.torch_build())):
+    is_current = CURRENT in grid["environments"]
+    if on_gpu and uses_torch and is_current and (problem := torch_build.problem(torch_build.torch_build())):
         problems.append(f"device: {show(config['device'])}: {problem}")
     models, label = [], config["machine"]
     baseline_paths = _baseline_paths(config, code)
     for name, path in baseline_paths.items():
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
-    problems += _missing_packages(device, used, grid["precisions"])
+    if is_current:
+        problems += _missing_packages(device, used, grid["precisions"])
+    needed = _needed_packages(used, grid["precisions"])
+    for name in (name for name in grid["environments"] if name in locks):
+        problems += environments.lacking(name, locks[name], needed)
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
     if config["machines"] is not None:
@@ -185,7 +206,8 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         except CheckpointError as error:
             problems.append(f"models.{name}.checkpoint: {error}")
         models.append({"name": name, **model})
-    problems += variant_problems.impossible(device, used, list(configs.values()))
+    if is_current:  # what other transformers have is not known before they are installed
+        problems += variant_problems.impossible(device, used, list(configs.values()))
     if uses_torch and len(configs) == len(models):  # else one of them could not be read
         problems += _not_together(device, grid["precisions"], configs)
     if problems:
@@ -208,6 +230,9 @@ def _resolve(config: Mapping[str, Any], code: Path, problems: list[str]) -> Expe
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
         variants=variants,
+        environments=()
+        if grid["environments"] == [CURRENT]
+        else tuple(environments.of_cell(name, locks) for name in grid["environments"]),
     )
 
 
@@ -236,11 +261,13 @@ def _device(config: Mapping[str, Any]) -> tuple[str, bool]:
 def _baseline_paths(config: Mapping[str, Any], code: Path) -> dict[str, str]:
     """The baselines that are not switched off by a null; each in the working directory, else in the project."""
     paths = {name: path for name, path in config["baselines"].items() if path is not None}
+    return {name: _in_project(code, path) for name, path in paths.items()}
+
+
+def _in_project(code: Path, path: str) -> str:
+    """A path in the working directory, else in the project."""
     # os.path, because Path.exists raises OSError for a name that is too long.
-    return {
-        name: str(code / path) if not os.path.exists(path) and os.path.exists(code / path) else path
-        for name, path in paths.items()
-    }
+    return str(code / path) if not os.path.exists(path) and os.path.exists(code / path) else path
 
 
 # -- what a schema cannot say ------------------------------------------------------------------
@@ -275,6 +302,8 @@ def _contradictions(config: Mapping[str, Any], sound: _Soundness) -> Iterator[st
     for name, variant in variants.items():
         if sound.whole("engines", name):
             yield from variant_problems.problems(name, variant)
+    if sound.whole("environments") and sound.whole("grid"):
+        yield from environments.contradictions(config)
     if sound.whole("measurement", "min_seconds") and sound.whole("measurement", "max_seconds"):
         least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
         if None not in (least, most) and most < least:
@@ -361,6 +390,18 @@ def _not_together(
         if configs and all(reasons[name, precision] for name in configs):
             why = "; ".join(f"{name}: {reasons[name, precision]}" for name in configs)
             yield f"{where}[{index}]: no model of the grid can be {precision} ({why}); remove it"
+
+
+def _needed_packages(used: Sequence[GridEngine], precisions: Sequence[str]) -> dict[str, str]:
+    """The packages that an environment has to name, each with what needs it."""
+    needed: dict[str, str] = {}
+    for _, name, engine, options in used:
+        if engines.ENGINES[engine].needs_weights:
+            needed = {**dict.fromkeys(environments.LIBRARIES, name), **needed}
+        for precision in precisions:
+            for package, what in engines.needed_packages(engine, precision, options).items():
+                needed.setdefault(package, name if what == engine else f"{what} in {name}")
+    return needed
 
 
 def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:

@@ -6,12 +6,14 @@ Methods with a parameter ``wildcards`` are input functions: Snakemake calls them
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
 from inference_benchmark.experiment.cells import Cell, Experiment, Watch, record_path
+from inference_benchmark.experiment.environments import Lock
 from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies, study_path
 
 #: The wildcards of a job, by name.
@@ -37,12 +39,18 @@ class Plan:
     """What is measured, how it is watched, and what its jobs ask a cluster for.
 
     experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
-    machines.LABEL.slurm of the configuration; empty where it names no machines.
+    machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments.
     """
 
     experiments: tuple[Experiment, ...]
     watch: Watch
     slurm: Mapping[str, Mapping[str, Any]]
+    locks: Sequence[Lock] = ()
+
+    def save(self) -> None:
+        """Write the files that jobs read their part of it from. Raises OSError."""
+        for part in (*self.experiments, *self.locks):
+            part.save()
 
     @cached_property
     def machines(self) -> Mapping[str, Experiment]:
@@ -68,6 +76,18 @@ class Plan:
     def requested_studies(self) -> Sequence[str]:
         """The paths of the studies that the configuration asks for."""
         return [study.path for experiment in self.experiments for study in requested_studies(experiment)]
+
+    @cached_property
+    def columns(self) -> str:
+        """A regular expression for the wildcard {column}: what column_path makes."""
+        names = {re.escape(env["name"]) for each in self.experiments for env in each.environments if env}
+        return (f"(({'|'.join(sorted(names))})/)?" if names else "") + r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+"
+
+    def environments_of(self, paths: Iterable[str]) -> Sequence[tuple[str, str]]:
+        """Name and digest of the lock of each environment that cells and studies with these records are measured in."""
+        subjects = (self.cells.get(path) or self.studies.get(path) for path in paths)
+        environments = (subject.environment for subject in subjects if subject and subject.environment)
+        return list(dict.fromkeys((each["name"], each["lock"]) for each in environments))
 
     @cached_property
     def job_names(self) -> Mapping[str, str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.cells import (
@@ -14,6 +14,8 @@ from inference_benchmark.experiment.cells import (
     CellError,
     Experiment,
     Workload,
+    check_environment,
+    column_label,
     column_path,
     exact_fields,
     json_line,
@@ -40,6 +42,8 @@ class CeilingsStudy:
 
     label = "ceilings"
     memory_limit_bytes = None
+    #: They are the machine's, whatever software cells are measured in.
+    environment: ClassVar[Mapping[str, str]] = {}
 
     def to_json(self) -> str:
         """One line, keys sorted: equal studies give equal text."""
@@ -73,6 +77,7 @@ class ColumnStudy:
     threads: int | None
     tolerance_percent: float | None
     options: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kind: str, cell: Cell, tolerance_percent: float | None = None) -> Self:
@@ -92,6 +97,7 @@ class ColumnStudy:
             threads=cell.measurement.threads,
             tolerance_percent=tolerance_percent if is_search else None,
             options=cell.options,
+            environment=cell.environment,
         )
 
     @property
@@ -106,13 +112,12 @@ class ColumnStudy:
 
     @property
     def path(self) -> str:
-        column = column_path(self.model["name"], self.workload.name, self.engine, self.precision)
-        return study_path(self.kind, machine=self.machine, column=column)
+        return study_path(self.kind, machine=self.machine, column=column_path(self))
 
     @property
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 max-batch``."""
-        return f"{self.model['name']} {self.workload.name} {self.engine} {self.precision} {self.kind}"
+        return f"{column_label(self)} {self.kind}"
 
     def to_json(self) -> str:
         """One line, keys sorted: equal studies give equal text."""
@@ -124,6 +129,7 @@ class ColumnStudy:
         values = exact_fields(cls, document, "a study")
         if not isinstance(values["model"], dict) or "name" not in values["model"]:
             raise CellError(f"model is {values['model']!r}; allowed: a mapping with name")
+        check_environment(values)
         return cls(**values | {"workload": Workload(**exact_fields(Workload, values["workload"], "workload"))})
 
 
@@ -144,7 +150,9 @@ class TimelineStudy:
     machine = property(lambda self: self.cell.machine)
     device = property(lambda self: self.cell.device)
     model = property(lambda self: self.cell.model)
+    engine = property(lambda self: self.cell.engine)
     precision = property(lambda self: self.cell.precision)
+    environment = property(lambda self: self.cell.environment)
     options = property(lambda self: self.cell.options)
     base_engine = property(lambda self: self.cell.base_engine)
     threads = property(lambda self: self.cell.measurement.threads)
@@ -238,5 +246,4 @@ def study_path(kind: str, *, machine: str, column: str = "", batch: int | str = 
 
 def timeline_path(cell: Cell) -> str:
     """Where the timeline of a cell is, whatever its round."""
-    column = column_path(cell.model["name"], cell.workload.name, cell.engine, cell.precision)
-    return study_path("timeline", machine=cell.machine, column=column, batch=cell.batch_size)
+    return study_path("timeline", machine=cell.machine, column=column_path(cell), batch=cell.batch_size)

@@ -26,10 +26,6 @@ class Interpreter(NamedTuple):
     software: Mapping[str, Any]
     torch: TorchBuild | None
 
-    @property
-    def is_this(self) -> bool:
-        return self.executable == sys.executable
-
 
 def this() -> Interpreter:
     """The Python that runs this process."""

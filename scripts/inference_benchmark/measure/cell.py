@@ -13,7 +13,8 @@ from inference_benchmark.analysis.max_batch import batch_limit, failing_try
 from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.machine import conditions, provenance
+from inference_benchmark.machine import conditions
+from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.session import check_engine, hold_device
 from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import WorkerReport
@@ -81,12 +82,12 @@ def ending_of_other_cell(cell: Cell) -> Record | None:
 
     In round 1 a smaller batch that ran out of memory or that a library could not generate shows it, and any batch that
     is not supported before anything is generated. From round 2 on the first round of the cell shows it. All under the
-    same settings and with the same software.
+    same settings and with the same software. Raises MeasurementError where that cannot be asked.
     """
     first = Path(cell.first_round.path)
     paths = [first] if cell.round > 1 else baselines.records_below(first.parent)
     for path, other in record.readable(paths, record.load):
-        if not _shows_the_ending_of(cell, other) or other.software != provenance.software():
+        if not _shows_the_ending_of(cell, other) or other.software != python_of(cell.environment).software:
             continue
         batch_size = other.cell.batch_size
         ran_out = f"not measured: batch {batch_size} ran out of memory during {other.reason.phase}: "

@@ -13,9 +13,10 @@ from typing import Any
 from inference_benchmark import engines
 from inference_benchmark.experiment.cells import Cell, Watch
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
-from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, interpreter, provenance, torch_build
+from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.machine.interpreter import Interpreter
+from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore_result
@@ -76,7 +77,7 @@ class Session:
 @contextmanager
 def hold_device(subject: Subject, watch: Watch) -> Iterator[Session]:
     """A session on a device for a subject, until the block is left. Raises MeasurementError, OSError."""
-    python = interpreter.this()
+    python = python_of(subject.environment)
     gpus = _gpus(subject, python)
     with gpu_lock.hold(gpus) if gpus else nullcontext(None) as gpu:
         _check_device(gpu, subject, watch)
@@ -94,7 +95,8 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
             raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(allowed)}")
     for option, problem in engines.option_problems(engine, subject.options):
         raise MeasurementError(f"option {option}: {problem}")
-    if package := engines.missing_package(engine, subject.precision, subject.options):
+    package = None if subject.environment else engines.missing_package(engine, subject.precision, subject.options)
+    if package:
         raise MeasurementError(
             f"{subject.precision} in engine {subject.engine} needs the package {package}, which is not installed here"
         )

@@ -9,6 +9,7 @@ from inference_benchmark.analysis.divergence import REFERENCE
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.engines.options import is_exact
 from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.environments import name_of
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records.comparability import disagreeing, facts_that_must_agree
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
@@ -74,8 +75,9 @@ def _engine_and_precision(record: Record) -> tuple[str, str]:
 
 
 def _prompts(cell: Cell) -> tuple[Any, ...]:
-    """What decides the prompts of a cell and the right answers to them."""
-    return cell.machine, cell.model["name"], cell.workload, cell.batch_size, cell.measurement.seed
+    """What decides the prompts of a cell and the right answers to them: those of the reference in its environment."""
+    environment = name_of(cell.environment)
+    return cell.machine, environment, cell.model["name"], cell.workload, cell.batch_size, cell.measurement.seed
 
 
 def _digests(record: Record) -> set[str]:

@@ -95,6 +95,7 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": list(experiment.models),
         **({"variants": experiment.variants} if experiment.variants else {}),
+        **({"environments": comparability.environments(records)} if experiment.environments else {}),
         "facts": comparability.all_facts(records),
         "machine_speed": machine_speed.facts(records),
     }
@@ -156,6 +157,7 @@ def _studies_of_something_else(collection: Collection) -> Iterator[str]:
         of_cell = comparability.facts_that_must_agree(record)
         for path in study_paths(record.cell).values():
             if path in of_studies and path not in named:
-                for name, (study, cell) in comparability.disagreeing(of_studies[path], of_cell).items():
+                of_study = comparability.facts_about(collection.studies[path].study, of_studies[path], record.cell)
+                for name, (study, cell) in comparability.disagreeing(of_study, of_cell).items():
                     named.add(path)
                     yield f"{path}: {name} was {study}, for {cell_path} it was {cell}"

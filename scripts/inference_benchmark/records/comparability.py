@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.environments import name_of
+from inference_benchmark.experiment.studies import Study
 from inference_benchmark.records.record import AnyRecord, Record
 
 #: Facts of a record, each with the part of the record that has it and its key there.
@@ -49,6 +52,12 @@ _FREE = {
     "commit", "uncommitted changes",
 }  # fmt: skip
 
+#: Facts of the software that cells are measured in: they have to agree within each environment.
+_SOFTWARE = {
+    "CUDA", "float32 matmul precision", "TF32", "torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2",
+    "torchao",
+}  # fmt: skip
+
 _ENVIRONMENT = "environment "
 #: How many cells are named with a disagreement.
 _NAMED = 3
@@ -84,23 +93,42 @@ def all_facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
     return {name: values for name, values in distinct.items() if values}
 
 
+def environments(records: Sequence[Record]) -> dict[str, dict[str, list[Any]]]:
+    """For each environment the values that its facts of software take, as all_facts has them."""
+    by_name: dict[str, list[Record]] = {}
+    for record in records:
+        by_name.setdefault(name_of(record.cell.environment), []).append(record)
+    return {
+        environment: {name: values for name, values in all_facts(of_it).items() if name in _SOFTWARE | {"python"}}
+        for environment, of_it in by_name.items()
+    }
+
+
 def facts_that_must_agree(record: AnyRecord) -> dict[str, Any]:
     """The facts of one record that must agree with those of others, as far as it knows them."""
     return {name: values[0] for name, values in facts([record]).items() if _must_agree(name, values[0])}
 
 
+def facts_about(study: Study, known: Mapping[str, Any], cell: Cell) -> Mapping[str, Any]:
+    """Of the facts_that_must_agree of a study, those in which a cell has to agree with it: none of software where the
+    study was done in another environment, as ceilings are."""
+    if study.environment == cell.environment:
+        return known
+    return {name: value for name, value in known.items() if name not in _SOFTWARE}
+
+
 def disagreements(records: Sequence[Record]) -> list[str]:
     """One line per table and fact that must agree and does not: its values, and the cells in the minority."""
     lines = []
-    for (model, workload), indices in _tables(records).items():
-        for name, values in _differing([records[i] for i in indices]).items():
+    for where, indices, is_about in _alike(records):
+        for name, values in _differing([records[i] for i in indices], is_about).items():
             common, *others = Counter(values.values()).most_common()
             parts = [f"{_show(common[0])} in {common[1]} cells"]
             for value, count in others:
                 paths = [records[indices[i]].cell.path for i, v in values.items() if v == value]
                 more = f" and {count - _NAMED} more" if count > _NAMED else ""
                 parts.append(f"{_show(value)} in {', '.join(islice(paths, _NAMED))}{more}")
-            lines.append(f"{model} {workload}: {name} differs: {'; '.join(parts)}")
+            lines.append(f"{where}: {name} differs: {'; '.join(parts)}")
     if lines:
         lines.append("measure these cells again, or set mixed_provenance: split to give them columns of their own")
     return lines
@@ -125,27 +153,37 @@ def shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
 
 def variants(records: Sequence[Record]) -> list[str]:
     """For each record what sets it apart within its table (``torch 2.12.0, driver 570``); "" where all agree."""
-    names = [""] * len(records)
-    for indices in _tables(records).values():
-        differing = _differing([records[i] for i in indices])
-        for position, index in enumerate(indices):
-            apart = (f"{n} {_show(values[position])}" for n, values in differing.items() if position in values)
-            names[index] = ", ".join(apart)
-    return names
+    names: list[list[str]] = [[] for _ in records]
+    for _, indices, is_about in _alike(records):
+        for name, values in _differing([records[i] for i in indices], is_about).items():
+            for position, value in values.items():
+                names[indices[position]].append(f"{name} {_show(value)}")
+    return [", ".join(apart) for apart in names]
 
 
-def _tables(records: Sequence[Record]) -> dict[tuple[str, str], list[int]]:
-    """Which records make one table: their indices by model and workload."""
-    tables: dict[tuple[str, str], list[int]] = {}
+def _alike(records: Sequence[Record]) -> Iterator[tuple[str, list[int], Callable[[str], bool]]]:
+    """Which records have to agree in which facts: a name for them, their indices, and whether a fact is one.
+
+    Those of one model and workload make one table. Where it has several environments, each has software of its own.
+    """
+    tables: dict[str, dict[str, list[int]]] = {}
     for index, record in enumerate(records):
-        tables.setdefault((record.cell.model["name"], record.cell.workload.name), []).append(index)
-    return tables
+        table = tables.setdefault(f"{record.cell.model['name']} {record.cell.workload.name}", {})
+        table.setdefault(name_of(record.cell.environment), []).append(index)
+    for where, environments in tables.items():
+        together = sorted(index for indices in environments.values() for index in indices)
+        if len(environments) == 1:
+            yield where, together, lambda _: True
+            continue
+        yield where, together, lambda name: name not in _SOFTWARE
+        for environment, indices in environments.items():
+            yield f"{where} in {environment}", indices, lambda name: name in _SOFTWARE
 
 
-def _differing(records: Sequence[Record]) -> dict[str, dict[int, Any]]:
-    """The facts that must agree and do not: for each, its value by the record's position."""
+def _differing(records: Sequence[Record], is_about: Callable[[str], bool]) -> dict[str, dict[int, Any]]:
+    """The facts that must agree and do not: for each, its value by the record's position. is_about: which facts."""
     differing = {}
-    for name, values in facts(records).items():
+    for name, values in ((name, values) for name, values in facts(records).items() if is_about(name)):
         if name.startswith(_ENVIRONMENT):  # a variable that one record has and another has not makes them differ
             values = ["not set" if value is None else value for value in values]
         by_position = {index: value for index, value in enumerate(values) if _must_agree(name, value)}

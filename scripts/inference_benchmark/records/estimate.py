@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -54,10 +54,12 @@ def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> Estima
 
 
 def _of_cell(cell: Cell, columns: Mapping[str, _Column]) -> float | None:
-    """By the records of its column, else by those of the other columns of its table; None without any."""
+    """By the records of its column, else by those of that column in the current environment, else by those of the other
+    columns of its table; None without any."""
     own = _folder(cell)
-    if own in columns:
-        return _of_column(cell, columns[own])
+    for folder in (own, _folder(replace(cell, environment={}))):
+        if folder in columns:
+            return _of_column(cell, columns[folder])
     table = own.rsplit("/", 2)[0] + "/"
     others = [_of_column(cell, column) for folder, column in columns.items() if folder.startswith(table)]
     return statistics.median(others) if others else None

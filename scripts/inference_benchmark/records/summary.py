@@ -17,6 +17,7 @@ from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.cli import ProblemsError, printable
 from inference_benchmark.engines.options import chosen
 from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.environments import name_of
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
 from inference_benchmark.records.record import Record, StudyRecord
@@ -41,7 +42,7 @@ SHARES = {kind: f"{kind}_share" for kind in KINDS}
 #: Columns of summary.csv, in order; units are in the names.
 COLUMNS = (
     "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size",
-    "base_engine", "options", "variant", "outcome", "reason_phase", "reason",
+    "base_engine", "options", "environment", "variant", "outcome", "reason_phase", "reason",
     *(column for figure in FIGURES for column in figure.columns),
     "processes", "cycles", "latency_median_s", "latency_sd_s", "latency_p95_s", "latency_min_s", "latency_max_s",
     "outliers", "drift", "stable", "unstable_because", "flags", "notes",
@@ -58,7 +59,7 @@ COLUMNS = (
 
 #: Columns that hold text.
 TEXTS = (
-    "machine", "device", "model", "workload", "engine", "precision", "base_engine", "options", "variant",
+    "machine", "device", "model", "workload", "engine", "precision", "base_engine", "options", "environment", "variant",
     "outcome", "reason_phase", "reason",
     "unstable_because", "flags", "notes", "started_at", "ended_at", "record",
     *(f"{phase}_bound_by" for phase in PHASES),
@@ -207,8 +208,12 @@ def _studies_about(record: Record, studies: Studies) -> dict[str, StudyRecord]:
     return {
         kind: studies.records[path]
         for kind, path in study_paths(record.cell).items()
-        if path in studies.records and not comparability.disagreeing(studies.facts[path], facts)
+        if path in studies.records and not comparability.disagreeing(_facts_about(path, studies, record), facts)
     }
+
+
+def _facts_about(path: str, studies: Studies, record: Record) -> Mapping[str, Any]:
+    return comparability.facts_about(studies.records[path].study, studies.facts[path], record.cell)
 
 
 def _identity(cell: Cell) -> dict[str, Any]:
@@ -224,6 +229,7 @@ def _identity(cell: Cell) -> dict[str, Any]:
         "batch_size": cell.batch_size,
         "base_engine": cell.base_engine,
         "options": ", ".join(f"{name} {value}" for name, value in chosen(cell.options).items()),
+        "environment": name_of(cell.environment),
         "memory_limit_bytes": cell.memory_limit_bytes,
         "record": cell.path,
     }

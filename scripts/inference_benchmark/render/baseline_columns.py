@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.compare.comparison import GRID, ComparedCell, Comparison, Grid, grid_of
 from inference_benchmark.compare.text import ONE_PROCESS, SIGNS, ratio_text
-from inference_benchmark.render.columns import ENDINGS, Heading, Rows, TableView, columns, figures_text
+from inference_benchmark.experiment.environments import CURRENT
+from inference_benchmark.render.columns import ENDINGS, Column, Heading, Rows, TableView, columns, figures_text
 
 
-def compared_cells(rows: Rows, comparison: Comparison) -> dict[tuple[str, str, int], ComparedCell]:
-    """The compared cells among rows of one model and workload, by engine, precision and batch size."""
+def compared_cells(rows: Rows, comparison: Comparison) -> dict[tuple[Column, int], ComparedCell]:
+    """The compared cells among rows of one model and workload, by column, without its variant, and batch size."""
     return {
-        (cell.where["engine"], cell.where["precision"], cell.where["batch_size"]): cell
+        (_column(cell.where), cell.where["batch_size"]): cell
         for cell in comparison.grids.get(_grid(rows), ())
         if "engine" in cell.where
     }
@@ -38,16 +42,15 @@ def baseline_columns(rows: Rows, comparison: Comparison, figure: Figure) -> dict
 def ratio_table(rows: Rows, comparison: Comparison) -> TableView:
     """How many times the throughput of a baseline, cell by cell; in the foot the largest batches that fit."""
     cells = compared_cells(rows, comparison)
-    kept = {key: heading for key, heading in columns(rows).items() if any(cell[:2] == key[:2] for cell in cells)}
+    compared = {column for column, _ in cells}
+    headings = ((key._replace(variant=""), heading) for key, heading in columns(rows).items())
+    kept = [(key, heading) for key, heading in headings if key in compared]
     by_size = [
-        [str(b), *(ratio_text(cells[e, p, b]) if (e, p, b) in cells else "" for e, p, _ in kept)]
-        for b in sorted({b for _, _, b in cells})
+        [str(size), *(ratio_text(cells[key, size]) if (key, size) in cells else "" for key, _ in kept)]
+        for size in sorted({size for _, size in cells})
     ]
     largest = {
-        (
-            each.where["engine"],
-            each.where["precision"],
-        ): f"{each.new_largest or 'none'}, was {each.base_largest or 'none'}"
+        _column(each.where): f"{each.new_largest or 'none'}, was {each.base_largest or 'none'}"
         for each in comparison.columns
         if grid_of(each.where) == _grid(rows) and "engine" in each.where
     }
@@ -56,10 +59,14 @@ def ratio_table(rows: Rows, comparison: Comparison) -> TableView:
         f"above 1 is faster; {SIGNS['faster']} faster, {SIGNS['slower']} slower, {SIGNS['same']} no difference shown, "
         "by a test on the samples for all cells together; no sign: significance unknown."
         + (f" {SIGNS['perhaps faster']} {SIGNS['perhaps slower']} {ONE_PROCESS}" if comparison.single_process else ""),
-        [("batch_size",), *kept.values()],
+        [("batch_size",), *(heading for _, heading in kept)],
         by_size,
-        [["largest batch", *(largest[e, p] for e, p, _ in kept)]],
+        [["largest batch", *(largest[key] for key, _ in kept)]],
     )
+
+
+def _column(where: Mapping[str, Any]) -> Column:
+    return Column(where["engine"], where.get("environment", CURRENT), where["precision"])
 
 
 def _grid(rows: Rows) -> Grid:

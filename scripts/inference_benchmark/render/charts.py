@@ -105,9 +105,9 @@ def chart_data(rows: Rows, comparisons: Sequence[Comparison] = ()) -> ChartData:
     points = _points(rows, columns)
     for comparison in comparisons:
         of_baseline: dict[tuple[str, int], dict[str, Any]] = {}
-        for (_, precision, size), cell in compared_cells(rows, comparison).items():
+        for (column, size), cell in compared_cells(rows, comparison).items():
             name = baseline_name(comparison, cell)
-            colour = next(each.colour for key, each in columns.items() if key[1] == precision)
+            colour = next(each.colour for key, each in columns.items() if key.precision == column.precision)
             series.setdefault(name, Series(name, colour, BASELINE_DASH, baseline=True))
             outcome = ENDINGS.get(cell.base_outcome, cell.base_outcome)
             point = {"series": name, "batch_size": size, "outcome": outcome, "tooltip": baseline_tooltip(cell)}
@@ -132,11 +132,11 @@ def context_data(rows: Rows, batch_size: int) -> ChartData:
 
 
 def _series(rows: Rows) -> dict[Column, Series]:
-    """The line of each column: a colour per precision and variant, a dash per engine. With more engines than dashes, as
-    with several variants, no two columns have both in common."""
+    """The line of each column: a colour per precision and variant, a dash per engine and environment. With more of the
+    latter than dashes, as with several variants of engines, no two columns have both in common."""
     names = column_names(rows)
-    engines = list(dict.fromkeys(engine for engine, _, _ in names))
-    kinds = list(dict.fromkeys((precision, variant) for _, precision, variant in names))
+    engines = list(dict.fromkeys(column[:2] for column in names))
+    kinds = list(dict.fromkeys(column[2:] for column in names))
     if len(engines) > len(DASHES):
         n_colours = len(palette.PAGE.series)
         return {
@@ -144,8 +144,8 @@ def _series(rows: Rows) -> dict[Column, Series]:
             for index, (column, name) in enumerate(names.items())
         }
     return {
-        (engine, precision, variant): Series(name, kinds.index((precision, variant)), DASHES[engines.index(engine)])
-        for (engine, precision, variant), name in names.items()
+        column: Series(name, kinds.index(column[2:]), DASHES[engines.index(column[:2])])
+        for column, name in names.items()
     }
 
 

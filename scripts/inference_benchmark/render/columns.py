@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pandas
@@ -22,10 +22,17 @@ UNSTABLE, FLAGGED = "†", "‡"
 #: A row of the summary by its columns; what it lacks is None or what pandas has for it.
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
-#: Cells of one engine, one precision and, where records are split, one variant make a column.
-Column = tuple[str, str, str]
 #: A heading as lines of plain text.
 Heading = tuple[str, ...]
+
+
+class Column(NamedTuple):
+    """Cells of one engine, environment and precision make a column, and where records are split, of one variant."""
+
+    engine: str
+    environment: str
+    precision: str
+    variant: str = ""
 
 
 class Axis(NamedTuple):
@@ -69,24 +76,39 @@ def rows_of(summary: pandas.DataFrame) -> list[Row]:
 
 
 def columns(rows: Rows) -> dict[Column, Heading]:
-    """The columns of a table in the summary's order, with headings; the engine is named where there are several."""
-    several = len({row["engine"] for row in rows}) > 1
+    """The columns of a table in the summary's order, with headings; engine and environment are named where there are
+    several."""
+    keys = dict.fromkeys(column_of(row) for row in rows)
+    engines, environments = _several(keys)
     headings = {}
     for row in rows:
-        parts = (row["engine"] if several else "", text_of(row, "options"), row["precision"], _meaning(row))
-        headings.setdefault(column_of(row), tuple(filter(None, (*parts, text_of(row, "variant")))))
+        key = column_of(row)
+        which = (key.environment if environments else "", key.engine if engines else "")
+        parts = (*which, text_of(row, "options"), key.precision, _meaning(row), key.variant)
+        headings.setdefault(key, tuple(filter(None, parts)))
     return headings
 
 
 def column_names(rows: Rows) -> dict[Column, str]:
     """The same columns, each with a name in one line."""
-    keys = list(dict.fromkeys(column_of(row) for row in rows))
-    several = len({engine for engine, _, _ in keys}) > 1
-    return {key: " ".join(filter(None, key if several else key[1:])) for key in keys}
+    keys = dict.fromkeys(column_of(row) for row in rows)
+    engines, environments = _several(keys)
+    return {
+        key: " ".join(
+            filter(None, (environments and key.environment, engines and key.engine, key.precision, key.variant))
+        )
+        for key in keys
+    }
+
+
+def _several(keys: Iterable[Column]) -> tuple[bool, bool]:
+    """Whether there are several engines, and several environments."""
+    engines, environments = ({key[place] for key in keys} for place in (0, 1))
+    return len(engines) > 1, len(environments) > 1
 
 
 def column_of(row: Row) -> Column:
-    return row["engine"], row["precision"], text_of(row, "variant")
+    return Column(row["engine"], text_of(row, "environment"), row["precision"], text_of(row, "variant"))
 
 
 def text_of(row: Row, column: str) -> str:

@@ -69,13 +69,16 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
     """provenance.json as one sentence under a table."""
     facts = provenance["facts"]
 
-    def values(name: str) -> str:
-        return " and ".join(map(str, facts.get(name, ["unknown"])))
+    def values(name: str, of: Mapping[str, Any] = facts) -> str:
+        return " and ".join(map(str, of.get(name, ["unknown"])))
+
+    def libraries(of: Mapping[str, Any]) -> str:
+        return ", ".join(f"{name} {values(name, of)}" for name in packages if name in of)
 
     where = values("device") + (f", driver {values('driver')}, CUDA {values('CUDA')}" if "driver" in facts else "")
     packages = ("torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2")
-    libraries = ", ".join(f"{name} {values(name)}" for name in packages if name in facts)
+    software = "; ".join(f"{name}: {libraries(of)}" for name, of in provenance.get("environments", {}).items())
     days = " to ".join(dict.fromkeys(provenance[key][:10] for key in ("measured_from", "measured_to")))
     commits = " and ".join(c[:10] for c in facts.get("commit", [])) or "outside a checkout"
     changed = ", with uncommitted changes" if True in facts.get("uncommitted changes", []) else ""
-    return f"Measured on {where}, {days}, with {libraries}; commit {commits}{changed}."
+    return f"Measured on {where}, {days}, with {software or libraries(facts)}; commit {commits}{changed}."

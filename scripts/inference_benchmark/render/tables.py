@@ -33,7 +33,7 @@ from inference_benchmark.render.columns import (
 from inference_benchmark.render.context import default_batch_size, models
 from inference_benchmark.render.fits import fit_maps
 from inference_benchmark.render.time_of_call import time_tables
-from inference_benchmark.render.variant_table import variant_table
+from inference_benchmark.render.variant_table import environment_table, variant_table
 from inference_benchmark.units import format_bytes
 
 
@@ -52,8 +52,8 @@ def tables(rows: Rows, comparisons: Sequence[Comparison] = ()) -> Iterator[Table
         for comparison in comparisons:
             if comparison.figure == figure.name and compared_cells(rows, comparison):
                 yield ratio_table(rows, comparison)
-        if number == 0 and (against_engines := variant_table(rows)):
-            yield against_engines
+        if number == 0:
+            yield from filter(None, (variant_table(rows), environment_table(rows)))
     yield from time_tables(rows)
 
 

@@ -1,0 +1,126 @@
+"""Environments, the software that cells are measured in: their lock files, and what is wrong with those."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inference_benchmark import files
+from inference_benchmark.experiment.config_errors import guess_text, listing, show
+
+#: The name of the environment that Snakemake runs in.
+CURRENT = "current"
+#: What every worker of an engine with weights imports and a lock has to name; torch and transformers bring the rest.
+LIBRARIES = ("torch", "transformers", "accelerate")
+
+_EXACT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w, .-]*\])?\s*==\s*[\w.+!-]+\s*(?:;[^#]*?)?(?:\s+--hash=\S+)*")
+#: Options of pip that say where packages come from. Others name files, whose content nobody would notice to change.
+_SOURCES = re.compile(
+    r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--only-binary|--no-binary|--prefer-binary"
+    r"|--require-hashes|--trusted-host)\b.*"
+)
+
+
+class Lock(NamedTuple):
+    """A file of pip requirements with exact versions.
+
+    text: its lines without comments. packages: their names, as normalised by PyPI.
+    """
+
+    text: str
+    packages: frozenset[str]
+
+    @property
+    def digest(self) -> str:
+        """Of what is installed: a changed comment makes no other environment."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:16]
+
+    @property
+    def path(self) -> Path:
+        """Where jobs read it: the one that was planned with, whatever has become of the file since."""
+        return lock_path(self.digest)
+
+    def save(self) -> None:
+        """Write it there. Raises OSError."""
+        if not self.path.exists():
+            files.write(self.text, self.path)
+
+
+def lock_path(digest: str) -> Path:
+    """Where jobs read the lock with this digest."""
+    return Path(".snakemake", "environments", f"{digest}.lock")
+
+
+def parse(text: str) -> tuple[Lock, list[str]]:
+    """(lock, what is wrong with it, one line each) of the text of a file of requirements."""
+    lines, packages, problems = [], set(), []
+    joined = re.sub(r"\\\n", " ", text)
+    for number, raw in enumerate(joined.splitlines(), start=1):
+        line = " ".join(re.sub(r"(^|\s)#.*", "", raw).split())
+        if not line:
+            continue
+        if exact := _EXACT.fullmatch(line):
+            packages.add(re.sub(r"[-_.]+", "-", exact[1]).lower())
+        elif not _SOURCES.fullmatch(line):
+            problems.append(
+                f"line {number}: {show(line)} is not exact; allowed: NAME==VERSION, and options of pip that say where "
+                "packages come from"
+            )
+        lines.append(f"{line}\n")
+    return Lock("".join(lines), frozenset(packages)), problems
+
+
+def read(path: Path) -> tuple[Lock | None, list[str]]:
+    """(lock, what is wrong with it) of a file; no lock where it cannot be read."""
+    if path.suffix in (".yaml", ".yml"):
+        return None, [f"{path} is a conda file; allowed: a file of pip requirements with exact versions"]
+    try:
+        lock, problems = parse(files.read(path).decode())
+    except OSError as error:
+        return None, [f"{path}: {error.strerror}; allowed: a file of pip requirements with exact versions"]
+    except ValueError:
+        return None, [f"{path}: is no text in UTF-8"]
+    return lock, [f"{path}: {problem}" for problem in problems]
+
+
+def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with names, one line each. config: with an environments and a grid that fit the schema."""
+    named = config["environments"]
+    for name in named:
+        if name.lower() == CURRENT:  # some file systems ignore capitals
+            yield f"environments.{name}: {show(name)} is the environment that Snakemake runs in; choose another name"
+    folders = Counter(name.lower() for name in named)
+    for name in (name for name in named if folders[name.lower()] > 1):
+        yield f"environments.{name}: the same folder as another one where file systems ignore capitals; rename it"
+    allowed, used = [CURRENT, *named], set()
+    for device, grid in config["grid"].items():
+        used |= {*grid["environments"]}
+        for index, name in enumerate(grid["environments"]):
+            if name not in allowed:
+                where = f"grid.{device}.environments[{index}]"
+                yield f"{where}: {show(name)} is not under environments; allowed: {listing(allowed)}" + guess_text(
+                    name, allowed
+                )
+    for name in (name for name in named if name not in used):
+        yield f"environments.{name}: no grid names it; add it to grid.cuda.environments or grid.cpu.environments"
+
+
+def lacking(name: str, lock: Lock, needed: Mapping[str, str]) -> Iterator[str]:
+    """The packages that a lock lacks, one line each. needed: what needs each of them."""
+    for package, what in needed.items():
+        if package.replace("_", "-") not in lock.packages:
+            yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
+
+
+def of_cell(name: str, locks: Mapping[str, Lock]) -> Mapping[str, str]:
+    """Cell.environment of an environment in a grid."""
+    return {"name": name, "lock": locks[name].digest} if name != CURRENT else {}
+
+
+def name_of(environment: Mapping[str, str]) -> str:
+    """The name of a cell's environment."""
+    return environment.get("name", CURRENT)

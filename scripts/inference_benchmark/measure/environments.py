@@ -1,0 +1,145 @@
+"""The Pythons that workers run in: the one of this process, and environments, each made once from its lock file.
+
+An environment is a virtual environment in the cache, outside of Snakemake's graph, as weights are. Its folder is named
+by a digest of the lock, the version of Python and the platform, and counts only with the marker that is written last.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO
+
+from inference_benchmark import files
+from inference_benchmark.cli import printable
+from inference_benchmark.experiment.environments import lock_path, parse
+from inference_benchmark.machine import interpreter
+from inference_benchmark.machine.interpreter import Interpreter, InterpreterError
+from inference_benchmark.measure.outcome import MeasurementError
+from inference_benchmark.models import checkpoint
+
+#: Raised whenever environments are made in another way.
+_VERSION = 1
+_MARKER = "made.json"
+#: How much of a line of pip's a message has: it may list every version that there is.
+_SAID = 300
+
+
+def python_of(environment: Mapping[str, str]) -> Interpreter:
+    """The Python of a cell's environment, which is made if it is missing. Raises MeasurementError."""
+    return _python_of(environment["name"], environment["lock"]) if environment else interpreter.this()
+
+
+@cache
+def _python_of(name: str, digest: str) -> Interpreter:
+    try:
+        return interpreter.ask(str(ensure(name, digest)), checkpoint.child_environment())
+    except InterpreterError as error:
+        raise MeasurementError(f"environment {name}: {error}") from None
+
+
+def folder_of(digest: str) -> Path:
+    """The folder in the cache of the environment of a lock, for this Python and platform."""
+    key = [_VERSION, digest, sys.implementation.name, platform.python_version(), sysconfig.get_platform()]
+    return (
+        checkpoint.cache_root() / "environments" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    ).absolute()
+
+
+def ensure(name: str, digest: str) -> Path:
+    """The Python of the environment of a lock, made if it is missing; what pip says goes to stderr.
+
+    name: for messages. Raises MeasurementError.
+    """
+    lock, folder = lock_path(digest), folder_of(digest)
+    if _is_whole(folder):
+        return _python(folder)
+    try:
+        if parse(lock.read_text())[0].digest != digest:
+            raise MeasurementError(f"environment {name}: {lock} has changed; remove it and run Snakemake again")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with _locked(folder.with_suffix(".lock"), name) as held:
+            if not _is_whole(folder):
+                _make(name, lock, folder, held)
+    except OSError as error:
+        raise MeasurementError(
+            f"environment {name}: {error.filename or folder}: {error.strerror or error}; "
+            "INFERENCE_BENCHMARK_CACHE is the folder with the environments"
+        ) from None
+    return _python(folder)
+
+
+def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
+    number = len(parse(lock.read_text())[0].packages)
+    packages = f"{number} package{'s' * (number != 1)}"
+    print(f"Environment {name}: installing {packages} into {folder}, once", file=sys.stderr, flush=True)
+    shutil.rmtree(folder, ignore_errors=True)  # what a killed process left behind
+    _run(name, [sys.executable, "-m", "venv", str(folder)], held)
+    pip = [str(_python(folder)), "-m", "pip", "--disable-pip-version-check", "--no-input"]
+    _run(name, [*pip, "install", "--progress-bar", "off", "-r", str(lock)], held)
+    files.write_json({"python": platform.python_version(), "requirements": lock.read_text()}, folder / _MARKER)
+    print(f"Environment {name}: made", file=sys.stderr, flush=True)
+
+
+def _run(name: str, command: list[str], held: IO[str]) -> None:
+    """Run a command, which holds the lock as long as it lives, whatever becomes of this process."""
+    # What other Pythons find by these variables is not installed in the environment.
+    environ = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    process = subprocess.Popen(
+        command,
+        env=environ,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        pass_fds=[held.fileno()],
+    )
+    lines = []
+    try:
+        with process.stdout:
+            for line in process.stdout:
+                sys.stderr.write(printable(line))
+                sys.stderr.flush()
+                lines.append(line.strip())
+        if process.wait() == 0:
+            return
+    except BaseException:  # a signal, too
+        process.kill()
+        process.wait()
+        raise
+    errors = (line for line in lines if line.lower().startswith("error:"))  # the first says most
+    last = next(filter(None, reversed(lines)), f"{command[2]} ended with exit status {process.returncode}")
+    raise MeasurementError(printable(f"environment {name} could not be made: {next(errors, last)[:_SAID]}"))
+
+
+def _python(folder: Path) -> Path:
+    return folder / "bin/python"
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether an environment was made to the end, and the Python that it was made with is still there."""
+    return (folder / _MARKER).exists() and os.access(_python(folder), os.X_OK)
+
+
+@contextmanager
+def _locked(path: Path, name: str) -> Iterator[IO[str]]:
+    """Hold a file lock, which nobody else can then."""
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"Environment {name}: another process is making it; waiting", file=sys.stderr, flush=True)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock

@@ -1,0 +1,117 @@
+"""Lock files of environments and their names in a configuration: every fault is one line before any job starts."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+from running import REPO
+
+from inference_benchmark.experiment.config import ConfigError, load
+from inference_benchmark.experiment.environments import lock_path, parse
+from inference_benchmark.experiment.plan import Plan
+
+SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
+CONFIG = yaml.safe_load((REPO / "config.yaml").read_text()) | {"device": "cpu", "machine": "box"}
+WHOLE = "torch==2.8.0\ntransformers==4.57.6\naccelerate==1.10.0\nbitsandbytes==0.49.0\nctranslate2==4.8.5\n"
+
+
+def plan(folder: Path, lock: str | None = WHOLE, grid=("current", "old"), **named: str) -> Plan:
+    """The plan of the default configuration with an environment "old"."""
+    if lock is not None:
+        (folder / "old.lock").write_text(lock)
+    config = copy.deepcopy(CONFIG)
+    config["environments"] = named or {"old": str(folder / "old.lock")}
+    config["grid"]["cpu"]["environments"] = list(grid)
+    return load(config, SCHEMA)
+
+
+def problems(*arguments, **named) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        plan(*arguments, **named)
+    return caught.value.problems
+
+
+def test_what_is_installed_makes_the_digest_and_nothing_else():
+    lock, wrong = parse(
+        "# old\nTorch == 2.8.0  # why\n\nFoo_Bar[extra]==1.0rc1 ; python_version < '3.12'\n--index-url https://x/#y\n"
+    )
+    assert wrong == []
+    assert lock.packages == {"torch", "foo-bar"}
+    assert lock.text == "Torch == 2.8.0\nFoo_Bar[extra]==1.0rc1 ; python_version < '3.12'\n--index-url https://x/#y\n"
+    assert parse("# other words\n" + lock.text)[0].digest == lock.digest
+    assert parse("Torch == 2.8.1\n")[0].digest != parse("Torch == 2.8.0\n")[0].digest
+
+
+def test_hashes_on_lines_of_their_own_belong_to_their_package():
+    lock, wrong = parse("torch==2.8.0 \\\n    --hash=sha256:aa \\\n    --hash=sha256:bb\n")
+    assert (lock.packages, wrong) == ({"torch"}, [])
+
+
+@pytest.mark.parametrize("line", ["torch", "torch>=2.8", "torch==2.*", "torch @ file:///x.whl", "-r other.txt", "-e .", "--constraint c", "./x.whl", "torch==2.8,<3"])  # fmt: skip
+def test_what_is_not_exact_is_refused(line):
+    (problem,) = parse(f"a==1\n{line}\n")[1]
+    assert problem.startswith(f'line 2: "{line}" is not exact; allowed: NAME==VERSION')
+
+
+def test_cells_of_the_current_environment_stay_as_they_were(tmp_path):
+    (one,) = plan(tmp_path, grid=["current", "old"]).experiments
+    (without,) = load(copy.deepcopy(CONFIG), SCHEMA).experiments
+    assert "environment" not in without.to_json()
+    current = [cell for cell in one.cells() if not cell.environment]
+    assert current == list(without.cells())
+    assert len(list(one.cells())) == 2 * len(current)
+
+
+def test_an_environment_has_a_folder_of_its_own_and_its_name_in_labels(tmp_path):
+    planned = plan(tmp_path)
+    cell = next(cell for cell in planned.cells.values() if cell.environment)
+    assert cell.environment == {"name": "old", "lock": parse(WHOLE)[0].digest}
+    assert cell.path == "results/box/old/bloom-51m/prompt9-new8/hf/fp32/batch-1.json"
+    assert cell.label == "bloom-51m prompt9-new8 old hf fp32 batch 1"
+    assert planned.environments_of([cell.path, "results/box/summary.csv"]) == [tuple(cell.environment.values())]
+    assert type(cell).from_json(cell.to_json()) == cell
+    studies = [study for study in planned.studies.values() if study.environment]
+    assert {study.kind for study in studies} == {"max-batch", "divergence"}, "ceilings are the machine's"
+
+
+def test_jobs_read_the_lock_that_was_planned_with(tmp_path, monkeypatch):
+    planned = plan(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    planned.save()
+    assert lock_path(parse(WHOLE)[0].digest).read_text() == WHOLE
+
+
+@pytest.mark.parametrize(
+    ("lock", "line"),
+    [
+        (None, "{}/old.lock: No such file or directory; allowed: a file of pip requirements with exact versions"),
+        ("torch>=2.8\n", '{}/old.lock: line 1: "torch>=2.8" is not exact; allowed: NAME==VERSION, and options of pip that say where packages come from'),
+        (WHOLE.replace("transformers==4.57.6\n", ""), "its file has no transformers, which hf needs; add transformers==VERSION"),
+        (WHOLE.replace("bitsandbytes==0.49.0\n", ""), "its file has no bitsandbytes, which int8 in hf needs; add bitsandbytes==VERSION"),
+        (WHOLE.replace("ctranslate2==4.8.5\n", ""), "its file has no ctranslate2, which ctranslate2 needs; add ctranslate2==VERSION"),
+    ],
+)  # fmt: skip
+def test_a_lock_that_cannot_be_used_is_one_line(tmp_path, lock, line):
+    assert problems(tmp_path, lock)[0].startswith(f"environments.old: {line.format(tmp_path)}")
+
+
+def test_a_conda_file_is_refused(tmp_path):
+    assert problems(tmp_path, old="env.yaml") == [
+        "environments.old: env.yaml is a conda file; allowed: a file of pip requirements with exact versions"
+    ]
+
+
+def test_names_that_nothing_stands_behind_or_that_nothing_uses_are_one_line_each(tmp_path):
+    assert problems(tmp_path, grid=["current", "odl"]) == [
+        'grid.cpu.environments[1]: "odl" is not under environments; allowed: current, old; did you mean old?',
+        "environments.old: no grid names it; add it to grid.cuda.environments or grid.cpu.environments",
+    ]
+    path = str(tmp_path / "old.lock")
+    assert problems(tmp_path, grid=["Current", "old", "OLD"], Current=path, old=path, OLD=path) == [
+        'environments.Current: "Current" is the environment that Snakemake runs in; choose another name',
+        "environments.old: the same folder as another one where file systems ignore capitals; rename it",
+        "environments.OLD: the same folder as another one where file systems ignore capitals; rename it",
+    ]

@@ -1,0 +1,125 @@
+"""Environments are made once and whole, whatever happens meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from running import REPO, light_lock
+
+from inference_benchmark.experiment.environments import parse
+from inference_benchmark.measure import environments
+from inference_benchmark.measure.outcome import MeasurementError
+
+#: Another process that makes the environment of a lock.
+MAKE = (
+    "import sys; from inference_benchmark.measure import environments; print(environments.ensure('old', sys.argv[1]))"
+)
+
+
+@pytest.fixture
+def digest(tmp_path, monkeypatch) -> str:
+    """Of a lock that was planned with; this is the working directory of its jobs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "cache"))
+    return planned(light_lock(tmp_path / "wheels", torch="1.2.3"))
+
+
+def planned(text: str) -> str:
+    lock, _ = parse(text)
+    lock.save()
+    return lock.digest
+
+
+def make(digest: str, **environ: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", MAKE, digest],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPO / "scripts"), **environ},
+    )
+
+
+def test_two_processes_make_an_environment_once(digest):
+    with ThreadPoolExecutor() as pool:
+        ends = list(pool.map(lambda process: process.communicate(timeout=120), [make(digest), make(digest)]))
+    assert ends[0][0] == ends[1][0]
+    assert sum("installing 1 package into" in said for _, said in ends) == 1
+    assert sum("another process is making it; waiting" in said for _, said in ends) == 1
+
+
+def test_an_environment_that_was_killed_half_way_is_made_again_after_what_it_had_started(digest, monkeypatch, tmp_path):
+    """pip goes on after its parent was killed, and nobody makes the environment beside it."""
+    with make(digest) as process:
+        said = [process.stderr.readline()]
+        while "Looking in links" not in said[-1] and "Processing" not in said[-1]:
+            said.append(process.stderr.readline())
+        process.kill()
+    folder = environments.folder_of(digest)
+    assert folder.exists()
+    (folder / "left-behind").touch()
+    python = environments.ensure("old", digest)
+    assert not (folder / "left-behind").exists()
+    assert subprocess.run([python, "-c", "import numpy"]).returncode == 0
+
+
+def test_a_signal_ends_what_makes_an_environment(digest):
+    with make(digest) as process:
+        process.stderr.readline()
+        (child,) = children(process.pid)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+    assert not Path(f"/proc/{child}").exists()
+    assert not environments._is_whole(environments.folder_of(digest))
+
+
+def children(pid: int) -> list[int]:
+    for _ in range(100):
+        if found := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+            return [int(child) for child in found]
+        time.sleep(0.02)
+    return []
+
+
+def test_an_environment_follows_from_lock_python_and_platform(digest, monkeypatch):
+    folder = environments.folder_of(digest)
+    assert environments.folder_of("0" * 16) != folder
+    monkeypatch.setattr(environments.platform, "python_version", lambda: "3.99.0")
+    assert environments.folder_of(digest) != folder
+
+
+def test_an_environment_whose_python_is_gone_is_made_again(digest):
+    python = environments.ensure("old", digest)
+    python.unlink()
+    python.symlink_to("/nothing/python3")
+    assert os.access(environments.ensure("old", digest), os.X_OK)
+
+
+def test_what_pip_cannot_install_is_one_line(tmp_path, digest, capfd):
+    unknown = planned(f"--no-index\n--find-links {tmp_path}/wheels\ntokenizers==9.9.9\n")
+    with pytest.raises(MeasurementError) as caught:
+        environments.ensure("new", unknown)
+    assert str(caught.value) == (
+        "environment new could not be made: "
+        "ERROR: Could not find a version that satisfies the requirement tokenizers==9.9.9 (from versions: none)"
+    )
+    assert "No matching distribution found" in capfd.readouterr().err, "all that pip says is in the log"
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, digest, monkeypatch):
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "wheels/torch-1.2.3-py3-none-any.whl"))
+    with pytest.raises(MeasurementError, match="Not a directory; INFERENCE_BENCHMARK_CACHE is the folder with"):
+        environments.ensure("old", digest)
+
+
+def test_a_lock_that_was_changed_after_planning_installs_nothing(digest):
+    Path(f".snakemake/environments/{digest}.lock").write_text("torch==0.0.1\n")
+    with pytest.raises(MeasurementError, match="has changed; remove it and run Snakemake again"):
+        environments.ensure("old", digest)

@@ -1,0 +1,92 @@
+"""Environments through real Snakemake: made once, and every cell measured in each."""
+
+from __future__ import annotations
+
+import csv
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+from running import NOTHING, REPORT, SUMMARY, TABLES, Workspace, light_lock
+
+
+@pytest.fixture
+def in_two(workspace, tmp_path, monkeypatch) -> Workspace:
+    """Two cells in the current environment and in one with another torch, and no environment made yet."""
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "cache"))
+    workspace.grid.update(precisions=["fp32"], batch_sizes=[1, 2], environments=["current", "old"])
+    workspace.config["environments"] = {"old": "old.lock"}
+    workspace.save()
+    (tmp_path / "old.lock").write_text("# the old torch\n" + light_lock(tmp_path / "wheels", torch="1.2.3"))
+    return workspace
+
+
+def made(workspace: Workspace) -> list[Path]:
+    return sorted(path.parent for path in (workspace.folder / "cache/environments").glob("*/made.json"))
+
+
+def test_every_cell_is_measured_in_each_environment_and_says_with_what(in_two):
+    assert in_two.plan()["measure"] == 4
+    assert made(in_two) == [], "a dry run makes nothing"
+    done = in_two.run()
+    assert "Environment old: installing 1 package into" in done.stderr
+    assert "Installing collected packages: torch" in done.stderr, "what pip says is seen"
+    assert len(made(in_two)) == 1
+    old, current = in_two.record("fp32", 1, below="old"), in_two.record("fp32", 1)
+    assert old["software"] == {**current["software"], "torch": "1.2.3"}
+    assert current["software"]["torch"] == version("torch")
+    assert "environment" not in current["cell"]
+    assert old["cell"]["environment"]["name"] == "old"
+    assert in_two.plan() == NOTHING
+    rows = csv.DictReader((in_two.folder / SUMMARY).open())
+    assert [(row["environment"], row["batch_size"]) for row in rows] == [
+        ("current", "1"),
+        ("current", "2"),
+        ("old", "1"),
+        ("old", "2"),
+    ]
+    tables = (in_two.folder / TABLES).read_text()
+    assert "current<br>fp32 | old<br>fp32" in tables
+    assert "Environments against the current one (times its throughput)" in tables
+    assert "old<br>fp32<br>against current" in tables
+    page = (in_two.folder / REPORT).read_text()
+    assert "old: torch 1.2.3" in page
+
+
+def test_an_edited_lock_is_another_environment_and_its_old_records_are_refused_by_name(in_two):
+    in_two.run()
+    lock = in_two.folder / "old.lock"
+    lock.write_text(lock.read_text().replace("# the old torch", "# the older torch"))
+    assert in_two.plan() == NOTHING, "a comment installs nothing"
+    lock.write_text(light_lock(in_two.folder / "wheels", torch="1.2.4"))
+    assert in_two.plan()["measure"] == 2
+    for path in (in_two.folder / ".snakemake").rglob("metadata"):
+        path.rename(path.with_name("forgotten"))  # as in a clone
+    done = in_two.snakemake()
+    assert done.returncode == 1
+    assert (
+        "results/box/old/tiny/prompt4-new8/fake/fp32/batch-1.json: measured under another configuration: "
+        in done.stderr
+    )
+    assert "environment.lock was '" in done.stderr
+    in_two.run("--forcerun", *(str(path) for path in in_two.all_records() if "old" in path.parts))
+    assert in_two.record("fp32", 1, below="old")["software"]["torch"] == "1.2.4"
+    assert len(made(in_two)) == 2
+
+
+def test_an_environment_that_cannot_be_made_is_one_line_before_any_job(in_two):
+    (in_two.folder / "old.lock").write_text(f"--no-index\n--find-links {in_two.folder}/wheels\ntokenizers==9.9.9\n")
+    done = in_two.snakemake()
+    assert done.returncode == 1
+    assert "environment old could not be made: ERROR: Could not find a version that satisfies" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert in_two.all_records() == []
+
+
+def test_an_environment_is_made_for_jobs_that_need_it_and_by_them_where_it_is_missing(in_two):
+    in_two.run("results/box/tiny/prompt4-new8/fake/fp32/batch-1.json")
+    assert made(in_two) == []
+    path = "old/tiny/prompt4-new8/fake/fp32/batch-1"
+    in_two.run("--no-hooks", f"results/box/{path}.json")  # as on another machine
+    assert len(made(in_two)) == 1
+    assert "Successfully installed torch-1.2.3" in (in_two.folder / f"logs/box/{path}.log").read_text()
