@@ -132,7 +132,8 @@ def all_comparisons(wildcards):
 
 
 def make_environments(outputs):
-    """Make the environments that the jobs with these outputs measure in."""
+    """Make the environments that the jobs with these outputs measure in. Where that fails, the run ends with one line:
+    for an error Snakemake would show where in the rules it was raised."""
     needed = PLAN.environments_of(outputs)
     by_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method  # the jobs' Python is another
     if needed and not workflow.touch and not by_conda:
@@ -144,4 +145,8 @@ def make_environments(outputs):
             for name, lock in needed:
                 environments.ensure(name, lock)
         except MeasurementError as error:
-            raise WorkflowError(str(error)) from None
+            logger.error(str(error))
+            sys.exit(1)
+        except KeyboardInterrupt:
+            logger.error("interrupted while an environment was made; the next run makes it again")
+            sys.exit(1)
