@@ -81,7 +81,7 @@ def test_a_signal_ends_what_makes_an_environment(digest):
 
 
 def children(pid: int) -> list[int]:
-    for _ in range(100):
+    for _ in range(1000):
         if found := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             return [int(child) for child in found]
         time.sleep(0.02)

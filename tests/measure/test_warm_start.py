@@ -130,18 +130,18 @@ def test_each_round_has_a_server_of_its_own_and_none_outlives_its_owner(owner, f
 def test_a_worker_runs_in_the_python_that_it_is_to_run_in(owner, folder, cold):
     python = another_python(folder / "other")
     environ = environment(owner, folder, FAKE_ENGINE=fault(fault="hang"))
+    environ["PYTHONPATH"] += f"{os.pathsep}/packages/of/another"
     if cold:
         del environ[warm_start.OWNER]
     command = [sys.executable, "-c", PARENT, make_cell().to_json(), "100", python]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as parent:
         worker, forked = parent.stdout.readline().split()
         assert forked == str(not cold)
-        # A fork has the command line of its server.
-        assert Path(f"/proc/{worker}/cmdline").read_text().split("\0")[0] == python
-        first_of_path = next(
-            word for word in Path(f"/proc/{worker}/environ").read_text().split("\0") if word.startswith("PATH=")
-        )
-        assert first_of_path.startswith(f"PATH={Path(python).parent}:")
+        # A fork has the command line of its server. Where a process has only just begun, the kernel shows none.
+        assert eventually(lambda: Path(f"/proc/{worker}/cmdline").read_text().split("\0")[0] == python)
+        words = Path(f"/proc/{worker}/environ").read_text().split("\0")
+        assert any(word.startswith(f"PATH={Path(python).parent}:") for word in words)
+        assert f"PYTHONPATH={REPO / 'scripts'}" in words
         parent.kill()
         parent.communicate(timeout=20)
 

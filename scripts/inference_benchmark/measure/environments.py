@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
@@ -27,6 +28,7 @@ from inference_benchmark.experiment.environments import lock_path, parse
 from inference_benchmark.machine import interpreter
 from inference_benchmark.machine.interpreter import Interpreter, InterpreterError
 from inference_benchmark.measure.outcome import MeasurementError
+from inference_benchmark.measure.worker_process import STOPPING
 from inference_benchmark.models import checkpoint
 
 #: Raised whenever environments are made in another way.
@@ -44,7 +46,8 @@ def python_of(environment: Mapping[str, str]) -> Interpreter:
 @cache
 def _python_of(name: str, digest: str) -> Interpreter:
     try:
-        return interpreter.ask(str(ensure(name, digest)), checkpoint.child_environment())
+        python = str(ensure(name, digest))
+        return interpreter.ask(python, checkpoint.child_environment(python))
     except InterpreterError as error:
         raise MeasurementError(f"environment {name}: {error}") from None
 
@@ -96,18 +99,24 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
     """Run a command, which holds the lock as long as it lives, whatever becomes of this process."""
     # What other Pythons find by these variables is not installed in the environment.
     environ = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    process = subprocess.Popen(
-        command,
-        env=environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        pass_fds=[held.fileno()],
-    )
-    lines = []
+    process, lines = None, []
+    # A signal waits until the process is known: it would not be ended otherwise.
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
+        try:
+            process = subprocess.Popen(
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                pass_fds=[held.fileno()],
+                process_group=0,  # with what it starts itself
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
         with process.stdout:
             for line in process.stdout:
                 sys.stderr.write(printable(line))
@@ -116,8 +125,9 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
         if process.wait() == 0:
             return
     except BaseException:  # a signal, too
-        process.kill()
-        process.wait()
+        if process:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
         raise
     errors = (line for line in lines if line.lower().startswith("error:"))  # the first says most
     last = next(filter(None, reversed(lines)), f"{command[2]} ended with exit status {process.returncode}")

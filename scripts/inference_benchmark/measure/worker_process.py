@@ -30,7 +30,7 @@ from inference_benchmark.records.record import Run
 #: Where numerical libraries read the number of their threads.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 #: What asks a parent to stop.
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 #: Is given each result of a study as it comes.
 OnResult = Callable[[Mapping[str, Any]], None]
 #: How much of a worker's last output is kept.
@@ -127,13 +127,11 @@ class WorkerProcess:
         # Snakemake sets these to the rule's threads, which count jobs here, not cores. Weights are on disk
         # by now, so the hub is not asked. The worker sees the held device and no other.
         self.environment = checkpoint.child_environment(
+            python,
             **dict.fromkeys(_THREADS, str(threads or hardware.default_threads())),
             HF_HUB_OFFLINE="1",
             CUDA_DEVICE_ORDER="PCI_BUS_ID",
         )
-        if python != sys.executable:  # what it starts, such as a build of a kernel, finds its own programs
-            path = self.environment.get("PATH", os.defpath)
-            self.environment["PATH"] = os.pathsep.join((os.path.dirname(python), path))
         if gpu:
             self.environment["CUDA_VISIBLE_DEVICES"] = gpu.uuid
 
@@ -169,7 +167,7 @@ class WorkerProcess:
         The worker inherits that the signals are blocked, and unblocks them.
         """
         command = [self.python, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
-        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             self.process = subprocess.Popen(
                 command,
@@ -180,7 +178,7 @@ class WorkerProcess:
                 stderr=subprocess.STDOUT,
             )
         finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
     def listen(self, watch: Watch, on_result: OnResult = ignore_result) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; look at the device while calls are timed.

@@ -183,8 +183,14 @@ def read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def child_environment(**extra: str) -> dict[str, str]:
-    """The environment of a child process that imports this library from the same place as this process."""
+def child_environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
+    """The environment of a child process that imports this library from the same place as this process.
+
+    python: what runs it. One that is not of this process finds its own programs first, and no packages but its own.
+    """
     library = str(Path(__file__).resolve().parents[2])
+    if python != sys.executable:
+        programs = os.pathsep.join((os.path.dirname(python), os.environ.get("PATH", os.defpath)))
+        return {**os.environ, "PYTHONPATH": library, "PATH": programs, **extra}
     path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
     return {**os.environ, "PYTHONPATH": path, **extra}
