@@ -18,17 +18,21 @@ from inference_benchmark.compare.comparison import compare, undecided
 OPTIONS = {"engine": "hf", "attention": "eager"}
 
 
-def records(slower: float, rounds: int = 6, noise: float = 0.01, without: tuple[int, ...] = ()):
-    """hf, and a variant of it that takes so many times as long, on a machine that becomes 10 % slower every round.
+VARIANT = {"engine": "hf-eager", "options": OPTIONS}
+CANDIDATE = {"environment": {"name": "candidate", "lock": "0" * 16}}
 
-    without: rounds that the variant does not have.
+
+def records(slower: float, rounds: int = 6, noise: float = 0.01, without: tuple[int, ...] = (), other=VARIANT):
+    """hf, and another column that takes so many times as long, on a machine that becomes 10 % slower every round.
+
+    without: rounds that the other one does not have. other: what it is.
     """
     draw = random.Random(3)
     made = []
     for number in range(1, rounds + 1):
         for size in (1, 2):
             base = make_cell(engine="hf", batch_size=size, round=number)
-            for cell, factor in ((base, 1.0), (replace(base, engine="hf-eager", options=OPTIONS), slower)):
+            for cell, factor in ((base, 1.0), (replace(base, **other), slower)):
                 if cell is not base and number in without:
                     continue
                 call_s = 0.5 * 1.1**number * factor * draw.lognormvariate(0, noise)
@@ -49,6 +53,14 @@ def test_a_drift_that_both_share_decides_nothing(tmp_path):
     for cell in compare(*sides, paired=True).cells:
         assert cell.low < 1 / 1.03 < cell.high
         assert "engine" not in cell.where
+
+
+def test_environments_are_compared_like_engines(tmp_path):
+    folder = write_records(tmp_path, records(1.03, other=CANDIDATE))
+    sides = result_set.sides(folder, "environment", "current", "candidate")
+    comparison = compare(*sides, paired=True)
+    assert [(cell.verdict, cell.where["engine"]) for cell in comparison.cells] == [("slower", "hf")] * 2
+    assert (comparison.base, comparison.new) == ("current", "candidate")
 
 
 def test_rounds_are_paired_by_their_number(tmp_path):
@@ -96,7 +108,7 @@ def test_what_cannot_be_told_is_no_pass_and_says_how_many_rounds_would_tell(tmp_
     ("arguments", "message"),
     [
         (["--across", "engine", "hf", "hf-sdpa"], "holds no record with engine hf-sdpa; it has hf, hf-eager"),
-        (["--across", "machine", "a", "b"], "--across: there is no axis 'machine'; allowed: engine"),
+        (["--across", "machine", "a", "b"], "--across: there is no axis 'machine'; allowed: engine, environment"),
         ([], "give NEW, or --across AXIS OLD NEW"),
     ],
 )

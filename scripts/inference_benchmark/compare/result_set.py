@@ -20,7 +20,7 @@ from inference_benchmark.records.rounds import combined
 from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
 
 #: The axes of a grid along which its columns can be compared with each other.
-AXES = ("engine",)
+AXES = ("engine", "environment")
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,8 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
     studies, notes = _ceilings(path)
     by_value: dict[str, list[Record]] = {}
     for each in records:
-        by_value.setdefault(getattr(each.cell, axis), []).append(each)
+        value = name_of(each.cell.environment) if axis == "environment" else each.cell.engine
+        by_value.setdefault(value, []).append(each)
     problems = [
         f"{path}: holds no record with {axis} {value}; it has {', '.join(by_value) or 'no records'}"
         for value in (base, new)
