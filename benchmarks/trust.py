@@ -152,8 +152,7 @@ def _tested(of_cell: Sequence[tuple[list[float], list[float]]], slower: float, i
     base = [first for first, _ in of_cell]
     new = [[slower * sample for sample in second] for _, second in of_cell]
     if is_paired:
-        pairs = [(statistics.mean(one), statistics.mean(other)) for one, other in zip(base, new, strict=True)]
-        return statistics.paired_ratio_test(pairs)
+        return statistics.paired_ratio_test(dict(enumerate(base)), dict(enumerate(new)))
     return statistics.ratio_test(base, new)
 
 

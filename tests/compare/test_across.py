@@ -123,13 +123,13 @@ def test_what_is_not_there_is_one_line(tmp_path, arguments, message):
 def test_a_paired_test_by_hand():
     """Logarithms of the ratios: 0.01 and 0.03. Their mean is 0.02, its standard error 0.01."""
     e = 2.718281828459045
-    test = paired_ratio_test([(1, e**0.01), (2, 2 * e**0.03)])
+    test = paired_ratio_test({1: [1], 2: [1, 3], 3: [9]}, {1: [e**0.01], 2: [2 * e**0.03], 4: [7]})
     assert test.ratio == pytest.approx(e**0.02)
     assert test.high == pytest.approx(e ** (0.02 + 0.01 * t_quantile(1)))
     assert test.p_value == pytest.approx(0.2952, abs=1e-4)  # of t = 2 with one degree of freedom
-    assert paired_ratio_test([(1, 2)]) is None
-    assert paired_ratio_test([(1, 2), (2, 4)]).p_value == 0
-    assert paired_ratio_test([(1, 1), (2, 2)]).p_value == 1
+    assert paired_ratio_test({1: [1], 2: [1]}, {1: [2]}) is None
+    assert paired_ratio_test({1: [1], 2: [2]}, {1: [2], 2: [4]}).p_value == 0
+    assert paired_ratio_test({1: [1], 2: [2]}, {1: [1], 2: [2]}).p_value == 1
 
 
 @pytest.mark.parametrize("other", [0.97, 0.9])

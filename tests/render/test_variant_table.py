@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from made_up import OLD, make_cell, make_oom, make_record
 
@@ -10,6 +12,8 @@ from inference_benchmark.records import summary
 from inference_benchmark.render import tables
 from inference_benchmark.render.columns import rows_of
 from inference_benchmark.render.variant_table import environment_table, variant_table
+
+OPTIONS = {"engine": "hf", "attention": "eager"}
 
 
 def records(variant_s: float, **changes):
@@ -32,6 +36,20 @@ def test_a_variant_is_set_against_its_engine_cell_by_cell():
     assert view.foot == []
     text = tables.document(rows)
     assert text.count("Variants against their engine") == 1
+
+
+def test_rounds_are_compared_pair_by_pair():
+    """On a machine that becomes twice as slow, a variant that always takes 0.8 of the time has no uncertainty."""
+    made = []
+    for number, factor in enumerate((1.0, 1.5, 2.0), start=1):
+        for cell, call_s in ((make_cell(engine="hf"), 0.5), (make_cell(engine="hf-eager", options=OPTIONS), 0.4)):
+            cell = replace(cell, round=number)
+            made.append(make_record(cell, samples_s=[call_s * factor] * 3))
+    rows = rows_of(summary.summarise(made))
+    assert variant_table(rows).cells == [["2", "1.25 (1.25 to 1.25)"]]
+    other = replace(made[-1], cell=replace(made[-1].cell, round=7))  # the third round of the engine has no partner
+    (row,) = [row for row in rows_of(summary.summarise([*made[:-1], other])) if row["options"]]
+    assert row["engine_ratio"] == pytest.approx(1.25)
 
 
 def test_variants_come_in_the_order_of_the_grid():

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from typing import NamedTuple
@@ -114,15 +114,15 @@ def ratio_test(base: Groups, new: Groups) -> RatioTest | None:
     return _test_of_shift(mean(logs[1]) - mean(logs[0]), *_welch(*logs))
 
 
-def paired_ratio_test(pairs: Sequence[tuple[float, float]]) -> RatioTest | None:
-    """Student's t test on the logarithms of the ratios of pairs (base, new), each measured one right after the other.
+def paired_ratio_test(base: Mapping[int, Sequence[float]], new: Mapping[int, Sequence[float]]) -> RatioTest | None:
+    """Student's t test on the logarithms of the ratios of means, a ratio for each round that both have.
 
-    What changes from pair to pair, such as the speed of the machine, is in both and decides nothing. None for fewer
-    than two pairs.
+    base, new: samples by round, each round of the two measured one right after the other. What changes from round to
+    round, such as the speed of the machine, is in both and decides nothing. None for fewer than two rounds.
     """
-    if len(pairs) < 2:
+    shifts = [math.log(mean(new[number]) / mean(base[number])) for number in base if number in new]
+    if len(shifts) < 2:
         return None
-    shifts = [math.log(new / base) for base, new in pairs]
     return _test_of_shift(mean(shifts), *_variance_of_mean(shifts))
 
 

@@ -224,10 +224,7 @@ def _paired_test(base: CellResult, new: CellResult, figure: Figure) -> RatioTest
     if base.above_limit or new.above_limit:
         return None
     one, other = (dict(zip(of.rounds, getattr(of, figure.samples), strict=False)) for of in (base, new))
-    rounds = [number for number in one if number in other]
-    return statistics.paired_ratio_test(
-        [(statistics.mean(one[number]), statistics.mean(other[number])) for number in rounds]
-    )
+    return statistics.paired_ratio_test(one, other)
 
 
 def _compared(

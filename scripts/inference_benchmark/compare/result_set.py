@@ -16,7 +16,7 @@ from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_r
 from inference_benchmark.experiment.environments import CURRENT, name_of
 from inference_benchmark.records import comparability, machine_speed, record
 from inference_benchmark.records.record import Record
-from inference_benchmark.records.rounds import combined
+from inference_benchmark.records.rounds import combined, rounds_by_path
 from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
 
 #: The axes of a grid along which its columns can be compared with each other.
@@ -81,7 +81,7 @@ def of_records(
     machines = sorted({record.cell.machine for record in records})
     if len(machines) > 1:
         raise BaselineError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
-    rounds = _rounds(records)
+    rounds = rounds_by_path(records)
     records = combined(records)
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
@@ -132,14 +132,6 @@ def _read(paths: Iterable[Path]) -> list[Record]:
     if problems:
         raise BaselineError(problems)
     return records
-
-
-def _rounds(records: Sequence[Record]) -> dict[str, list[int]]:
-    """For each cell, by the path of its first record, the round of each process."""
-    rounds: dict[str, list[int]] = {}
-    for each in records:
-        rounds.setdefault(each.cell.first_round.path, []).extend([each.cell.round] * len(each.runs))
-    return {path: sorted(numbers) for path, numbers in rounds.items()}
 
 
 def _ceilings(folder: Path) -> tuple[Studies, list[str]]:

@@ -24,6 +24,14 @@ def combined_by_variant(records: Sequence[Record], variants: Sequence[str]) -> l
     return [(_as_one(of_cell), variant) for (_, variant), of_cell in in_order.items()]
 
 
+def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
+    """For each cell, by the path of its first record, the round of each run that combined gives it."""
+    rounds: dict[str, list[int]] = {}
+    for each in records:
+        rounds.setdefault(each.cell.first_round.path, []).extend([each.cell.round] * len(each.runs))
+    return {path: sorted(numbers) for path, numbers in rounds.items()}
+
+
 def assess(cell: Cell, runs: Sequence[Run]) -> Stability:
     """Whether the samples of a cell repeat well enough, within and across its runs."""
     verdict = rules.stability(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -21,7 +22,7 @@ from inference_benchmark.experiment.environments import name_of
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
 from inference_benchmark.records.record import Record, StudyRecord
-from inference_benchmark.records.rounds import combined_by_variant
+from inference_benchmark.records.rounds import combined_by_variant, rounds_by_path
 from inference_benchmark.units import format_number
 
 #: Parts of a call that have a limit of their own.
@@ -38,6 +39,9 @@ STEPS = (
     "step_memory_growth_bytes", "steps_cost", "profile_cost", "timeline_flags",
 )  # fmt: skip
 SHARES = {kind: f"{kind}_share" for kind in KINDS}
+#: What a cell is set against, and the columns with its throughput as a multiple of that one's: the ratio, and the ends
+#: of its interval by the rounds of both. A variant is set against its engine, an environment against the current one.
+RATIOS = {name: tuple(f"{name}_ratio{end}" for end in ("", "_low", "_high")) for name in ("engine", "environment")}
 
 #: Columns of summary.csv, in order; units are in the names.
 COLUMNS = (
@@ -51,6 +55,7 @@ COLUMNS = (
     "max_batch_fits", "max_batch_fails",
     *ANSWERS,
     *STEPS, *SHARES.values(),
+    *(column for columns in RATIOS.values() for column in columns),
     "load_s", "first_call_s", "compile_s",
     "loaded_bytes", "peak_rss_bytes", "peak_allocated_bytes", "peak_reserved_bytes", "device_total_bytes",
     "memory_share", "memory_limit_bytes",
@@ -163,7 +168,9 @@ def summarise(records: Sequence[Record], studies: Mapping[str, StudyRecord] | No
     rows = [row(record, variant, about) for record, variant in cells]
     differing = answers.differing([record for record, _ in cells], about.records)
     slower = machine_speed.slower([record for record, _ in cells])
-    for values in rows:
+    ratios = _ratios(cells, rounds_by_path(records))
+    for values, (record, variant) in zip(rows, cells, strict=True):
+        values |= ratios.get((record.cell.path, variant), {})
         for name, messages in ((answers.FLAG, differing), (machine_speed.FLAG, slower)):
             if message := messages.get(values["record"]):
                 values |= _flagged(values, name, message)
@@ -327,6 +334,37 @@ def _timeline(study: StudyRecord | None) -> dict[str, Any]:
         "timeline_flags": ", ".join(study.flag_names),
         **{SHARES[kind]: share for kind, share in (timeline.shares or {}).items()},
     }
+
+
+def _ratios(
+    cells: Sequence[tuple[Record, str]], rounds: Mapping[str, Sequence[int]]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """The columns RATIOS of each cell that is set against another and shares several rounds with it, by its path and
+    variant.
+
+    cells: with the variant of each. rounds: of the runs of each cell, by the path of its first round.
+    """
+    by_path = {(record.cell.first_round.path, variant): record for record, variant in cells}
+
+    def samples(cell: Cell, variant: str) -> dict[int, Sequence[float]]:
+        """By round; empty where they are not known."""
+        path = cell.first_round.path
+        record = by_path.get((path, variant))
+        is_known = record and record.outcome == "ok" and len(rounds[path]) == len(record.runs)
+        return dict(zip(rounds[path], (run.samples_s for run in record.runs), strict=True)) if is_known else {}
+
+    ratios: dict[tuple[str, str], dict[str, float]] = {}
+    for record, variant in cells:
+        cell, bases = record.cell, {}
+        if cell.options:
+            bases["engine"] = replace(cell, engine=cell.base_engine, options={})
+        if cell.environment:
+            bases["environment"] = replace(cell, environment={})
+        for name, base in bases.items():
+            if test := statistics.paired_ratio_test(samples(base, variant), samples(cell, variant)):
+                found = (1 / test.ratio, 1 / test.high, 1 / test.low)
+                ratios.setdefault((cell.path, variant), {}).update(zip(RATIOS[name], found, strict=True))
+    return ratios
 
 
 def _printable(values: dict[str, Any]) -> dict[str, Any]:
