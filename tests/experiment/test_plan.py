@@ -51,6 +51,28 @@ def test_cells_that_come_first_are_measured_first():
     assert twice.priority(of(HERE, 2)) > twice.priority(of(HERE, "1.round-2")) > 0
 
 
+def test_cells_that_are_compared_follow_each_other_in_alternating_order():
+    experiment = replace(HERE.experiments[0], engines=("hf", "fake"), precisions=("fp32", "bf16"), rounds=2)
+    plan = replace(HERE, experiments=(experiment,))
+
+    def wildcards(path: str) -> dict[str, str]:
+        _, machine, *column, name = path.split("/")
+        batch = name.removeprefix("batch-").removesuffix(".json")
+        return {"machine": machine, "column": "/".join(column), "batch": batch}
+
+    order = sorted(plan.cells, key=lambda path: -plan.priority(wildcards(path)))
+    places = [(cell.round, cell.precision, cell.batch_size, cell.engine) for cell in map(plan.cells.get, order)]
+    engines = {1: ("hf", "fake"), 2: ("fake", "hf")}
+    assert places == [
+        (number, precision, size, engine)
+        for number in (1, 2)
+        for precision in ("fp32", "bf16")
+        for size in (1, 2)
+        for engine in engines[number]
+    ]
+    assert [cell.engine for cell in plan.cells.values()][:4] == ["hf"] * 4, "the order of tables is another"
+
+
 def test_answers_of_a_column_are_compared_right_after_the_first_round_of_its_cells():
     two_rounds = replace(HERE.experiments[0], rounds=2, precisions=("fp32", "bf16"))
     plan = replace(HERE, experiments=(two_rounds,))

@@ -269,17 +269,6 @@ class Experiment:
                 environment=environment,
             )
 
-    def cells_as_measured(self) -> Iterator[Cell]:
-        """The same cells in the order in which they are measured: round by round, so that a drift of the machine hits
-        all alike. Those that differ in engine and environment alone follow each other, because they are compared; in
-        every other round the other way round, so that none is always first."""
-        alike: dict[tuple[Any, ...], list[Cell]] = {}
-        for cell in self.cells():
-            key = (cell.round, cell.model["name"], cell.workload, cell.precision, cell.batch_size)
-            alike.setdefault(key, []).append(cell)
-        for (number, *_), cells in alike.items():
-            yield from cells if number % 2 else reversed(cells)
-
     @property
     def path(self) -> Path:
         """The file that jobs about the whole experiment read it from: it can be too long for a command line."""
@@ -305,6 +294,20 @@ class Experiment:
             return cls(**values | lists | {"workloads": workloads, "measurement": Measurement(**values["measurement"])})
         except TypeError as error:
             raise CellError(f"not an experiment: {error}") from None
+
+
+def in_measuring_order(cells: Mapping[str, Cell]) -> list[str]:
+    """The paths of the cells of one machine in the order in which they are measured. cells: in that of the tables.
+
+    That is round by round, so that a drift of the machine hits all alike. Those that differ in engine and environment
+    alone follow each other, because they are compared; in every other round the other way round, so that none is always
+    first.
+    """
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for path, cell in cells.items():
+        key = (cell.round, cell.model["name"], cell.workload, cell.precision, cell.batch_size)
+        alike.setdefault(key, []).append(path)
+    return [path for (number, *_), paths in alike.items() for path in (paths if number % 2 else reversed(paths))]
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
-from inference_benchmark.experiment.cells import Cell, Experiment, Watch, record_path
+from inference_benchmark.experiment.cells import Cell, Experiment, Watch, in_measuring_order, record_path
 from inference_benchmark.experiment.environments import Lock
 from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies, study_path
 
@@ -93,10 +94,10 @@ class Plan:
     def job_names(self) -> Mapping[str, str]:
         """The names of jobs that measure several successive cells, by the paths of their cells."""
         return {
-            cell.path: f"{experiment.machine}-{index // size}"
-            for experiment in self.experiments
-            if (size := self.slurm.get(experiment.machine, {}).get("cells_per_job", 1)) > 1
-            for index, cell in enumerate(experiment.cells_as_measured())
+            path: f"{machine}-{index // size}"
+            for machine, paths in self._as_measured.items()
+            if (size := self.slurm.get(machine, {}).get("cells_per_job", 1)) > 1
+            for index, path in enumerate(paths)
         }
 
     # -- input functions -------------------------------------------------------------------------
@@ -180,8 +181,16 @@ class Plan:
     @cached_property
     def _priorities(self) -> Mapping[str, int]:
         # Every other number, so that a study fits between two cells.
-        cells = [cell for experiment in self.experiments for cell in experiment.cells_as_measured()]
-        return {cell.path: 2 * (len(cells) - index) for index, cell in enumerate(cells)}
+        paths = list(chain.from_iterable(self._as_measured.values()))
+        return {path: 2 * (len(paths) - index) for index, path in enumerate(paths)}
+
+    @cached_property
+    def _as_measured(self) -> Mapping[str, Sequence[str]]:
+        """The paths of the cells of each machine in the order in which they are measured."""
+        of_machine: dict[str, dict[str, Cell]] = {machine: {} for machine in self.machines}
+        for path, cell in self.cells.items():
+            of_machine[cell.machine][path] = cell
+        return {machine: in_measuring_order(cells) for machine, cells in of_machine.items()}
 
     def _job_name_of(self, wildcards: Wildcards) -> str | None:
         return self.job_names.get(record_path(**wildcards))
