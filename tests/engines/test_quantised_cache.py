@@ -115,7 +115,7 @@ def test_without_the_package_a_cell_is_one_line(tmp_path):
 
 def test_a_grid_sets_a_quantised_cache_against_the_usual_one(workspace, hqq, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", hqq)
-    workspace.grid.update(engines=["hf", "hf-quantized"], precisions=["fp32"], batch_sizes=[1, 2], divergence=True)
+    workspace.grid.update(engines=["hf", "hf-quantized"], precisions=["fp32"], batch_sizes=[2], divergence=True)
     workspace.config["engines"] = {"hf-quantized": {"engine": "hf", "cache": "quantized-8bit"}}
     workspace.save()
     workspace.run()
