@@ -5,21 +5,30 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+from pathlib import Path
 
 import pytest
-from running import NOTHING, SUMMARY, Workspace, merge_cli
+from running import NOTHING, SUMMARY, Workspace, fake_grid, merge_cli
+
+
+@pytest.fixture(scope="session")
+def _measured_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("timeline")
+    grid = fake_grid(precisions=["fp32"], batch_sizes=[1, 2], timeline=[2])
+    done = Workspace.make(folder, grid).run()
+    assert "fake fp32 batch 2 timeline: first step 2.1 ms, then 2.1 ms" in done.stdout + done.stderr
+    return folder
 
 
 @pytest.fixture
-def with_timeline(workspace) -> Workspace:
-    workspace.grid.update(precisions=["fp32"], batch_sizes=[1, 2], timeline=[2])
-    workspace.save()
-    return workspace
+def with_timeline(_measured_once, tmp_path) -> Workspace:
+    """A fake experiment with a timeline, all done."""
+    shutil.copytree(_measured_once, tmp_path, dirs_exist_ok=True)
+    return Workspace(tmp_path)
 
 
 def test_a_timeline_is_measured_once_and_shown(with_timeline):
-    done = with_timeline.run()
-    assert "fake fp32 batch 2 timeline: first step 2.1 ms, then 2.1 ms" in done.stdout + done.stderr
     folder = with_timeline.folder / "results/box"
     assert [path.name for path in folder.rglob("timeline*")] == ["timeline-batch-2.json"]
     text = (folder / "tables.md").read_text()
@@ -33,7 +42,6 @@ def test_a_timeline_is_measured_once_and_shown(with_timeline):
 
 
 def test_what_a_timeline_depends_on_makes_it_stale(with_timeline):
-    with_timeline.run()
     with_timeline.grid["timeline_trace"] = True
     with_timeline.save()
     assert with_timeline.plan()["timeline"] == 1
@@ -61,7 +69,6 @@ def test_a_timeline_of_a_batch_size_that_is_not_measured_is_refused(with_timelin
 
 
 def test_timelines_are_merged_like_other_records(with_timeline, tmp_path_factory):
-    with_timeline.run()
     other = tmp_path_factory.mktemp("other")
     done = merge_cli(other, with_timeline.folder / "results")
     assert done.returncode == 0, done.stderr
