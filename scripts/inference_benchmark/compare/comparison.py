@@ -169,13 +169,18 @@ def compare(
         new=new.name,
         figure=figure.name,
         notes=[*base.notes, *new.notes],
-        differences=[*_differences(base.facts, new.facts), *_differences_of_speed(base.speed, new.speed)],
+        differences=differences(base, new),
         cells=cells,
         columns=list(_columns(cells)),
         only_base=[cell.where for cell in base.cells if _key(cell, keys) not in matched],
         only_new=[cell.where for cell in new.cells if _key(cell, keys) not in by_key],
         paired=paired,
     )
+
+
+def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
+    """What is not the same in both: facts that both know, and the speed of the machine itself."""
+    return [*_differences(base.facts, new.facts), *_differences_of_speed(base.speed, new.speed)]
 
 
 def matching_keys(base: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from typing import Any
 from inference_benchmark import files
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.figures import COMPARED
-from inference_benchmark.analysis.statistics import Groups
+from inference_benchmark.analysis.statistics import Estimate, Groups
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below, rounds_of
 from inference_benchmark.experiment.environments import CURRENT, name_of
@@ -30,6 +30,7 @@ class CellResult:
     where: its values of KEYS, those that the set has. figures: its figures among COMPARED, by name. whole_s,
     first_token_s: seconds of its whole calls and of those for one token, by process; empty if only figures are known.
     rounds: the round of each of these processes. above_limit: whether it is faster than its machine can be.
+    throughput: in tokens/s, with its interval; None where it has none.
     """
 
     where: Mapping[str, Any]
@@ -39,6 +40,7 @@ class CellResult:
     first_token_s: Groups = ()
     rounds: Sequence[int] = ()
     above_limit: bool = False
+    throughput: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,8 @@ class ResultSet:
     """Cells measured on one machine.
 
     facts: what they were measured on and with, with every value that each fact takes. notes: remarks at the top of a
-    table, and about files beside it. speed: the median of the machine by its yardstick; None if unknown.
+    table, and about files beside it. speed: the median of the machine by its yardstick; None if unknown. measured_from:
+    when its first cell was measured, as an ISO date; None if unknown.
     """
 
     name: str
@@ -54,6 +57,7 @@ class ResultSet:
     facts: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     speed: Speed | None = None
+    measured_from: str | None = None
 
 
 def load(path: Path, name: str | None = None) -> ResultSet:
@@ -81,6 +85,7 @@ def of_records(
     machines = sorted({record.cell.machine for record in records})
     if len(machines) > 1:
         raise BaselineError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
+    measured_from = min(record.started_at for record in records)
     rounds = rounds_by_path(records)
     records = combined(records)
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
@@ -89,7 +94,8 @@ def of_records(
     for each in records:
         cell = _of_record(each, parameters.get(each.cell.model["name"]), studies)
         cells.append(replace(cell, rounds=rounds[each.cell.first_round.path]))
-    return ResultSet(name or machines[0], cells, _facts(records), speed=machine_speed.typical(records))
+    speed = machine_speed.typical(records)
+    return ResultSet(name or machines[0], cells, _facts(records), speed=speed, measured_from=measured_from)
 
 
 def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, ResultSet]:
@@ -162,7 +168,9 @@ def _of_record(record: Record, parameters: int | None, studies: Studies) -> Cell
     measured = measured_cell(record, studies)
     figures = {figure.name: figure.formula(measured).value for figure in COMPARED.values()}
     first = measured.first_token_s if measured.new_tokens > 1 else measured.whole_s
-    return CellResult(where, "ok", figures, measured.whole_s, first, above_limit=bool(above_limit(measured)))
+    throughput = COMPARED["throughput"].formula(measured)
+    is_above = bool(above_limit(measured))
+    return CellResult(where, "ok", figures, measured.whole_s, first, above_limit=is_above, throughput=throughput)
 
 
 def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
@@ -215,12 +223,12 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
         )
     provenance_file = path.with_name("provenance.json")
     has_facts = path.name == "summary.csv" and provenance_file.exists()
-    facts, speed = _known_facts(provenance_file) if has_facts else ({}, None)
-    return ResultSet(name, [_of_row(row) for row in rows], facts, notes, speed)
+    known = _from_provenance(provenance_file) if has_facts else {}
+    return ResultSet(name, [_of_row(row) for row in rows], notes=notes, **known)
 
 
-def _known_facts(path: Path) -> tuple[dict[str, Sequence[Any]], Speed | None]:
-    """The facts in the provenance.json of a run, and the speed of its machine."""
+def _from_provenance(path: Path) -> dict[str, Any]:
+    """The facts in the provenance.json of a run, the speed of its machine and its date, as ResultSet names them."""
     try:
         provenance = files.read_json(path)
         settings = _settings(
@@ -231,7 +239,11 @@ def _known_facts(path: Path) -> tuple[dict[str, Sequence[Any]], Speed | None]:
         )
         speed = provenance.get("machine_speed")
         facts = provenance["facts"] | {fact: [value] for fact, value in settings.items()}
-        return facts, Speed.of_facts(speed) if speed else None
+        return {
+            "facts": facts,
+            "speed": Speed.of_facts(speed) if speed else None,
+            "measured_from": provenance.get("measured_from"),
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError([f"{path}: cannot be used ({error!r}); copy it again, or remove it"]) from None
 
@@ -248,4 +260,7 @@ def _of_row(row: Mapping[str, Any]) -> CellResult:
     if "new_tokens" in row:
         tokens = row["batch_size"] * row["new_tokens"]
         figures.setdefault("latency_s", metrics.latency_from_throughput_s(tokens, throughput))
-    return CellResult(where, "ok", figures, above_limit=ABOVE_LIMIT in row.get("flags", "").split(", "))
+    interval = [row[end] for end in COMPARED["throughput"].columns[1:] if end in row]
+    estimate = Estimate(throughput, *interval) if len(interval) == 2 else Estimate(throughput)
+    is_above = ABOVE_LIMIT in row.get("flags", "").split(", ")
+    return CellResult(where, "ok", figures, above_limit=is_above, throughput=estimate)

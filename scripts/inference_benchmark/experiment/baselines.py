@@ -16,8 +16,8 @@ from inference_benchmark.experiment.cells import RECORD_STEM
 #: The columns that tell cells apart. A table of figures may lack some of them; its rows then match cells of any value.
 KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "environment", "precision", "batch_size")
 _WHOLE = ("parameters", "prompt_tokens", "new_tokens", "batch_size")
-#: The figures that can be compared.
-_FIGURES = tuple(figure.name for figure in COMPARED.values())
+#: The figures that can be compared, and the interval of the throughput.
+_FIGURES = (*(figure.name for figure in COMPARED.values()), *COMPARED["throughput"].columns[1:])
 #: The columns that a table must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
 _OUTCOMES = ("ok", "oom", "unsupported")
