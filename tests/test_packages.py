@@ -40,7 +40,7 @@ def test_a_package_imports_only_from_those_above_it():
         assert not wrong, f"{file.relative_to(LIBRARY)} imports {', '.join(sorted(wrong))}"
 
 
-@pytest.mark.parametrize("script", ["collect", "tables", "charts", "report", "compare"])
+@pytest.mark.parametrize("script", ["collect", "tables", "charts", "report", "compare", "history"])
 def test_a_rule_that_only_reads_follows_from_all_code_that_its_script_imports(script):
     code = (
         "import runpy, sys\n"

@@ -9,7 +9,7 @@ A package imports from itself and from those above it, and from nothing else of 
     engines/     what generates text, behind one protocol
     experiment/  what to measure: configuration, cells, studies, and the files that follow from them
     records/     what a finished cell or study leaves behind, and what may stand in one table
-    compare/     two sets of results, cell by cell
+    compare/     two sets of results, cell by cell, and many over time
     measure/     the parent process of a measurement: from a device to a record
     worker/      the child process, which loads a model and times it
     render/      what a person reads: tables, charts, report, lines on a terminal

@@ -130,10 +130,26 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
     assert experiment.baselines == {"a100-80gb": f"reference/{PUBLISHED.name}"}
 
 
+def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/summary.csv").write_text(PUBLISHED.read_text())
+    config = {"device": "cpu", "history": ["gone", "kept", "kept/summary.csv"]}
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA, code=REPO)
+    assert caught.value.problems == [
+        "history[0]: gone: No such file or directory",
+        "history[1]: kept holds no records (batch-N.json)",
+        "history[2]: kept/summary.csv is no summary.csv with a provenance.json beside it, so its date is unknown; keep both",
+    ]
+    (tmp_path / "kept/provenance.json").touch()
+    assert load(config | {"history": ["kept/summary.csv"]}, SCHEMA, code=REPO).history == ("kept/summary.csv",)
+
+
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, engines, environments, grid, measurement, watch, mixed_provenance, baselines; did you mean machine?"),
+        (put("machnie", "x"), "machnie: unknown key; allowed: machine, machines, device, models, engines, environments, grid, measurement, watch, mixed_provenance, baselines, history; did you mean machine?"),
         (put("device", "cud"), 'device: "cud" is not allowed; allowed: auto, cuda, cpu; did you mean cuda?'),
         (put("machine", "../up"), 'machine: "../up" is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("measurement", "min_cycles", 1), "measurement.min_cycles: 1 is not allowed; allowed: an integer >= 2"),

@@ -41,6 +41,7 @@ FULL = {
     },
     "machines": {"a100": {"device_name": "A100", "slurm": SLURM}},
     "baselines": {"mine": "results/mine"},
+    "history": ["results/mine"],
 }
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", 0))

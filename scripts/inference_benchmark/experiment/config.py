@@ -98,6 +98,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     problems += _contradictions(config, _Soundness(errors))
     locks = {} if errors else _locks(config, code, problems)
     experiment = None if errors else _resolve(config, code, locks, problems)
+    history = () if errors else _history(config, code, problems)
     if problems or experiment is None:
         raise ConfigError(problems)
     machines = config["machines"] or {}
@@ -110,6 +111,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
         watch=Watch(timeout_s=watch["timeout_seconds"], sample_hz=watch["sample_hz"], exclusive=watch["exclusive"]),
         slurm={label: machine["slurm"] for label, machine in machines.items()},
         locks=tuple(locks.values()),
+        history=history,
     )
 
 
@@ -262,6 +264,18 @@ def _baseline_paths(config: Mapping[str, Any], code: Path) -> dict[str, str]:
     """The baselines that are not switched off by a null; each in the working directory, else in the project."""
     paths = {name: path for name, path in config["baselines"].items() if path is not None}
     return {name: _in_project(code, path) for name, path in paths.items()}
+
+
+def _history(config: Mapping[str, Any], code: Path, problems: list[str]) -> tuple[str, ...]:
+    """The results of earlier runs, looked for like baselines; problems with more lines."""
+    paths = tuple(_in_project(code, path) for path in config["history"])
+    for index, path in enumerate(map(Path, paths)):
+        found = baselines.check(path)
+        is_dated = path.name == "summary.csv" and path.with_name("provenance.json").exists()
+        if not found and path.is_file() and not is_dated:
+            found = [f"{path} is no summary.csv with a provenance.json beside it, so its date is unknown; keep both"]
+        problems += [f"history[{index}]: {problem}" for problem in found]
+    return paths
 
 
 def _in_project(code: Path, path: str) -> str:

@@ -40,13 +40,15 @@ class Plan:
     """What is measured, how it is watched, and what its jobs ask a cluster for.
 
     experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
-    machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments.
+    machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments. history:
+    the paths of results of earlier runs.
     """
 
     experiments: tuple[Experiment, ...]
     watch: Watch
     slurm: Mapping[str, Mapping[str, Any]]
     locks: Sequence[Lock] = ()
+    history: Sequence[str] = ()
 
     def save(self) -> None:
         """Write the files that jobs read their part of it from. Raises OSError."""

@@ -32,6 +32,17 @@ LANE_SIGNS = {"oom": ("×", "out of memory"), "n/a": ("–", "not available")}
 _DRAWN_SHARE = 0.2
 #: Series named in the parameter ``hidden`` were switched off.
 _VISIBLE = "indexof(hidden, datum.series) < 0"
+#: The axis of a chart over hours, days or months.
+_DAYS = {
+    "grid": False,
+    "tickCount": 8,
+    "labelOverlap": True,
+    "format": {
+        **dict.fromkeys(("year", "quarter", "month"), "%Y-%m"),
+        **dict.fromkeys(("week", "date", "day"), "%m-%d"),
+        **dict.fromkeys(("hours", "minutes", "seconds"), "%H:%M"),
+    },
+}
 #: The page's tooltip gets the whole point.
 _TOOLTIP = {"content": "data"}
 
@@ -135,6 +146,35 @@ def machine_speed(over_time: Sequence[Mapping[str, Any]], palette: Palette) -> s
         ],
         "width": _WIDTH,
         "height": _HEIGHT // 2,
+        "config": _config(palette),
+    }
+    return svg(panel)
+
+
+def over_time(data: ChartData, steps: Sequence[str], figure: Figure, palette: Palette) -> str:
+    """A figure over time with a line and intervals per series, as an SVG element like that of svg.
+
+    data: its points have ``at``, an ISO date. steps: the dates of dashed lines across the chart.
+    """
+    place = {
+        "x": {"field": "at", "type": "temporal", "title": "measured (UTC)", "scale": {"type": "utc"}, "axis": _DAYS},
+        "y": _quantity(figure.name, **_scale_and_axis(figure, data)),
+    }
+    at_steps = {"data": {"values": [{"at": at} for at in steps]}, "encoding": {"x": place["x"]}}
+    colours = _series_encodings(data, palette, legend=True)
+    ends = {"y": _quantity(figure.low), "y2": {"field": figure.high}}
+    panel = {
+        "$schema": _SCHEMA,
+        "params": [{"name": "hidden", "value": []}],
+        "data": {"values": list(data.points)},
+        "layer": [
+            at_steps | {"mark": {"type": "rule", "strokeDash": [4, 4], "color": palette.ink}},
+            _measured(figure, {"type": "line", "strokeWidth": 2}, place | colours),
+            _interval(figure, figure, place | ends | {"color": colours["color"]}),
+            _points(figure, data, place | {"color": colours["color"]}),
+        ],
+        "width": _WIDTH,
+        "height": _HEIGHT,
         "config": _config(palette),
     }
     return svg(panel)

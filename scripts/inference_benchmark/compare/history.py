@@ -1,0 +1,169 @@
+"""Result sets over time: a series for each cell, and the steps in it with what changed there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis.change_points import change_points
+from inference_benchmark.analysis.statistics import Estimate, Groups
+from inference_benchmark.cli import ProblemsError
+from inference_benchmark.compare import result_set
+from inference_benchmark.compare.comparison import Difference, differences
+from inference_benchmark.compare.result_set import CellResult, ResultSet
+from inference_benchmark.experiment.baselines import KEYS
+
+#: What tells the cells of one machine apart. The parameters follow from the model.
+_KEYS = tuple(key for key in KEYS if key != "parameters")
+
+#: Degrees of freedom with which an interval is that of a normal distribution.
+_MANY = 1000
+#: Repeated figures without any spread still have a rounding error.
+_LEAST_ERROR = 1e-9
+
+
+class Entry(NamedTuple):
+    """A result set that was kept. name: where. date: when its first cell was measured. number: from 1 by date."""
+
+    name: str
+    date: datetime
+    results: ResultSet
+    number: int = 0
+
+
+class Point(NamedTuple):
+    """A cell with a throughput, and the entry that measured it."""
+
+    entry: Entry
+    cell: CellResult
+
+
+@dataclass(frozen=True)
+class Series:
+    """A cell of a machine over time. where: its values of KEYS. points: at least one, in the order of their dates."""
+
+    machine: str
+    where: dict[str, Any]
+    points: Sequence[Point]
+
+
+class Step(NamedTuple):
+    """A change of the level of a series.
+
+    before, after: the neighbouring entries that it is between. ratio: the throughput of all points up to the next step
+    over that of those since the step before, with its 95 % interval if it is tested: both sides have several processes.
+    changed: the facts that differ between the two entries.
+    """
+
+    series: Series
+    before: Entry
+    after: Entry
+    ratio: Estimate
+    is_tested: bool
+    changed: Sequence[Difference]
+
+
+def load(paths: Iterable[tuple[str, Path]]) -> list[Entry]:
+    """The result sets at these paths, each with a name, in the order of their dates.
+
+    Raises ProblemsError naming everything that cannot be used.
+    """
+    entries, problems = [], []
+    for name, path in paths:
+        try:
+            results = result_set.load(path)
+            entries.append(Entry(name, _date(results, path), results))
+        except ProblemsError as error:
+            problems += error.problems
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+    if problems:
+        raise ProblemsError(problems)
+    by_date = sorted(entries, key=lambda entry: entry.date)
+    return [entry._replace(number=number) for number, entry in enumerate(by_date, start=1)]
+
+
+def _date(results: ResultSet, path: Path) -> datetime:
+    try:
+        return datetime.fromisoformat(results.measured_from).astimezone(UTC)
+    except (ValueError, TypeError):
+        raise ProblemsError(
+            [f"{path}: its date is unknown; keep the provenance.json of its run beside a summary.csv"]
+        ) from None
+
+
+def series_of(entries: Sequence[Entry]) -> list[Series]:
+    """Every cell that has a throughput somewhere, as the entries have it in their order.
+
+    A cell that an entry has kept from the one before is one measurement. One that is faster than its machine can be is
+    left out.
+    """
+    points: dict[tuple[Any, ...], list[Point]] = {}
+    for entry in entries:
+        for cell in entry.results.cells:
+            if cell.throughput is None or cell.above_limit:
+                continue
+            known = points.setdefault((entry.results.name, *(cell.where.get(key) for key in _KEYS)), [])
+            if not known or known[-1].cell != cell:
+                known.append(Point(entry, cell))
+    return [Series(key[0], dict(zip(_KEYS, key[1:], strict=True)), found) for key, found in points.items()]
+
+
+def steps_in(all_series: Sequence[Series]) -> list[Step]:
+    """The changes of level in all series by date, without those that the samples do not confirm.
+
+    Where both sides have several processes, Welch's test of their means has to find a difference; all of these are
+    right with 95 % certainty (Holm).
+    """
+    places = sum(len(series.points) - 1 for series in all_series)
+    found = [step for series in all_series for step in _candidates(series, places)]
+    confirmed = iter(statistics.significant([test for _, test in found if test]))
+    steps = [step for step, test in found if test is None or next(confirmed)]
+    return sorted(steps, key=lambda step: step.after.number)
+
+
+def _candidates(series: Series, places: int) -> Iterator[tuple[Step, statistics.RatioTest | None]]:
+    points = series.points
+    error, freedom = _error(points)
+    logs = [math.log(point.cell.throughput.value) for point in points]
+    changes = change_points(logs, error, freedom, places) if error else []
+    levels = [points[start:end] for start, end in pairwise([0, *changes, len(points)])]
+    for old, new in pairwise(levels):
+        sides = _samples(old), _samples(new)
+        test = statistics.ratio_test(*sides) if min(map(len, sides)) > 1 else None
+        # Samples are times: half the time is twice the throughput.
+        ratio = Estimate(1 / test.ratio, 1 / test.high, 1 / test.low) if test else Estimate(_level(new) / _level(old))
+        before, after = old[-1].entry, new[0].entry
+        changed = differences(before.results, after.results)
+        yield Step(series, before, after, ratio, test is not None, changed), test
+
+
+def _error(points: Sequence[Point]) -> tuple[float, float]:
+    """(standard error of the logarithm of a throughput, its degrees of freedom); 0 where no interval is known.
+
+    It is the root mean square of the errors behind all intervals. How many processes are behind that of a figure
+    without samples is not known: taken for many, its error is too large rather than too small.
+    """
+    squares, freedom = [], 0
+    for samples, throughput in ((point.cell.whole_s, point.cell.throughput) for point in points):
+        if throughput.low is None:
+            continue
+        of_this = len(samples if len(samples) > 1 else samples[0]) - 1 if samples else _MANY
+        squares.append((math.log(throughput.high / throughput.low) / 2 / statistics.t_quantile(of_this)) ** 2)
+        freedom += of_this
+    return (max(math.sqrt(statistics.mean(squares)), _LEAST_ERROR), freedom) if squares else (0, 0)
+
+
+def _samples(points: Sequence[Point]) -> Groups:
+    """The whole calls of every process."""
+    return [samples for point in points for samples in point.cell.whole_s]
+
+
+def _level(points: Sequence[Point]) -> float:
+    return math.exp(statistics.mean([math.log(point.cell.throughput.value) for point in points]))
