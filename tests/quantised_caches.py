@@ -23,9 +23,7 @@ _SIZES = {"hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 2, 
 _LIKE_LLAMA = {**_SIZES, "num_key_value_heads": 4, "intermediate_size": 128, "max_position_embeddings": 512}
 FAMILIES: dict[str, dict[str, Any]] = {
     "bloom": {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 2, "vocab_size": 300},
-    "gpt2": {"model_type": "gpt2", "n_embd": 256, "n_head": 4, "n_layer": 2, "vocab_size": 300, "n_positions": 512},
     "llama-grouped": {**_LIKE_LLAMA, "model_type": "llama", "num_key_value_heads": 2, "head_dim": 128},
-    "gemma": {**_LIKE_LLAMA, "model_type": "gemma", "head_dim": 128},
     "falcon-multi-query": {**_SIZES, "model_type": "falcon", "num_attention_heads": 1, "multi_query": True, "alibi": False},
     "minicpm3-latent": {
         **_LIKE_LLAMA, "model_type": "minicpm3", "q_lora_rank": 32, "kv_lora_rank": 256, "qk_rope_head_dim": 256,

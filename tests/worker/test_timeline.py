@@ -52,7 +52,7 @@ def test_steps_and_kinds_of_work_add_up(tmp_path, engine, precision, kinds):
 
 
 def test_a_trace_is_kept_beside_the_record_and_nothing_else(tmp_path):
-    cell = make_cell(engine="hf", model=MODEL, workload=Workload(9, 4))
+    cell = make_cell(engine="hf", model=MODEL, workload=Workload(9, 2))
     run_study(TimelineStudy(cell, trace=True), tmp_path / "timeline-batch-2.json")
     assert {path.name for path in tmp_path.iterdir()} == {
         "timeline-batch-2.json",
