@@ -143,7 +143,7 @@ def paired(rounds: int) -> str:
     ]
     return (
         f"paired: a planted 3 % slowdown of one of a pair is called in {'; '.join(lines)}; wanted: at least 95 % with "
-        f"as many rounds as docs/compare.md says, A/A at most 5 %; {len(cells)} cells, {rounds} rounds"
+        f"as many rounds as you measure, A/A at most 5 %; {len(cells)} cells, {rounds} rounds"
     )
 
 
