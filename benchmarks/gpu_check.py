@@ -222,7 +222,8 @@ def checks(setup: Setup) -> list[Check]:
         *of_each("oom", check_oom, 60),
         check("caches", check_caches, 90),
         check("ceilings", check_ceilings, 90, needs=()),
-        *(of_engine("timeline", check_timeline, 90, engine) for engine in (HF, STATIC)),
+        of_engine("timeline", check_timeline, 90, HF),
+        of_engine("timeline", check_timeline, 90, STATIC, skip=unless_cuda),
         *of_each("search", check_search, 120),
         *cells(setup.precisions[3:]),
     ]

@@ -42,7 +42,7 @@ def test_on_the_cpu_every_check_ends_well_or_is_skipped_by_name():
     evidence = {check["name"]: check["evidence"] for check in document["checks"]}
     assert list(verdicts) == [check.name for check in ON_CPU if not check.name.endswith("/int8")]
     assert {"hf", "hf-static", "ctranslate2"} == {name.split("/")[1] for name in verdicts if name.startswith("cells/")}
-    cuda_only = {"tf32", "rows/hf-static", "oom/hf-static", "search/hf-static"}
+    cuda_only = {"tf32", "rows/hf-static", "oom/hf-static", "search/hf-static", "timeline/hf-static"}
     assert {name for name, text in evidence.items() if text == "CUDA only"} == cuda_only
     # A machine may lack a counter of energy or a compiler.
     for name in verdicts.keys() - cuda_only - {"energy", "recordings"}:
