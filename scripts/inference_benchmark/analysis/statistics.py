@@ -185,15 +185,18 @@ def outliers(samples: Sequence[float]) -> int | None:
 def drift(samples: Sequence[float]) -> float | None:
     """The change from first to last as a part of the median, where there is a trend; else 0. None for fewer than five.
 
-    A trend is one by the test of Mann and Kendall; its size is the median of the slopes between all pairs (Sen, J. of
-    the American Statistical Association 63, 1968).
+    A trend is one by the test of Mann and Kendall; its size is that of median_slope.
     """
     if len(samples) < _FEW:
         return None
     if _trend_p_value(samples) > _DRIFT_P:
         return 0.0
-    slopes = [(later - sooner) / (j - i) for (i, sooner), (j, later) in combinations(enumerate(samples), 2)]
-    return percentile(slopes, 50) * (len(samples) - 1) / percentile(samples, 50)
+    return median_slope(list(enumerate(samples))) * (len(samples) - 1) / percentile(samples, 50)
+
+
+def median_slope(points: Sequence[tuple[int, float]]) -> float:
+    """Of all pairs of points (Sen, J. of the American Statistical Association 63, 1968)."""
+    return percentile([(later - sooner) / (j - i) for (i, sooner), (j, later) in combinations(points, 2)], 50)
 
 
 def _trend_p_value(samples: Sequence[float]) -> float:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 from typing import Any, NamedTuple
 
 from inference_benchmark.analysis import statistics
@@ -193,16 +192,13 @@ class Timeline:
 
     @property
     def growth(self) -> float | None:
-        """How much longer the last decode step is than the first, as a part of the median step, by the median of the
-        slopes between all pairs (Sen, J. of the American Statistical Association 63, 1968); None for fewer than five.
-        """
+        """How much longer the last decode step is than the first, as a part of the median step, by
+        statistics.median_slope; None for fewer than five."""
         stride = -(-len(self.decode_s) // _SLOPE_STEPS)
         steps = list(enumerate(self.decode_s))[:: stride or 1]
         if len(steps) < 5:
             return None
-        slopes = [(later - sooner) / (j - i) for (i, sooner), (j, later) in combinations(steps, 2)]
-        slope = statistics.percentile(slopes, 50)
-        return slope * (len(self.decode_s) - 1) / statistics.percentile(self.decode_s, 50)
+        return statistics.median_slope(steps) * (len(self.decode_s) - 1) / statistics.percentile(self.decode_s, 50)
 
     @property
     def memory_growth_bytes(self) -> int | None:
