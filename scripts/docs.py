@@ -16,12 +16,11 @@ from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.cli import fail, run
 from inference_benchmark.experiment.config_errors import allowed
 from inference_benchmark.experiment.defaults import resolved
+from inference_benchmark.experiment.studies import VERSIONS
 from inference_benchmark.render.published import published_tables
 from inference_benchmark.render.readme import MarkerError, insert
 
 SCHEMAS = Path("scripts/inference_benchmark/records")
-#: Definitions that say what the results of a study of that kind are.
-KINDS = ("ceilings", "max-batch", "divergence", "timeline")
 
 
 class Key(NamedTuple):
@@ -86,7 +85,7 @@ def config_keys() -> str:
 
 def record_keys(name: str) -> str:
     schema = yaml.safe_load((SCHEMAS / name).read_text())
-    kinds = {kind: sub for kind, sub in schema.get("$defs", {}).items() if kind in KINDS}
+    kinds = {kind: sub for kind, sub in schema.get("$defs", {}).items() if kind in VERSIONS}
     keys = [*keys_of(schema, schema)]
     keys += [key for kind, sub in kinds.items() for key in keys_of(sub, schema, f"results[] ({kind})")]
     return _table(("key", "allowed", "meaning"), [(key.name, key.allowed, key.meaning) for key in keys], code=1)

@@ -160,7 +160,8 @@ class TimelineStudy:
 
     @property
     def path(self) -> str:
-        return timeline_path(self.cell)
+        column, batch = column_path(self.cell), self.cell.batch_size
+        return study_path(self.kind, machine=self.machine, column=column, batch=batch)
 
     @property
     def label(self) -> str:
@@ -228,12 +229,8 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
 
 def study_paths(cell: Cell) -> dict[str, str]:
     """Where the studies that say something about a cell are, by kind."""
-    columns = (ColumnStudy.of(kind, cell) for kind in ("max-batch", "divergence"))
-    return {
-        "ceilings": study_path("ceilings", machine=cell.machine),
-        **{study.kind: study.path for study in columns},
-        "timeline": timeline_path(cell),
-    }
+    column = column_path(cell)
+    return {kind: study_path(kind, machine=cell.machine, column=column, batch=cell.batch_size) for kind in VERSIONS}
 
 
 def study_path(kind: str, *, machine: str, column: str = "", batch: int | str = "") -> str:
@@ -242,8 +239,3 @@ def study_path(kind: str, *, machine: str, column: str = "", batch: int | str = 
         return f"results/{machine}/ceilings.json"
     name = f"timeline-batch-{batch}" if kind == "timeline" else kind
     return f"results/{machine}/{column}/{name}.json"
-
-
-def timeline_path(cell: Cell) -> str:
-    """Where the timeline of a cell is, whatever its round."""
-    return study_path("timeline", machine=cell.machine, column=column_path(cell), batch=cell.batch_size)
