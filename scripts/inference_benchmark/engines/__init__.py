@@ -260,7 +260,6 @@ def needed_packages(name: str, precision: str, options: Mapping[str, Any] = Mapp
 def missing_package(name: str, precision: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> str | None:
     """The package that an engine, a precision in it, or a variant of it with these options needs and that is not
     installed; None if all can be used."""
-    entry = ENGINES[name]
-    needed = [entry.package, *(PRECISION_PACKAGES.get(precision, ()) if precision in entry.precisions else ())]
-    needed += [OPTIONS[option].packages.get(value) for option, value in chosen(options).items()]
-    return next((package for package in needed if package and importlib.util.find_spec(package) is None), None)
+    installed = {package for packages in _QUANTISING.values() for package in packages}  # with this program
+    optional = (package for package in needed_packages(name, precision, options) if package not in installed)
+    return next((package for package in optional if importlib.util.find_spec(package) is None), None)
