@@ -196,21 +196,20 @@ def read_all(paths: Iterable[Path]) -> list[Comparison]:
 
 def regressions(comparison: Comparison, limit: float) -> list[ComparedCell]:
     """Cells that are slower by at least this part of the base's speed, and those that no longer fit."""
-    return [
-        cell
-        for cell in comparison.cells
-        if cell.verdict == FITS_NO_LONGER or (cell.verdict == SLOWER and cell.ratio <= 1 - limit)
-    ]
+    return [cell for cell in comparison.cells if _is_regression(cell, limit)]
+
+
+def _is_regression(cell: ComparedCell, limit: float) -> bool:
+    return cell.verdict == FITS_NO_LONGER or (cell.verdict == SLOWER and cell.ratio <= 1 - limit)
 
 
 def undecided(comparison: Comparison, limit: float) -> list[tuple[ComparedCell, int | None]]:
     """Cells that can be slower by this part of the base's speed, for all that is known, and are not found to be; each
     with how many rounds would tell, None where that cannot be said."""
-    found = {id(cell) for cell in regressions(comparison, limit)}
     return [
         (cell, statistics.rounds_needed(Estimate(cell.ratio, cell.low, cell.high), min(cell.processes), 1 - limit))
         for cell in comparison.cells
-        if id(cell) not in found and cell.ratio is not None and not (cell.is_judged and cell.low > 1 - limit)
+        if not _is_regression(cell, limit) and cell.ratio is not None and not (cell.is_judged and cell.low > 1 - limit)
     ]
 
 
