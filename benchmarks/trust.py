@@ -94,14 +94,19 @@ def spread(grid: Grid) -> str:
     return f"processes scatter by {statistics.percentile(scatter, 50):.1%}"
 
 
-def same(rounds: int) -> str:
-    settings = measurement(min_seconds=0.3, max_seconds=1)
+def small_cells(max_seconds: float) -> list[Cell]:
+    """A small grid of real models."""
+    settings = measurement(min_seconds=0.3, max_seconds=max_seconds)
     model = {"name": "small", "architecture": SMALL, "seed": 0}
-    cells = [
+    return [
         make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=settings)
         for precision in ("fp32", "bf16")
         for batch in (1, 2, 4, 8)
     ]
+
+
+def same(rounds: int) -> str:
+    cells = small_cells(max_seconds=1)
     first, again = measure_grid(cells, rounds), measure_grid(cells, rounds)
     different = called_different(first, again)
     return (
@@ -112,13 +117,7 @@ def same(rounds: int) -> str:
 
 def paired(rounds: int) -> str:
     """Windows of few rounds are the experiments, each corrected for its cells."""
-    settings = measurement(min_seconds=0.3, max_seconds=0.5)
-    model = {"name": "small", "architecture": SMALL, "seed": 0}
-    cells = [
-        make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=settings)
-        for precision in ("fp32", "bf16")
-        for batch in (1, 2, 4, 8)
-    ]
+    cells = small_cells(max_seconds=0.5)
     taken: list[list[tuple[list[float], list[float]]]] = [[] for _ in cells]
     with forking():
         for number in range(1, rounds + 1):
