@@ -42,6 +42,24 @@ def test_ctranslate2_gives_the_tokens_of_hf_in_fp32(family):
         assert facts == {"activations": ["float32"], "non_finite_rows": 0}
 
 
+def test_an_engine_can_end_right_after_a_call_in_steps():
+    # Without switches between threads, that of CTranslate2 drops the callback after the engine is gone.
+    code = f"""if True:
+        import sys
+        sys.path[:0] = {sys.path!r}
+        from real_engines import load, prompts
+
+        def in_steps():
+            engine, marks = load("ctranslate2"), []
+            engine.generate_in_steps(prompts(3), 4, lambda: marks.append(engine.mark()))
+            return len(marks)
+
+        sys.setswitchinterval(1)
+        assert [in_steps() for _ in range(5)] == [4] * 5
+    """
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_hf_static_gives_the_tokens_of_hf_in_fp32_and_compiles_once_for_them():
     engine, reference = load("hf-static"), load("hf")
     before = engine.compilation()  # by other tests of this process

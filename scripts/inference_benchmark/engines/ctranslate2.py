@@ -124,7 +124,12 @@ class CTranslate2Engine(TorchDeviceEngine):
                 step_ended()
             return False
 
-        return self._tokens(self._generate(prompts, new_tokens, callback=one_of_a_step), new_tokens)
+        try:
+            return self._tokens(self._generate(prompts, new_tokens, callback=one_of_a_step), new_tokens)
+        finally:
+            # A thread of the generator may be the last to drop the callback. If the generator went with it, that thread
+            # would wait for itself.
+            step_ended = None
 
     def memory_in_use_bytes(self) -> int:
         return self._used_bytes() if self.device.type == "cuda" else super().memory_in_use_bytes()
