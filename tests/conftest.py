@@ -89,9 +89,9 @@ def cgroup_of_ours(controller: str, v1: dict[str, str], v2: dict[str, str]) -> I
 
 @pytest.fixture
 def cpu_cgroup():
-    """One that may use half a CPU."""
-    v1 = {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"}
-    with cgroup_of_ours("cpu", v1, {"cpu.max": "50000 100000"}) as folder:
+    """One that may use half a CPU, and gets it before others do."""
+    v1 = {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000", "cpu.shares": "100000"}
+    with cgroup_of_ours("cpu", v1, {"cpu.max": "50000 100000", "cpu.weight": "10000"}) as folder:
         yield folder
 
 

@@ -309,7 +309,7 @@ def test_a_quiet_machine_and_missing_facts_raise_no_flag(device):
         ({"other_gpu_processes": [{"pid": 8, "memory_bytes": 10**9}]}, "gpu-shared", "besides the worker 1 process holds 1 GB of the GPU's memory"),
         ({"counters": {"other_cpu_s": 1.1}}, "cpu-contended", "other processes used the CPUs for 1.1 s of 20 s of 2 CPUs (5.5%)"),
         ({"counters": {"steal_cpu_s": 0.5}}, "cpu-stolen", "the hypervisor withheld the CPUs for 0.5 s of 20 s of 2 CPUs (2.5%)"),
-        ({"counters": {"cgroup_throttled_s": 0.02}}, "cpu-throttled", "a cgroup's CPU quota held threads back for 0.02 s of 10 s (0.2%)"),
+        ({"counters": {"cgroup_throttled_s": 0.03}}, "cpu-throttled", "a cgroup's CPU quota held threads back for 0.03 s of 20 s of 2 CPUs (0.1%)"),
         ({"counters": {"cpu_thermal_throttle_events": 7}}, "cpu-thermal", "the CPUs were slowed for heat 7 times"),
         ({"counters": {"memory_pressure_s": 0.2}}, "memory-pressure", "threads waited for memory for 0.2 s of 10 s (2.0%)"),
         ({"errors": ["NVML: Unknown Error after 3 samples"]}, "conditions-unknown", "NVML: Unknown Error after 3 samples"),

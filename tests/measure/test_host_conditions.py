@@ -25,7 +25,7 @@ def test_cpus_that_others_use_are_flagged(tmp_path):
 
 
 def test_a_real_cpu_quota_is_seen_and_flagged(tmp_path, cpu_cgroup):
-    cell = make_cell(engine="hf", measurement=measurement(threads=2, min_cycles=5))
+    cell = make_cell(engine="hf", measurement=measurement(threads=2, min_seconds=1, max_seconds=1))
     warm = measure_cli(cell, tmp_path / "warm.json")  # weights are drawn before the brake is on
     assert warm.returncode == 0, warm.stderr
     done = measure_cli(cell, tmp_path / "r.json", inside(cpu_cgroup))

@@ -28,7 +28,7 @@ from inference_benchmark.units import format_bytes
 # Thresholds of the flags.
 _MAX_OTHER = 0.05  # of the usable CPUs' time; daemons, an editor and this process take less
 _MAX_STEAL = 0.01  # of the usable CPUs' time; it may all come from one CPU, for which the others wait
-_MAX_THROTTLED = 0.001  # of the window; a quota stops all threads at once, and without a quota this is exactly 0
+_MAX_THROTTLED = 0.001  # of the usable CPUs' time, as the kernel adds CPUs up; without a quota this is exactly 0
 _MAX_PRESSURE = 0.01  # of the window; calls scatter as much on an undisturbed machine
 _MIN_CPU_S = 0.1  # CPU time is counted in ticks of 10 ms on each CPU, so a few ticks mean nothing
 _MAX_IDLE_PERCENT = 5  # utilisation; a GPU that only draws a desktop stays below
@@ -215,10 +215,11 @@ def _gpu_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 def _machine_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     counters = conditions.get("counters", {})
     window_s, n_cpus = conditions.get("seconds", 0.0), conditions.get("usable_cpus", 0)
+    cpus_s = window_s * n_cpus
     for name, counter, total_s, max_share, min_s, message in (
-        ("cpu-contended", "other_cpu_s", window_s * n_cpus, _MAX_OTHER, _MIN_CPU_S, "other processes used the CPUs"),
-        ("cpu-stolen", "steal_cpu_s", window_s * n_cpus, _MAX_STEAL, _MIN_CPU_S, "the hypervisor withheld the CPUs"),
-        ("cpu-throttled", "cgroup_throttled_s", window_s, _MAX_THROTTLED, 0, "a cgroup's CPU quota held threads back"),
+        ("cpu-contended", "other_cpu_s", cpus_s, _MAX_OTHER, _MIN_CPU_S, "other processes used the CPUs"),
+        ("cpu-stolen", "steal_cpu_s", cpus_s, _MAX_STEAL, _MIN_CPU_S, "the hypervisor withheld the CPUs"),
+        ("cpu-throttled", "cgroup_throttled_s", cpus_s, _MAX_THROTTLED, 0, "a cgroup's CPU quota held threads back"),
         ("memory-pressure", "memory_pressure_s", window_s, _MAX_PRESSURE, 0, "threads waited for memory"),
     ):
         spent_s = counters.get(counter, 0.0)
