@@ -121,6 +121,11 @@ class Cell:
         return self.options.get("engine", self.engine)
 
     @property
+    def threads(self) -> int | None:
+        """Of its measurement."""
+        return self.measurement.threads
+
+    @property
     def path(self) -> str:
         """Where the record of this cell is, relative to the working directory."""
         return record_path(

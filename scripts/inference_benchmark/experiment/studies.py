@@ -94,7 +94,7 @@ class ColumnStudy:
             precision=cell.precision,
             memory_limit_bytes=cell.memory_limit_bytes if is_search else None,
             seed=cell.measurement.seed,
-            threads=cell.measurement.threads,
+            threads=cell.threads,
             tolerance_percent=tolerance_percent if is_search else None,
             options=cell.options,
             environment=cell.environment,
@@ -155,7 +155,7 @@ class TimelineStudy:
     environment = property(lambda self: self.cell.environment)
     options = property(lambda self: self.cell.options)
     base_engine = property(lambda self: self.cell.base_engine)
-    threads = property(lambda self: self.cell.measurement.threads)
+    threads = property(lambda self: self.cell.threads)
     memory_limit_bytes = property(lambda self: self.cell.memory_limit_bytes)
 
     @property

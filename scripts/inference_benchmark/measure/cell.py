@@ -34,7 +34,7 @@ def measure_cell(cell: Cell, watch: Watch) -> Record:
     order = {"cell": cell.to_json(), "checkpoint": str(weights) if weights else None}
     with hold_device(cell, watch) as session:
         warm = Warm(cell.base_engine, str(weights), cell.round) if weights else None
-        report = session.run_worker("cell", order, cell.measurement.threads, warm=warm)
+        report = session.run_worker("cell", order, cell.threads, warm=warm)
         outcome, reason = session.classify(report)
         where_and_when = session.where_and_when()
     run = report.run()

@@ -27,16 +27,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     settings, new_tokens = cell.measurement, cell.workload.new_tokens
     counter = energy.open_counter(gpu)
     with EngineSession(emit, gpu) as session:
-        engine = session.load(
-            cell.base_engine,
-            cell.options,
-            cell.device,
-            settings.threads,
-            order["checkpoint"],
-            cell.precision,
-            cell.memory_limit_bytes,
-            yardstick=True,
-        )
+        engine = session.load(cell, order["checkpoint"], yardstick=True)
         if engine is None:
             return
         session.enter("prompts")

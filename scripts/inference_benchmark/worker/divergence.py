@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from inference_benchmark.analysis.divergence import REFERENCE, ROWS, STEPS, divergence
@@ -18,12 +19,10 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     steps = min(study.workload.new_tokens, STEPS)
     with EngineSession(emit, gpu) as session:
         tokens, logits = [], []
-        reference, reference_precision = REFERENCE
-        for name, options, precision in (
-            (reference, {}, reference_precision),
-            (study.base_engine, study.options, study.precision),
-        ):
-            engine = session.load(name, options, study.device, study.threads, order["checkpoint"], precision, None)
+        engine_name, precision = REFERENCE
+        reference = replace(study, engine=engine_name, options={}, precision=precision)
+        for subject in (reference, study):
+            engine = session.load(subject, order["checkpoint"])
             if engine is None:
                 return
             session.enter("answer")

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.engines.refusal import words_of
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
 from inference_benchmark.machine.out_of_memory import NEXT_TO_NOTHING_BYTES, exceptions, line_about_library
 from inference_benchmark.models import architecture
@@ -68,36 +69,28 @@ class EngineSession:
         self.emit("phase", phase=phase)
 
     def load(
-        self,
-        engine: str,
-        options: Mapping[str, Any],
-        device: str,
-        threads: int | None,
-        checkpoint: str | None,
-        precision: str,
-        memory_limit_bytes: int | None,
-        yardstick: bool = False,
+        self, subject: Cell | ColumnStudy, checkpoint: str | None, yardstick: bool = False
     ) -> engines.Engine | None:
-        """The engine with its model loaded; None, with an event, where the precision is not supported.
+        """The engine of a subject with its model loaded; None, with an event, where the precision is not supported.
 
-        engine: in engines.ENGINES. options: of a variant of it. yardstick: whether to time it before, outside of the
-        limit on memory.
+        yardstick: whether to time it before, outside of the limit on memory.
         """
-        folder, self.precision = Path(checkpoint) if checkpoint else None, precision
+        folder, precision = Path(checkpoint) if checkpoint else None, subject.precision
+        self.precision = precision
         self.enter("start")
-        if reason := _not_in(precision, engine, folder):
+        if reason := _not_in(precision, subject.base_engine, folder):
             self._refuse(reason)
             return None
-        self.engine = engines.create(engine, options)
-        self.engine.start(device, threads or default_threads(), folder)
+        self.engine = engines.create(subject.base_engine, subject.options)
+        self.engine.start(subject.device, subject.threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
         if reason := self.engine.unsupported(precision):
             self._refuse(reason)
             return None
         if yardstick:
             self.time_yardstick("before")
-        if memory_limit_bytes is not None:
-            self.engine.limit_memory(memory_limit_bytes)
+        if subject.memory_limit_bytes is not None:
+            self.engine.limit_memory(subject.memory_limit_bytes)
         self.enter("load")
         began = self.engine.clock()
         self.engine.load(folder, precision)

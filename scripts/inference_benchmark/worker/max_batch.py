@@ -56,15 +56,7 @@ def _search(earlier: list[dict[str, Any]], tolerance: float, attempt: Attempt, e
 
 
 def _load(session: EngineSession, study: ColumnStudy, checkpoint: str | None) -> engines.Engine | None:
-    engine = session.load(
-        study.base_engine,
-        study.options,
-        study.device,
-        study.threads,
-        checkpoint,
-        study.precision,
-        study.memory_limit_bytes,
-    )
+    engine = session.load(study, checkpoint)
     session.enter("search")
     return engine
 

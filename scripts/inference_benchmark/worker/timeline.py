@@ -27,15 +27,7 @@ def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
     study = study_from_json(order["study"])
     cell, new_tokens = study.cell, study.cell.workload.new_tokens
     with EngineSession(emit, gpu) as session:
-        engine = session.load(
-            cell.base_engine,
-            cell.options,
-            cell.device,
-            cell.measurement.threads,
-            order["checkpoint"],
-            cell.precision,
-            cell.memory_limit_bytes,
-        )
+        engine = session.load(cell, order["checkpoint"])
         if engine is None:
             return
         prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, cell.measurement.seed, engine.vocab_size)
