@@ -36,7 +36,14 @@ elif workflow.modifier.modify_path("results/x") != "results/x":
 
 from inference_benchmark.experiment.config import ConfigError, has_keys, load
 from inference_benchmark.experiment.freshness import date_derived_files, not_files
-from inference_benchmark.experiment.outputs import chart_files, charts_of, comparison_files, derived, overall
+from inference_benchmark.experiment.outputs import (
+    across_files,
+    chart_files,
+    charts_of,
+    comparison_files,
+    derived,
+    overall,
+)
 from inference_benchmark.files import files_beside, set_aside
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.records.other_cells import resting_on_lost
@@ -94,6 +101,7 @@ wildcard_constraints:
     model=r"[^/]+",
     batch=r"\d+(\.round-\d+)?",
     baseline="|".join(map(re.escape, PLAN.any_machine.baselines)) or "none",
+    environment=r"[^/]+",
 
 
 def code(script, *packages):
@@ -125,10 +133,11 @@ def cell_priority_and_keep_going(wildcards):
 
 
 def all_comparisons(wildcards):
-    """The comparisons with every baseline, as Markdown."""
-    if not PLAN.any_machine.baselines:
+    """The comparisons with every baseline, and of environments, as Markdown."""
+    comparisons = comparison_files(PLAN.any_machine, ("md",)) + across_files(PLAN.any_machine, ("md",))
+    if not comparisons:
         raise WorkflowError("baselines: names nothing to compare with; add a CSV of figures or a folder of records")
-    return expand(comparison_files(PLAN.any_machine, ("md",)), machine=PLAN.machines)
+    return expand(comparisons, machine=PLAN.machines)
 
 
 def make_environments(outputs):

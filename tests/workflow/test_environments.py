@@ -51,6 +51,10 @@ def test_every_cell_is_measured_in_each_environment_and_says_with_what(in_two):
     assert "old<br>fp32<br>against current" in tables
     page = (in_two.folder / REPORT).read_text()
     assert "old: torch 1.2.3" in page
+    shown = in_two.run("compare").stdout
+    assert "# old against current: throughput" in shown
+    assert "2 cells in common" in shown
+    assert (in_two.folder / "results/box/comparison/current+old.md").read_text() in shown
 
 
 def test_an_edited_lock_is_another_environment_and_its_old_records_are_refused_by_name(in_two):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.environments import CURRENT, name_of
 
 #: The charts that have files for a README, and how each is drawn.
 FILE_CHARTS = tuple(figure.key for figure in FIGURES if figure.headline)
@@ -19,7 +20,7 @@ def derived(experiment: Experiment) -> list[str]:
     """The files of one machine that rule all makes, besides cells and studies."""
     folder = f"results/{experiment.machine}"
     files = [f"{folder}/{name}" for name in ("summary.csv", "provenance.json", "tables.md", "report.html")]
-    return files + comparison_files(experiment) + chart_files(experiment)
+    return files + comparison_files(experiment) + across_files(experiment) + chart_files(experiment)
 
 
 def overall(experiments: Sequence[Experiment]) -> list[str]:
@@ -31,6 +32,14 @@ def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "
     """The comparisons with each baseline."""
     folder = f"results/{experiment.machine}/comparison"
     return [f"{folder}/{name}.{ending}" for name in experiment.baselines for ending in types]
+
+
+def across_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md", "html")) -> list[str]:
+    """The comparisons of each environment with the current one, where a grid has that and others."""
+    names = [name_of(environment) for environment in experiment.environments]
+    others = [name for name in names if name != CURRENT] if CURRENT in names else []
+    folder = f"results/{experiment.machine}/comparison"
+    return [f"{folder}/{CURRENT}+{name}.{ending}" for name in others for ending in types]
 
 
 def chart_files(experiment: Experiment) -> list[str]:
