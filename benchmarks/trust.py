@@ -26,6 +26,7 @@ import gc
 import json
 import math
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import NamedTuple
 
 REPO = Path(__file__).resolve().parents[1]
@@ -60,12 +62,16 @@ SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "
 SLEEPING = {"real_clock": True, "sleep_s": 0.01, "scatter": [0.01, 0.02]}
 SLOWDOWN = 1.05
 PAIRED_SLOWDOWN = 1.03
+#: How many experiments are drawn for each number of rounds.
+DRAWN = 200
 #: How much slower the machine is at the end of a drifting run.
 DRIFT = 0.1
 #: How many times as often as by default the sampler looks on in its experiment.
 AMPLIFIED = 50
 
 Grid = list[list[list[float]]]
+#: The samples of the two cells of a pair, in one round.
+Pair = tuple[list[float], list[float]]
 
 
 def measure_grid(cells: Sequence[Cell], rounds: int, **behaviour) -> Grid:
@@ -116,38 +122,44 @@ def same(rounds: int) -> str:
 
 
 def paired(rounds: int) -> str:
-    """Windows of few rounds are the experiments, each corrected for its cells."""
+    """Experiments of any number of rounds are drawn from those that were measured (Efron, 1979), each corrected for its
+    cells. Without a slowdown the two of a pair are the same cell, so each pair may as well be the other way round."""
     cells = small_cells(max_seconds=0.5)
-    taken: list[list[tuple[list[float], list[float]]]] = [[] for _ in cells]
+    taken: list[list[Pair]] = [[] for _ in cells]
     with forking():
         for number in range(1, rounds + 1):
             for of_cell, cell in zip(taken, cells, strict=True):
                 first, second = (samples_of(replace(cell, round=number)) for _ in range(2))
-                of_cell.append((first, second) if number % 2 else (second, first))
+                of_cell.append((first, second))
+    rng = random.Random(0)
+
+    def drawn(of_cell: Sequence[Pair], n_rounds: int) -> list[Pair]:
+        return [pair if rng.random() < 0.5 else pair[::-1] for pair in rng.choices(of_cell, k=n_rounds)]
 
     def called(n_rounds: int, slower: float, is_paired: bool) -> str:
-        found = tests = 0
-        for begin in range(0, rounds - n_rounds + 1, n_rounds):
-            window = [of_cell[begin : begin + n_rounds] for of_cell in taken]
-            of_window = [_tested(of_cell, slower, is_paired) for of_cell in window]
-            found += sum(statistics.significant(of_window))
-            tests += len(of_window)
-        return f"{found / tests:.0%}"
+        experiments = ([drawn(of_cell, n_rounds) for of_cell in taken] for _ in range(DRAWN))
+        found = [
+            verdict
+            for experiment in experiments
+            for verdict in statistics.significant([_tested(of_cell, slower, is_paired) for of_cell in experiment])
+        ]
+        return f"{sum(found) / len(found):.0%}"
 
-    numbers = [n for n in (3, 5, 8, 10, 15, 20) if n <= rounds]
     lines = [
         f"{n} rounds: {called(n, PAIRED_SLOWDOWN, True)} (A/A {called(n, 1, True)}), "
         f"unpaired {called(n, PAIRED_SLOWDOWN, False)} (A/A {called(n, 1, False)})"
-        for n in numbers
+        for n in (3, 5, 8, 10, 15, 20, 30, 40, 60)
     ]
+    scatter = sorted(stdev(math.log(fmean(new) / fmean(base)) for base, new in of_cell) for of_cell in taken)
     return (
         f"paired: a planted 3 % slowdown of one of a pair is called in {'; '.join(lines)}; wanted: at least 95 % with "
-        f"as many rounds as you measure, A/A at most 5 %; {len(cells)} cells, {rounds} rounds"
+        f"as many rounds as you measure, A/A at most 5 %; {len(cells)} cells, {rounds} rounds, the ratios of pairs "
+        f"scatter by {', '.join(f'{each:.1%}' for each in scatter)}"
     )
 
 
-def _tested(of_cell: Sequence[tuple[list[float], list[float]]], slower: float, is_paired: bool):
-    """The test of the rounds of a cell, as (base, new) samples, with the times of new multiplied."""
+def _tested(of_cell: Sequence[Pair], slower: float, is_paired: bool):
+    """The test of the rounds of a cell, with the times of the second of each pair multiplied."""
     base = [first for first, _ in of_cell]
     new = [[slower * sample for sample in second] for _, second in of_cell]
     if is_paired:
