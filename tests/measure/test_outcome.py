@@ -56,6 +56,8 @@ def test_only_the_kernels_count_makes_a_kill_an_oom():
         ("terminate called after throwing an instance of 'std::bad_alloc'\n  what():  std::bad_alloc", True, True),
         ("Intel MKL FATAL ERROR: mkl_malloc failed", True, True),
         ("RuntimeError: [enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", True, True),
+        ("cpu_memory.cpp:257:\nFailed to allocate 16777216 bytes of memory", True, True),
+        ("Failed to allocate a stream", False, False),
         ("CUDA failed with error out of memory", True, True),
         ("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 79.15 GiB", True, True),
         ("CUDA error: out of memory", True, True),

@@ -25,8 +25,9 @@ _ALLOCATION_FAILED = (
     "cusolver_status_alloc_failed",
     "cusparse_status_alloc_failed",
 )
-#: What torch's allocator says where it runs out of memory and then cannot ask NVML who has it.
-_ALLOCATOR_WITHOUT_NVML = ("nvml_success ==", "cudacachingallocator.cpp")
+#: Parts that stand in one such message: of OpenVINO, with the number of bytes between them, and of torch's allocator
+#: where it runs out of memory and then cannot ask NVML who has it.
+_TOGETHER = (("failed to allocate", "bytes of memory"), ("nvml_success ==", "cudacachingallocator.cpp"))
 #: Parts of messages about a thread whose stack could not be allocated. There are other causes, such as a limit on the
 #: number of threads, so these count only under a limit on the host's memory.
 _NO_THREAD = (
@@ -57,7 +58,7 @@ def line_about_memory(text: str, limited: bool) -> str | None:
     limited: whether a limit on the host's memory held, so that a thread which cannot start counts too.
     """
     parts = (*_ALLOCATION_FAILED, *_NO_THREAD) if limited else _ALLOCATION_FAILED
-    return next((line for line in _lines(text) if _has(line, parts) or _is_allocator_without_nvml(line)), None)
+    return next((line for line in _lines(text) if _has(line, parts) or _has_together(line)), None)
 
 
 def line_about_library(text: str) -> str | None:
@@ -89,5 +90,5 @@ def _has(line: str, parts: tuple[str, ...]) -> bool:
     return any(part in line.lower() for part in parts)
 
 
-def _is_allocator_without_nvml(line: str) -> bool:
-    return all(part in line.lower() for part in _ALLOCATOR_WITHOUT_NVML)
+def _has_together(line: str) -> bool:
+    return any(all(part in line.lower() for part in parts) for parts in _TOGETHER)
