@@ -10,6 +10,9 @@ from made_up import MODELS
 from inference_benchmark import engines
 from inference_benchmark.models import checkpoint
 
+#: (rows, prompt tokens, new tokens)
+FORMS = [(1, 1, 1), (1, 1, 24), (1, 9, 2), (2, 3, 17), (5, 17, 8), (8, 40, 32), (33, 2, 5)]
+
 
 def weights(family: str = "bloom", seed: int = 0) -> Path:
     """A checkpoint of a family in MODELS."""

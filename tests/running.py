@@ -10,12 +10,15 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 from made_up import TINY_BLOOM, as_config
 
+from inference_benchmark.experiment import environments
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Study, Subject
 from inference_benchmark.records import record
@@ -128,6 +131,16 @@ def another_python(folder: Path, **versions: str) -> str:
         described.parent.mkdir()
         described.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     return str(folder / "bin/python")
+
+
+@contextmanager
+def planned_environment(name: str, lock_file: Path, folder: Path) -> Iterator[dict[str, str]]:
+    """Cell.environment of a lock file, which lies where jobs in the working directory, this folder, read it."""
+    lock, problems = environments.read(lock_file)
+    assert problems == []
+    with chdir(folder):
+        lock.save()
+        yield {"name": name, "lock": lock.digest}
 
 
 def light_lock(folder: Path, **versions: str) -> str:

@@ -16,7 +16,7 @@ import pytest
 import torch
 from families import family_weights
 from made_up import MODELS, make_cell
-from real_engines import load, load_from, prompts, weights
+from real_engines import FORMS, load, load_from, prompts, weights
 from running import REPO, measure_cli, read_record
 from transformers import LogitsProcessorList, StaticCache
 
@@ -25,9 +25,6 @@ from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
 from inference_benchmark.models import checkpoint
 from inference_benchmark.models.checkpoint import CheckpointError, RefusedError
-
-#: (rows, prompt tokens, new tokens)
-FORMS = [(1, 1, 1), (1, 1, 24), (1, 9, 2), (2, 3, 17), (5, 17, 8), (8, 40, 32), (33, 2, 5)]
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 from made_up import MODELS, make_cell
-from running import measure_cli, read_record
+from running import measure_cli, planned_environment, read_record
 
 from inference_benchmark.experiment.cells import Cell
-from inference_benchmark.experiment.environments import parse
 
 LOCK = os.environ.get("ENVIRONMENT_LOCK")
 pytestmark = pytest.mark.skipif(not LOCK, reason="ENVIRONMENT_LOCK names no lock file")
@@ -18,15 +17,9 @@ pytestmark = pytest.mark.skipif(not LOCK, reason="ENVIRONMENT_LOCK names no lock
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
-    """As a cell has it, with the lock where jobs in the working directory read it."""
-    text = Path(LOCK).read_text()
-    here = os.getcwd()
-    os.chdir(tmp_path_factory.mktemp("jobs"))
-    lock, problems = parse(text)
-    assert problems == []
-    lock.save()
-    yield {"name": "other", "lock": lock.digest}
-    os.chdir(here)
+    """As a cell has it."""
+    with planned_environment("other", Path(LOCK), tmp_path_factory.mktemp("jobs")) as planned:
+        yield planned
 
 
 def measured(cell: Cell) -> dict:

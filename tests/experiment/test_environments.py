@@ -115,3 +115,68 @@ def test_names_that_nothing_stands_behind_or_that_nothing_uses_are_one_line_each
         "environments.old: the same folder as another one where file systems ignore capitals; rename it",
         "environments.OLD: the same folder as another one where file systems ignore capitals; rename it",
     ]
+
+
+def of_openvino(folder: Path, lock: str = WHOLE, grid=("current",)) -> Plan:
+    """The plan of the default configuration with openvino, in a project whose lock for it has one package."""
+    (folder / "old.lock").write_text(lock)
+    (folder / "envs").mkdir()
+    (folder / "envs/openvino.lock").write_text("openvino-genai==2026.4.1.0\n")
+    config = copy.deepcopy(CONFIG)
+    config["environments"] = {"old": str(folder / "old.lock")} if "old" in grid else {}
+    config["grid"]["cpu"] |= {"environments": list(grid), "engines": ["hf", "openvino"]}
+    return load(config, SCHEMA, code=folder)
+
+
+def columns(planned: Plan) -> list[tuple[str, str]]:
+    """Engine and environment of the cells."""
+    cells = (cell for cell in planned.cells.values())
+    return list(dict.fromkeys((cell.engine, cell.environment.get("name", "current")) for cell in cells))
+
+
+def test_an_engine_with_an_environment_of_its_own_is_named_as_any_other(tmp_path):
+    planned = of_openvino(tmp_path)
+    assert columns(planned) == [("hf", "current"), ("openvino", "openvino")]
+    cell = next(cell for cell in planned.cells.values() if cell.engine == "openvino")
+    assert cell.environment["lock"] == parse("openvino-genai==2026.4.1.0\n")[0].digest
+    assert cell.path == "results/box/bloom-51m/prompt9-new8/openvino/fp32/batch-1.json"
+    assert cell.label == "bloom-51m prompt9-new8 openvino fp32 batch 1"
+    assert planned.environments_of(planned.cells) == [("openvino", cell.environment["lock"])]
+    assert [lock.digest for lock in planned.locks] == [cell.environment["lock"]]
+    (experiment,) = planned.experiments
+    text = experiment.to_json()
+    assert type(experiment).from_json(text).to_json() == text
+
+
+def test_it_is_measured_in_each_further_environment_that_has_its_package(tmp_path):
+    without = of_openvino(tmp_path, grid=("current", "old"))
+    assert columns(without) == [("hf", "current"), ("hf", "old"), ("openvino", "openvino")]
+    (tmp_path / "more").mkdir()
+    having = of_openvino(tmp_path / "more", WHOLE + "OpenVINO_GenAI==2026.3.1.0\n", grid=("current", "old"))
+    assert columns(having) == [("hf", "current"), ("hf", "old"), ("openvino", "openvino"), ("openvino", "old")]
+    paths = {path for path, cell in having.cells.items() if cell.engine == "openvino" and cell.batch_size == 1}
+    assert "results/box/old/bloom-51m/prompt9-new8/openvino/fp32/batch-1.json" in paths
+
+
+def test_what_such_an_engine_cannot_be_is_one_line(tmp_path):
+    config = copy.deepcopy(CONFIG)
+    config["environments"] = {"openvino": "x.lock"}
+    config["grid"]["cpu"]["environments"] = ["openvino"]
+    config["grid"]["cuda"]["engines"] = ["hf", "openvino"]
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA, code=tmp_path)
+    assert caught.value.problems == [
+        'environments.openvino: "openvino" is the name of an engine; choose another name',
+        "grid.cuda.engines[1]: openvino runs on cpu only; remove it, or name it in grid.cpu.engines",
+        f"environments.openvino: {tmp_path}/envs/openvino.lock: No such file or directory; "
+        "allowed: a file of pip requirements with exact versions",
+    ]
+
+
+def test_an_engine_that_no_environment_of_the_grid_has_is_one_line(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        of_openvino(tmp_path, grid=("old",))
+    assert caught.value.problems == [
+        "grid.cpu.engines[1]: no environment of the grid has openvino_genai, which openvino needs; "
+        "add current, where it has an environment of its own"
+    ]

@@ -174,6 +174,8 @@ class EngineEntry:
 
     target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
     explanation for table headers, "" if the name is enough. package: an optional dependency that the engine needs.
+    has_environment: whether it is measured in an environment of its own, made from envs/NAME.lock, because package does
+    not install beside what the others need. devices: where it runs.
     needs_weights: whether it reads a checkpoint; an engine that does not makes up its times. compiles: whether it needs
     a compiler on the machine. options: the settings in OPTIONS that its variants may choose.
     """
@@ -181,6 +183,8 @@ class EngineEntry:
     target: str
     precisions: Mapping[str, str] = field(default_factory=dict)
     package: str | None = None
+    has_environment: bool = False
+    devices: tuple[str, ...] = ("cuda", "cpu")
     needs_weights: bool = True
     compiles: bool = False
     options: tuple[str, ...] = ()
@@ -220,6 +224,13 @@ ENGINES = {
         "ctranslate2:CTranslate2Engine",
         {"fp32": "", "bf16": "", "fp16": "", "int8": "weights and activations"},
         package="ctranslate2",
+    ),
+    "openvino": EngineEntry(
+        "openvino:OpenVinoEngine",
+        {"fp32": "", "bf16": "", "int8-weight-only": "8-bit weights", "int4-weight-only": "4-bit weights"},
+        package="openvino_genai",
+        has_environment=True,
+        devices=("cpu",),
     ),
     "fake": EngineEntry(
         "fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False, options=("attention",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any, Self
 
 from inference_benchmark import files
 from inference_benchmark.analysis import statistics
+from inference_benchmark.experiment.environments import CURRENT, name_of
 
 #: The name of a cell's record without its ending, as record_path makes it: batch size, and from round 2 on the round.
 RECORD_STEM = r"batch-(\d+)(?:\.round-(\d+))?"
@@ -177,7 +178,7 @@ class Cell:
 
 
 #: Fields that came later. They are left out where they are empty, so that older records are those of the same cells.
-_LATER = {"options", "variants", "timeline", "timeline_trace", "environment", "environments"}
+_LATER = {"options", "variants", "timeline", "timeline_trace", "environment", "environments", "engine_environments"}
 
 # One for all: made anew for each cell it takes longer than the text.
 _ENCODER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=lambda value: _fields(value))
@@ -224,7 +225,8 @@ class Experiment:
     mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
     by name. variants: the options of engines that are variants, by name (Cell.options). timeline: the batch sizes whose
     timelines are done; timeline_trace: see TimelineStudy. environments: as Cell.environment has them; none where there
-    is only the one that Snakemake runs in.
+    is only the one that Snakemake runs in. engine_environments: the same of engines that have one of their own, by
+    name.
     """
 
     machine: str
@@ -247,6 +249,7 @@ class Experiment:
     timeline: tuple[int, ...] = ()
     timeline_trace: bool = False
     environments: tuple[Mapping[str, str], ...] = ()
+    engine_environments: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
     def base_engine(self, engine: str) -> str:
         """The engine in engines.ENGINES that one of the experiment is, or is a variant of."""
@@ -254,11 +257,15 @@ class Experiment:
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order of the tables: round by round, each as configured, batch size last."""
-        axes = (
-            *(range(1, self.rounds + 1), self.models, self.workloads, self.engines, self.environments or ({},)),
-            *(self.precisions, self.batch_sizes),
-        )
-        for number, model, workload, engine, environment, precision, batch_size in product(*axes):
+        everywhere = self.environments or ({},)
+        software = [
+            (engine, environment)
+            for engine in self.engines
+            for environment in self.engine_environments.get(engine, everywhere)
+        ]
+        rounds = range(1, self.rounds + 1)
+        axes = (rounds, self.models, self.workloads, software, self.precisions, self.batch_sizes)
+        for number, model, workload, (engine, environment), precision, batch_size in product(*axes):
             yield Cell(
                 machine=self.machine,
                 device=self.device,
@@ -339,16 +346,22 @@ def log_path(path: str) -> Path:
     return Path("logs", *Path(path).with_suffix(".log").parts[1:])
 
 
+def environment_of(of: Any) -> str:
+    """The environment of a cell or study as an axis: an engine that has one of its own has that as the current one."""
+    name = name_of(of.environment)
+    return CURRENT if name == of.base_engine else name
+
+
 def column_path(of: Any) -> str:
     """The folder, below the one of the machine, of everything that belongs to the column of the tables that a cell or
-    study is of. What is measured in the environment that Snakemake runs in has no folder for that."""
-    environment = f"{of.environment['name']}/" if of.environment else ""
+    study is of. The current environment has no folder."""
+    environment = "" if (name := environment_of(of)) == CURRENT else f"{name}/"
     return f"{environment}{of.model['name']}/{of.workload.name}/{of.engine}/{of.precision}"
 
 
 def column_label(of: Any) -> str:
     """The same for a person."""
-    environment = f"{of.environment['name']} " if of.environment else ""
+    environment = "" if (name := environment_of(of)) == CURRENT else f"{name} "
     return f"{of.model['name']} {of.workload.name} {environment}{of.engine} {of.precision}"
 
 

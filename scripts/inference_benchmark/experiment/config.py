@@ -147,10 +147,16 @@ def _holds_whole_float(value: Any) -> bool:
 
 
 def _locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> dict[str, Lock]:
-    """The lock files of all environments by name; problems with more lines."""
+    """The lock files of all environments by name, those that engines have of their own by the engine; problems with
+    more lines."""
+    files = {name: Path(_in_project(code, path)) for name, path in config["environments"].items()}
+    for device, grid in config["grid"].items():
+        for each in variant_problems.of_grid(device, grid["engines"], config["engines"]):
+            if engines.ENGINES[each.engine].has_environment:
+                files[each.engine] = code / "envs" / f"{each.engine}.lock"
     locks = {}
-    for name, path in config["environments"].items():
-        lock, wrong = environments.read(Path(_in_project(code, path)))
+    for name, path in files.items():
+        lock, wrong = environments.read(path)
         problems += [f"environments.{name}: {problem}" for problem in wrong]
         if lock:
             locks[name] = lock
@@ -171,6 +177,8 @@ def _resolve(
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
     used = variant_problems.of_grid(device, grid["engines"], variants)
     uses_torch = any(engines.ENGINES[each.engine].needs_weights for each in used)
+    elsewhere = [each for each in used if engines.ENGINES[each.engine].has_environment]
+    here = [each for each in used if each not in elsewhere]
     is_current = CURRENT in grid["environments"]
     if on_gpu and uses_torch and is_current and (problem := torch_build.problem(torch_build.torch_build())):
         problems.append(f"device: {show(config['device'])}: {problem}")
@@ -179,8 +187,8 @@ def _resolve(
     for name, path in baseline_paths.items():
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
     if is_current:
-        problems += _missing_packages(device, used, grid["precisions"])
-    needed = _needed_packages(used, grid["precisions"])
+        problems += _missing_packages(device, here, grid["precisions"])
+    needed = _needed_packages(here or elsewhere, grid["precisions"])
     for name in (name for name in grid["environments"] if name in locks):
         problems += environments.lacking(name, locks[name], needed)
     if config["machines"] is None:
@@ -214,6 +222,14 @@ def _resolve(
         problems += _not_together(device, grid["precisions"], configs)
     if problems:
         return None
+    named = grid["environments"]
+    engine_environments = {each.name: environments.of_engine(each.engine, named, locks) for each in elsewhere}
+    for each in (each for each in elsewhere if not engine_environments[each.name]):
+        package = engines.ENGINES[each.engine].package
+        problems.append(
+            f"{each.where}: no environment of the grid has {package}, which {each.name} needs; add {CURRENT}, where it "
+            "has an environment of its own"
+        )
     return Experiment(
         machine=label,
         device=device,
@@ -232,9 +248,8 @@ def _resolve(
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
         variants=variants,
-        environments=()
-        if grid["environments"] == [CURRENT]
-        else tuple(environments.of_cell(name, locks) for name in grid["environments"]),
+        environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
+        engine_environments=engine_environments,
     )
 
 
@@ -331,6 +346,7 @@ def _contradictions(config: Mapping[str, Any], sound: _Soundness) -> Iterator[st
                 where = f"grid.{device}.models[{index}]"
                 yield f"{where}: {show(name)} is not under models; allowed: {listing(models)}{guess_text(name, models)}"
         yield from variant_problems.unknown(device, grid["engines"], variants)
+        yield from variant_problems.not_on(device, grid["engines"], variants)
         for index, size in enumerate(grid["timeline"]):
             if size not in grid["batch_sizes"]:
                 where, sizes = f"grid.{device}.timeline[{index}]", ", ".join(map(str, grid["batch_sizes"]))

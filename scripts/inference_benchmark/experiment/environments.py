@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark import files
+from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.config_errors import guess_text, listing, show
 
-#: The name of the environment that Snakemake runs in.
+#: The name of the environment that Snakemake runs in; as an axis also of the one that an engine has of its own.
 CURRENT = "current"
 #: What every worker of an engine with weights imports and a lock has to name; torch and transformers bring the rest.
 LIBRARIES = ("torch", "transformers", "accelerate")
@@ -93,6 +94,8 @@ def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     for name in named:
         if name.lower() == CURRENT:  # some file systems ignore capitals
             yield f"environments.{name}: {show(name)} is the environment that Snakemake runs in; choose another name"
+        if name.lower() in ENGINES:
+            yield f"environments.{name}: {show(name)} is the name of an engine; choose another name"
     folders = Counter(name.lower() for name in named)
     for name in (name for name in named if folders[name.lower()] > 1):
         yield f"environments.{name}: the same folder as another one where file systems ignore capitals; rename it"
@@ -114,6 +117,17 @@ def lacking(name: str, lock: Lock, needed: Mapping[str, str]) -> Iterator[str]:
     for package, what in needed.items():
         if package.replace("_", "-") not in lock.packages:
             yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
+
+
+def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> tuple[Mapping[str, str], ...]:
+    """Cell.environment of each environment that an engine with one of its own is measured in: that one as the current
+    one, and each other whose lock has its package. named: by a grid."""
+    package = ENGINES[engine].package.replace("_", "-")
+    return tuple(
+        of_cell(engine if name == CURRENT else name, locks)
+        for name in named
+        if name == CURRENT or package in locks[name].packages
+    )
 
 
 def of_cell(name: str, locks: Mapping[str, Lock]) -> Mapping[str, str]:

@@ -44,6 +44,14 @@ def unknown(device: str, names: Sequence[str], variants: Mapping[str, Any]) -> I
             yield f"{where}: {show(name)} is not allowed; allowed: {listing(allowed)}{guess_text(name, allowed)}"
 
 
+def not_on(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """The engines in the grid of a device that do not run there, one line each."""
+    for where, name, engine, _ in of_grid(device, names, variants):
+        devices = engines.ENGINES[engine].devices
+        if device not in devices:
+            yield f"{where}: {name} runs on {listing(devices)} only; remove it, or name it in grid.{devices[0]}.engines"
+
+
 def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
     """What is wrong with an entry of ``engines``, one line each."""
     where, engine = f"engines.{name}", variant["engine"]

@@ -13,6 +13,7 @@ from inference_benchmark import files
 from inference_benchmark.analysis.max_batch import failing_try
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment.cells import RECORD_STEM, Experiment
+from inference_benchmark.experiment.environments import CURRENT
 from inference_benchmark.experiment.studies import (
     ColumnStudy,
     Subject,
@@ -86,6 +87,7 @@ def collect(experiment: Experiment) -> Collection:
 
 def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:
     """Where and how the records of an experiment were measured, for provenance.json; at least one record."""
+    environments = comparability.environments(records)
     return {
         "machine": experiment.machine,
         "device": experiment.device,
@@ -95,7 +97,7 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": list(experiment.models),
         **({"variants": experiment.variants} if experiment.variants else {}),
-        **({"environments": comparability.environments(records)} if experiment.environments else {}),
+        **({"environments": environments} if environments.keys() != {CURRENT} else {}),
         "facts": comparability.all_facts(records),
         "machine_speed": machine_speed.facts(records),
     }

@@ -29,6 +29,7 @@ _FACTS = {
     "accelerate": ("software", "accelerate"),
     "bitsandbytes": ("software", "bitsandbytes"),
     "ctranslate2": ("model", "ctranslate2"),  # of the cells that used it
+    "openvino_genai": ("model", "openvino_genai"),
     "torchao": ("model", "torchao"),
     "hqq": ("model", "hqq"),
     "gptqmodel": ("model", "gptqmodel"),
@@ -55,7 +56,7 @@ _FREE = {
 #: Facts of the software that cells are measured in: they have to agree within each environment.
 _SOFTWARE = {
     "CUDA", "float32 matmul precision", "TF32", "torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2",
-    "torchao",
+    "openvino_genai", "torchao",
 }  # fmt: skip
 
 _ENVIRONMENT = "environment "

@@ -76,7 +76,7 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {values(name, of)}" for name in packages if name in of)
 
     where = values("device") + (f", driver {values('driver')}, CUDA {values('CUDA')}" if "driver" in facts else "")
-    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2")
+    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2", "openvino_genai")
     software = "; ".join(f"{name}: {libraries(of)}" for name, of in provenance.get("environments", {}).items())
     days = " to ".join(dict.fromkeys(provenance[key][:10] for key in ("measured_from", "measured_to")))
     commits = " and ".join(c[:10] for c in facts.get("commit", [])) or "outside a checkout"

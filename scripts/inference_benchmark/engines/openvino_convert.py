@@ -1,0 +1,42 @@
+"""Exports a checkpoint for OpenVINO. Runs as a separate process, once per checkpoint and kind of weights."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from inference_benchmark.engines.refusal import is_refusal, words_of
+from inference_benchmark.models.checkpoint import REFUSED
+
+#: Precisions with weights that NNCF compresses, without data: the bits of each, with the settings that
+#: ``optimum-cli export openvino --weight-format`` has for them.
+COMPRESSED = {"int8-weight-only": 8, "int4-weight-only": 4}
+
+
+def main(request: str) -> int:
+    """request: JSON with checkpoint, output, a folder that does not exist, and weights, fp32 or one of COMPRESSED."""
+    import torch
+    from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
+
+    arguments = json.loads(request)
+    print(f"exporting {arguments['checkpoint']} for openvino", file=sys.stderr)
+    bits = COMPRESSED.get(arguments["weights"])
+    try:
+        model = OVModelForCausalLM.from_pretrained(
+            arguments["checkpoint"],
+            export=True,
+            compile=False,
+            torch_dtype=torch.float32,
+            load_in_8bit=False,  # None would be 8 bits from a billion parameters on
+            quantization_config=OVWeightQuantizationConfig(bits=bits) if bits else None,
+        )
+        model.save_pretrained(arguments["output"])
+    except Exception as error:  # the exporter raises many kinds of errors for unsupported models
+        words = f"openvino cannot export this model: {words_of(error)}"
+        print(words, file=sys.stdout if is_refusal(error) else sys.stderr)
+        return REFUSED if is_refusal(error) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

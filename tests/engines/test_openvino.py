@@ -1,0 +1,174 @@
+"""OpenVINO GenAI in the environment that it has of its own, made from its lock."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import optional_packages
+import pytest
+from families import FAMILIES
+from made_up import MODELS, make_cell
+from real_engines import FORMS, weights
+from running import (
+    NOTHING,
+    REPO,
+    SUMMARY,
+    TABLES,
+    Workspace,
+    measure_cli,
+    planned_environment,
+    read_record,
+    run_study,
+)
+
+from inference_benchmark.analysis.timeline import Timeline
+from inference_benchmark.experiment.cells import Cell, Workload
+from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
+from inference_benchmark.measure.environments import ensure
+from inference_benchmark.measure.outcome import MeasurementError
+from inference_benchmark.models import checkpoint
+
+LOCK = "openvino.lock"
+#: Families whose weights are compressed, too: one whose matrices are transposed, and one with grouped keys.
+COMPRESSED = ("gpt2", "llama")
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> dict[str, str]:
+    """As a cell has it, made."""
+    optional_packages.check_wanted(LOCK)
+    with planned_environment("openvino", REPO / "envs" / LOCK, tmp_path_factory.mktemp("jobs")) as planned:
+        try:
+            ensure(planned["name"], planned["lock"])
+        except MeasurementError as error:
+            optional_packages.cannot_be_installed(LOCK, str(error))
+        yield planned
+
+
+@pytest.fixture(scope="module")
+def beside_hf(environment) -> dict[str, dict[str, Any]]:
+    """What tests/openvino_engine.py finds."""
+    python = str(ensure(environment["name"], environment["lock"]))
+    folders = {family: str(weights(family)) for family in MODELS}
+    request = json.dumps({"folders": folders, "forms": FORMS, "compressed": COMPRESSED})
+    command = [python, str(REPO / "tests/openvino_engine.py"), request]
+    done = subprocess.run(command, capture_output=True, text=True, env=checkpoint.child_environment(python))
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def cell_of(environment: dict[str, str], family: str = "bloom", **changes: Any) -> Cell:
+    model = {"name": family, "architecture": MODELS[family], "seed": 0}
+    return make_cell(engine="openvino", environment=environment, model=model, **changes)
+
+
+def measured(cell: Cell) -> dict[str, Any]:
+    done = measure_cli(cell, Path(cell.path))
+    assert done.returncode == 0, done.stderr
+    return read_record(Path(cell.path), cell)
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_it_gives_the_tokens_of_hf_in_fp32_in_one_step_each(beside_hf, family):
+    found = beside_hf[family]["fp32"]
+    assert found["differing"] == []
+    assert found["additional_steps"] == [0] * len(FORMS)
+    assert found["logits_error"] < 1e-4
+    assert found["shapes_alike"]
+
+
+@pytest.mark.parametrize("family", COMPRESSED)
+@pytest.mark.parametrize(
+    ("precision", "bits", "groups_of"), [("int8-weight-only", 8, None), ("int4-weight-only", 4, 128)]
+)
+def test_compressed_weights_are_what_the_files_hold(beside_hf, family, precision, bits, groups_of):
+    found = beside_hf[family][precision]
+    as_asked, as_fp32 = found["not_loaded_as"]
+    assert as_asked is None
+    assert re.fullmatch(rf"openvino has its weights in u{bits}(, u8)?, not in f32", as_fp32)
+    sizes_bytes = 0
+    for matrix in found["shapes"]["matrices"]:
+        inputs, outputs = matrix["inputs"], matrix["outputs"]
+        # Each group of an output has a scale of two bytes and a zero point. The output layer is in 8 bits.
+        of, n_groups = (8, 1) if matrix["name"] == "lm_head" else (bits, inputs // (groups_of or inputs))
+        assert matrix["weight_bytes"] == outputs * (inputs * of // 8 + n_groups * (2 + of / 8))
+        assert matrix["arithmetic"] == "int8"
+        sizes_bytes += matrix["count"] * matrix["weight_bytes"]
+    tables = 4 * 1000 * 128 + 4 * 128 * 128  # embeddings, angles, norms and biases, at most
+    assert sizes_bytes < found["file_bytes"] < sizes_bytes + tables
+    assert found["answer"] == [3, 12]
+
+
+def test_a_cell_says_what_ran(environment):
+    record = measured(cell_of(environment))
+    assert record["outcome"] == "ok"
+    pins = optional_packages.pins(LOCK)
+    assert record["software"]["transformers"] == pins["transformers"]
+    model = record["model"]
+    assert model["openvino_genai"].startswith(pins["openvino"])
+    assert model["properties"] == {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": "f32",
+        "INFERENCE_NUM_THREADS": model["threads"],
+        "NUM_STREAMS": 1,
+    }
+    assert model["activations"] == ["float32"]
+
+
+def test_real_memory_that_runs_out_is_an_oom(environment):
+    record = measured(cell_of(environment, batch_size=4096, memory_limit_bytes=200_000_000))
+    assert record["outcome"] == "oom"
+    assert record["reason"]["limit"] == {"name": "memory_limit", "bytes": 200_000_000}
+
+
+def test_what_it_does_not_have_is_not_available(environment):
+    record = measured(cell_of(environment, precision="int8"))
+    assert (record["outcome"], record["reason"]["message"]) == ("unsupported", "openvino has no int8")
+    model = {"name": "rwkv", "architecture": FAMILIES["rwkv"], "seed": 0}
+    record = measured(replace(cell_of(environment), model=model))
+    assert record["outcome"] == "unsupported"
+    assert record["reason"]["message"].startswith("openvino cannot export this model: ")
+
+
+def test_its_studies(environment):
+    cell = cell_of(environment, workload=Workload(9, 12), memory_limit_bytes=300_000_000)
+    agreement = run_study(ColumnStudy.of("divergence", cell), Path("divergence.json")).results[0]
+    assert agreement["token_agreement"] == 1
+    assert agreement["logits_error"]["mean"] < 1e-4
+    timeline = Timeline.of(run_study(TimelineStudy(cell, trace=False), Path("timeline-batch-2.json")).results)
+    assert len(timeline.step_s) == len(timeline.memory_bytes) == 12
+    assert timeline.shares is None
+    tries = run_study(ColumnStudy.of("max-batch", cell, tolerance_percent=50), Path("max-batch.json")).results
+    assert {each["fits"] for each in tries} == {True, False}
+
+
+def test_a_grid_names_it_as_any_other_engine(environment, workspace: Workspace):
+    workspace.config["models"] = {"tiny": {"architecture": MODELS["bloom"]}}
+    grid = {"engines": ["hf", "openvino"], "precisions": ["fp32"], "batch_sizes": [1, 2], "memory_limit": None}
+    workspace.config["grid"] = {"cpu": {**workspace.grid, **grid, "divergence": True}}
+    workspace.save()
+    workspace.run(SUMMARY, TABLES)
+    assert workspace.plan(SUMMARY, TABLES) == NOTHING
+    ours, theirs = (workspace.record("fp32", 2, engine=engine) for engine in ("openvino", "hf"))
+    assert ours["cell"]["environment"] == environment
+    assert "environment" not in theirs["cell"]
+    assert ours["software"]["transformers"] != theirs["software"]["transformers"]
+    assert ours["runs"][0]["tokens_sha256"] == theirs["runs"][0]["tokens_sha256"]
+    rows = list(csv.DictReader((workspace.folder / SUMMARY).open()))
+    assert {(row["engine"], row["environment"], row["token_agreement"]) for row in rows} == {
+        ("hf", "current", "1"),
+        ("openvino", "current", "1"),
+    }
+    assert re.search(r"\| +hf<br>fp32 +\| +openvino<br>fp32 +\|", (workspace.folder / TABLES).read_text())
+    command = [sys.executable, str(REPO / "scripts/compare.py"), "results/box", "--across", "engine", "hf", "openvino"]
+    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "2 cells in common" in done.stdout
+    assert re.search(r"\| transformers +\|", done.stdout), "what differs between the two"
