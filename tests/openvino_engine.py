@@ -71,7 +71,7 @@ def main(request: str) -> None:
     folders = {family: Path(folder) for family, folder in wanted["folders"].items()}
     found = {family: {"fp32": in_fp32(folder, wanted["forms"])} for family, folder in folders.items()}
     for family in wanted["compressed"]:
-        for precision in ("int8-weight-only", "int4-weight-only"):
+        for precision in ("int8", "int4"):
             found[family][precision] = compressed(folders[family], precision)
     print(json.dumps(found))
 

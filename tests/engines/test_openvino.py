@@ -85,9 +85,7 @@ def test_it_gives_the_tokens_of_hf_in_fp32_in_one_step_each(beside_hf, family):
 
 
 @pytest.mark.parametrize("family", COMPRESSED)
-@pytest.mark.parametrize(
-    ("precision", "bits", "groups_of"), [("int8-weight-only", 8, None), ("int4-weight-only", 4, 128)]
-)
+@pytest.mark.parametrize(("precision", "bits", "groups_of"), [("int8", 8, None), ("int4", 4, 128)])
 def test_compressed_weights_are_what_the_files_hold(beside_hf, family, precision, bits, groups_of):
     found = beside_hf[family][precision]
     as_asked, as_fp32 = found["not_loaded_as"]
@@ -129,8 +127,8 @@ def test_real_memory_that_runs_out_is_an_oom(environment):
 
 
 def test_what_it_does_not_have_is_not_available(environment):
-    record = measured(cell_of(environment, precision="int8"))
-    assert (record["outcome"], record["reason"]["message"]) == ("unsupported", "openvino has no int8")
+    record = measured(cell_of(environment, precision="nf4"))
+    assert (record["outcome"], record["reason"]["message"]) == ("unsupported", "openvino has no nf4")
     model = {"name": "rwkv", "architecture": FAMILIES["rwkv"], "seed": 0}
     record = measured(replace(cell_of(environment), model=model))
     assert record["outcome"] == "unsupported"

@@ -227,7 +227,7 @@ ENGINES = {
     ),
     "openvino": EngineEntry(
         "openvino:OpenVinoEngine",
-        {"fp32": "", "bf16": "", "int8-weight-only": "8-bit weights", "int4-weight-only": "4-bit weights"},
+        {"fp32": "", "bf16": "", "int8": "8-bit weights", "int4": "4-bit weights"},
         package="openvino_genai",
         has_environment=True,
         devices=("cpu",),

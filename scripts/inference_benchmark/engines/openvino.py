@@ -32,7 +32,7 @@ _EXPORTERS = ("openvino", "optimum", "optimum-intel", "nncf", "torch", "transfor
 _NO_LIMIT = 2**62
 #: OpenVINO's names of dtypes, for its settings and for the constants of a model.
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
-_WEIGHTS = {"int8-weight-only": "u8", "int4-weight-only": "u4"}
+_WEIGHTS = {"int8": "u8", "int4": "u4"}
 
 
 class OpenVinoEngine(TorchDeviceEngine):

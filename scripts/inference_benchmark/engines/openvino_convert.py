@@ -10,7 +10,7 @@ from inference_benchmark.models.checkpoint import REFUSED
 
 #: Precisions with weights that NNCF compresses, without data: the bits of each, with the settings that
 #: ``optimum-cli export openvino --weight-format`` has for them.
-COMPRESSED = {"int8-weight-only": 8, "int4-weight-only": 4}
+COMPRESSED = {"int8": 8, "int4": 4}
 
 
 def main(request: str) -> int:
