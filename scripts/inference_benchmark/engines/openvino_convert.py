@@ -21,6 +21,7 @@ def main(request: str) -> int:
     arguments = json.loads(request)
     print(f"exporting {arguments['checkpoint']} for openvino", file=sys.stderr)
     bits = COMPRESSED.get(arguments["weights"])
+    adjust = {"group_size_fallback": "adjust"} if bits == 4 else {}  # where 128 does not divide the inputs
     try:
         model = OVModelForCausalLM.from_pretrained(
             arguments["checkpoint"],
@@ -28,7 +29,7 @@ def main(request: str) -> int:
             compile=False,
             torch_dtype=torch.float32,
             load_in_8bit=False,  # None would be 8 bits from a billion parameters on
-            quantization_config=OVWeightQuantizationConfig(bits=bits) if bits else None,
+            quantization_config=OVWeightQuantizationConfig(bits=bits, **adjust) if bits else None,
         )
         model.save_pretrained(arguments["output"])
     except Exception as error:  # the exporter raises many kinds of errors for unsupported models
