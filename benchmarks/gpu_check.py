@@ -80,6 +80,8 @@ from inference_benchmark.worker.engine_session import draw_prompts, timed_call
 BLOOM_1B3 = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer": 24, "vocab_size": 50258}
 TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 16, "n_layer": 2, "vocab_size": 1000}
 HF, STATIC = REFERENCE[0], "hf-static"
+#: The engines that run on a GPU.
+CHECKED = {name: entry for name, entry in ENGINES.items() if entry.needs_weights and "cuda" in entry.devices}
 #: Kernels of CUDA take at most so many matrices per launch (the y and z dimensions of a grid).
 MOST_MATRICES = 65_535
 #: Logits that differ by less, as a part of their norm, differ by the rounding of fp32. That is a few 1e-6.
@@ -185,7 +187,6 @@ SETUPS = {
 
 def checks(setup: Setup) -> list[Check]:
     """All checks, in an order that has the most worth knowing first."""
-    names = [name for name, entry in ENGINES.items() if entry.needs_weights]
     unless_cuda = None if setup.device == "cuda" else "CUDA only"
 
     def check(kind: str, run: Callable[..., Verdict], limit_s: float, needs=("weights",), skip=None) -> Check:
@@ -200,20 +201,20 @@ def checks(setup: Setup) -> list[Check]:
     def of_each(kind: str, run: Callable[..., Verdict], limit_s: float) -> list[Check]:
         # Every shape that hf-static meets is compiled. On a CPU that would take longer than all other checks.
         skips = {STATIC: unless_cuda}
-        return [of_engine(kind, run, limit_s, engine, skip=skips.get(engine)) for engine in names]
+        return [of_engine(kind, run, limit_s, engine, skip=skips.get(engine)) for engine in CHECKED]
 
     def cells(precisions: Sequence[str]) -> list[Check]:
-        pairs = [(engine, precision) for precision in precisions for engine in names]
+        pairs = [(engine, precision) for precision in precisions for engine in CHECKED]
         known = [(engine, precision) for engine, precision in pairs if precision in ENGINES[engine].precisions]
         return [of_engine("cells", check_cells, 180, *pair) for pair in known]
 
     return [
         check("weights", check_weights, 180, needs=()),
-        *(of_engine("engine", check_engine, 120, engine) for engine in names if ENGINES[engine].package),
+        *(of_engine("engine", check_engine, 120, engine) for engine in CHECKED if ENGINES[engine].package),
         *cells(setup.precisions[:3]),
-        *(of_engine("answers", check_answers, 120, engine) for engine in names if engine != HF),
+        *(of_engine("answers", check_answers, 120, engine) for engine in CHECKED if engine != HF),
         check("recordings", check_recordings, 120),
-        *(of_engine("forked", check_forked, 120, engine) for engine in names),
+        *(of_engine("forked", check_forked, 120, engine) for engine in CHECKED),
         check("memory", check_memory, 120),
         check("tf32", check_tf32, 120, skip=unless_cuda),
         check("conditions", check_conditions, 60),
@@ -608,11 +609,8 @@ def _with_outcome_ok(made: AnyRecord) -> AnyRecord:
 def _largest_fp32_cells(setup: Setup) -> dict[str, Record]:
     """By engine, without those that the check of the engine has not found to work."""
     cells = {}
-    for name, entry in ENGINES.items():
-        works = entry.needs_weights
-        if entry.package:
-            works = works and Path(setup.folder, setup.probe_cell(name, "fp32").path).exists()
-        if works:
+    for name, entry in CHECKED.items():
+        if not entry.package or Path(setup.folder, setup.probe_cell(name, "fp32").path).exists():
             cells[name] = figures(setup, setup.cell(name, "fp32", setup.batch_sizes[-1]))
     return cells
 
