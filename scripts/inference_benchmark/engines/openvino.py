@@ -15,7 +15,7 @@ import openvino
 import openvino_genai
 import torch
 import transformers
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from inference_benchmark.analysis.timeline import Profile
 from inference_benchmark.engines import hf_facts, refusal, shapes
@@ -43,7 +43,6 @@ class OpenVinoEngine(TorchDeviceEngine):
         self.threads, self.checkpoint = threads, checkpoint
         self.config = AutoConfig.from_pretrained(checkpoint)
         self.family = self.config.model_type
-        self.model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
         self.core = openvino.Core()
         self.followed = shapes.follow_checkpoint(checkpoint)
 
