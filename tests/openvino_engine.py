@@ -60,7 +60,6 @@ def compressed(folder: Path, precision: str) -> dict[str, Any]:
     return {
         "not_loaded_as": [ours.not_loaded_as(precision), ours.not_loaded_as("fp32")],
         "shapes": described["shapes"],
-        "properties": described["properties"],
         "file_bytes": (exported(folder, precision) / "openvino_model.bin").stat().st_size,
         "answer": ours.generate(prompts(3, 9), 12).shape,
     }

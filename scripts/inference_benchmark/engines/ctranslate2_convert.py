@@ -8,8 +8,7 @@ from pathlib import Path
 
 from ctranslate2.converters import TransformersConverter
 
-from inference_benchmark.engines.refusal import is_refusal, words_of
-from inference_benchmark.models.checkpoint import REFUSED
+from inference_benchmark.engines.conversion import report
 
 
 class DigitTokenizer:
@@ -39,9 +38,7 @@ def main(request: str) -> int:
     try:
         Converter(arguments["checkpoint"]).convert(arguments["output"])
     except Exception as error:  # the converter raises many kinds of errors for unsupported models
-        words = f"ctranslate2 cannot convert this model: {words_of(error)}"
-        print(words, file=sys.stdout if is_refusal(error) else sys.stderr)
-        return REFUSED if is_refusal(error) else 1
+        return report(error, "ctranslate2 cannot convert this model")
     return 0
 
 

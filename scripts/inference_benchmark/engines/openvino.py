@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,7 @@ class OpenVinoEngine(TorchDeviceEngine):
 
     def not_loaded_as(self, precision: str) -> str | None:
         wanted = _WEIGHTS.get(precision, "f32")  # bf16 is made of fp32 when the model is compiled
-        found = {dtype for dtypes in self._constants().values() for dtype, _ in dtypes}
+        found = {dtype for dtypes in self._constants.values() for dtype, _ in dtypes}
         return None if wanted in found else f"openvino has its weights in {', '.join(sorted(found))}, not in {wanted}"
 
     @property
@@ -183,6 +184,7 @@ class OpenVinoEngine(TorchDeviceEngine):
     def _model(self) -> openvino.Model:
         return self.core.read_model(self.exported / "openvino_model.xml")
 
+    @cached_property
     def _constants(self) -> Mapping[tuple[int, int], list[tuple[str, int]]]:
         """(dtype, bytes with scales and zero points) of the matrices in the exported files, by (outputs, inputs)."""
         constants = {
@@ -204,7 +206,7 @@ class OpenVinoEngine(TorchDeviceEngine):
         one of 8 bits: OpenVINO quantises activations for it, where the CPU has instructions for that."""
         if self.precision not in COMPRESSED:
             return lambda module: (module.weight.numel() * self._activations.itemsize, None)
-        constants = self._constants()
+        constants = self._constants
 
         def stored(module: torch.nn.Module) -> tuple[int, str]:
             inputs, outputs = shapes.sizes(module)

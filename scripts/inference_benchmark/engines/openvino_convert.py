@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from inference_benchmark.engines.refusal import is_refusal, words_of
-from inference_benchmark.models.checkpoint import REFUSED
+from inference_benchmark.engines.conversion import report
 
 #: Precisions with weights that NNCF compresses, without data: the bits of each, with the settings that
 #: ``optimum-cli export openvino --weight-format`` has for them.
@@ -33,9 +32,7 @@ def main(request: str) -> int:
         )
         model.save_pretrained(arguments["output"])
     except Exception as error:  # the exporter raises many kinds of errors for unsupported models
-        words = f"openvino cannot export this model: {words_of(error)}"
-        print(words, file=sys.stdout if is_refusal(error) else sys.stderr)
-        return REFUSED if is_refusal(error) else 1
+        return report(error, "openvino cannot export this model")
     return 0
 
 
