@@ -13,7 +13,6 @@ from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Estimate, Groups
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below, rounds_of
-from inference_benchmark.experiment.cells import environment_of
 from inference_benchmark.experiment.environments import CURRENT
 from inference_benchmark.records import comparability, machine_speed, record
 from inference_benchmark.records.record import Record
@@ -106,7 +105,7 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
     studies, notes = _ceilings(path)
     by_value: dict[str, list[Record]] = {}
     for each in records:
-        value = environment_of(each.cell) if axis == "environment" else each.cell.engine
+        value = each.cell.column.environment if axis == "environment" else each.cell.engine
         by_value.setdefault(value, []).append(each)
     problems = [
         f"{path}: holds no record with {axis} {value}; it has {', '.join(by_value) or 'no records'}"
@@ -160,7 +159,7 @@ def _of_record(record: Record, parameters: int | None, studies: Studies) -> Cell
         "parameters": parameters,
         **vars(cell.workload),
         "engine": cell.engine,
-        "environment": environment_of(cell),
+        "environment": cell.column.environment,
         "precision": cell.precision,
         "batch_size": cell.batch_size,
     }

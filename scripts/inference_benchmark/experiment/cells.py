@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from inference_benchmark import files
 from inference_benchmark.analysis import statistics
-from inference_benchmark.experiment.environments import CURRENT, name_of
+from inference_benchmark.experiment.column import Column, batch_label
 
 #: The name of a cell's record without its ending, as record_path makes it: batch size, and from round 2 on the round.
 RECORD_STEM = r"batch-(\d+)(?:\.round-(\d+))?"
@@ -122,6 +122,11 @@ class Cell:
         return self.options.get("engine", self.engine)
 
     @property
+    def column(self) -> Column:
+        """The column of the tables that it is in."""
+        return Column.of(self)
+
+    @property
     def threads(self) -> int | None:
         """Of its measurement."""
         return self.measurement.threads
@@ -131,7 +136,7 @@ class Cell:
         """Where the record of this cell is, relative to the working directory."""
         return record_path(
             machine=self.machine,
-            column=column_path(self),
+            column=self.column.path,
             batch=f"{self.batch_size}.round-{self.round}" if self.round > 1 else self.batch_size,
         )
 
@@ -139,7 +144,7 @@ class Cell:
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8 round 2``."""
         again = f" round {self.round}" if self.round > 1 else ""
-        return f"{column_label(self)} batch {self.batch_size}{again}"
+        return f"{batch_label(self.column.label, self.batch_size)}{again}"
 
     @property
     def first_round(self) -> Self:
@@ -344,25 +349,6 @@ def record_path(*, machine: str, column: str, batch: int | str) -> str:
 def log_path(path: str) -> Path:
     """The log of the job with this output; the log of rule measure and of the studies."""
     return Path("logs", *Path(path).with_suffix(".log").parts[1:])
-
-
-def environment_of(of: Any) -> str:
-    """The environment of a cell or study as an axis: an engine that has one of its own has that as the current one."""
-    name = name_of(of.environment)
-    return CURRENT if name == of.base_engine else name
-
-
-def column_path(of: Any) -> str:
-    """The folder, below the one of the machine, of everything that belongs to the column of the tables that a cell or
-    study is of. The current environment has no folder."""
-    environment = "" if (name := environment_of(of)) == CURRENT else f"{name}/"
-    return f"{environment}{of.model['name']}/{of.workload.name}/{of.engine}/{of.precision}"
-
-
-def column_label(of: Any) -> str:
-    """The same for a person."""
-    environment = "" if (name := environment_of(of)) == CURRENT else f"{name} "
-    return f"{of.model['name']} {of.workload.name} {environment}{of.engine} {of.precision}"
 
 
 def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:

@@ -82,7 +82,7 @@ class Plan:
 
     @cached_property
     def columns(self) -> str:
-        """A regular expression for the wildcard {column}: what column_path makes."""
+        """A regular expression for the wildcard {column}: what Column.path makes."""
         names = {re.escape(env["name"]) for each in self.experiments for env in each.environments if env}
         return (f"(({'|'.join(sorted(names))})/)?" if names else "") + r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+"
 

@@ -15,12 +15,11 @@ from inference_benchmark.experiment.cells import (
     Experiment,
     Workload,
     check_environment,
-    column_label,
-    column_path,
     exact_fields,
     json_line,
     parsed,
 )
+from inference_benchmark.experiment.column import Column
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
 VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "timeline": 1}
@@ -106,18 +105,22 @@ class ColumnStudy:
         return self.options.get("engine", self.engine)
 
     @property
+    def column(self) -> Column:
+        return Column.of(self)
+
+    @property
     def tolerance(self) -> float:
         """The tolerance as a part of the largest batch that fits."""
         return (self.tolerance_percent or 0) / 100
 
     @property
     def path(self) -> str:
-        return study_path(self.kind, machine=self.machine, column=column_path(self))
+        return study_path(self.kind, machine=self.machine, column=self.column.path)
 
     @property
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 max-batch``."""
-        return f"{column_label(self)} {self.kind}"
+        return f"{self.column.label} {self.kind}"
 
     def to_json(self) -> str:
         """One line, keys sorted: equal studies give equal text."""
@@ -160,7 +163,7 @@ class TimelineStudy:
 
     @property
     def path(self) -> str:
-        column, batch = column_path(self.cell), self.cell.batch_size
+        column, batch = self.cell.column.path, self.cell.batch_size
         return study_path(self.kind, machine=self.machine, column=column, batch=batch)
 
     @property
@@ -229,7 +232,7 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
 
 def study_paths(cell: Cell) -> dict[str, str]:
     """Where the studies that say something about a cell are, by kind."""
-    column = column_path(cell)
+    column = cell.column.path
     return {kind: study_path(kind, machine=cell.machine, column=column, batch=cell.batch_size) for kind in VERSIONS}
 
 

@@ -17,7 +17,7 @@ from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.cli import ProblemsError, printable
 from inference_benchmark.engines.options import chosen
-from inference_benchmark.experiment.cells import Cell, environment_of
+from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.environments import CURRENT
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
@@ -236,7 +236,7 @@ def _identity(cell: Cell) -> dict[str, Any]:
         "batch_size": cell.batch_size,
         "base_engine": cell.base_engine,
         "options": ", ".join(f"{name} {value}" for name, value in chosen(cell.options).items()),
-        "environment": environment_of(cell),
+        "environment": cell.column.environment,
         "memory_limit_bytes": cell.memory_limit_bytes,
         "record": cell.path,
     }
@@ -358,7 +358,7 @@ def _ratios(
         cell, bases = record.cell, {}
         if cell.options:
             bases["engine"] = replace(cell, engine=cell.base_engine, options={})
-        if environment_of(cell) != CURRENT:
+        if cell.column.environment != CURRENT:
             bases["environment"] = replace(cell, environment={})
         for name, base in bases.items():
             if test := statistics.paired_ratio_test(samples(base, variant), samples(cell, variant)):

@@ -1,0 +1,119 @@
+"""A column of the tables, and every name that it and its cells have: in paths, in one line, in headings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from inference_benchmark.engines import ENGINES
+from inference_benchmark.engines.options import chosen
+from inference_benchmark.experiment.environments import CURRENT, name_of
+
+#: A heading as lines of plain text.
+Heading = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """The cells of one model, workload, engine, environment and precision, which differ in batch size alone.
+
+    Published figures may not say all of it. model: "" if unknown. prompt_tokens, new_tokens: None if unknown. engine:
+    as in Cell; "" if unknown. base_engine: the engine in ENGINES that it is, or is a variant of. options: what a
+    variant chooses, as texts by name. environment: as an axis of a grid, so that the one that an engine has of its own
+    is the current one. split: what sets cells apart that were measured on or with something else; usually "".
+    """
+
+    model: str
+    prompt_tokens: int | None
+    new_tokens: int | None
+    engine: str
+    precision: str
+    environment: str = CURRENT
+    base_engine: str = ""
+    options: tuple[tuple[str, str], ...] = ()
+    split: str = ""
+
+    @classmethod
+    def of(cls, subject: Any, split: str = "") -> Self:
+        """The column of a cell, or of a study of a column."""
+        environment = name_of(subject.environment)
+        return cls(
+            subject.model["name"],
+            subject.workload.prompt_tokens,
+            subject.workload.new_tokens,
+            subject.engine,
+            subject.precision,
+            CURRENT if environment == subject.base_engine else environment,
+            subject.base_engine,
+            tuple((name, str(value)) for name, value in chosen(subject.options).items()),
+            split,
+        )
+
+    @property
+    def grid(self) -> tuple[str, int | None, int | None]:
+        """The model and the workload: one set of tables and charts is about them."""
+        return self.model, self.prompt_tokens, self.new_tokens
+
+    @property
+    def workload(self) -> str:
+        """``prompt9-new100``, or the length that is known."""
+        lengths = {"prompt": self.prompt_tokens, "new": self.new_tokens}
+        return "-".join(f"{name}{tokens}" for name, tokens in lengths.items() if tokens is not None)
+
+    @property
+    def path(self) -> str:
+        """The folder of all that belongs to it, below that of the machine. The current environment has no folder."""
+        return "/".join((*self._other_environment, self.model, self.workload, self.engine, self.precision))
+
+    @property
+    def label(self) -> str:
+        """``bloom-1b3 prompt9-new100 hf bf16``; before the engine an environment other than the current one."""
+        parts = (self.model, self.workload, *self._other_environment, self.engine, self.precision, self.split)
+        return " ".join(filter(None, parts))
+
+    @property
+    def options_text(self) -> str:
+        """``attention sdpa, cache static``; "" for an engine that is no variant."""
+        return ", ".join(f"{name} {value}" for name, value in self.options)
+
+    @property
+    def meaning(self) -> str:
+        """What the precision means in the engine; "" where its name says it all."""
+        return ENGINES[self.base_engine].precisions.get(self.precision, "") if self.base_engine in ENGINES else ""
+
+    @property
+    def _other_environment(self) -> tuple[str, ...]:
+        return () if self.environment == CURRENT else (self.environment,)
+
+
+def batch_label(name: str, batch_size: int) -> str:
+    """A cell, by a name of its column: ``hf bf16 batch 8``."""
+    return f"{name} batch {batch_size}"
+
+
+def headings(columns: Iterable[Column]) -> dict[Column, Heading]:
+    """The columns of one table in their order, each with its heading; engine and environment are named where there are
+    several."""
+    return {
+        column: tuple(filter(None, (*which, column.options_text, column.precision, column.meaning, column.split)))
+        for column, which in _told_apart(columns).items()
+    }
+
+
+def short_names(columns: Iterable[Column]) -> dict[Column, str]:
+    """The same columns, each with a name in one line: ``hf bf16``."""
+    return {
+        column: " ".join(filter(None, (*which, column.precision, column.split)))
+        for column, which in _told_apart(columns).items()
+    }
+
+
+def _told_apart(columns: Iterable[Column]) -> Mapping[Column, tuple[str, str]]:
+    """The environment and the engine of each column, "" where all have the same."""
+    columns = dict.fromkeys(columns)
+    environments, engines = ({getattr(each, name) for each in columns} for name in ("environment", "engine"))
+    return {
+        each: (each.environment if len(environments) > 1 else "", each.engine if len(engines) > 1 else "")
+        for each in columns
+    }
