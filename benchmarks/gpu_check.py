@@ -62,8 +62,10 @@ from inference_benchmark.analysis.statistics import mean
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.cli import fail, printable
 from inference_benchmark.engines import ENGINES, PRECISIONS
-from inference_benchmark.experiment.cells import Cell, CellError, Measurement, Watch, Workload
+from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, Subject, TimelineStudy
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions, hardware, provenance
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.measure import warm_start
@@ -575,19 +577,19 @@ def check_search(setup: Setup, engine: str) -> Verdict:
 # -- what the checks look at -----------------------------------------------------------------------------
 
 
-def measured(setup: Setup, cell: Cell, watch: Watch | None = None) -> Record:
+def measured(setup: Setup, cell: Cell, watch: Supervision | None = None) -> Record:
     """The record of a cell, measured once for all checks. watch: None is the default."""
-    return _made_once(setup, cell, lambda path: measure_cell(cell, watch or Watch()))
+    return _made_once(setup, cell, lambda path: measure_cell(cell, watch or Supervision()))
 
 
-def figures(setup: Setup, cell: Cell, watch: Watch | None = None) -> Record:
+def figures(setup: Setup, cell: Cell, watch: Supervision | None = None) -> Record:
     """The same of a cell with the outcome ok. Raises NothingToCheckError."""
     return _with_outcome_ok(measured(setup, cell, watch))
 
 
 def studied(setup: Setup, study: Study) -> StudyRecord:
     """The record of a study with the outcome ok. Raises NothingToCheckError."""
-    return _with_outcome_ok(_made_once(setup, study, lambda path: run_study(study, Watch(), path)))
+    return _with_outcome_ok(_made_once(setup, study, lambda path: run_study(study, Supervision(), path)))
 
 
 def _made_once(setup: Setup, subject: Subject, make: Callable[[Path], AnyRecord]) -> AnyRecord:
@@ -621,7 +623,7 @@ def _steady(setup: Setup) -> Record:
     cell = setup.cell(HF, setup.precision, batch_size)
     lasting = replace(cell.measurement, min_seconds=seconds, max_seconds=seconds)
     cell = replace(cell, workload=Workload(prompt_tokens, 1), measurement=lasting)
-    return figures(setup, cell, Watch(sample_hz=10))
+    return figures(setup, cell, Supervision(sample_hz=10))
 
 
 @contextmanager
@@ -629,7 +631,7 @@ def _loaded(setup: Setup, engine_name: str, precision: str) -> Iterator[engines.
     """An engine with the probe loaded, in this process. Raises NothingToCheckError where it lacks the precision."""
     cell = setup.probe_cell(engine_name, precision)
     folder = checkpoint.ensure(cell.model)
-    with hold_device(cell, Watch()):
+    with hold_device(cell, Supervision()):
         engine = engines.create(engine_name)
         engine.start(setup.device, setup.threads or hardware.default_threads(), folder)
         if reason := engine.unsupported(precision):

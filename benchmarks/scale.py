@@ -37,7 +37,7 @@ from made_up import TINY_BLOOM, records_of, write_records
 from running import Workspace
 
 from inference_benchmark.experiment import config
-from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.experiment import Experiment
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 #: Models, workloads and batch sizes, of two precisions each, by the number of cells.

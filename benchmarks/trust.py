@@ -48,7 +48,8 @@ from inference_benchmark import engines
 from inference_benchmark.analysis import statistics
 from inference_benchmark.analysis import yardstick as analysis
 from inference_benchmark.analysis.yardstick import Speed
-from inference_benchmark.experiment.cells import Cell, Watch, Workload
+from inference_benchmark.experiment.cells import Cell, Workload
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.machine.host_counters import REAL_ROOTS, cpu_times_s, process_cpu_s
@@ -82,7 +83,7 @@ def measure_grid(cells: Sequence[Cell], rounds: int, **behaviour) -> Grid:
 
 
 def samples_of(cell: Cell) -> list[float]:
-    (run,) = measure_cell(cell, Watch()).runs
+    (run,) = measure_cell(cell, Supervision()).runs
     return run.samples_s
 
 
@@ -240,7 +241,7 @@ def sampling(seconds: float) -> str:
     engine.start("cpu", len(os.sched_getaffinity(0)), folder)
     engine.load(folder, "fp32")
     prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(1, 9))
-    rate = Watch().sample_hz
+    rate = Supervision().sample_hz
     command = [sys.executable, "-c", SAMPLER, str(os.getpid()), str(rate * AMPLIFIED)]
     child = subprocess.Popen(command, env=checkpoint.child_environment())
     time.sleep(2)
@@ -376,7 +377,7 @@ def yardstick(n_cells: int) -> str:
     began = time.perf_counter()
     engine.unload()
     cost_s = statistics.percentile([each.yardsticks_s for each in quiet], 50) + time.perf_counter() - began
-    (run,) = measure_cell(make_cell(**DEFAULT_CELL), Watch()).runs
+    (run,) = measure_cell(make_cell(**DEFAULT_CELL), Supervision()).runs
     # Without the start, which is much shorter in a run of Snakemake.
     cell_s = run.load_s + sum(map(sum, (run.warmup_s, run.samples_s, run.first_token_s)))
     return (

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from inference_benchmark import files
 from inference_benchmark.cli import fail, run
-from inference_benchmark.experiment.cells import CellError, Experiment
+from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.freshness import inputs_digest
 from inference_benchmark.records.collect import CollectError, collect, provenance_of
 from inference_benchmark.records.summary import summarise, to_csv

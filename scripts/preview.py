@@ -10,7 +10,8 @@ import argparse
 from pathlib import Path
 
 from inference_benchmark.cli import fail, printable, run
-from inference_benchmark.experiment.cells import CellError, Experiment
+from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.render.preview import Preview, preview
 
 

@@ -13,7 +13,8 @@ import pandas
 from inference_benchmark import files
 from inference_benchmark.analysis.roofline import Matrix, Shapes
 from inference_benchmark.compare import result_set
-from inference_benchmark.experiment.cells import Cell, Experiment, Measurement, Workload
+from inference_benchmark.experiment.cells import Cell, Measurement, Workload
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.records import collect, comparability, summary
 from inference_benchmark.records.record import Note, Reason, Record, Run, Stability, StudyRecord

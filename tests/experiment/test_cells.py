@@ -7,7 +7,9 @@ import json
 import pytest
 from made_up import make_cell, make_experiment, measurement
 
-from inference_benchmark.experiment.cells import Cell, CellError, Experiment, Workload, difference
+from inference_benchmark.experiment.as_json import CellError, difference
+from inference_benchmark.experiment.cells import Cell, Workload
+from inference_benchmark.experiment.experiment import Experiment
 
 
 def test_a_cell_survives_json_and_names_its_place():

@@ -73,7 +73,7 @@ def test_an_environment_has_a_folder_of_its_own_and_its_name_in_labels(tmp_path)
     assert cell.label == "bloom-51m prompt9-new8 old hf fp32 batch 1"
     assert planned.environments_of([cell.path, "results/box/summary.csv"]) == [tuple(cell.environment.values())]
     assert type(cell).from_json(cell.to_json()) == cell
-    studies = [study for study in planned.studies.values() if study.environment]
+    studies = [study for study in planned.studies.values() if study.setup.environment]
     assert {study.kind for study in studies} == {"max-batch", "divergence"}, "ceilings are the machine's"
 
 

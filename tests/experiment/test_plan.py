@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 from made_up import make_experiment
 
-from inference_benchmark.experiment.cells import Watch
 from inference_benchmark.experiment.plan import Plan
+from inference_benchmark.experiment.supervision import Supervision
 
 SLURM = {
     "partition": "gpu", "account": None, "gpu_model": None, "gres": None, "constraint": None, "cpus": 8, "mem_mb": 500,
     "runtime_minutes": 60, "cells_per_job": 1,
 }  # fmt: skip
-HERE = Plan((make_experiment(1, 2, max_batch=True, engines=("hf",)),), Watch(), slurm={})
+HERE = Plan((make_experiment(1, 2, max_batch=True, engines=("hf",)),), Supervision(), slurm={})
 
 
 def on_slurm(**requests) -> Plan:
     """Two machines, each with the same four cells."""
     experiment = make_experiment(1, 2, 4, 8)
     machines = [replace(experiment, machine=name, device_name=name.upper()) for name in ("a100", "h200")]
-    return Plan(tuple(machines), Watch(), dict.fromkeys(("a100", "h200"), SLURM | requests))
+    return Plan(tuple(machines), Supervision(), dict.fromkeys(("a100", "h200"), SLURM | requests))
 
 
 def of(plan: Plan, batch: int | str, machine: str = "box") -> dict[str, str]:
@@ -88,7 +88,7 @@ def test_answers_of_a_column_are_compared_right_after_the_first_round_of_its_cel
 
 def test_on_this_machine_nothing_is_asked_of_slurm():
     assert HERE.slurm_resources == {}
-    assert HERE.watched == Watch()
+    assert HERE.watched == Supervision()
     assert HERE.gpus({"machine": "box"}) == 1
     assert HERE.job_name is None
 
@@ -104,7 +104,7 @@ def test_a_repeated_job_asks_for_more_time_and_memory_and_for_nothing_else():
 
 
 def test_a_job_has_to_be_on_the_device_of_its_machine():
-    assert on_slurm().watched({"machine": "h200"}) == Watch(device_name="H200")
+    assert on_slurm().watched({"machine": "h200"}) == Supervision(device_name="H200")
 
 
 def test_a_gpu_is_asked_for_once():
@@ -120,7 +120,7 @@ def test_cells_that_follow_each_other_share_a_job():
 
 
 def test_a_baseline_is_found_by_its_name():
-    plan = Plan((make_experiment(baselines={"before": "old/results/box"}),), Watch(), {})
+    plan = Plan((make_experiment(baselines={"before": "old/results/box"}),), Supervision(), {})
     assert plan.baseline({"baseline": "before"}) == "old/results/box"
     with pytest.raises(KeyError):
         plan.baseline({"baseline": "other"})

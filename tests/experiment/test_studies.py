@@ -7,7 +7,8 @@ import json
 import pytest
 from made_up import make_cell, make_experiment
 
-from inference_benchmark.experiment.cells import CellError, Experiment
+from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import (
     CeilingsStudy,
     ColumnStudy,

@@ -25,13 +25,13 @@ CELL = make_cell(engine="hf", model={"name": "bloom", "architecture": MODELS["bl
 #: A worker of the fake engine, forked if it can be, with what its parent learns of it as JSON.
 PARENT = """
 import json, sys
-from inference_benchmark.experiment.cells import Watch
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.measure.warm_start import ForkedWorker, Warm
 from inference_benchmark.measure.worker_process import WorkerProcess
 python = sys.argv[3] if len(sys.argv) > 3 else sys.executable
 with WorkerProcess("cell", {"cell": sys.argv[1], "checkpoint": None}, None, None, python, Warm("fake", "", 1)) as worker:
     print(worker.process.pid, isinstance(worker.process, ForkedWorker), flush=True)
-    report = worker.listen(Watch(timeout_s=float(sys.argv[2])))
+    report = worker.listen(Supervision(timeout_s=float(sys.argv[2])))
 end = report.end or {}
 print(json.dumps([report.returncode, end.get("outcome"), report.phase, report.last_output]))
 """

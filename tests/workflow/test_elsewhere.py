@@ -11,7 +11,7 @@ import pytest
 import yaml
 from running import Workspace, fake_grid
 
-from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.experiment import Experiment
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 

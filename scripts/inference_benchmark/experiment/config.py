@@ -18,11 +18,13 @@ from inference_benchmark import engines
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment import baselines, environments, model_problems
 from inference_benchmark.experiment import variants as variant_problems
-from inference_benchmark.experiment.cells import Experiment, Measurement, Watch, Workload
+from inference_benchmark.experiment.cells import Measurement, Workload
 from inference_benchmark.experiment.config_errors import clip, explain, guess_text, listing, not_plain, show, where_text
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.environments import CURRENT, Lock
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.plan import Plan
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.experiment.variants import GridEngine
 from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.models import architecture, families
@@ -108,7 +110,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     watch = config["watch"]
     return Plan(
         experiments=tuple(experiments or [experiment]),
-        watch=Watch(timeout_s=watch["timeout_seconds"], sample_hz=watch["sample_hz"], exclusive=watch["exclusive"]),
+        watch=Supervision(watch["timeout_seconds"], watch["sample_hz"], watch["exclusive"]),
         slurm={label: machine["slurm"] for label, machine in machines.items()},
         locks=tuple(locks.values()),
         history=history,

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from inference_benchmark import files
 from inference_benchmark.experiment import baselines
-from inference_benchmark.experiment.cells import Experiment
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.outputs import derived, overall
 from inference_benchmark.experiment.studies import possible_studies
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inference_benchmark.analysis.figures import FIGURES
-from inference_benchmark.experiment.cells import Experiment
 from inference_benchmark.experiment.environments import CURRENT, name_of
+from inference_benchmark.experiment.experiment import Experiment
 
 #: The charts that have files for a README, and how each is drawn.
 FILE_CHARTS = tuple(figure.key for figure in FIGURES if figure.headline)

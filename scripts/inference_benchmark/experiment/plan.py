@@ -13,9 +13,11 @@ from functools import cached_property
 from itertools import chain
 from typing import Any
 
-from inference_benchmark.experiment.cells import Cell, Experiment, Watch, in_measuring_order, record_path
+from inference_benchmark.experiment.cells import Cell, record_path
 from inference_benchmark.experiment.environments import Lock
+from inference_benchmark.experiment.experiment import Experiment, in_measuring_order
 from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies, study_path
+from inference_benchmark.experiment.supervision import Supervision
 
 #: The wildcards of a job, by name.
 Wildcards = Mapping[str, str]
@@ -45,7 +47,7 @@ class Plan:
     """
 
     experiments: tuple[Experiment, ...]
-    watch: Watch
+    watch: Supervision
     slurm: Mapping[str, Mapping[str, Any]]
     locks: Sequence[Lock] = ()
     history: Sequence[str] = ()
@@ -89,7 +91,7 @@ class Plan:
     def environments_of(self, paths: Iterable[str]) -> Sequence[tuple[str, str]]:
         """Name and digest of the lock of each environment that cells and studies with these records are measured in."""
         subjects = (self.cells.get(path) or self.studies.get(path) for path in paths)
-        environments = (subject.environment for subject in subjects if subject and subject.environment)
+        environments = (subject.setup.environment for subject in subjects if subject and subject.setup.environment)
         return list(dict.fromkeys((each["name"], each["lock"]) for each in environments))
 
     @cached_property
@@ -169,7 +171,7 @@ class Plan:
         return self._job_name_of if self.job_names else None
 
     @cached_property
-    def watched(self) -> Watch | Callable[[Wildcards], Watch]:
+    def watched(self) -> Supervision | Callable[[Wildcards], Supervision]:
         """How a job is watched, and the device that it needs."""
         return self._watch_on if self.slurm else self.watch
 
@@ -197,7 +199,7 @@ class Plan:
     def _job_name_of(self, wildcards: Wildcards) -> str | None:
         return self.job_names.get(record_path(**wildcards))
 
-    def _watch_on(self, wildcards: Wildcards) -> Watch:
+    def _watch_on(self, wildcards: Wildcards) -> Supervision:
         return replace(self.watch, device_name=self.machines[wildcards["machine"]].device_name or "")
 
     def _slurm_value(self, key: str) -> Callable[..., Any]:

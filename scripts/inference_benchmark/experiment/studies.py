@@ -5,29 +5,23 @@ where the time of a call goes."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from inference_benchmark.engines import ENGINES
-from inference_benchmark.experiment.cells import (
-    Cell,
-    CellError,
-    Experiment,
-    Workload,
-    check_environment,
-    exact_fields,
-    json_line,
-    parsed,
-)
-from inference_benchmark.experiment.column import Column
+from inference_benchmark.experiment.as_json import AsJson, CellError, parsed
+from inference_benchmark.experiment.cells import Cell, ColumnSettings
+from inference_benchmark.experiment.experiment import Experiment
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
 VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "timeline": 1}
 
 
 @dataclass(frozen=True)
-class CeilingsStudy:
+class CeilingsStudy(AsJson):
     """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads."""
+
+    NOUN = "a study"
 
     machine: str
     device: str
@@ -35,78 +29,52 @@ class CeilingsStudy:
     kind: str = "ceilings"
     version: int = VERSIONS["ceilings"]
 
-    @property
-    def path(self) -> str:
-        return study_path(self.kind, machine=self.machine)
-
     label = "ceilings"
     memory_limit_bytes = None
     #: They are the machine's, whatever software cells are measured in.
     environment: ClassVar[Mapping[str, str]] = {}
 
-    def to_json(self) -> str:
-        """One line, keys sorted: equal studies give equal text."""
-        return json_line(self)
+    @property
+    def setup(self) -> Self:
+        """As every study and cell has it: what is measured, on what and with what."""
+        return self
 
-    @classmethod
-    def from_document(cls, document: Any) -> Self:
-        """A study from JSON. Raises CellError."""
-        return cls(**exact_fields(cls, document, "a study"))
+    @property
+    def path(self) -> str:
+        return study_path(self.kind, machine=self.machine)
 
 
-@dataclass(frozen=True)
-class ColumnStudy:
+@dataclass(frozen=True, kw_only=True)
+class ColumnStudy(ColumnSettings):
     """A study of one column of the tables: all cells that differ in batch size alone.
 
     kind: ``max-batch`` or ``divergence``. tolerance_percent: how far a batch that does not fit may be from the largest
-    found to fit; None is to the row. The rest is as in Cell; seed and threads are those of its measurement. Answers
-    depend on no memory limit and have no tolerance.
+    found to fit; None is to the row. seed and threads are those of the cells' measurement. Answers depend on no memory
+    limit and have no tolerance.
     """
+
+    NOUN = "a study"
 
     kind: str
     version: int
-    machine: str
-    device: str
-    model: Mapping[str, Any]
-    workload: Workload
-    engine: str
-    precision: str
-    memory_limit_bytes: int | None
     seed: int
     threads: int | None
     tolerance_percent: float | None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, kind: str, cell: Cell, tolerance_percent: float | None = None) -> Self:
         """The study of the column that a cell is in."""
-        is_search = kind == "max-batch"
+        shared = {each.name: getattr(cell, each.name) for each in fields(ColumnSettings)}
+        if kind != "max-batch":
+            shared["memory_limit_bytes"] = tolerance_percent = None
         return cls(
+            **shared,
             kind=kind,
             version=VERSIONS[kind],
-            machine=cell.machine,
-            device=cell.device,
-            model=cell.model,
-            workload=cell.workload,
-            engine=cell.engine,
-            precision=cell.precision,
-            memory_limit_bytes=cell.memory_limit_bytes if is_search else None,
             seed=cell.measurement.seed,
             threads=cell.threads,
-            tolerance_percent=tolerance_percent if is_search else None,
-            options=cell.options,
-            environment=cell.environment,
+            tolerance_percent=tolerance_percent,
         )
-
-    @property
-    def base_engine(self) -> str:
-        """As Cell.base_engine."""
-        return self.options.get("engine", self.engine)
-
-    @property
-    def column(self) -> Column:
-        return Column.of(self)
 
     @property
     def tolerance(self) -> float:
@@ -122,64 +90,35 @@ class ColumnStudy:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 max-batch``."""
         return f"{self.column.label} {self.kind}"
 
-    def to_json(self) -> str:
-        """One line, keys sorted: equal studies give equal text."""
-        return json_line(self)
-
-    @classmethod
-    def from_document(cls, document: Any) -> Self:
-        """A study from JSON. Raises CellError."""
-        values = exact_fields(cls, document, "a study")
-        if not isinstance(values["model"], dict) or "name" not in values["model"]:
-            raise CellError(f"model is {values['model']!r}; allowed: a mapping with name")
-        check_environment(values)
-        return cls(**values | {"workload": Workload(**exact_fields(Workload, values["workload"], "workload"))})
-
 
 @dataclass(frozen=True)
-class TimelineStudy:
+class TimelineStudy(AsJson):
     """Where the time of a call of one cell goes, step by step and by kind of work.
 
     cell: in its first round, with the settings that its calls are repeated by. trace: whether the profile is kept too,
     as a Chrome trace beside the record.
     """
 
+    NOUN = "a study"
+
     cell: Cell
     trace: bool
     kind: str = "timeline"
     version: int = VERSIONS["timeline"]
 
-    # What is asked of every subject is that of the cell.
-    machine = property(lambda self: self.cell.machine)
-    device = property(lambda self: self.cell.device)
-    model = property(lambda self: self.cell.model)
-    engine = property(lambda self: self.cell.engine)
-    precision = property(lambda self: self.cell.precision)
-    environment = property(lambda self: self.cell.environment)
-    options = property(lambda self: self.cell.options)
-    base_engine = property(lambda self: self.cell.base_engine)
-    threads = property(lambda self: self.cell.threads)
-    memory_limit_bytes = property(lambda self: self.cell.memory_limit_bytes)
+    @property
+    def setup(self) -> Cell:
+        return self.cell
 
     @property
     def path(self) -> str:
-        column, batch = self.cell.column.path, self.cell.batch_size
-        return study_path(self.kind, machine=self.machine, column=column, batch=batch)
+        cell = self.cell
+        return study_path(self.kind, machine=cell.machine, column=cell.column.path, batch=cell.batch_size)
 
     @property
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8 timeline``."""
         return f"{self.cell.label} timeline"
-
-    def to_json(self) -> str:
-        """One line, keys sorted: equal studies give equal text."""
-        return json_line(self)
-
-    @classmethod
-    def from_document(cls, document: Any) -> Self:
-        """A study from JSON. Raises CellError."""
-        values = exact_fields(cls, document, "a study")
-        return cls(**values | {"cell": Cell.from_document(values["cell"])})
 
 
 Study = CeilingsStudy | ColumnStudy | TimelineStudy

@@ -11,8 +11,9 @@ from typing import Any
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import batch_limit, failing_try
 from inference_benchmark.experiment import baselines
-from inference_benchmark.experiment.cells import Cell, Watch
+from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
 from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.session import check_engine, hold_device
@@ -24,7 +25,7 @@ from inference_benchmark.records.record import AnyRecord, Note, Reason, Record, 
 from inference_benchmark.records.rounds import assess, different_answers, each_once
 
 
-def measure_cell(cell: Cell, watch: Watch) -> Record:
+def measure_cell(cell: Cell, watch: Supervision) -> Record:
     """Measure a cell, in one round, in a worker process.
 
     Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.

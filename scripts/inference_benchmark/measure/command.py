@@ -13,8 +13,9 @@ from typing import Any, Literal, NoReturn
 
 from inference_benchmark import files
 from inference_benchmark.cli import fail
-from inference_benchmark.experiment.cells import CellError, Watch
+from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.studies import Subject
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.measure.outcome import CellFailure, MeasurementError, MeasurementTimeout
 from inference_benchmark.models.checkpoint import CheckpointError
 from inference_benchmark.records import attempts, record, tries
@@ -27,7 +28,7 @@ def main(
     description: str,
     subject_option: Literal["--cell", "--study"],
     parse: Callable[[str], Subject],
-    measure: Callable[[Any, Watch, Path], AnyRecord],
+    measure: Callable[[Any, Supervision, Path], AnyRecord],
     one_line: Callable[[Any], str],
 ) -> int:
     """Parse the command line, measure what it asks for, write the record, and print in one line how it ended.
@@ -38,7 +39,7 @@ def main(
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(subject_option, required=True, dest="subject", metavar="JSON", help="as Snakemake prints it")
     parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="where the record goes")
-    default = Watch()
+    default = Supervision()
     parser.add_argument(
         "--timeout-s",
         type=float,
@@ -57,7 +58,7 @@ def main(
     parser.add_argument("--device-name", default=default.device_name, help="a part of the name of the device")
     parser.add_argument("--attempt", type=int, default=1, help="the number of this attempt, from 1")
     arguments = parser.parse_args()
-    watch = Watch(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
+    watch = Supervision(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
     # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.
     signal.signal(signal.SIGTERM, _terminated)
     earlier = attempts.earlier(arguments.output, arguments.attempt)

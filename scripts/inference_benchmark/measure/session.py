@@ -11,8 +11,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from inference_benchmark import engines
-from inference_benchmark.experiment.cells import Cell, Watch
+from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.machine.interpreter import Interpreter
@@ -33,7 +34,7 @@ class Session:
     """
 
     subject: Subject
-    watch: Watch
+    watch: Supervision
     python: Interpreter
     gpu: Gpu | None
     busy: str | None
@@ -75,7 +76,7 @@ class Session:
 
 
 @contextmanager
-def hold_device(subject: Subject, watch: Watch) -> Iterator[Session]:
+def hold_device(subject: Subject, watch: Supervision) -> Iterator[Session]:
     """A session on a device for a subject, until the block is left. Raises MeasurementError, OSError."""
     python = python_of(subject.environment)
     gpus = _gpus(subject, python)
@@ -126,7 +127,7 @@ def _uses_torch(subject: Subject) -> bool:
     return isinstance(subject, CeilingsStudy) or engines.ENGINES[subject.base_engine].needs_weights
 
 
-def _check_device(gpu: Gpu | None, subject: Subject, watch: Watch) -> None:
+def _check_device(gpu: Gpu | None, subject: Subject, watch: Supervision) -> None:
     """Raises MeasurementError unless this is the hardware that the machine's label stands for."""
     name = gpu.name if gpu else hardware.cpu_name()
     if not hardware.is_called(name, watch.device_name):
@@ -137,7 +138,7 @@ def _check_device(gpu: Gpu | None, subject: Subject, watch: Watch) -> None:
         )
 
 
-def _busy(gpu: Gpu | None, watch: Watch) -> str | None:
+def _busy(gpu: Gpu | None, watch: Supervision) -> str | None:
     """Who else uses the GPU, for a message. Raises MeasurementError where nobody else may."""
     users = conditions.busy(gpu) if gpu else None
     if users and watch.exclusive == "fail":

@@ -11,8 +11,8 @@ from typing import Any
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import batch_limit, next_batch_size
 from inference_benchmark.experiment import baselines
-from inference_benchmark.experiment.cells import Watch
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, TimelineStudy
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
 from inference_benchmark.measure.outcome import MeasurementError, memory_limit
 from inference_benchmark.measure.session import Session, check_engine, hold_device
@@ -25,26 +25,27 @@ from inference_benchmark.records.record import Note, Reason, Record, RecordError
 from inference_benchmark.records.tries import Tries
 
 
-def run_study(study: Study, watch: Watch, output: Path) -> StudyRecord:
+def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
     """Do a study in worker processes.
 
     output: the place of its record, beside which the tries of a search are kept, and the trace of a timeline.
     Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
     """
+    setup = study.setup
     if isinstance(study, CeilingsStudy):
         order: dict[str, Any] = {"device": study.device, "threads": study.threads}
     else:
-        check_engine(study)
-        weights = checkpoint.ensure(study.model) if engines.ENGINES[study.base_engine].needs_weights else None
+        check_engine(setup)
+        weights = checkpoint.ensure(setup.model) if engines.ENGINES[setup.base_engine].needs_weights else None
         order = {"study": study.to_json(), "checkpoint": str(weights) if weights else None}
-    with hold_device(study, watch) as session:
+    with hold_device(setup, watch) as session:
         if study.kind == "max-batch":
             return _search(study, order, session, output)
         if isinstance(study, TimelineStudy):
             order["trace"] = str(trace_path(output).absolute()) if study.trace else None
         is_early = study.kind in ("divergence", "timeline")  # right after cells, whose server still runs
-        warm = Warm(study.base_engine, str(weights), 1) if is_early and weights else None
-        report = session.run_worker(study.kind, order, study.threads, warm=warm)
+        warm = Warm(setup.base_engine, str(weights), 1) if is_early and weights else None
+        report = session.run_worker(study.kind, order, setup.threads, warm=warm)
         outcome, reason = session.classify(report)
         return _record(study, session, report, outcome, reason, report.results)
 
@@ -148,7 +149,7 @@ def _record(
         results=tuple(results),
         limit=limit,
         conditions=report.conditions,
-        flags=tuple(Note(**flag) for flag in conditions.flags(report.conditions, study.device)),
+        flags=tuple(Note(**flag) for flag in conditions.flags(report.conditions, study.setup.device)),
         model=report.model,
         **session.where_and_when(),
     )

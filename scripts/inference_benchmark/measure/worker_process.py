@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark.experiment.cells import Watch
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions, hardware
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.measure import warm_start
@@ -180,7 +180,7 @@ class WorkerProcess:
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
-    def listen(self, watch: Watch, on_result: OnResult = ignore_result) -> WorkerReport:
+    def listen(self, watch: Supervision, on_result: OnResult = ignore_result) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; look at the device while calls are timed.
 
         Each try of a search has that time for itself.
@@ -244,7 +244,7 @@ class WorkerProcess:
                 pass
         return self.printed.decode(errors="replace")
 
-    def _stop(self, report: WorkerReport, watch: Watch) -> WorkerReport:
+    def _stop(self, report: WorkerReport, watch: Supervision) -> WorkerReport:
         """Kill the worker, and note it in the report."""
         stopped = ", stopped by a signal," if _state(self.process.pid) == "T" else ""
         self.process.kill()

@@ -12,8 +12,9 @@ from typing import Any
 from inference_benchmark import files
 from inference_benchmark.analysis.max_batch import failing_try
 from inference_benchmark.cli import ProblemsError
-from inference_benchmark.experiment.cells import RECORD_STEM, Experiment
+from inference_benchmark.experiment.cells import RECORD_STEM
 from inference_benchmark.experiment.environments import CURRENT
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import (
     ColumnStudy,
     Subject,

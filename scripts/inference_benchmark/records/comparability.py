@@ -113,7 +113,7 @@ def facts_that_must_agree(record: AnyRecord) -> dict[str, Any]:
 def facts_about(study: Study, known: Mapping[str, Any], cell: Cell) -> Mapping[str, Any]:
     """Of the facts_that_must_agree of a study, those in which a cell has to agree with it: none of software where the
     study was done in another environment, as ceilings are."""
-    if study.environment == cell.environment:
+    if study.setup.environment == cell.environment:
         return known
     return {name: value for name, value in known.items() if name not in _SOFTWARE}
 

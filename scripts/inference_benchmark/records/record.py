@@ -15,7 +15,8 @@ from inference_benchmark import files
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.roofline import Shapes
-from inference_benchmark.experiment.cells import Cell, CellError, as_document, difference
+from inference_benchmark.experiment.as_json import CellError, difference
+from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Study, Subject, study_from_document
 
 OUTCOMES = ("ok", "oom", "unsupported")
@@ -312,7 +313,7 @@ def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> Any
     document = _read(path)
     _check_format(cls, document)
     # Compared as JSON first: what was measured under other settings may not even have those of today.
-    found, wanted = document[cls.SUBJECT], as_document(subject)
+    found, wanted = document[cls.SUBJECT], subject.to_document()
     wanted |= {name: found[name] for name in but_for if name in found}
     if found != wanted:
         raise RecordError(f"measured under another configuration: {difference(wanted, found)}")
@@ -344,7 +345,7 @@ def _document(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_document(each) for each in value]
     if isinstance(value, Subject):
-        return as_document(value)
+        return value.to_document()
     if not is_dataclass(value):
         return value
     parts = {each.name: getattr(value, each.name) for each in fields(value)}

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from inference_benchmark import files
-from inference_benchmark.experiment.cells import as_document, difference
+from inference_benchmark.experiment.as_json import difference
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records.comparability import disagreeing, facts_that_must_agree
 from inference_benchmark.records.record import RecordError, check_results
@@ -37,7 +37,7 @@ class Tries:
     def write(self, output: Path) -> None:
         """Keep them for the next attempt. Raises OSError. output: the place of the search's record."""
         document = {
-            "study": as_document(self.study),
+            "study": self.study.to_document(),
             "circumstances": dict(self.circumstances),
             "started_at": self.started_at,
             "results": list(self.results),
@@ -79,8 +79,8 @@ def earlier(output: Path, now: Tries) -> Tries:
     expected = {"study": dict, "circumstances": dict, "started_at": str, "results": list}
     if not isinstance(document, dict) or any(not isinstance(document.get(k), kind) for k, kind in expected.items()):
         raise RecordError(f"not the tries of a search; expected {', '.join(expected)}")
-    if document["study"] != as_document(now.study):
-        raise RecordError(f"tried under another configuration: {difference(as_document(now.study), document['study'])}")
+    if (wanted := now.study.to_document()) != document["study"]:
+        raise RecordError(f"tried under another configuration: {difference(wanted, document['study'])}")
     if differing := disagreeing(document["circumstances"], now.circumstances):
         facts = (f"{name} was {was}, is now {is_now}" for name, (was, is_now) in differing.items())
         raise RecordError(f"tried in other circumstances: {'; '.join(facts)}")

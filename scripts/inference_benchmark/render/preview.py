@@ -15,7 +15,8 @@ from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
 from inference_benchmark.experiment.baselines import NOT_MEASURED
-from inference_benchmark.experiment.cells import Cell, Experiment, log_path
+from inference_benchmark.experiment.cells import Cell, log_path
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.records import collect, summary
 from inference_benchmark.records.attempts import failure_line
 from inference_benchmark.render import report, tables

@@ -74,7 +74,7 @@ class ProgressHandler(logging.Handler):
         super().__init__(logging.INFO)
         self.planned, self.attempts, self.retries, self.rules = planned, attempts, retries, rules
         self.runs_jobs, self.only_plans, self.write_line, self.clock = runs_jobs, only_plans, write, clock
-        self.several_machines = len({subject.machine for subject in planned.values()}) > 1
+        self.several_machines = len({subject.setup.machine for subject in planned.values()}) > 1
         self.total = 0
         self.began = clock()
         self.running: dict[int, Subject] = {}
@@ -169,7 +169,7 @@ class ProgressHandler(logging.Handler):
         """How long the cells and studies of a dry run will take; "" where there are none."""
         if not self.would_run:
             return ""
-        machines = dict.fromkeys(subject.machine for subject in self.would_run)
+        machines = dict.fromkeys(subject.setup.machine for subject in self.would_run)
         total = estimate.estimate(self.would_run, estimate.earlier_records(machines))
         text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
         text += f", one after the other. By earlier records: {total.known}"
@@ -179,7 +179,7 @@ class ProgressHandler(logging.Handler):
         return f"{text}.\n"
 
     def _print(self, subject: Subject, text: str) -> None:
-        machine = f"{subject.machine}: " if self.several_machines else ""
+        machine = f"{subject.setup.machine}: " if self.several_machines else ""
         self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
 
 

@@ -1,0 +1,108 @@
+"""The experiment: the grid that cells make up, and the order in which they are measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark import files
+from inference_benchmark.experiment.as_json import AsJson
+from inference_benchmark.experiment.cells import Cell, Measurement, Workload
+
+
+@dataclass(frozen=True)
+class Experiment(AsJson):
+    """A validated configuration for one machine. Its cells are the product of its axes.
+
+    rounds: how often the whole grid is measured. device_name: a part of the name of the device that cells are measured
+    on; None: any device.
+    max_batch, divergence: whether these studies are done for each column of the tables. max_batch_tolerance_percent:
+    see ColumnStudy.
+    mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
+    by name. variants: the options of engines that are variants, by name (Cell.options). timeline: the batch sizes whose
+    timelines are done; timeline_trace: see TimelineStudy. environments: as Cell.environment has them; none where there
+    is only the one that Snakemake runs in. engine_environments: the same of engines that have one of their own, by
+    name.
+    """
+
+    NOUN = "an experiment"
+
+    machine: str
+    device: str
+    models: tuple[Mapping[str, Any], ...]
+    workloads: tuple[Workload, ...]
+    engines: tuple[str, ...]
+    precisions: tuple[str, ...]
+    batch_sizes: tuple[int, ...]
+    memory_limit_bytes: int | None
+    measurement: Measurement
+    rounds: int = 1
+    max_batch: bool = False
+    max_batch_tolerance_percent: float = 2
+    divergence: bool = False
+    mixed_provenance: str = "refuse"
+    baselines: Mapping[str, str] = field(default_factory=dict)
+    device_name: str | None = None
+    variants: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    timeline: tuple[int, ...] = ()
+    timeline_trace: bool = False
+    environments: tuple[Mapping[str, str], ...] = ()
+    engine_environments: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+
+    def base_engine(self, engine: str) -> str:
+        """The engine in engines.ENGINES that one of the experiment is, or is a variant of."""
+        return self.variants.get(engine, {}).get("engine", engine)
+
+    def cells(self) -> Iterator[Cell]:
+        """All cells in the order of the tables: round by round, each as configured, batch size last."""
+        everywhere = self.environments or ({},)
+        software = [
+            (engine, environment)
+            for engine in self.engines
+            for environment in self.engine_environments.get(engine, everywhere)
+        ]
+        rounds = range(1, self.rounds + 1)
+        axes = (rounds, self.models, self.workloads, software, self.precisions, self.batch_sizes)
+        for number, model, workload, (engine, environment), precision, batch_size in product(*axes):
+            yield Cell(
+                machine=self.machine,
+                device=self.device,
+                model=model,
+                workload=workload,
+                engine=engine,
+                precision=precision,
+                batch_size=batch_size,
+                memory_limit_bytes=self.memory_limit_bytes,
+                measurement=self.measurement,
+                round=number,
+                options=self.variants.get(engine, {}),
+                environment=environment,
+            )
+
+    @property
+    def path(self) -> Path:
+        """The file that jobs about the whole experiment read it from: it can be too long for a command line."""
+        return Path(".snakemake", "experiments", f"{self.machine}.json")
+
+    def save(self) -> None:
+        """Write that file. Raises OSError."""
+        text = self.to_json() + "\n"
+        if not self.path.exists() or self.path.read_text() != text:
+            files.write(text, self.path)
+
+
+def in_measuring_order(cells: Mapping[str, Cell]) -> list[str]:
+    """The paths of the cells of one machine in the order in which they are measured. cells: in that of the tables.
+
+    That is round by round, so that a drift of the machine hits all alike. Those that differ in engine and environment
+    alone follow each other, because they are compared; in reverse order in every second round, so that none is always
+    first.
+    """
+    alike: dict[tuple[Any, ...], list[str]] = {}
+    for path, cell in cells.items():
+        key = (cell.round, cell.model["name"], cell.workload, cell.precision, cell.batch_size)
+        alike.setdefault(key, []).append(path)
+    return [path for (number, *_), paths in alike.items() for path in (paths if number % 2 else reversed(paths))]
