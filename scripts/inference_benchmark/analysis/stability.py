@@ -21,7 +21,7 @@ SPREAD_LIMIT, EXTREME_LIMIT, SHORTEST_S = 0.10, 0.50, 1e-3
 DRIFT_LIMIT = 0.02
 
 
-class Stability(NamedTuple):
+class Verdict(NamedTuple):
     """reasons: the rules that a cell breaks, each with its evidence; none for a stable cell. outliers: of all
     processes. drift: the largest of any process. Both are None below five samples."""
 
@@ -32,7 +32,7 @@ class Stability(NamedTuple):
 
 def stability(
     warmup_s: Groups, samples_s: Groups, *, warmup_tolerance: float, target_half_width: float, max_warmup_calls: int
-) -> Stability:
+) -> Verdict:
     """The stability of a cell's end-to-end samples. The rules on spread are those of ``pyperf check``."""
     interval, everything = estimate(samples_s), [s for samples in samples_s for s in samples]
     reasons: dict[str, str] = {}
@@ -59,4 +59,4 @@ def stability(
     if centre < SHORTEST_S:
         reasons["short"] = f"a call takes {centre:.2g} s, too short for a clock to tell; raise new_tokens"
     counts = [n for n in map(outliers, samples_s) if n is not None]
-    return Stability(reasons, sum(counts) if counts else None, trend)
+    return Verdict(reasons, sum(counts) if counts else None, trend)
