@@ -73,7 +73,7 @@ from inference_benchmark.measure.cell import measure_cell
 from inference_benchmark.measure.session import hold_device
 from inference_benchmark.measure.study import run_study
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records import answers, record
+from inference_benchmark.records import answers, record_file
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 from inference_benchmark.render.one_line import cell_text, study_text
 from inference_benchmark.units import format_bytes, format_number
@@ -597,8 +597,8 @@ def _made_once(setup: Setup, subject: Subject, make: Callable[[Path], AnyRecord]
     path.parent.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(path.with_suffix(".lock")):  # of two checks at a time the second waits for the record
         if not path.exists():
-            record.write(make(path), path)
-    return record.load_for(subject, path)
+            record_file.write(make(path), path)
+    return record_file.load_for(subject, path)
 
 
 def _with_outcome_ok(made: AnyRecord) -> AnyRecord:

@@ -4,23 +4,29 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 import yaml
 
 from inference_benchmark import files
 from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.cli import fail, run
+from inference_benchmark.experiment import cells
 from inference_benchmark.experiment.config_errors import allowed
 from inference_benchmark.experiment.defaults import resolved
-from inference_benchmark.experiment.studies import VERSIONS
+from inference_benchmark.records import parts, record, study_results
+from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.render.published import published_tables
 from inference_benchmark.render.readme import MarkerError, insert
 
-SCHEMAS = Path("scripts/inference_benchmark/records")
+#: The types that a record consists of, by name.
+TYPES = {**vars(cells), **vars(parts), **vars(study_results), **vars(record)}
 
 
 class Key(NamedTuple):
@@ -34,6 +40,7 @@ class Key(NamedTuple):
 
 def keys_of(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "") -> Iterator[Key]:
     """Every described key, in the schema's order. Keys with the same definition make one row."""
+    schema = resolved(schema, root)
     for names, sub in _alike(schema.get("properties", {})):
         at = ".".join(filter(None, (where, "/".join(names))))
         defaults = {name: schema["properties"][name].get("default", {}) for name in names}
@@ -45,10 +52,10 @@ def keys_of(schema: Mapping[str, Any], root: Mapping[str, Any], where: str = "")
 
 
 def _alike(properties: Mapping[str, Any]) -> Iterator[tuple[list[str], Mapping[str, Any]]]:
-    """(names, schema) of keys; those that refer to the same definition are one."""
+    """(names, schema) of keys; those that refer to the same definition, without a description of their own, are one."""
     by_definition: dict[str, list[str]] = {}
     for name, sub in properties.items():
-        by_definition.setdefault(sub.get("$ref", name), []).append(name)
+        by_definition.setdefault(name if "description" in sub else sub.get("$ref", name), []).append(name)
     return ((names, properties[names[0]]) for names in by_definition.values())
 
 
@@ -83,11 +90,60 @@ def config_keys() -> str:
     return _table(("key", "default", "allowed", "meaning"), rows, code=2)
 
 
-def record_keys(name: str) -> str:
-    schema = yaml.safe_load((SCHEMAS / name).read_text())
-    kinds = {kind: sub for kind, sub in schema.get("$defs", {}).items() if kind in VERSIONS}
-    keys = [*keys_of(schema, schema)]
-    keys += [key for kind, sub in kinds.items() for key in keys_of(sub, schema, f"results[] ({kind})")]
+def record_keys() -> str:
+    return _record_table(_keys_of_type(Record))
+
+
+def study_keys() -> str:
+    """The keys that only studies have, and those of their results."""
+    own = {*StudyRecord.__annotations__}
+    keys = [key for key in _keys_of_type(StudyRecord) if key.name in own]
+    for kind, result in study_results.RESULTS.items():
+        keys += _keys_of_type(result, f"results[] ({kind})")
+    return _record_table(keys)
+
+
+def _keys_of_type(of: type, where: str = "") -> list[Key]:
+    """The keys of a type of records, in the order of its annotations, own ones before those of its bases."""
+    schema = msgspec.json.schema(of, schema_hook=lambda _: {"type": "object", "required": ["kind", "version"]})
+    schema = json.loads(json.dumps(schema).replace('"anyOf"', '"oneOf"'))
+    for name, definition in schema["$defs"].items():
+        definition.pop("description", None)
+        order = [key for each in TYPES[name].__mro__ for key in getattr(each, "__annotations__", ())]
+        subs = {key: definition["properties"][key] for key in order if key in definition["properties"]}
+        for key, text in _descriptions(TYPES[name]).items():
+            if key in subs:
+                subs[key] = {**_null_first(subs[key]), "description": text}
+        definition["properties"] = subs
+        definition["required"] = [key for key in subs if key in definition["required"]]
+    json_names = {name: key for key, name in Record.KEYS.items()}
+    return [key._replace(name=json_names.get(key.name, key.name)) for key in keys_of(schema, schema, where)]
+
+
+def _null_first(sub: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A key that may be null: null before the keys of a mapping, and no null where the key is left out instead."""
+    options = sorted(sub.get("oneOf", ()), key=lambda option: option != {"type": "null"})
+    if options and sub.get("default", ...) is None:
+        return options[1]
+    return {**sub, "oneOf": options} if options and "$ref" in options[1] else sub
+
+
+def _descriptions(of: type) -> dict[str, str]:
+    """By key: what ``#:`` says after it, or in the lines before it."""
+    found: dict[str, str] = {}
+    for each in (each for each in of.__mro__ if each.__module__.startswith("inference_benchmark.")):
+        before: list[str] = []
+        for line in inspect.getsource(each).splitlines():
+            if above := re.fullmatch(r"    #: (.*)", line):
+                before.append(above[1])
+                continue
+            if field := re.fullmatch(r"    (\w+): .*?(?:  #: (.*))?", line):
+                found.setdefault(field[1], field[2] or " ".join(before))
+            before = []
+    return {key: text for key, text in found.items() if text}
+
+
+def _record_table(keys: Iterable[Key]) -> str:
     return _table(("key", "allowed", "meaning"), [(key.name, key.allowed, key.meaning) for key in keys], code=1)
 
 
@@ -115,8 +171,8 @@ def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], code: int) ->
 #: Where each part goes: the page, the name of its markers, what makes it.
 PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("docs/config.md"), "keys", config_keys),
-    (Path("docs/record.md"), "keys", lambda: record_keys("record.schema.yaml")),
-    (Path("docs/record.md"), "study keys", lambda: record_keys("study.schema.yaml")),
+    (Path("docs/record.md"), "keys", record_keys),
+    (Path("docs/record.md"), "study keys", study_keys),
     (Path("docs/method.md"), "figures", figures),
     (Path("README.md"), "published", published),
 )

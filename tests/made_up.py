@@ -17,7 +17,8 @@ from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.records import collect, comparability, summary
-from inference_benchmark.records.record import Note, Reason, Record, Run, Stability, StudyRecord
+from inference_benchmark.records.parts import Note, Reason, Run, Stability
+from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.render import report
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "report/report.html.j2"
@@ -128,7 +129,7 @@ def make_record(of: Cell | None = None, **changes: Any) -> Record:
         "software": {"python": "3.11", "torch": "2.13.0"},
         "device": {"kind": "cpu", "name": "Some CPU"},
         "host": {"name": "h", "memory_bytes": 4 * 10**9, "memory_limit": None},
-        "environment": {},
+        "variables": {},
         "git": {"commit": "c" * 40, "dirty": False},
         "started_at": "2026-01-01T00:00:00.000+00:00",
         "ended_at": "2026-01-01T00:00:09.000+00:00",
@@ -154,7 +155,7 @@ CEILINGS_RESULTS = (
 def make_ceilings(**changes: Any) -> StudyRecord:
     """The ceilings of the machine that make_record is of."""
     like = make_record()
-    where = ("software", "device", "host", "environment", "git", "started_at", "ended_at")
+    where = ("software", "device", "host", "variables", "git", "started_at", "ended_at")
     fields: dict[str, Any] = {
         "study": CeilingsStudy("box", "cpu", None),
         "outcome": "ok",

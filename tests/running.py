@@ -21,7 +21,7 @@ from made_up import TINY_BLOOM, as_config
 from inference_benchmark.experiment import environments
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Study, Subject
-from inference_benchmark.records import record
+from inference_benchmark.records import record_file
 from inference_benchmark.records.record import StudyRecord
 
 REPO = Path(__file__).resolve().parents[1]
@@ -95,7 +95,7 @@ def run_study(study: Study, path: Path, **environ: str) -> StudyRecord:
     """The record of a study, expected to succeed."""
     done = study_cli(study, path, **environ)
     assert done.returncode == 0, done.stderr
-    return record.load_for(study, path)
+    return record_file.load_for(study, path)
 
 
 def merge_cli(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
@@ -107,9 +107,9 @@ def merge_cli(folder: Path, *arguments: str | Path) -> subprocess.CompletedProce
 def read_record(path: Path, subject: Subject | None = None) -> dict[str, Any]:
     """A checked record as JSON. subject: what it has to be the record of."""
     if subject is None:
-        record.load_any(path)
+        record_file.load_any(path)
     else:
-        record.load_for(subject, path)
+        record_file.load_for(subject, path)
     return json.loads(path.read_text())
 
 

@@ -40,6 +40,23 @@ def test_a_package_imports_only_from_those_above_it():
         assert not wrong, f"{file.relative_to(LIBRARY)} imports {', '.join(sorted(wrong))}"
 
 
+def test_a_worker_needs_no_package_that_its_environment_may_lack():
+    """Those that the parent alone needs: the environment of a cell has its engine's packages, torch and transformers."""
+    found, unread = set(), [*LIBRARY.glob("worker/*.py")]
+    while unread:
+        file = unread.pop()
+        if file in found or not file.exists():
+            continue
+        found.add(file)
+        unread += [LIBRARY.parent / f"{name.replace('.', '/')}.py" for name in imports(file)]
+        unread += [LIBRARY.parent / name.replace(".", "/") / "__init__.py" for name in imports(file)]
+    assert LIBRARY / "experiment/cells.py" in found
+    wanted = {
+        file for file in found if re.search(r"^ *(import|from) (msgspec|fastjsonschema)\b", file.read_text(), re.M)
+    }
+    assert not wanted
+
+
 @pytest.mark.parametrize("script", ["collect", "tables", "charts", "report", "compare", "history"])
 def test_a_rule_that_only_reads_follows_from_all_code_that_its_script_imports(script):
     code = (

@@ -187,7 +187,7 @@ def test_a_machine_that_was_itself_slower_is_said():
 
 def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_know_is_none():
     bound = {"OMP_PROC_BIND": "true"}
-    records = [replace(each, environment=bound) for each in records_of(grid(**SMALL), rounds=8)]
+    records = [replace(each, variables=bound) for each in records_of(grid(**SMALL), rounds=8)]
     assert compare(small_set(), result_set.of_records(records)).differences == [
         ("environment OMP_PROC_BIND", ["not set"], ["true"])
     ]

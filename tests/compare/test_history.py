@@ -20,7 +20,7 @@ from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import history
 from inference_benchmark.compare.result_set import CellResult, ResultSet
 from inference_benchmark.experiment.baselines import records_below
-from inference_benchmark.records import collect, record, summary
+from inference_benchmark.records import collect, record_file, summary
 from inference_benchmark.render import history as view
 
 
@@ -128,7 +128,7 @@ def test_a_kept_summary_has_its_date_and_its_intervals(tmp_path):
     kept = keep(tmp_path, [1, 1, 1.2])
     summaries = []
     for name, folder in kept:
-        records = [record.load(path) for path in records_below(folder)]
+        records = [record_file.load(path) for path in records_below(folder)]
         path = tmp_path / "kept" / name / "summary.csv"
         provenance = collect.provenance_of(make_experiment(), records)
         files.write_json(provenance, path.with_name("provenance.json"))

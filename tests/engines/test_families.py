@@ -12,7 +12,7 @@ from running import measure_cli, read_record, run_study
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.records.record import load
+from inference_benchmark.records.record_file import load
 from inference_benchmark.records.summary import summarise
 
 

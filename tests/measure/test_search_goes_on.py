@@ -17,7 +17,7 @@ from running import REPO, fake_gpus, fault, study_cli
 
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.records.record import load_for
+from inference_benchmark.records.record_file import load_for
 
 STUDY = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
 #: The try of one row fails: only a search that goes on from it ends well.

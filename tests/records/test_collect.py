@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from made_up import make_ceilings, make_experiment, make_record
 
-from inference_benchmark.records import record
+from inference_benchmark.records import record_file
 from inference_benchmark.records.collect import CollectError, collect, read
 
 
@@ -20,7 +20,7 @@ def _in_a_folder_of_its_own(tmp_path, monkeypatch):
 def test_collecting_names_every_record_that_cannot_be_used(tmp_path):
     experiment = make_experiment(1, 2, 3, 4)
     cells = list(experiment.cells())
-    record.write(make_record(cells[0]), tmp_path / cells[0].path)
+    record_file.write(make_record(cells[0]), tmp_path / cells[0].path)
     (tmp_path / cells[1].path).write_text("{")
     (tmp_path / cells[2].path).write_text(json.dumps(make_record(cells[0]).to_document()))
     with pytest.raises(CollectError) as caught:
@@ -35,7 +35,7 @@ def test_collecting_names_every_record_that_cannot_be_used(tmp_path):
 def test_what_is_read_is_what_can_be_used_and_the_rest_is_named(tmp_path):
     experiment = make_experiment(1, 2, 3)
     cells = list(experiment.cells())
-    record.write(make_record(cells[0]), tmp_path / cells[0].path)
+    record_file.write(make_record(cells[0]), tmp_path / cells[0].path)
     (tmp_path / cells[1].path).mkdir()
     collection = read(experiment)
     assert list(collection.records) == [cells[0].path]
@@ -47,8 +47,8 @@ def test_a_record_of_another_device_is_refused_wherever_records_are_read(tmp_pat
     """By the one reader that collect and preview have in common; studies too."""
     experiment = make_experiment(1, 2, engines=("hf",), machine="box", device_name="some cpu")
     for cell in experiment.cells():
-        record.write(make_record(cell), tmp_path / cell.path)
-    record.write(make_ceilings(), tmp_path / "results/box/ceilings.json")
+        record_file.write(make_record(cell), tmp_path / cell.path)
+    record_file.write(make_ceilings(), tmp_path / "results/box/ceilings.json")
     assert len(collect(experiment).records) == 2
     other = replace(experiment, device_name="H200")
     message = "measured on Some CPU; machines.box.device_name asks for 'H200'"

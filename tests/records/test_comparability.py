@@ -10,15 +10,13 @@ from inference_benchmark.records import comparability
 
 
 def test_what_a_cell_could_not_find_out_disagrees_with_nothing():
-    whole = make_record(
-        make_cell(batch_size=1), model={"threads": 2, "cuda": None}, environment={"OMP_NUM_THREADS": "2"}
-    )
+    whole = make_record(make_cell(batch_size=1), model={"threads": 2, "cuda": None}, variables={"OMP_NUM_THREADS": "2"})
     cut_off = make_record(
-        make_cell(batch_size=2), outcome="oom", reason=OOM, model={}, environment={"OMP_NUM_THREADS": "2"}
+        make_cell(batch_size=2), outcome="oom", reason=OOM, model={}, variables={"OMP_NUM_THREADS": "2"}
     )
     assert comparability.disagreements([whole, cut_off]) == []
     assert comparability.variants([whole, cut_off]) == ["", ""]
-    others = make_record(make_cell(batch_size=4), model={"threads": 4}, device={"name": "Other CPU"}, environment={})
+    others = make_record(make_cell(batch_size=4), model={"threads": 4}, device={"name": "Other CPU"}, variables={})
     differences = comparability.disagreements([whole, cut_off, others])
     path = "results/box/tiny/prompt4-new8/fake/fp32/batch-4.json"
     assert differences[:3] == [

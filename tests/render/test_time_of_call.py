@@ -10,7 +10,7 @@ from made_up import make_ceilings, make_cell, make_record, sample_page
 from inference_benchmark.analysis.timeline import Profile, Work, profile_result
 from inference_benchmark.experiment.studies import TimelineStudy
 from inference_benchmark.records import summary
-from inference_benchmark.records.record import Note
+from inference_benchmark.records.parts import Note
 from inference_benchmark.render import tables
 from inference_benchmark.render.columns import rows_of
 from inference_benchmark.render.time_of_call import time_bars, time_tables

@@ -11,7 +11,7 @@ from running import fake_gpus, inside, measure_cli, read_record, run_study, stud
 
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.records.record import load_for
+from inference_benchmark.records.record_file import load_for
 
 #: Logits of a megabyte per row, several times over: where memory ends does not depend on kilobytes.
 WIDE = {

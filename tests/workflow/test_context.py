@@ -13,7 +13,7 @@ from running import Workspace, fake_grid, measure_cli, run_study
 
 from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.records import record, summary
+from inference_benchmark.records import record_file, summary
 from inference_benchmark.records.record import Record
 from inference_benchmark.render.columns import rows_of
 from inference_benchmark.render.fits import fit_maps
@@ -33,7 +33,7 @@ def measured_alone(folder: Path, like: Cell, lengths: Iterable[int], sizes: Iter
         path = folder / f"{length}-{size}.json"
         done = measure_cli(cell, path)
         assert done.returncode == 0, done.stderr
-        records.append(record.load_for(cell, path))
+        records.append(record_file.load_for(cell, path))
     return records
 
 

@@ -14,7 +14,8 @@ from inference_benchmark.analysis.statistics import Estimate, Groups
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below, rounds_of
 from inference_benchmark.experiment.environments import CURRENT
-from inference_benchmark.records import comparability, machine_speed, record
+from inference_benchmark.records import comparability, machine_speed, record_file
+from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.rounds import combined, rounds_by_path
 from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
@@ -132,8 +133,8 @@ def _read(paths: Iterable[Path]) -> list[Record]:
     problems, records = [], []
     for path in paths:
         try:
-            records.append(record.load(path))
-        except record.RecordError as error:
+            records.append(record_file.load(path))
+        except RecordError as error:
             problems.append(f"{path}: {error}")
     if problems:
         raise BaselineError(problems)
@@ -144,10 +145,10 @@ def _ceilings(folder: Path) -> tuple[Studies, list[str]]:
     """The ceilings of the machine whose results folder this is, if they can be used; notes say why they cannot."""
     path = folder / "ceilings.json"
     try:
-        ceilings = record.load_any(path)
+        ceilings = record_file.load_any(path)
     except FileNotFoundError:
         return NO_STUDIES, []
-    except record.RecordError as error:  # such as those of an earlier version of this program
+    except RecordError as error:  # such as those of an earlier version of this program
         return NO_STUDIES, [f"{path}: {error}. Its limits are unknown, so no cell is known to be above them."]
     return Studies.of({ceilings.subject.path: ceilings}), []
 

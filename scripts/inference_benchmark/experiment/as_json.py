@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from typing import Any, Self, get_args, get_type_hints
+from typing import Any, Self, get_args, get_origin, get_type_hints
 
 
 class CellError(ValueError):
@@ -78,23 +78,34 @@ def _decoded(cls: type, document: Any, what: str, prefix: str = "") -> Any:
     if not isinstance(document, dict) or document.keys() | (types.keys() & _OMITTED_IF_EMPTY) != types.keys():
         got = sorted(document) if isinstance(document, dict) else repr(document)
         raise CellError(f"{what} has exactly the keys {sorted(types)}, this has {got}")
-    return cls(**{name: _value(types[name], value, f"{prefix}{name}") for name, value in document.items()})
+    values = dict(document)
+    for name, expected in types.items():
+        if expected and name in values:
+            values[name] = _value(expected, values[name], f"{prefix}{name}")
+    return cls(**values)
 
 
 def _value(expected: Any, value: Any, name: str) -> Any:
-    if expected in _ALLOWED and type(value) is not expected:
-        raise CellError(f"{name} is {value!r}; allowed: {_ALLOWED[expected]}")
-    if is_dataclass(expected):
+    if expected in _ALLOWED:
+        if type(value) is not expected:
+            raise CellError(f"{name} is {value!r}; allowed: {_ALLOWED[expected]}")
+        return value
+    if get_origin(expected) is not tuple:
         return _decoded(expected, value, name, f"{name}.")
-    if isinstance(value, list):
-        return tuple(_value((*get_args(expected), Any)[0], each, name) for each in value)
-    return value
+    if not isinstance(value, list):
+        raise CellError(f"{name} is {value!r}; allowed: a list")
+    item = get_args(expected)[0]
+    return tuple(_value(item, each, name) if is_dataclass(item) else each for each in value)
 
 
 @cache
 def _types(cls: type) -> Mapping[str, Any]:
+    """For each field its type, if values of it are checked or converted, else None."""
     hints = get_type_hints(cls)
-    return {field.name: hints[field.name] for field in fields(cls)}
+    return {
+        name: hint if hint in _ALLOWED or is_dataclass(hint) or get_origin(hint) is tuple else None
+        for name, hint in ((each.name, hints[each.name]) for each in fields(cls))
+    }
 
 
 def _leaves(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -20,10 +20,10 @@ MEASURE_VERSION = 4
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths of every row, in tokens: of the prompt, and of the answer. Raises CellError where one is below 1."""
+    """Lengths of every row. Raises CellError where one is below 1."""
 
-    prompt_tokens: int
-    new_tokens: int
+    prompt_tokens: int  #: Tokens of each prompt.
+    new_tokens: int  #: Tokens generated per row, exactly.
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -39,7 +39,7 @@ class Workload:
 class Measurement:
     """How a cell is measured in each round: the ``measurement`` settings of config.yaml, explained in docs/config.md.
 
-    threads: None is hardware.default_threads. Raises CellError where a setting is out of range.
+    None as ``threads`` is hardware.default_threads. Raises CellError where a setting is out of range.
     """
 
     warmup_tolerance_percent: float
@@ -85,22 +85,21 @@ class Measurement:
 class ColumnSettings(AsJson):
     """What an engine is loaded for: what the cells of one column have in common, and the studies of it.
 
-    model: name, plus ``architecture`` and ``seed``, or ``checkpoint`` and ``fingerprint``, or ``hub`` and ``revision``.
-    engine: in engines.ENGINES, or the name of a variant. options: of a variant, its engine among them as ``engine``.
-    environment: the software that it is measured in: ``name`` and ``lock``, the digest of its lock file; empty for the
-    environment that Snakemake runs in.
-
     Raises CellError where model or environment is no such mapping.
     """
 
     machine: str
     device: str
+    #: Its name, plus architecture and seed, or checkpoint and fingerprint, or hub and revision.
     model: Mapping[str, Any]
     workload: Workload
-    engine: str
+    engine: str  #: One of engines.ENGINES, or the name of a variant.
     precision: str
     memory_limit_bytes: int | None
+    #: What a variant of an engine chooses, and its engine. Absent where the engine is no variant.
     options: Mapping[str, Any] = field(default_factory=dict)
+    #: The software that it is measured in: name, and lock, a digest of its lock file. Absent for the environment that
+    #: Snakemake runs in.
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -123,7 +122,7 @@ class ColumnSettings(AsJson):
 
     @property
     def setup(self) -> Self:
-        """As every study has it: what is measured, on what and with what."""
+        """Where and with what it is measured; of a study too, whatever it is about."""
         return self
 
 
@@ -131,17 +130,15 @@ class ColumnSettings(AsJson):
 class Cell(ColumnSettings):
     """One (machine, model, workload, engine, precision, batch size), with all that decides its figures, in one round.
 
-    batch_size: rows generated at once. round: from 1. Each round of a cell is measured in a process of its own and has
-    a record of its own; how many there are decides nothing about each.
-
-    Raises CellError also where one of these is below 1.
+    Each round of a cell is measured in a process of its own and has a record of its own; how many there are decides
+    nothing about each. Raises CellError also where batch_size or round is below 1.
     """
 
     NOUN = "a cell"
 
-    batch_size: int
-    measurement: Measurement
-    round: int = 1
+    batch_size: int  #: Rows generated at once, from 1.
+    measurement: Measurement  #: The measurement settings of config.yaml that concern a single round.
+    round: int = 1  #: Which round of the grid, from 1.
     measure_version: int = MEASURE_VERSION
 
     def __post_init__(self) -> None:

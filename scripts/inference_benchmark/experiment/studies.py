@@ -17,11 +17,17 @@ from inference_benchmark.experiment.experiment import Experiment
 VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "timeline": 1}
 
 
-@dataclass(frozen=True)
-class CeilingsStudy(AsJson):
-    """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads."""
+class Study(AsJson):
+    """Base of all studies. setup: as a cell has it. path: where its record is. label: for a person."""
 
     NOUN = "a study"
+    kind: str
+    version: int
+
+
+@dataclass(frozen=True)
+class CeilingsStudy(Study):
+    """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads."""
 
     machine: str
     device: str
@@ -36,7 +42,6 @@ class CeilingsStudy(AsJson):
 
     @property
     def setup(self) -> Self:
-        """As every study and cell has it: what is measured, on what and with what."""
         return self
 
     @property
@@ -45,15 +50,13 @@ class CeilingsStudy(AsJson):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ColumnStudy(ColumnSettings):
+class ColumnStudy(Study, ColumnSettings):
     """A study of one column of the tables: all cells that differ in batch size alone.
 
     kind: ``max-batch`` or ``divergence``. tolerance_percent: how far a batch that does not fit may be from the largest
     found to fit; None is to the row. seed and threads are those of the cells' measurement. Answers depend on no memory
     limit and have no tolerance.
     """
-
-    NOUN = "a study"
 
     kind: str
     version: int
@@ -92,14 +95,12 @@ class ColumnStudy(ColumnSettings):
 
 
 @dataclass(frozen=True)
-class TimelineStudy(AsJson):
+class TimelineStudy(Study):
     """Where the time of a call of one cell goes, step by step and by kind of work.
 
     cell: in its first round, with the settings that its calls are repeated by. trace: whether the profile is kept too,
     as a Chrome trace beside the record.
     """
-
-    NOUN = "a study"
 
     cell: Cell
     trace: bool
@@ -121,7 +122,6 @@ class TimelineStudy(AsJson):
         return f"{self.cell.label} timeline"
 
 
-Study = CeilingsStudy | ColumnStudy | TimelineStudy
 #: What one job measures and one file answers.
 Subject = Cell | Study
 
@@ -133,12 +133,18 @@ def study_from_json(text: str) -> Study:
 
 def study_from_document(document: Any) -> Study:
     """A study from JSON, of whichever kind. Raises CellError, also for another version of it."""
+    cls = {"ceilings": CeilingsStudy, "timeline": TimelineStudy}.get(kind_of(document), ColumnStudy)
+    return cls.from_document(document)
+
+
+def kind_of(document: Any) -> str:
+    """The kind of a study in JSON. Raises CellError where there is none of this kind and version."""
     kind, version = (document.get(key) if isinstance(document, dict) else None for key in ("kind", "version"))
     if not isinstance(kind, str) or kind not in VERSIONS:
         raise CellError(f"there is no study named {kind!r}; allowed: {', '.join(VERSIONS)}")
     if version != VERSIONS[kind]:
         raise CellError(f"version of the study {kind} is {version!r}; this program does version {VERSIONS[kind]}")
-    return {"ceilings": CeilingsStudy, "timeline": TimelineStudy}.get(kind, ColumnStudy).from_document(document)
+    return kind
 
 
 def requested_studies(experiment: Experiment) -> Iterator[Study]:

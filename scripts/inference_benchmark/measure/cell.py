@@ -20,8 +20,10 @@ from inference_benchmark.measure.session import check_engine, hold_device
 from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records import record
-from inference_benchmark.records.record import AnyRecord, Note, Reason, Record, RecordError
+from inference_benchmark.records import record_file
+from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.parts import Note, Reason
+from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record
 from inference_benchmark.records.rounds import assess, different_answers, each_once
 
 
@@ -58,7 +60,7 @@ def oom_from_search(cell: Cell) -> Record | None:
     """
     study = ColumnStudy.of("max-batch", cell)
     try:
-        search = record.load_for(study, Path(study.path), but_for=("tolerance_percent",))
+        search = record_file.load_for(study, Path(study.path), but_for=("tolerance_percent",))
     except FileNotFoundError:
         return None
     except (RecordError, OSError) as error:
@@ -87,13 +89,13 @@ def ending_of_other_cell(cell: Cell) -> Record | None:
     """
     first = Path(cell.first_round.path)
     paths = [first] if cell.round > 1 else baselines.records_below(first.parent)
-    for path, other in record.readable(paths, record.load):
+    for path, other in record_file.readable(paths, record_file.load):
         if not _shows_the_ending_of(cell, other) or other.software != python_of(cell.environment).software:
             continue
         batch_size = other.cell.batch_size
         ran_out = f"not measured: batch {batch_size} ran out of memory during {other.reason.phase}: "
         reason = Reason(
-            phase=record.OTHER_CELL,
+            phase=OTHER_CELL,
             exception_type=other.reason.exception_type,
             message=(ran_out if other.outcome == "oom" and other.runs else "") + other.reason.message,
             limit=other.reason.limit,
@@ -126,7 +128,7 @@ def _not_measured(cell: Cell, outcome: str, reason: Reason, shown_by: AnyRecord)
         software=shown_by.software,
         device=shown_by.device,
         host=shown_by.host,
-        environment=shown_by.environment,
+        variables=shown_by.variables,
         git=shown_by.git,
         started_at=shown_by.started_at,
         ended_at=shown_by.ended_at,

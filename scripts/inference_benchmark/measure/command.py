@@ -18,8 +18,9 @@ from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.measure.outcome import CellFailure, MeasurementError, MeasurementTimeout
 from inference_benchmark.models.checkpoint import CheckpointError
-from inference_benchmark.records import attempts, record, tries
-from inference_benchmark.records.record import AnyRecord, RecordError
+from inference_benchmark.records import attempts, record_file, tries
+from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.record import AnyRecord
 
 TIMED_OUT = 124  # as timeout(1)
 
@@ -75,7 +76,7 @@ def main(
         finished = measure(subject, watch, arguments.output)
         if earlier:
             finished = replace(finished, attempts=tuple(attempt.for_record() for attempt in earlier))
-        record.write(finished, arguments.output)
+        record_file.write(finished, arguments.output)
         tries.forget(arguments.output)
     except CellFailure as error:
         fail(f"{error}{attempts.FINAL}")

@@ -10,7 +10,7 @@ from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.machine import slurm
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.measure.worker_process import WorkerReport
-from inference_benchmark.records.record import Reason
+from inference_benchmark.records.parts import Reason
 from inference_benchmark.units import format_bytes
 
 #: How many lines of a worker's last output a record keeps as evidence.

@@ -21,7 +21,7 @@ from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore_result
-from inference_benchmark.records.record import Reason
+from inference_benchmark.records.parts import Reason
 
 
 @dataclass
@@ -153,7 +153,7 @@ def _origin(gpu: Gpu | None, python: Interpreter, environment: Mapping[str, str]
         "software": python.software,
         "device": provenance.device(gpu),
         "host": provenance.host(),
-        "environment": provenance.environment(environment),
+        "variables": provenance.environment(environment),
         "git": provenance.git(),
     }
 

@@ -19,9 +19,11 @@ from inference_benchmark.measure.session import Session, check_engine, hold_devi
 from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records import record, tries
+from inference_benchmark.records import record_file, tries
+from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.comparability import disagreeing
-from inference_benchmark.records.record import Note, Reason, Record, RecordError, StudyRecord
+from inference_benchmark.records.parts import Note, Reason
+from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.tries import Tries
 
 
@@ -107,8 +109,8 @@ def shown_by_cells(study: ColumnStudy, folder: Path, now: Mapping[str, Any]) -> 
     other circumstances say nothing.
     """
     shown = []
-    for path, found in record.readable(baselines.records_below(folder), record.load):
-        origin = {name: getattr(found, name) for name in ("software", "device", "host", "environment", "git")}
+    for path, found in record_file.readable(baselines.records_below(folder), record_file.load):
+        origin = {name: getattr(found, name) for name in ("software", "device", "host", "variables", "git")}
         then = tries.circumstances(origin, memory_limit(found.cell, origin))
         is_of_column = ColumnStudy.of("max-batch", found.cell, study.tolerance_percent) == study
         if is_of_column and found.runs and found.outcome != "unsupported" and not disagreeing(then, now):

@@ -25,7 +25,7 @@ from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.warm_start import ForkedWorker, Warm
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records.record import Run
+from inference_benchmark.records.parts import Run
 
 #: Where numerical libraries read the number of their threads.
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

@@ -21,7 +21,8 @@ from inference_benchmark import files
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.machine import slurm
-from inference_benchmark.records.record import RecordError, load_for
+from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.record_file import load_for
 
 #: Ends the last line of a log where the cell itself was at fault.
 FINAL = "; not tried again"

@@ -24,7 +24,9 @@ from inference_benchmark.experiment.studies import (
 )
 from inference_benchmark.machine import hardware
 from inference_benchmark.records import comparability, machine_speed, merge
-from inference_benchmark.records.record import AnyRecord, Record, RecordError, StudyRecord, load, load_for
+from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+from inference_benchmark.records.record_file import load, load_for
 
 #: How files are called that this program itself puts where records are.
 _RECORD = re.compile(rf"{RECORD_STEM}(\.superseded-\d+(-\d+)?)?\.json")

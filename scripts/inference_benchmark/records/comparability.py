@@ -75,8 +75,8 @@ def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
     for index, record in enumerate(records):
         for name in _chosen(record):
             by_name[name][index] = None
-    for name in dict.fromkeys(name for record in records for name in record.environment):
-        by_name[f"{_ENVIRONMENT}{name}"] = [record.environment.get(name) for record in records]
+    for name in dict.fromkeys(name for record in records for name in record.variables):
+        by_name[f"{_ENVIRONMENT}{name}"] = [record.variables.get(name) for record in records]
     return {
         name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in by_name.items()
     }

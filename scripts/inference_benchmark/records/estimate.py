@@ -10,7 +10,8 @@ from pathlib import Path
 
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records.record import AnyRecord, Record, StudyRecord, load_any, readable
+from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+from inference_benchmark.records.record_file import load_any, readable
 
 #: Seconds for imports and weights where no record says more: 5 to 10 s for the imports, and the rest for the weights.
 START_S = 10

@@ -8,7 +8,8 @@ from typing import Any
 from inference_benchmark.analysis import yardstick
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.records import comparability
-from inference_benchmark.records.record import Record, Run
+from inference_benchmark.records.parts import Run
+from inference_benchmark.records.record import Record
 
 #: The flag of a cell. Only the summary has it, because it follows from several records.
 FLAG = "machine-slower"

@@ -10,7 +10,8 @@ from pathlib import Path
 from inference_benchmark import files
 from inference_benchmark.experiment.outputs import DERIVED_FOLDERS
 from inference_benchmark.experiment.studies import VERSIONS
-from inference_benchmark.records import record
+from inference_benchmark.records import record_file
+from inference_benchmark.records.check import RecordError
 
 #: How the names of records begin; everything else in a results folder is derived from them.
 _NAMES = ("batch-", "timeline-batch-", *(f"{kind}.json" for kind in VERSIONS))
@@ -45,7 +46,7 @@ def plan(sources: Sequence[Path], into: Path) -> Merge:
         for path in paths:
             try:
                 _add(merge, path, own_place(path), path.relative_to(source), into)
-            except record.RecordError as error:
+            except RecordError as error:
                 merge.problems.append(f"{path}: {error}")
             except OSError as error:
                 merge.problems.append(f"{path}: {error.strerror}")
@@ -74,7 +75,7 @@ def carry_out(copies: Mapping[Path, Path]) -> None:
 
 def own_place(path: Path) -> Path:
     """Where a record belongs in a results folder, by what it says itself. Raises RecordError, and OSError."""
-    return Path(record.load_any(path).subject.path).relative_to("results")
+    return Path(record_file.load_any(path).subject.path).relative_to("results")
 
 
 def described(path: Path) -> str:

@@ -8,7 +8,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from inference_benchmark import files
-from inference_benchmark.records import record
+from inference_benchmark.records import record_file
+from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.record import OTHER_CELL
 
 
 def resting_on_lost(paths: Iterable[str]) -> list[str]:
@@ -30,9 +32,9 @@ def _incomplete(folder: str, paths: list[str]) -> list[str]:
 
 
 def _is_lost(path: str) -> bool:
-    with suppress(OSError, record.RecordError):
+    with suppress(OSError, RecordError):
         # Looked for before the record is checked: most rest on nothing.
-        if record.OTHER_CELL.encode() in files.read(Path(path)):
-            rests_on = record.load(Path(path)).rests_on
+        if OTHER_CELL.encode() in files.read(Path(path)):
+            rests_on = record_file.load(Path(path)).rests_on
             return rests_on is not None and not rests_on.exists()
     return False

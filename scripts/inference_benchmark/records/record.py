@@ -1,126 +1,65 @@
 """Records: what a finished cell or study leaves behind. Raw samples, evidence and provenance; never a derived figure.
 
-The format of the files is record.schema.yaml and study.schema.yaml, from which docs/record.md is made.
+The format of the files is that of these types. docs/record.md is made from them and what ``#:`` says about a key.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from inference_benchmark import files
+import msgspec
+from msgspec import Meta
+
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.roofline import Shapes
-from inference_benchmark.experiment.as_json import CellError, difference
+from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.cells import Cell
-from inference_benchmark.experiment.studies import Study, Subject, study_from_document
+from inference_benchmark.experiment.studies import Study, kind_of, study_from_document
+from inference_benchmark.records.check import RecordError, check_known, checked
+from inference_benchmark.records.parts import Conditions, FailedAttempt, Limit, Note, Reason, Run, Stability
+from inference_benchmark.records.study_results import check_results
 
 OUTCOMES = ("ok", "oom", "unsupported")
 #: The phase of a reason that rests on the record of another cell.
 OTHER_CELL = "other-cell"
 
 
-class RecordError(ValueError):
-    """A document that is no usable record of a cell or study; the message says why, without the path."""
-
-
-@dataclass(frozen=True)
-class Note:
-    """A warning about a figure. name: the rule, as docs/method.md explains it. message: the evidence."""
-
-    name: str
-    message: str
-
-
-@dataclass(frozen=True)
-class Reason:
-    """Why there is no result.
-
-    phase: what the worker was doing. exception_type: the class of the exception or the name of the signal.
-    limit: name and bytes of the memory limit that held. evidence: counters of the kernel, last output, free memory,
-    or the search that decided.
-    """
-
-    phase: str
-    exception_type: str | None
-    message: str
-    limit: Mapping[str, Any] | None
-    evidence: Mapping[str, Any]
-
-
-#: The range of a sample: from the resolution of clocks to longer than anybody waits. Its figures are finite.
-_LEAST_S, _MOST_S = 1e-9, 1e9
-
-
-@dataclass(frozen=True)
-class Run:
-    """What one measuring process left: seconds of every call, memory in bytes, energy, and the conditions meanwhile.
-
-    yardstick: times of its kernels ``before`` and ``after``, either of which may be missing; see analysis/yardstick.
-
-    Raises RecordError where a sample is no time that a call can take.
-    """
-
-    load_s: float | None
-    warmup_s: tuple[float, ...]
-    samples_s: tuple[float, ...]
-    first_token_s: tuple[float, ...]
-    tokens_sha256: tuple[str, ...]
-    memory: Mapping[str, int]
-    energy: Mapping[str, Any] | None
-    conditions: Mapping[str, Any]
-    yardstick: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("warmup_s", "samples_s", "first_token_s"):
-            if not all(_LEAST_S <= seconds <= _MOST_S for seconds in getattr(self, name)):
-                allowed = f"{_LEAST_S:g} to {_MOST_S:g}"
-                raise RecordError(f"{name} holds a value that is no finite number of seconds above 0 ({allowed})")
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Self:
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in document.items()})
-
-
-@dataclass(frozen=True)
-class Stability:
-    """Whether the samples of a cell repeat well enough to rely on their mean; see analysis/stability."""
-
-    stable: bool
-    reasons: tuple[Note, ...]
-    outliers: int | None
-    drift: float | None
-
-
 @dataclass(frozen=True, kw_only=True)
 class _Finished:
-    """What records of cells and of studies have in common.
+    """What records of cells and of studies have in common."""
 
-    model: what really ran. software, device, host, environment, git: where and with what. started_at, ended_at: ISO
-    8601, UTC. attempts: earlier ones that failed and left no record; None where there were none.
-    """
-
-    SCHEMA_VERSION: ClassVar[int]
-    SCHEMA: ClassVar[Path]
     #: The key of what was measured.
     SUBJECT: ClassVar[str]
+    #: The keys that are called otherwise here.
+    KEYS: ClassVar[Mapping[str, str]] = {"environment": "variables"}
 
-    outcome: str
-    reason: Reason | None
-    flags: tuple[Note, ...]
+    #: ok: measured. oom: did not fit. unsupported: not supported by this engine, library or device; reason says what
+    #: does not go together. A search that ran out of memory is ok.
+    outcome: Annotated[str, Meta(extra_json_schema={"enum": OUTCOMES})]
+    reason: Reason | None  #: Why the outcome is not ok; null if it is ok.
+    flags: tuple[Note, ...]  #: Warnings about the cell or study; docs/method.md explains each name.
+    #: What actually ran, read from the loaded model and its first call: parameters, dtypes of weights and activations,
+    #: attention, cache class, quantised layers and outlier threshold, how many weights of the blocks are stored how,
+    #: outlier columns of the prompts, device map, threads, compiled graphs and compile seconds, TF32 and matmul
+    #: settings; folder, format (safetensors or pickle) and files of the weights; and the shapes that determine the work
+    #: (docs/limits.md).
     model: Mapping[str, Any]
-    software: Mapping[str, Any]
-    device: Mapping[str, Any]
+    software: Mapping[str, Any]  #: Versions of Python and of the packages that affect speed.
+    device: Mapping[str, Any]  #: Name, driver and memory of the device.
+    #: Host or node name, job id of the scheduler, kernel, CPU, memory, container and its limits.
     host: Mapping[str, Any]
-    environment: Mapping[str, str]
+    variables: Mapping[str, str]  #: Environment variables of the worker that can affect speed.
+    #: Commit of this program, and whether its code had uncommitted changes; null outside a checkout.
     git: Mapping[str, Any] | None
-    started_at: str
-    ended_at: str
-    attempts: tuple[Mapping[str, Any], ...] | None = None
+    #: Earlier attempts in the same run that failed and left no record. Absent if there were none.
+    attempts: tuple[FailedAttempt, ...] | None = None
+    started_at: str  #: ISO 8601, UTC.
+    ended_at: str  #: ISO 8601, UTC.
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:
@@ -134,27 +73,34 @@ class _Finished:
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON has it."""
-        return {"schema_version": self.SCHEMA_VERSION, **_document(self)}
+        parts = {**vars(self), self.SUBJECT: self.subject.to_document()}
+        document = msgspec.to_builtins(parts)
+        document["environment"] = document.pop("variables")
+        for of, part in ((type(self), document), *((Run, run) for run in document.get("runs", ()))):
+            for name in _optional(of):
+                if part.get(name) is None:
+                    part.pop(name, None)
+        return document
+
+    @classmethod
+    def check_versions(cls, document: Any) -> None:
+        """Raises RecordError where a document is of another version than is read here."""
+        version = document.get("schema_version") if isinstance(document, dict) else None
+        if version != cls.schema_version:
+            raise RecordError(f"schema_version is {version!r}; this program reads version {cls.schema_version}")
 
     @classmethod
     def from_document(cls, document: Any) -> Self:
         """The inverse of to_document. Raises RecordError where a document breaks the format or contradicts itself."""
-        _check_format(cls, document)
-        values = {name: value for name, value in document.items() if name != "schema_version"}
+        cls.check_versions(document)
         try:
-            return cls(**values | cls._parts(values))
-        except (CellError, TypeError) as error:
+            subject = cls._subject_from(document.get(cls.SUBJECT))
+        except CellError as error:
             raise RecordError(str(error)) from None
-
-    @classmethod
-    def _parts(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The typed parts of a checked document."""
-        parts: dict[str, Any] = {"flags": tuple(Note(**flag) for flag in values["flags"])}
-        if values["reason"] is not None:
-            parts["reason"] = Reason(**values["reason"])
-        if "attempts" in values:
-            parts["attempts"] = tuple(values["attempts"])
-        return parts
+        parts = {cls.KEYS.get(key, key): part for key, part in document.items()} | {cls.SUBJECT: subject}
+        record = checked(parts, cls)
+        check_known(parts, record)
+        return record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,13 +110,19 @@ class Record(_Finished):
     Raises RecordError where a measured cell lacks what makes it one.
     """
 
-    SCHEMA_VERSION = 3
-    SCHEMA = Path(__file__).with_name("record.schema.yaml")
+    # History of schema_version:
+    #   1  first
+    #   2  runs (a list of processes) instead of one; first tokens, energy, conditions, stability, flags, environment
+    #   3  tokens_sha256; shapes, compilation and outlier columns in model; an oom may refer to a search and have no
+    #      runs; attempts, yardstick, cell.options and cell.environment (optional) were added later
+
     SUBJECT = "cell"
 
-    cell: Cell
+    schema_version: Literal[3] = 3  #: Version of this format.
+    cell: Cell  #: The measured cell, with every setting that affects its figures.
+    #: One entry, of the process that measured the cell in this round. Empty only if a search or another record decided.
     runs: tuple[Run, ...]
-    stability: Stability | None
+    stability: Stability | None  #: Whether the samples are repeatable; null if the outcome is not ok.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -238,31 +190,30 @@ class Record(_Finished):
         )
 
     @classmethod
-    def _parts(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        parts = super()._parts(values)
-        parts["cell"] = Cell.from_document(values["cell"])
-        parts["runs"] = tuple(Run.from_document(run) for run in values["runs"])
-        if (verdict := values["stability"]) is not None:
-            parts["stability"] = Stability(**verdict | {"reasons": tuple(Note(**note) for note in verdict["reasons"])})
-        return parts
+    def _subject_from(cls, document: Any) -> Cell:
+        return Cell.from_document(document)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord(_Finished):
     """The record of one study.
 
-    results: as study.schema.yaml has them for each kind. limit: the memory limit of a search.
     Raises RecordError where it contradicts itself.
     """
 
-    SCHEMA_VERSION = 1
-    SCHEMA = Path(__file__).with_name("study.schema.yaml")
+    # History of schema_version:
+    #   1  first; attempts (optional), the evidence of a try (optional) and calls_per_sample (optional) were added
+    #      later; version 2 of the ceilings names the kernel of each matmul
+
     SUBJECT = "study"
 
+    schema_version: Literal[1] = 1  #: Version of this format.
+    #: The study, with every setting that affects its result. Of a timeline: the cell, and whether there is a trace.
     study: Study
-    results: tuple[Mapping[str, Any], ...]
-    limit: Mapping[str, Any] | None
-    conditions: Mapping[str, Any]
+    results: tuple[Mapping[str, Any], ...]  #: See below for each kind of study.
+    limit: Limit | None  #: The memory limit of a search; null for other studies.
+    #: State of device and machine while ceilings or a timeline were measured, as for a cell; empty for other studies.
+    conditions: Conditions
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -274,128 +225,28 @@ class StudyRecord(_Finished):
         return self.study
 
     @classmethod
-    def _parts(cls, values: Mapping[str, Any]) -> dict[str, Any]:
-        parts = super()._parts(values)
-        return parts | {"study": study_from_document(values["study"]), "results": tuple(values["results"])}
+    def check_versions(cls, document: Any) -> None:
+        super().check_versions(document)
+        try:
+            kind_of(document.get("study"))
+        except CellError as error:
+            raise RecordError(str(error)) from None
+
+    @classmethod
+    def from_document(cls, document: Any) -> Self:
+        record = super().from_document(document)
+        check_results(record.study.kind, document["results"])
+        return record
+
+    @classmethod
+    def _subject_from(cls, document: Any) -> Study:
+        return study_from_document(document)
 
 
 AnyRecord = Record | StudyRecord
-R = TypeVar("R", Record, AnyRecord)
-
-
-def load(path: Path) -> Record:
-    """The record of a cell at path. Raises RecordError, and OSError where the file cannot be read."""
-    return Record.from_document(_read(path))
-
-
-def load_any(path: Path) -> AnyRecord:
-    """The record at path, of a cell or of a study. Raises RecordError, and OSError where the file cannot be read."""
-    document = _read(path)
-    return (StudyRecord if isinstance(document, dict) and "study" in document else Record).from_document(document)
-
-
-def readable(paths: Iterable[Path], load: Callable[[Path], R]) -> Iterator[tuple[Path, R]]:
-    """The records at these paths, as far as load (load or load_any) can read them."""
-    for path in paths:
-        try:
-            found = load(path)
-        except (RecordError, OSError):
-            continue
-        yield path, found
-
-
-def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> AnyRecord:
-    """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError.
-
-    but_for: fields of the subject that may be different there.
-    """
-    cls = Record if isinstance(subject, Cell) else StudyRecord
-    document = _read(path)
-    _check_format(cls, document)
-    # Compared as JSON first: what was measured under other settings may not even have those of today.
-    found, wanted = document[cls.SUBJECT], subject.to_document()
-    wanted |= {name: found[name] for name in but_for if name in found}
-    if found != wanted:
-        raise RecordError(f"measured under another configuration: {difference(wanted, found)}")
-    return cls.from_document(document)
-
-
-def write(record: AnyRecord, path: Path) -> None:
-    """Write a record whole or not at all; an earlier one there is kept beside it.
-
-    Raises RecordError where it breaks the format, and OSError with nothing left behind but what was there.
-    """
-    document = record.to_document()
-    _check_format(type(record), document)
-    files.write_json(document, path)
-
-
-def check_results(kind: str, results: list[Any]) -> None:
-    """Raises RecordError where these are not the results of a study of this kind."""
-    import fastjsonschema
-
-    try:
-        _results_validator(kind)(results)
-    except fastjsonschema.JsonSchemaException as error:
-        raise RecordError(f"results{error.message.removeprefix('data')}") from None
-
-
-def _document(value: Any) -> Any:
-    """A dataclass as JSON has it. An optional field, None by default, is left out while it is None."""
-    if isinstance(value, tuple):
-        return [_document(each) for each in value]
-    if isinstance(value, Subject):
-        return value.to_document()
-    if not is_dataclass(value):
-        return value
-    parts = {each.name: getattr(value, each.name) for each in fields(value)}
-    optional = {each.name for each in fields(value) if each.default is None}
-    return {name: _document(part) for name, part in parts.items() if part is not None or name not in optional}
-
-
-def _read(path: Path) -> Any:
-    try:
-        return files.read_json(path)
-    except ValueError as error:
-        raise RecordError(str(error)) from None
-
-
-def _schema(cls: type[_Finished]) -> dict[str, Any]:
-    import yaml
-
-    return yaml.load(cls.SCHEMA.read_text(), yaml.CSafeLoader)
 
 
 @cache
-def _results_validator(kind: str):
-    import fastjsonschema
-
-    definitions = _schema(StudyRecord)["$defs"]
-    return fastjsonschema.compile({"type": "array", "items": {"$ref": f"#/$defs/{kind}"}, "$defs": definitions})
-
-
-@cache
-def _validator(cls: type[_Finished], kind: str | None):
-    import fastjsonschema
-
-    schema = _schema(cls)
-    if kind:
-        schema["properties"]["results"]["items"] = {"$ref": f"#/$defs/{kind}"}
-    return fastjsonschema.compile(schema)
-
-
-def _check_format(cls: type[_Finished], document: Any) -> None:
-    """Raises RecordError where a document breaks the schema of its class."""
-    import fastjsonschema
-
-    version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != cls.SCHEMA_VERSION:
-        raise RecordError(f"schema_version is {version!r}; this program reads version {cls.SCHEMA_VERSION}")
-    subject = document.get(cls.SUBJECT)
-    try:
-        kind = study_from_document(subject).kind if cls is StudyRecord and isinstance(subject, dict) else None
-        _validator(cls, kind)(document)
-    except fastjsonschema.JsonSchemaException as error:
-        raise RecordError(error.message.removeprefix("data.")) from None
-    except CellError as error:
-        raise RecordError(str(error)) from None
+def _optional(of: type) -> tuple[str, ...]:
+    """The fields of a dataclass that are left out while they are None: they were added later."""
+    return tuple(each.name for each in fields(of) if each.default is None)

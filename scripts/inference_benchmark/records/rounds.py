@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from inference_benchmark.analysis import stability as rules
 from inference_benchmark.experiment.cells import Cell
-from inference_benchmark.records.record import Note, Record, Run, Stability
+from inference_benchmark.records.parts import Note, Run, Stability
+from inference_benchmark.records.record import Record
 
 
 def combined(records: Sequence[Record]) -> list[Record]:

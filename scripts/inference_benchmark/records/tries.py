@@ -17,8 +17,9 @@ from typing import Any
 from inference_benchmark import files
 from inference_benchmark.experiment.as_json import difference
 from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.comparability import disagreeing, facts_that_must_agree
-from inference_benchmark.records.record import RecordError, check_results
+from inference_benchmark.records.study_results import check_results
 
 
 @dataclass(frozen=True)

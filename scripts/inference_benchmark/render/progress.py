@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from inference_benchmark.cli import printable
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records import estimate, record
+from inference_benchmark.records import estimate, record_file
 from inference_benchmark.records.attempts import FINAL, Attempt, AttemptLog
 from inference_benchmark.render.one_line import record_text
 from inference_benchmark.units import format_duration
@@ -120,7 +120,7 @@ class ProgressHandler(logging.Handler):
         return self.planned.get(str(output).removesuffix(" (update)"))
 
     def _finish(self, subject: Subject) -> None:
-        finished = record.load_any(Path(subject.path))
+        finished = record_file.load_any(Path(subject.path))
         if subject.path not in self.ended:
             self.outcomes[finished.outcome] += 1
         self._end(subject, printable(record_text(finished)))

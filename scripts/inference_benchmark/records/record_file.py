@@ -1,0 +1,77 @@
+"""Records as files: read and checked, or written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from inference_benchmark import files
+from inference_benchmark.experiment.as_json import difference
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.studies import Subject
+from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+
+R = TypeVar("R", Record, AnyRecord)
+
+
+def load(path: Path) -> Record:
+    """The record of a cell at path. Raises RecordError, and OSError where the file cannot be read."""
+    return Record.from_document(_read(path))
+
+
+def load_any(path: Path) -> AnyRecord:
+    """The record at path, of a cell or of a study. Raises RecordError, and OSError where the file cannot be read."""
+    document = _read(path)
+    return (StudyRecord if isinstance(document, dict) and "study" in document else Record).from_document(document)
+
+
+def readable(paths: Iterable[Path], load: Callable[[Path], R]) -> Iterator[tuple[Path, R]]:
+    """The records at these paths, as far as load (load or load_any) can read them."""
+    for path in paths:
+        try:
+            found = load(path)
+        except (RecordError, OSError):
+            continue
+        yield path, found
+
+
+def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> AnyRecord:
+    """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError.
+
+    but_for: fields of the subject that may be different there.
+    """
+    cls = Record if isinstance(subject, Cell) else StudyRecord
+    document = _read(path)
+    cls.check_versions(document)
+    # Compared as JSON first: what was measured under other settings may not even have those of today.
+    found, wanted = document.get(cls.SUBJECT), subject.to_document()
+    if isinstance(found, dict):
+        wanted |= {name: found[name] for name in but_for if name in found}
+        if found != wanted:
+            raise RecordError(f"measured under another configuration: {difference(wanted, found)}")
+    return cls.from_document(document)
+
+
+def write(record: AnyRecord, path: Path) -> None:
+    """Write a record whole or not at all; an earlier one there is kept beside it.
+
+    Raises RecordError where it breaks the format, and OSError with nothing left behind but what was there.
+    """
+    document = record.to_document()
+    type(record).from_document(document)
+    files.write_json(document, path)
+
+
+def _read(path: Path) -> Any:
+    # Three times as fast as Python's own, which is asked where this fails: it reads NaN and says where the fault is.
+    with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return msgspec.json.decode(files.read(path))
+    try:
+        return files.read_json(path)
+    except ValueError as error:
+        raise RecordError(str(error)) from None
