@@ -32,7 +32,7 @@ class AsJson:
 
     def to_json(self) -> str:
         """One line, keys sorted: equal values give equal text."""
-        return _ENCODER.encode(_fields(self))
+        return _ENCODER.encode(self)
 
     def to_document(self) -> dict[str, Any]:
         """As mappings, to be compared with those from JSON."""

@@ -117,6 +117,7 @@ class Record(_Finished):
     #      runs; attempts, yardstick, cell.options and cell.environment (optional) were added later
 
     SUBJECT = "cell"
+    _subject_from = staticmethod(Cell.from_document)
 
     schema_version: Literal[3] = 3  #: Version of this format.
     cell: Cell  #: The measured cell, with every setting that affects its figures.
@@ -189,10 +190,6 @@ class Record(_Finished):
             ceilings=ceilings and ceilings.for_process(tf32=self.model.get("tf32", False)),
         )
 
-    @classmethod
-    def _subject_from(cls, document: Any) -> Cell:
-        return Cell.from_document(document)
-
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord(_Finished):
@@ -206,6 +203,7 @@ class StudyRecord(_Finished):
     #      later; version 2 of the ceilings names the kernel of each matmul
 
     SUBJECT = "study"
+    _subject_from = staticmethod(study_from_document)
 
     schema_version: Literal[1] = 1  #: Version of this format.
     #: The study, with every setting that affects its result. Of a timeline: the cell, and whether there is a trace.
@@ -237,10 +235,6 @@ class StudyRecord(_Finished):
         record = super().from_document(document)
         check_results(record.study.kind, document["results"])
         return record
-
-    @classmethod
-    def _subject_from(cls, document: Any) -> Study:
-        return study_from_document(document)
 
 
 AnyRecord = Record | StudyRecord
