@@ -7,7 +7,7 @@ import os
 import pytest
 from fake_machine import WORKER, proc_stat, process_stat
 
-from inference_benchmark.machine import conditions, host_counters
+from inference_benchmark.machine import cgroups, conditions
 from inference_benchmark.machine.conditions import Sampler
 
 
@@ -112,7 +112,7 @@ def test_the_cpu_frequency_is_the_mean_over_the_usable_cpus(machine):
 def test_the_frequency_is_read_from_a_sample_of_many_cpus(machine, monkeypatch):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
     cpus = []
-    monkeypatch.setattr(host_counters, "_read", lambda path, *_: cpus.append(path.parts[-3]) or "2000000")
+    monkeypatch.setattr(cgroups, "read", lambda path, *_: cpus.append(path.parts[-3]) or "2000000")
     assert machine.frequency_hz({}) == 2e9
     assert cpus == [f"cpu{i}" for i in range(0, 64, 4)]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-_CGROUPS = Path("/sys/fs/cgroup")
 
-
-def cgroups(controller: str, membership: Path = Path("/proc/self/cgroup"), root: Path = _CGROUPS) -> Iterator[Path]:
+def cgroups(
+    controller: str, membership: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[Path]:
     """This process's cgroup for a controller (``memory``, ``cpu``) and its visible ancestors, nearest first."""
     if not membership.exists():
         return
@@ -32,35 +32,26 @@ def cgroups(controller: str, membership: Path = Path("/proc/self/cgroup"), root:
             folder = folder.parent
 
 
-def oom_kills(groups: Iterator[Path] | None = None) -> dict[str, int]:
+def oom_kills(groups: Iterable[Path] | None = None) -> dict[str, int]:
     """Out-of-memory kills that the kernel counted in each cgroup of this process: {cgroup: count}."""
-    counts = {}
-    for group in cgroups("memory") if groups is None else groups:
-        for name in ("memory.events", "memory.oom_control"):  # cgroup v2, v1
-            match = re.search(r"^oom_kill (\d+)$", read(group / name), re.MULTILINE)
-            if match:
-                counts[str(group)] = int(match[1])
-    return counts
+    names = ("memory.events", "memory.oom_control")  # cgroup v2, v1
+    paths = (group / name for group in groups or cgroups("memory") for name in names)
+    return {str(path.parent): count for path, count in numbers(paths, r"^oom_kill (\d+)$")}
 
 
-def memory_limit(groups: Iterator[Path] | None = None) -> dict[str, int | str] | None:
+def memory_limit(groups: Iterable[Path] | None = None) -> dict[str, int | str] | None:
     """The smallest cgroup memory limit of this process, as {name, bytes}; None without a limit."""
-    limits = []
-    for group in cgroups("memory") if groups is None else groups:
-        for name in ("memory.max", "memory.limit_in_bytes"):  # cgroup v2, v1
-            text = read(group / name).strip()
-            if text.isdigit() and int(text) < 2**60:  # v1 writes "no limit" as a number near 2**63
-                limits.append((int(text), str(group / name)))
-    if not limits:
-        return None
-    n_bytes, name = min(limits)
-    return {"name": name, "bytes": n_bytes}
+    names = ("memory.max", "memory.limit_in_bytes")  # cgroup v2, v1
+    paths = (group / name for group in groups or cgroups("memory") for name in names)
+    # v1 writes "no limit" as a number near 2**63.
+    limits = [(n_bytes, str(path)) for path, n_bytes in numbers(paths, r"^(\d+)$") if n_bytes < 2**60]
+    return dict(zip(("bytes", "name"), min(limits), strict=True)) if limits else None
 
 
-def cpu_limit(groups: Iterator[Path] | None = None) -> float | None:
+def cpu_limit(groups: Iterable[Path] | None = None) -> float | None:
     """The smallest cgroup CPU quota of this process, in CPUs; None without a quota."""
     limits = []
-    for group in cgroups("cpu") if groups is None else groups:
+    for group in groups or cgroups("cpu"):
         quota, _, period = read(group / "cpu.max").strip().partition(" ")  # cgroup v2
         if not period:  # v1
             quota, period = (read(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))
@@ -84,3 +75,10 @@ def read(path: Path, max_characters: int = -1) -> str:
             return stream.read(max_characters)
     except OSError:
         return ""
+
+
+def numbers(paths: Iterable[Path], pattern: str) -> Iterator[tuple[Path, int]]:
+    """(path, number) of each kernel file with a line that matches; the number is the pattern's group."""
+    for path in paths:
+        if match := re.search(pattern, read(path), re.MULTILINE):
+            yield path, int(match[1])

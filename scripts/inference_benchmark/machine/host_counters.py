@@ -7,14 +7,15 @@ import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from inference_benchmark.machine.cgroups import cgroups
-from inference_benchmark.machine.cgroups import read as _read
+from inference_benchmark.machine.cgroups import cgroups, numbers, read
 
 # Reading the frequency of every CPU of a large server takes milliseconds and interrupts the CPUs being measured.
 _MAX_FREQUENCIES = 16
 _MAX_CPUINFO_CHARACTERS = 2**16
+_TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -31,12 +32,12 @@ REAL_ROOTS = Roots()
 def cpu_frequency_hz(roots: Roots, cpus: Sequence[int]) -> float | None:
     """The mean over these CPUs, or over a sample if there are many."""
     sampled_cpus = cpus[:: -(-len(cpus) // _MAX_FREQUENCIES)]
-    texts = [_read(roots.sys / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq") for cpu in sampled_cpus]
-    frequencies_hz = [int(text) * 1e3 for text in texts if text.strip().isdigit()]
+    paths = (roots.sys / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in sampled_cpus)
+    frequencies_hz = [khz * 1e3 for _, khz in numbers(paths, r"^(\d+)$")]
     if not frequencies_hz:
         blocks = re.finditer(
             r"^processor\s*: (\d+)$(?:\n.+)*?\ncpu MHz\s*: ([\d.]+)$",
-            _read(roots.proc / "cpuinfo", _MAX_CPUINFO_CHARACTERS),
+            read(roots.proc / "cpuinfo", _MAX_CPUINFO_CHARACTERS),
             re.MULTILINE,
         )
         frequencies_hz = [float(block[2]) * 1e6 for block in blocks if int(block[1]) in cpus]
@@ -46,27 +47,27 @@ def cpu_frequency_hz(roots: Roots, cpus: Sequence[int]) -> float | None:
 def process_cpu_s(roots: Roots, pid: int | str) -> float | None:
     """User and system time of a process, summed over its threads."""
     # The process name can contain anything and ends at the last parenthesis; utime and stime are fields 14 and 15.
-    numbers = _read(roots.proc / f"{pid}/stat").rpartition(")")[2]
+    numbers = read(roots.proc / f"{pid}/stat").rpartition(")")[2]
     match = re.match(r" \S(?: -?\d+){10} (\d+) (\d+)", numbers)
-    return (int(match[1]) + int(match[2])) * _tick_s() if match else None
+    return (int(match[1]) + int(match[2])) * _TICK_S if match else None
 
 
 def cpu_times_s(roots: Roots, cpus: Sequence[int]) -> dict[str, float]:
     """``busy_cpu_s`` and ``steal_cpu_s``, summed over these CPUs."""
-    lines = re.findall(r"^cpu(\d+)((?: \d+){8})", _read(roots.proc / "stat"), re.MULTILINE)
+    lines = re.findall(r"^cpu(\d+)((?: \d+){8})", read(roots.proc / "stat"), re.MULTILINE)
     rows = [list(map(int, numbers.split())) for cpu, numbers in lines if int(cpu) in cpus]
     if not rows:
         return {}
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(sum, zip(*rows, strict=True))
     busy = user + nice + system + irq + softirq  # user includes the time of guests
-    return {"busy_cpu_s": busy * _tick_s(), "steal_cpu_s": steal * _tick_s()}
+    return {"busy_cpu_s": busy * _TICK_S, "steal_cpu_s": steal * _TICK_S}
 
 
 def thermal_throttle_events(roots: Roots, cpus: Sequence[int]) -> int | None:
     """The sum over these CPUs; each CPU of a package counts the events of the whole package."""
     folders = [roots.sys / f"devices/system/cpu/cpu{cpu}/thermal_throttle" for cpu in cpus]
-    texts = [_read(folder / f"{part}_throttle_count") for folder in folders for part in ("core", "package")]
-    counts = [int(text) for text in texts if text.strip().isdigit()]
+    paths = (folder / f"{part}_throttle_count" for folder in folders for part in ("core", "package"))
+    counts = [count for _, count in numbers(paths, r"^(\d+)$")]
     return sum(counts) if counts else None
 
 
@@ -74,18 +75,11 @@ def cgroup_times_s(roots: Roots) -> dict[str, float]:
     """``KIND_pressure_s`` of the nearest cgroup that has it, else of the machine; ``throttled PATH`` per cgroup."""
     groups = list(cgroups("cpu", roots.proc / "self/cgroup", roots.sys / "fs/cgroup"))
     times_s = {}
-    for group in groups:
-        stat = _read(group / "cpu.stat")
-        for pattern, unit_s in ((r"^throttled_usec (\d+)$", 1e-6), (r"^throttled_time (\d+)$", 1e-9)):  # v2, v1
-            if match := re.search(pattern, stat, re.MULTILINE):
-                times_s[f"throttled {group}"] = int(match[1]) * unit_s
+    for pattern, unit_s in ((r"^throttled_usec (\d+)$", 1e-6), (r"^throttled_time (\d+)$", 1e-9)):  # cgroup v2, v1
+        for path, count in numbers((group / "cpu.stat" for group in groups), pattern):
+            times_s[f"throttled {path.parent}"] = count * unit_s
     for kind in ("cpu", "memory", "io"):
-        for path in (*(group / f"{kind}.pressure" for group in groups), roots.proc / f"pressure/{kind}"):
-            if match := re.search(r"^some .*\btotal=(\d+)", _read(path), re.MULTILINE):
-                times_s[f"{kind}_pressure_s"] = int(match[1]) * 1e-6
-                break
+        paths = (*(group / f"{kind}.pressure" for group in groups), roots.proc / f"pressure/{kind}")
+        for _, microseconds in islice(numbers(paths, r"^some .*\btotal=(\d+)"), 1):
+            times_s[f"{kind}_pressure_s"] = microseconds * 1e-6
     return times_s
-
-
-def _tick_s() -> float:
-    return 1 / os.sysconf("SC_CLK_TCK")
