@@ -10,10 +10,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 from inference_benchmark.machine import hardware
+from inference_benchmark.machine.hardware import supported
 from inference_benchmark.machine.host_counters import (
     REAL_ROOTS,
     Roots,
@@ -46,7 +48,7 @@ _POWER_REASONS = ("sw_power_cap", "hw_power_brake_slowdown", "hw_slowdown")
 _THERMAL_REASONS = ("sw_thermal_slowdown", "hw_thermal_slowdown")
 
 
-class Sampler:
+class Sampler(AbstractContextManager):
     """Samples the device and the machine while a worker measures. No method raises.
 
     gpu: None if the worker measures on the CPU.
@@ -60,7 +62,15 @@ class Sampler:
         self._is_open = False
         self._lib: Any = None
         if gpu is not None:
-            self._start_nvml(gpu.uuid)
+            import pynvml
+
+            try:
+                pynvml.nvmlInit()
+                self._lib = pynvml
+                self._gpu = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+            except pynvml.NVMLError as error:
+                self._errors.append(f"NVML: {error} at start")
+                self._stop_nvml()
 
     def open(self) -> None:
         """Begin a timed phase and discard the samples of the last one."""
@@ -106,20 +116,8 @@ class Sampler:
             summary["other_gpu_processes"] = _other_processes(self._processes, self._worker_pid)
         return summary
 
-    def stop(self) -> None:
-        """Shut NVML down."""
-        lib, self._lib = self._lib, None
-        if lib is not None:
-            try:
-                lib.nvmlShutdown()
-            except lib.NVMLError as error:
-                self._errors.append(f"NVML: {error} at shutdown")
-
-    def __enter__(self) -> Sampler:
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.stop()
+        self._stop_nvml()
 
     def _reset(self) -> None:
         self._n_samples, self._seconds = 0, 0.0
@@ -145,56 +143,54 @@ class Sampler:
         }
         return {name: value for name, value in totals.items() if value is not None}
 
-    def _start_nvml(self, uuid: str) -> None:
-        import pynvml
-
-        try:
-            pynvml.nvmlInit()
-            self._lib = pynvml
-            self._gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-        except pynvml.NVMLError as error:
-            self._errors.append(f"NVML: {error} at start")
-            self.stop()
-
     def _sample_gpu(self) -> None:
         lib, gpu = self._lib, self._gpu
         try:
             for name, query in GPU_GAUGES.items():
-                if (value := _query(lib, gpu, query)) is not None:
+                if (value := supported(lib, query, lib, gpu)) is not None:
                     self._gauges[name].append(value)
-            if (reasons := _query(lib, gpu, _throttle_reasons)) is not None:
+            if (reasons := supported(lib, _throttle_reasons, lib, gpu)) is not None:
                 self._throttle_counts = (self._throttle_counts or Counter()) + Counter(reasons)
-            if (processes := _query(lib, gpu, _processes)) is not None:
+            if (processes := supported(lib, _processes, lib, gpu)) is not None:
                 self._processes = {**(self._processes or {}), **processes}
         except lib.NVMLError as error:
             self._errors.append(f"NVML: {error} after {self._n_samples} samples")
-            self.stop()
+            self._stop_nvml()
+
+    def _stop_nvml(self) -> None:
+        lib, self._lib = self._lib, None
+        if lib is not None:
+            try:
+                lib.nvmlShutdown()
+            except lib.NVMLError as error:
+                self._errors.append(f"NVML: {error} at shutdown")
 
 
 def busy(gpu: hardware.Gpu) -> str | None:
-    """Who uses this GPU now, for a message; None if nobody does or NVML does not tell."""
+    """Who uses this GPU now, for a message; None if nobody does or NVML does not say."""
     try:
         with hardware.nvml() as lib:
             if lib is None:
                 return None
             handle = lib.nvmlDeviceGetHandleByUUID(gpu.uuid)
-            processes = _query(lib, handle, _processes) or {}
-            percent = _query(lib, handle, GPU_GAUGES["gpu_utilisation_percent"])
+            utilisation = GPU_GAUGES["gpu_utilisation_percent"]
+            processes = supported(lib, _processes, lib, handle) or {}
+            percent = supported(lib, utilisation, lib, handle)
             if not processes and (percent or 0) > _MAX_IDLE_PERCENT:
                 # This may come from a process that has just ended, such as the worker of the last cell.
                 time.sleep(_UTILISATION_WINDOW_S)
-                percent = _query(lib, handle, GPU_GAUGES["gpu_utilisation_percent"])
+                percent = supported(lib, utilisation, lib, handle)
     except hardware.GpuError:
         return None
     if not processes and (percent or 0) <= _MAX_IDLE_PERCENT:
         return None
-    parts = [_memory_held(list(processes.values()))] if processes else []
-    return ", ".join(parts + ([] if percent is None else [f"utilisation {percent} %"]))
+    held = _memory_held(processes.values()) if processes else ""
+    return ", ".join(filter(None, (held, "" if percent is None else f"utilisation {percent} %")))
 
 
 def flags(conditions: Mapping[str, Any], device: str) -> list[dict[str, str]]:
     """Warnings about the figures, as {name, message} with the evidence; device: ``cuda`` or ``cpu``."""
-    warnings = [*(_gpu_flags(conditions) if device == "cuda" else ()), *_machine_flags(conditions)]
+    warnings = [*(_gpu_flags(conditions) if device == "cuda" else ()), *_host_flags(conditions)]
     if errors := conditions.get("errors"):
         warnings.append(("conditions-unknown", "; ".join(errors)))
     return [{"name": name, "message": message} for name, message in warnings]
@@ -212,7 +208,7 @@ def _gpu_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "gpu-shared", f"besides the worker {held} of the GPU's memory"
 
 
-def _machine_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _host_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     counters = conditions.get("counters", {})
     window_s, n_cpus = conditions.get("seconds", 0.0), conditions.get("usable_cpus", 0)
     cpus_s = window_s * n_cpus
@@ -230,21 +226,11 @@ def _machine_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         yield "cpu-thermal", f"the CPUs were slowed for heat {events:.0f} times"
 
 
-def _memory_held(sizes: Sequence[int | None]) -> str:
+def _memory_held(sizes: Collection[int | None]) -> str:
     """``2 processes hold 3.1 GB``."""
     known_sizes = [n_bytes for n_bytes in sizes if n_bytes is not None]
     amount = format_bytes(sum(known_sizes)) if known_sizes else "an unknown amount"
     return f"{len(sizes)} processes hold {amount}" if len(sizes) != 1 else f"1 process holds {amount}"
-
-
-def _query(lib: Any, gpu: Any, query: Callable[[Any, Any], Any]) -> Any:
-    """The result, or None if device, driver or permissions do not allow the query. Other NVML errors are raised."""
-    try:
-        return query(lib, gpu)
-    except (lib.NVMLError_NotSupported, lib.NVMLError_FunctionNotFound, lib.NVMLError_NoPermission):
-        return None
-    except lib.NVMLLibraryMismatchError:
-        return None
 
 
 def _throttle_reasons(lib: Any, gpu: Any) -> list[str]:

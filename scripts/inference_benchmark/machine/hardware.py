@@ -6,20 +6,22 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from inference_benchmark.machine import cgroups
 
+T = TypeVar("T")
 CPUINFO = Path("/proc/cpuinfo")
 #: Values of CUDA_VISIBLE_DEVICES that hide all GPUs on purpose. Slurm sets the last where a job asked for none.
 _HIDES_ALL = ("", "-1", "none", "nodevfiles")
 
 
 class GpuError(RuntimeError):
-    """There is a GPU, or may be one, that cannot be used; the message says why and what to do."""
+    """A GPU cannot be used; the message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Gpu:
 def nvml():
     """The initialised pynvml module; None without an NVIDIA driver.
 
-    Raises GpuError where there is a driver that does not work, and in place of NVML's errors in the block.
+    Raises GpuError for a driver that does not work, and instead of NVML's errors in the block.
     """
     import pynvml
 
@@ -58,7 +60,7 @@ def nvml():
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs of this machine, visible to this process or not. Raises GpuError where one cannot be looked at."""
+    """All GPUs of this machine, visible to this process or not. Raises GpuError if one does not answer."""
     with nvml() as lib:
         return [_gpu(lib, index) for index in range(lib.nvmlDeviceGetCount() if lib else 0)]
 
@@ -66,44 +68,47 @@ def gpus() -> list[Gpu]:
 def _gpu(lib, index: int) -> Gpu:
     try:
         handle = lib.nvmlDeviceGetHandleByIndex(index)
+        mig_mode = supported(lib, lib.nvmlDeviceGetMigMode, handle)  # most GPUs cannot be divided
         return Gpu(
             index,
             lib.nvmlDeviceGetUUID(handle),
             lib.nvmlDeviceGetName(handle),
             lib.nvmlDeviceGetMemoryInfo(handle).total,
-            _is_divided(lib, handle),
+            mig_mode is not None and mig_mode[0] == lib.NVML_DEVICE_MIG_ENABLE,
         )
     except lib.NVMLError as error:
         raise GpuError(f"GPU {index} does not answer: {error} (NVML); see nvidia-smi") from error
 
 
-def _is_divided(lib, handle) -> bool:
+def supported(lib, query: Callable[..., T], *arguments: Any) -> T | None:
+    """The answer to a query; None if device, driver or permissions do not allow it. Other NVML errors are raised."""
     try:
-        current, _ = lib.nvmlDeviceGetMigMode(handle)
+        return query(*arguments)
     except (lib.NVMLError_NotSupported, lib.NVMLError_FunctionNotFound, lib.NVMLError_NoPermission):
-        return False  # most GPUs cannot be divided
-    return current == lib.NVML_DEVICE_MIG_ENABLE
+        return None
+    except lib.NVMLLibraryMismatchError:
+        return None
 
 
 def free_memory_bytes(gpu: Gpu) -> int | None:
-    """The memory of a GPU that no process holds; None where NVML does not say. Raises nothing."""
-    with suppress(GpuError), nvml() as lib:
-        return lib.nvmlDeviceGetMemoryInfo(lib.nvmlDeviceGetHandleByUUID(gpu.uuid)).free if lib else None
-    return None
+    """The memory of a GPU that no process holds; None if NVML does not say."""
+    return _ask(lambda lib: lib.nvmlDeviceGetMemoryInfo(lib.nvmlDeviceGetHandleByUUID(gpu.uuid)).free)
 
 
 def driver_version() -> str | None:
     """The version of the NVIDIA driver; None without one that works."""
-    with suppress(GpuError), nvml() as lib:
-        return lib.nvmlSystemGetDriverVersion() if lib else None
-    return None
+    return _ask(lambda lib: lib.nvmlSystemGetDriverVersion())
 
 
 def driver_cuda_version() -> tuple[int, int] | None:
-    """The newest version of CUDA that the driver knows, as (major, minor); None where it does not say."""
+    """The newest version of CUDA that the driver knows, as (major, minor); None if it does not say."""
+    number = _ask(lambda lib: lib.nvmlSystemGetCudaDriverVersion_v2())
+    return number and (number // 1000, number % 1000 // 10)
+
+
+def _ask(query: Callable[[Any], T]) -> T | None:
     with suppress(GpuError), nvml() as lib:
-        number = lib.nvmlSystemGetCudaDriverVersion_v2() if lib else None
-        return number and (number // 1000, number % 1000 // 10)
+        return query(lib) if lib else None
     return None
 
 
@@ -111,14 +116,12 @@ def visible(all_gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
     """The GPUs that CUDA shows to a process with this environment; the first is device 0.
 
     CUDA_VISIBLE_DEVICES holds indices or (abbreviated) UUIDs. The first invalid entry hides itself and all entries
-    after it (CUDA C++ Programming Guide, "CUDA Environment Variables"). Raises GpuError where CUDA would show a part of
-    a GPU: NVML tells memory, power, processes and energy of whole GPUs only.
+    after it (CUDA C++ Programming Guide, "CUDA Environment Variables"). Raises GpuError if CUDA would show a part of a
+    GPU: NVML reports memory, power, processes and energy of whole GPUs only.
     """
     value = environ.get("CUDA_VISIBLE_DEVICES")
-    if value is None:
-        return _undivided(all_gpus)
-    visible_gpus: list[Gpu] = []
-    for entry in (part.strip() for part in value.split(",")):
+    visible_gpus = list(all_gpus) if value is None else []
+    for entry in (part.strip() for part in (value or "").split(",")):
         if entry.startswith("MIG-"):
             raise GpuError(
                 f"CUDA_VISIBLE_DEVICES names {entry}, a part of a GPU (MIG); only whole GPUs can be measured: name one "
@@ -128,22 +131,18 @@ def visible(all_gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
         if not entry or len(matches) != 1 or matches[0] in visible_gpus:
             break
         visible_gpus.append(matches[0])
-    return _undivided(visible_gpus)
-
-
-def _undivided(visible_gpus: Sequence[Gpu]) -> list[Gpu]:
     if divided := next((gpu for gpu in visible_gpus if gpu.mig), None):
         raise GpuError(
             f"GPU {divided.index} ({divided.name}, {divided.uuid}) is divided into parts (MIG); only whole GPUs can be "
             "measured: switch MIG off (nvidia-smi -mig 0), or name other GPUs in CUDA_VISIBLE_DEVICES"
         )
-    return list(visible_gpus)
+    return visible_gpus
 
 
 def detect_device(environ: Mapping[str, str] = os.environ) -> str:
     """``cuda`` if a GPU is visible to this process, ``cpu`` if there is none or all are hidden on purpose.
 
-    Raises GpuError where there is one that cannot be used.
+    Raises GpuError if there is one that cannot be used.
     """
     all_gpus = gpus()
     if visible(all_gpus, environ):
@@ -163,10 +162,9 @@ def label(device: str, environ: Mapping[str, str] = os.environ) -> str:
     """
     if device == "cpu":
         return cpu_label()
-    visible_gpus = visible(gpus(), environ)
-    if not visible_gpus:
-        raise LookupError("no CUDA GPU is visible here to name the machine after")
-    return slug(visible_gpus[0].name)
+    if visible_gpus := visible(gpus(), environ):
+        return slug(visible_gpus[0].name)
+    raise LookupError("no CUDA GPU is visible here to name the machine after")
 
 
 def is_called(name: str, part: str | None) -> bool:
@@ -181,34 +179,26 @@ def slug(name: str) -> str:
 
 
 def cpu_label(cpuinfo: Path = CPUINFO) -> str:
-    """The slug of the CPU's name; with family, model and the number of usable CPUs if the name is that of many CPUs.
-
-    Such a name has no number, as ``AMD EPYC`` in a virtual machine, or is an architecture, as ``aarch64``.
-    """
+    """The slug of the CPU's name. An ambiguous name has no number, as ``AMD EPYC`` in a virtual machine, or is an
+    architecture, as ``aarch64``. It gets family, model and the number of usable CPUs."""
     name = slug(cpu_name(cpuinfo))
     if re.search(r"\d", name) and name != slug(platform.machine()):
         return name
-    facts = [name]
-    for key in ("cpu family", "model", "CPU implementer", "CPU part"):
-        if match := re.search(rf"^{key}\s*:\s*(\S+)$", _read(cpuinfo), re.MULTILINE):
-            facts.append(slug(f"{key.split()[-1]} {match[1]}"))
-    return "-".join([*facts, str(usable_cpus()), "cpus"])
+    keys = ("cpu family", "model", "CPU implementer", "CPU part")
+    matches = {key: re.search(rf"^{key}\s*:\s*(\S+)$", cgroups.read(cpuinfo), re.MULTILINE) for key in keys}
+    facts = [slug(f"{key.split()[-1]} {match[1]}") for key, match in matches.items() if match]
+    return "-".join([name, *facts, str(usable_cpus()), "cpus"])
 
 
 def cpu_name(cpuinfo: Path = CPUINFO) -> str:
     """The CPU's name from the system, else the architecture (``aarch64``)."""
-    if text := _read(cpuinfo):
+    if text := cgroups.read(cpuinfo):
         match = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
         return match[1].strip() if match else platform.machine()
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
         return subprocess.run(command, capture_output=True, text=True).stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
-
-
-def _read(cpuinfo: Path) -> str:
-    """The text of a file; "" if there is none."""
-    return cpuinfo.read_text() if cpuinfo.exists() else ""
 
 
 def usable_cpu_ids() -> list[int]:
@@ -222,10 +212,9 @@ def usable_cpus() -> int:
 
 
 def default_threads() -> int:
-    """Threads of a measured process that no setting gives: what affinity and the CPU quota of a cgroup both allow.
+    """Threads of a worker if no setting gives them: as many as affinity and the CPU quota of a cgroup both allow.
 
-    A quota stops all threads of a process at once, so more threads than it allows wait for each other. Part of a CPU
-    is no thread; at least 1.
+    A quota stops all threads of a process at once, so threads beyond it would wait for each other. At least 1.
     """
     quota_cpus = cgroups.cpu_limit()
     return usable_cpus() if quota_cpus is None else max(1, min(usable_cpus(), int(quota_cpus)))
