@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 from inference_benchmark.machine import hardware
 
@@ -18,26 +22,44 @@ class EnergyError(RuntimeError):
     """The counter cannot be read, or its reading is implausible."""
 
 
-class Counter:
-    """Energy in joules since the first reading. Read it before and after a call, with the device idle.
+class Window(NamedTuple):
+    """A measurement of energy that has begun, and the seconds between two updates of the counter."""
 
-    source: ``nvml`` or ``rapl``. scope: what the energy covers, in words.
-    read_raw: returns one reading per zone, in units of unit_j; raises EnergyError. The zones are summed.
-    ranges: per zone, the value at which the counter wraps to 0; None if it never wraps.
+    update_interval_s: float
+    began_s: float
+    began_j: float
+
+
+@dataclass
+class Counter:
+    """Energy in joules since the first reading.
+
+    source: ``nvml`` or ``rapl``. scope: what the energy covers, in words. read_raw: returns one reading per zone, in
+    units of unit_j; raises EnergyError. The zones are summed. ranges: per zone, the value at which the counter wraps to
+    0; None if it never wraps.
     """
 
-    def __init__(
-        self,
-        source: str,
-        scope: str,
-        read_raw: Callable[[], Sequence[int]],
-        unit_j: float,
-        ranges: Sequence[int | None],
-    ) -> None:
-        self.source, self.scope = source, scope
-        self.read_raw, self._unit_j, self._ranges = read_raw, unit_j, ranges
-        self._last: Sequence[int] | None = None
-        self._last_s, self._total = 0.0, 0
+    source: str
+    scope: str
+    read_raw: Callable[[], Sequence[int]]
+    unit_j: float
+    ranges: Sequence[int | None]
+    _last: tuple[float, Sequence[int]] | None = None
+    _total: int = 0
+
+    def begin(self) -> Window:
+        """Begin a window just after an update of the counter. The device has to be idle. Raises EnergyError."""
+        interval_s = self.settle()
+        return Window(interval_s, time.perf_counter(), self.read_j())
+
+    def end(self, window: Window) -> dict[str, str | float]:
+        """The energy of a window, as measured() has it. The device has to be idle. Raises EnergyError.
+
+        The counter is read just after an update, so that all work of the window is counted (Zeus, arXiv:2208.06102).
+        """
+        self.settle_after(window.update_interval_s)
+        joules = self.read_j() - window.began_j
+        return measured(self, joules, time.perf_counter() - window.began_s, window.update_interval_s)
 
     def read_j(self) -> float:
         """Joules since the first reading.
@@ -46,13 +68,14 @@ class Counter:
         """
         raw, now_s = self.read_raw(), time.monotonic()
         if self._last is not None:
-            zones = zip(raw, self._last, self._ranges, strict=True)
-            self._total += sum(self._increase(new, old, wraps_at, now_s - self._last_s) for new, old, wraps_at in zones)
-        self._last, self._last_s = raw, now_s
-        return self._total * self._unit_j
+            last_s, last = self._last
+            zones = zip(raw, last, self.ranges, strict=True)
+            self._total += sum(self._increase(new, old, wraps_at, now_s - last_s) for new, old, wraps_at in zones)
+        self._last = now_s, raw
+        return self._total * self.unit_j
 
     def _increase(self, new: int, old: int, wraps_at: int | None, elapsed_s: float) -> int:
-        if wraps_at is not None and elapsed_s * _MAX_PACKAGE_W > wraps_at * self._unit_j:
+        if wraps_at is not None and elapsed_s * _MAX_PACKAGE_W > wraps_at * self.unit_j:
             raise EnergyError(f"{self.source}: the counter may have wrapped twice in {elapsed_s:.0f} s")
         increase = new - old if new >= old or wraps_at is None else new - old + wraps_at
         if increase < 0:
@@ -70,15 +93,11 @@ class Counter:
         return second_s - first_s if second_s else max_s
 
     def settle_after(self, update_interval_s: float) -> None:
-        """Wait until just after the next counter update, at most two intervals. Raises EnergyError.
-
-        Meant for the end of a window, with the device idle: otherwise the window's last work, of up to an interval,
-        would not be counted yet.
-        """
+        """Wait until just after the next counter update, at most two intervals. Raises EnergyError."""
         self._next_update_s(time.monotonic() + 2 * update_interval_s)
 
     def _next_update_s(self, deadline_s: float) -> float | None:
-        """When the counter changed next; None where it did not until the deadline."""
+        """When the counter changed next; None if it did not until the deadline."""
         before_j = self.read_j()
         while (now_s := time.monotonic()) < deadline_s:
             if self.read_j() != before_j:
@@ -115,39 +134,34 @@ def measured(counter: Counter, joules: float, seconds: float, update_interval_s:
     }
 
 
+@contextmanager
+def _errors_of(source: str, *kinds: type[Exception]) -> Iterator[None]:
+    """Raises EnergyError instead of these exceptions."""
+    try:
+        yield
+    except kinds as error:
+        raise EnergyError(f"{source}: {error}") from error
+
+
 def _open_nvml(uuid: str) -> Counter:
     import pynvml
 
-    try:
+    errors = partial(_errors_of, "nvml", pynvml.NVMLError)
+    with errors():
         pynvml.nvmlInit()  # no shutdown: NVML is used until this process ends
         gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    except pynvml.NVMLError as error:
-        raise EnergyError(f"nvml: {error}") from error
-
-    def read_raw() -> list[int]:
-        try:
-            return [pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)]
-        except pynvml.NVMLError as error:
-            raise EnergyError(f"nvml: {error}") from error
-
+    read_raw = errors()(lambda: [pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)])
     return Counter("nvml", "GPU board", read_raw, 1e-3, [None])
 
 
 def _open_rapl(powercap: Path) -> Counter:
+    errors = partial(_errors_of, "rapl", OSError, ValueError)
     # Subzones (intel-rapl:0:1) are parts of a package. The zone psys is the whole platform and includes the packages.
     zones = [zone for zone in sorted(powercap.glob("*")) if re.fullmatch(r"intel-rapl:\d+", zone.name)]
-    try:
+    with errors():
         packages = [zone for zone in zones if (zone / "name").read_text().startswith("package")]
         ranges = [int((zone / "max_energy_range_uj").read_text()) for zone in packages]
-    except (OSError, ValueError) as error:
-        raise EnergyError(f"rapl: {error}") from error
     if not packages:
         raise EnergyError("rapl: no CPU package is counted here")
-
-    def read_raw() -> list[int]:
-        try:
-            return [int((zone / "energy_uj").read_text()) for zone in packages]
-        except (OSError, ValueError) as error:
-            raise EnergyError(f"rapl: {error}") from error
-
+    read_raw = errors()(lambda: [int((zone / "energy_uj").read_text()) for zone in packages])
     return Counter("rapl", "CPU packages, everything that ran on them", read_raw, 1e-6, ranges)
