@@ -45,6 +45,20 @@ def files_beside(paths: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def private_folder(suffix: str = "") -> Path:
+    """A folder for temporary files that only this user can open, made if it is missing.
+
+    Its name is predictable, so another user can make it first. Raises PermissionError then, and OSError.
+    """
+    folder = Path(tempfile.gettempdir(), f"inference-benchmark-{os.getuid()}{suffix}")
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.lstat()
+    if status.st_uid != os.getuid() or status.st_mode & 0o077:
+        what = "belongs to another user or is open to others; set TMPDIR to a folder of your own"
+        raise PermissionError(errno.EPERM, what, str(folder))
+    return folder
+
+
 def check_writable(path: Path) -> None:
     """Raises OSError if a record could not be written to path. Meant to be called before a long measurement."""
     path.parent.mkdir(parents=True, exist_ok=True)

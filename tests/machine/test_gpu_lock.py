@@ -26,10 +26,11 @@ def _own_lock_folder(tmp_path, monkeypatch):
 def test_lock_folder_of_another_user_is_not_used(tmp_path, monkeypatch):
     """The folder's name is predictable, so another user can create it first."""
     monkeypatch.setattr("os.getuid", lambda: os.geteuid() + 1)
-    gpu_lock.folder().mkdir()
+    folder = tmp_path / f"inference-benchmark-{os.getuid()}"
+    folder.mkdir()
     with pytest.raises(PermissionError, match="belongs to another user"), gpu_lock.hold(GPUS):
         pass
-    assert not list(gpu_lock.folder().iterdir())
+    assert not list(folder.iterdir())
 
 
 def test_hold_waits_for_a_gpu_and_reports_it_once(capsys):
