@@ -19,15 +19,15 @@ _COMPILERS = {
 
 
 def missing(device: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """What is not installed here and torch needs to compile for a device, and what to install; None if nothing."""
+    """What torch needs to compile for a device and is not installed, and what to install; None if it has all."""
     name, variable, commands, package = _COMPILERS[device]
-    looked_for = " or ".join(commands)
+    description = " or ".join(commands)
     if variable in environ:
-        commands, looked_for = (environ[variable],), f"{variable}={environ[variable]}"
+        commands, description = (environ[variable],), f"{variable}={environ[variable]}"
     headers = Path(sysconfig.get_path("include", "posix_prefix"))
     lacking = {}
     if not any(shutil.which(command, path=environ.get("PATH")) for command in commands):
-        lacking[f"{name} ({looked_for})"] = package
+        lacking[f"{name} ({description})"] = package
     if not (headers / "Python.h").exists():
         lacking[f"Python.h in {headers}"] = "python3-dev"
     if not lacking:

@@ -1,72 +1,65 @@
-"""How libraries say that memory ran out, where no exception class of Python's says so."""
+"""Messages by which libraries report that memory ran out, where the class of the exception does not show it."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
-#: Parts of messages of allocators, MKL, the CUDA runtime and driver, CUDA's libraries, Triton and bitsandbytes.
+#: Messages of allocators, MKL, the CUDA runtime and driver, CUDA's libraries, Triton, OpenVINO and bitsandbytes.
 _ALLOCATION_FAILED = (
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate memory",
+    "can(no|')t allocate memory",
+    "failed to allocate (memory|.*bytes of memory)",
     "not enough memory",
     "std::bad_alloc",
     "mkl_malloc",
     "cuda out of memory",
-    "cuda error: out of memory",
-    "cuda driver error: out of memory",
+    "cuda (driver )?error: out of memory",
     "cuda failed with error out of memory",
     "cuda_error_out_of_memory",
     "cudaerrormemoryallocation",
-    "triton error [cuda]: out of memory",
+    r"triton error \[cuda\]: out of memory",
     "error out of memory at line",  # bitsandbytes, which then ends the process with status 1
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
-    "cusolver_status_alloc_failed",
-    "cusparse_status_alloc_failed",
+    "(cublas|cudnn|cusolver|cusparse)_status_alloc_failed",
+    r"nvml_success ==.*cudacachingallocator\.cpp",  # torch's allocator, out of memory and unable to ask NVML who has it
 )
-#: Parts that stand in one such message: of OpenVINO, with the number of bytes between them, and of torch's allocator
-#: where it runs out of memory and then cannot ask NVML who has it.
-_TOGETHER = (("failed to allocate", "bytes of memory"), ("nvml_success ==", "cudacachingallocator.cpp"))
-#: Parts of messages about a thread whose stack could not be allocated. There are other causes, such as a limit on the
-#: number of threads, so these count only under a limit on the host's memory.
+#: Messages about a thread whose stack could not be allocated. There are other causes, such as a limit on the number of
+#: threads, so these count only under a limit on the host's memory.
 _NO_THREAD = (
     "can't start new thread",
     "thread creation failed",
     "pthread_create failed",
-    "unable to create thread",
-    "unable to start thread",
+    "unable to (create|start) thread",
     "system error #11",  # Intel OpenMP: EAGAIN
 )
-#: Parts of messages of CUDA's libraries that lack memory for a handle, a workspace or a kernel. There are many other
-#: causes, so these count only where next to nothing is free on the device.
+#: Messages of CUDA's libraries that lack memory for a handle, a workspace or a kernel. There are many other causes, so
+#: these count only if almost no memory is free on the device.
 _LIBRARY_FAILED = (
-    *(
-        f"{library}_status_{status}"
-        for library in ("cublas", "cudnn", "cusolver", "cusparse")
-        for status in ("not_initialized", "internal_error", "execution_failed")
-    ),
+    "(cublas|cudnn|cusolver|cusparse)_status_(not_initialized|internal_error|execution_failed)",
     "cublaslt ran into an error",  # bitsandbytes
 )
-#: Less free device memory than this is next to nothing: kernels that cuBLAS loads and its workspace need more.
-NEXT_TO_NOTHING_BYTES = 2**28
+#: Almost no free device memory is less than this: kernels that cuBLAS loads and its workspace need more.
+ALMOST_NOTHING_BYTES = 2**28
 
 
 def line_about_memory(text: str, limited: bool) -> str | None:
-    """The first line of a text that says that memory ran out; None if none does.
+    """The first line of a text that reports that memory ran out; None if there is none.
 
-    limited: whether a limit on the host's memory held, so that a thread which cannot start counts too.
+    limited: whether the host's memory was limited, so that a thread that cannot start counts too.
     """
-    parts = (*_ALLOCATION_FAILED, *_NO_THREAD) if limited else _ALLOCATION_FAILED
-    return next((line for line in _lines(text) if _has(line, parts) or _has_together(line)), None)
+    return _first_line(text, (*_ALLOCATION_FAILED, *_NO_THREAD) if limited else _ALLOCATION_FAILED)
 
 
 def line_about_library(text: str) -> str | None:
-    """The first line of a text in which a library of CUDA fails as it does without memory; None if none does.
+    """The first line of a text in which a library of CUDA fails as it does without memory; None if there is none.
 
-    It counts only where fewer than NEXT_TO_NOTHING_BYTES are free on the device.
+    It counts only if fewer than ALMOST_NOTHING_BYTES are free on the device.
     """
-    return next((line for line in _lines(text) if _has(line, _LIBRARY_FAILED)), None)
+    return _first_line(text, _LIBRARY_FAILED)
+
+
+def _first_line(text: str, patterns: tuple[str, ...]) -> str | None:
+    pattern = re.compile("|".join(patterns), re.IGNORECASE)
+    return next((line.strip() for line in text.splitlines() if pattern.search(line)), None)
 
 
 def exceptions(error: BaseException) -> Iterator[BaseException]:
@@ -80,15 +73,3 @@ def exceptions(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(each))
         yield each
         each = each.__cause__ or each.__context__
-
-
-def _lines(text: str) -> Iterator[str]:
-    return (line.strip() for line in text.splitlines())
-
-
-def _has(line: str, parts: tuple[str, ...]) -> bool:
-    return any(part in line.lower() for part in parts)
-
-
-def _has_together(line: str) -> bool:
-    return any(all(part in line.lower() for part in parts) for parts in _TOGETHER)

@@ -14,7 +14,7 @@ from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
-from inference_benchmark.machine.out_of_memory import NEXT_TO_NOTHING_BYTES, exceptions, line_about_library
+from inference_benchmark.machine.out_of_memory import ALMOST_NOTHING_BYTES, exceptions, line_about_library
 from inference_benchmark.models import architecture
 from inference_benchmark.models.checkpoint import read_config
 from inference_benchmark.worker.process import Emit, qualified_name
@@ -48,7 +48,7 @@ def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None)
         if gpu and isinstance(each, RuntimeError) and line_about_library(str(each)):
             # Asked of NVML: a broken context answers no question. The exception still holds its call's tensors.
             free_bytes = free_memory_bytes(gpu)
-            if free_bytes is not None and free_bytes < NEXT_TO_NOTHING_BYTES:
+            if free_bytes is not None and free_bytes < ALMOST_NOTHING_BYTES:
                 return OutOfMemory(qualified_name(each), str(each), {"device_free_bytes": free_bytes})
     return None
 
