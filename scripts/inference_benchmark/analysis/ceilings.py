@@ -1,4 +1,4 @@
-"""What a machine does at its best, from the samples of its ceilings study."""
+"""The peaks of a machine, from the samples of its ceilings study."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis.roofline import Peaks
 
-#: The dtypes that a product can be widened to without loss: they hold every number of the narrower dtype, and their
-#: units add in fp32. docs/limits.md gives the reasons.
+#: The dtypes that a product can be widened to without loss: they hold every number of the narrower dtype and add in
+#: fp32. docs/limits.md gives the reasons.
 WIDER = {
     "tf32": ("float32",),
     "bfloat16": ("tf32", "float32"),
@@ -38,9 +38,9 @@ class Ceilings(NamedTuple):
 def peaks(results: Sequence[Mapping[str, Any]]) -> Peaks:
     """The fastest sample of all kernels at each working set and for each dtype.
 
-    The fastest, as in STREAM (McCalpin, 1995), because whatever else runs on a machine can only slow a kernel down.
-    A larger working set must not be faster than a smaller one: where noise made it so, the smaller is taken to be as
-    fast. Nor must a wider dtype be faster: a product that a library does slower in the narrower one could be widened.
+    The fastest, as in STREAM (McCalpin, 1995), because other work on a machine can only slow a kernel down. If noise
+    made a larger working set faster than a smaller one, the smaller counts as equally fast. If a wider dtype is faster
+    than a narrower one, the narrower counts as equally fast, because its products could be widened.
     """
     bandwidth: dict[int, float] = {}
     flop_per_s: dict[str, float] = {}

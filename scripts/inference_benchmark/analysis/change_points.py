@@ -1,4 +1,4 @@
-"""Where the level of a series of measurements changes."""
+"""Changes of the level of a series of measurements."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from inference_benchmark.analysis.statistics import LEVEL
 
 
 def change_points(values: Sequence[float], error: float, freedom: float, places: int) -> list[int]:
-    """The indices of the values from which on the level is another one.
+    """The indices of the values at which a new level begins.
 
-    error: the standard error of each value, above 0, known with so many degrees of freedom. places: between how many
-    pairs of neighbours, in all series together, a change could be.
+    error: the standard error of each value, above 0. freedom: its degrees of freedom. places: the number of pairs of
+    neighbours, in all series together, between which a change could be.
 
     PELT (Killick, Fearnhead and Eckley, "Optimal detection of changepoints with a linear computational cost", J. of the
-    American Statistical Association 107, 2012), as ruptures has it, finds the levels with the least sum of squares plus
-    a penalty for each change. In units of the squared error, a change where there is none saves as much as the square
-    of a t variable. The penalty is what one of them, in all places together, exceeds with a probability of at most 5 %
+    American Statistical Association 107, 2012), implemented by ruptures, finds the levels with the least sum of squares
+    plus a penalty for each change. In units of the squared error, a false change saves the square of a t variable. The
+    penalty is so high that any of them, in all places together, exceeds it with a probability of at most 5 %
     (Bonferroni).
     """
     if len(values) < 2:
         return []
-    # Here, because they take a second to be imported.
+    # Imported here, because that takes a second.
     import numpy
     import ruptures
     from scipy.special import stdtrit

@@ -13,32 +13,32 @@ ROWS, STEPS = 8, 32
 
 
 def divergence(
-    wanted: numpy.ndarray, tokens: numpy.ndarray, wanted_logits: numpy.ndarray, logits: numpy.ndarray
+    expected: numpy.ndarray, tokens: numpy.ndarray, expected_logits: numpy.ndarray, logits: numpy.ndarray
 ) -> dict[str, Any]:
-    """The figures of a divergence study.
+    """The figures of a divergence study. expected: of the reference.
 
-    wanted, tokens: int64 (rows, steps), greedy, each following its own tokens. wanted_logits, logits: float32
-    (rows, steps, vocabulary), both following the wanted tokens.
+    expected, tokens: int64 (rows, steps), greedy, each following its own tokens. expected_logits, logits: float32
+    (rows, steps, vocabulary), both following the expected tokens.
 
     token_agreement: part of the tokens that are equal. first_difference: per row the first step, from 0, whose token
-    differs, or None. next_token_agreement: part of the steps that choose the wanted token, given the wanted tokens
+    differs, or None. next_token_agreement: part of the steps that choose the expected token, given the expected tokens
     before it.
-    logits_error: norm of the logits' difference over the norm of the wanted logits, both less their mean, which
-    changes no probability. kl_nats: Kullback-Leibler divergence of the next token's distribution from the wanted.
+    logits_error: norm of the logits' difference over the norm of the expected logits, both less their mean, which
+    changes no probability. kl_nats: Kullback-Leibler divergence of the next token's distribution from the expected.
     """
     errors, divergences = [], []
-    for row, wanted_row in zip(logits, wanted_logits, strict=True):  # a row at a time: float64 of all is large
-        actual, reference = (_centred(part) for part in (row, wanted_row))
+    for row, expected_row in zip(logits, expected_logits, strict=True):  # a row at a time: float64 of all is large
+        actual, reference = (_centred(part) for part in (row, expected_row))
         errors.append(numpy.linalg.norm(actual - reference, axis=-1) / numpy.linalg.norm(reference, axis=-1))
         log_p, log_q = _log_probabilities(reference), _log_probabilities(actual)
         divergences.append((numpy.exp(log_p) * (log_p - log_q)).sum(axis=-1))
-    unequal = tokens != wanted
+    unequal = tokens != expected
     return {
-        "rows": int(wanted.shape[0]),
-        "steps": int(wanted.shape[1]),
+        "rows": int(expected.shape[0]),
+        "steps": int(expected.shape[1]),
         "token_agreement": float(1 - unequal.mean()),
         "first_difference": [int(row.argmax()) if row.any() else None for row in unequal],
-        "next_token_agreement": float((logits.argmax(axis=-1) == wanted).mean()),
+        "next_token_agreement": float((logits.argmax(axis=-1) == expected).mean()),
         "logits_error": _mean_and_max(errors),
         "kl_nats": _mean_and_max(divergences),
     }

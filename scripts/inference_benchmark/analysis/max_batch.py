@@ -1,4 +1,4 @@
-"""The search for the largest batch that fits: which batch size to try next, and what the tries show. Pure."""
+"""The search for the largest batch that fits: the next batch size to try, and the limit so far. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class BatchLimit(NamedTuple):
 
 
 def batch_limit(tries: Sequence[Try]) -> BatchLimit:
-    """The limit so far. A batch size that failed once does not fit, whatever its other tries showed."""
+    """The limit so far. A batch size that failed once does not fit, even if other tries of it succeeded."""
     fails = min((t["batch_size"] for t in tries if not t["fits"]), default=None)
     fitting = [t["batch_size"] for t in tries if t["fits"] and (fails is None or t["batch_size"] < fails)]
     return BatchLimit(max(fitting, default=0), fails)
@@ -26,9 +26,9 @@ def batch_limit(tries: Sequence[Try]) -> BatchLimit:
 def next_batch_size(tries: Sequence[Try], tolerance: float) -> int | None:
     """The batch size to try next; None when the search is over.
 
-    The batch is doubled until one fails, then halved in between until the two are next to each other, or within the
-    tolerance, a part of the one that fits. At last the largest that fits is tried once more, after all the others have
-    been in this memory.
+    The batch is doubled until one fails. Then the middle between the largest that fits and the smallest that fails is
+    tried, until they differ by 1 or by the tolerance, a part of the one that fits. At last the largest that fits is
+    tried again, because the memory now holds what the other tries left.
     """
     fits, fails = batch_limit(tries)
     if fails is None:
@@ -40,7 +40,7 @@ def next_batch_size(tries: Sequence[Try], tolerance: float) -> int | None:
 
 
 def failing_try(tries: Sequence[Try], batch_size: int) -> Try | None:
-    """The try that shows that a batch size does not fit; None where no try shows it."""
+    """The try that shows that a batch size does not fit; None if there is none."""
     fails = batch_limit(tries).fails
     if fails is None or batch_size < fails:
         return None

@@ -1,9 +1,9 @@
-"""How long a cell takes at the least on its machine: the roofline model, step by step.
+"""The least time that a cell can take on its machine: the roofline model, step by step.
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
-architectures", CACM 52(4), 2009. A step can be no faster than memory hands over the bytes it must read and
-write, and no faster than the arithmetic units do its operations; the floor of a call is the sum over its
-steps of the slower of the two. docs/limits.md works an example by hand.
+architectures", CACM 52(4), 2009. A step takes at least as long as memory needs for the bytes that it reads and
+writes, and at least as long as the arithmetic units need for its operations. The floor of a call is the sum over its
+steps of the larger of the two. docs/limits.md has an example worked by hand.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What decides the work of a decoder-only transformer.
+    """The sizes that determine the work of a decoder-only transformer.
 
     vector_bytes: all norms and biases. lookup_bytes: read from embedding tables per token.
     kv_bytes: keys and values of one token in one row, all layers. attention_width: sum over layers of
     heads x head size. attention_arithmetic: dtype of attention's products.
     logit_bytes: of one row's logits.
 
-    A quantised cache stores the prompt with quantised_kv_bytes per token, scales and all, and new tokens as they are,
-    until there are residual_tokens of them: then it quantises these, too. Both are None for other caches.
+    A quantised cache stores the prompt with quantised_kv_bytes per token, scales included. New tokens are quantised as
+    soon as there are residual_tokens of them. Both are None for other caches.
     """
 
     matrices: tuple[Matrix, ...]
@@ -70,10 +70,10 @@ class Shapes:
 
 
 class Steps(NamedTuple):
-    """Steps of a call, each doing as much as the one before and ``growth`` more: (first, growth) of each quantity.
+    """Steps of a call; each quantity is (first, growth): that of the first step, and how much each later one adds.
 
     moved_bytes: read from memory and written to it. flop: operations per dtype of arithmetic, a multiplication
-    and an addition being two. shrinks: (steps, bytes): after each so many steps, moved_bytes is so much less.
+    and an addition being two. shrinks: (every, bytes): after every so many steps, moved_bytes is less by these bytes.
     """
 
     count: int
@@ -88,8 +88,7 @@ class Steps(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """The least seconds that steps can take, by what bounds them: those where memory is the slower of the two, and
-    those where arithmetic is."""
+    """The least seconds that steps can take: of those bound by memory, and of those bound by arithmetic."""
 
     memory_s: float
     arithmetic_s: float
@@ -100,7 +99,7 @@ class Floor(NamedTuple):
 
     @property
     def bound_by(self) -> str:
-        """``memory`` or ``arithmetic``, whichever the larger part is due to."""
+        """``memory`` or ``arithmetic``, whichever takes the larger part."""
         return "memory" if self.memory_s >= self.arithmetic_s else "arithmetic"
 
     def and_then(self, other: Floor) -> Floor:
@@ -108,7 +107,7 @@ class Floor(NamedTuple):
 
 
 class Peaks(NamedTuple):
-    """What the machine was seen to do at its best.
+    """The highest speeds measured on the machine.
 
     bandwidth: (bytes, bytes per second) for growing working sets: one that fits into a cache is read faster.
     flop_per_s: per dtype of arithmetic.
@@ -118,8 +117,8 @@ class Peaks(NamedTuple):
     flop_per_s: Mapping[str, float]
 
     def bytes_per_s(self, working_sets_bytes):
-        """For an array of working sets: each that of the largest measured one not larger. Too high rather than too
-        low, as a ceiling has to be."""
+        """For an array of working sets: each that of the largest measured one that is not larger. So it is rather too
+        high than too low, as a ceiling has to be."""
         import numpy
 
         sizes, speeds = numpy.array(self.bandwidth).T

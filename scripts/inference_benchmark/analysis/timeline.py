@@ -20,15 +20,15 @@ KINDS = {
     "other": "other kernels",
     "outside": "outside kernels",
 }
-#: The most new tokens of the profiled call: a profile of a hundred steps has some 100,000 events.
+#: New tokens of the profiled call, at most: a profile of a hundred steps has some 100,000 events.
 PROFILED_TOKENS = 128
 #: How many names of the profile the record keeps, the longest-running first.
 _KEPT_NAMES = 20
-#: Steps whose slope is worked out from all pairs; longer answers are thinned to so many.
+#: Steps from whose pairs the slope is estimated, at most; longer answers are thinned.
 _SLOPE_STEPS = 400
 
-#: Whose time is of a kind, by its name in torch's profile: operators, kernels of CUDA, kernels that torch compiled. The
-#: first that matches counts. What a whole operator of the first two does is of its kind, whatever it calls.
+#: Patterns of names in torch's profile, of operators, kernels of CUDA and kernels that torch compiled, by kind of work.
+#: The first that matches counts.
 _NAMES: tuple[tuple[str, str], ...] = (
     (
         "quantising",
@@ -54,7 +54,7 @@ _NAMES: tuple[tuple[str, str], ...] = (
     ),
     (
         "outside",
-        # What only prepares work of others: views, allocations, dispatch, checks of compiled code.
+        # What prepares the work of others: views, allocations, dispatch, checks of compiled code.
         r"aten::(view|as_strided|_reshape_alias|reshape|transpose|t|permute|expand|expand_as|select|slice|narrow|"
         r"squeeze|unsqueeze|unbind|split|split_with_sizes|chunk|detach|alias|lift_fresh|empty|empty_like|empty_strided|"
         r"new_empty|resize_|to|_to_copy|contiguous|linear|matmul|_unsafe_view|resolve_conj|resolve_neg|item|is_nonzero|"
@@ -63,13 +63,12 @@ _NAMES: tuple[tuple[str, str], ...] = (
     ),
 )
 _PATTERNS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _NAMES)
-#: Kinds that an operator hands down to all that it calls.
+#: Kinds that an operator passes on to all operators and kernels that it calls.
 _INHERITED = ("quantising", "attention")
 
 
 class Work(NamedTuple):
-    """An operator or kernel in a profile; ends on the same clock as begins. called_by: the operator that launched a
-    kernel, "" where that is not known."""
+    """An operator or kernel in a profile. called_by: the operator that launched a kernel; "" if unknown."""
 
     name: str
     begins_s: float
@@ -78,8 +77,8 @@ class Work(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """One of KINDS: by the operator that launched it where that tells, else by its name."""
-        by_caller = kind_of(self.called_by) if self.called_by else "outside"
+        """One of KINDS: by the operator that launched it if that has one, else by its name."""
+        by_caller = kind_of(self.called_by)
         return by_caller if by_caller not in ("outside", "other") else kind_of(self.name)
 
 
@@ -91,18 +90,18 @@ class Profile(NamedTuple):
 
 
 def kind_of(name: str) -> str:
-    """One of KINDS, for the name of an operator or kernel; ``other`` for a name that tells nothing."""
+    """One of KINDS, for the name of an operator or kernel; ``other`` if no pattern matches."""
     return next((kind for kind, pattern in _PATTERNS if pattern.search(name)), "other")
 
 
 def seconds_by_name(work: Iterable[Work]) -> dict[tuple[str, str], float]:
-    """{(kind, name): seconds}. Where operators call others, or kernels overlap, a moment belongs to the one that began
-    last; so the seconds of all add up to the time in which any ran."""
+    """{(kind, name): seconds}. If operators call others, or kernels overlap, a moment counts for the one that began
+    last. So the seconds add up to the time in which any ran."""
     seconds: Counter[tuple[str, str]] = Counter()
     running: list[tuple[float, str, str]] = []  # end, kind, name
     now = 0.0
 
-    def go_on_until(moment: float) -> None:
+    def advance(moment: float) -> None:
         nonlocal now
         while running and now < moment:
             ends_s, kind, name = running[-1]
@@ -115,10 +114,10 @@ def seconds_by_name(work: Iterable[Work]) -> dict[tuple[str, str], float]:
         now = max(now, moment)
 
     for each in sorted(work, key=lambda each: (each.begins_s, -each.ends_s)):
-        go_on_until(each.begins_s)
+        advance(each.begins_s)
         caller = next((kind for ends_s, kind, _ in reversed(running) if ends_s >= each.ends_s), None)
         running.append((each.ends_s, caller if caller in _INHERITED else each.kind, each.name))
-    go_on_until(max((ends_s for ends_s, _, _ in running), default=now))
+    advance(max((ends_s for ends_s, _, _ in running), default=now))
     return dict(seconds)
 
 
@@ -147,8 +146,8 @@ class Timeline:
     """The figures of a timeline study, from its results.
 
     calls: for each observed call the seconds of its steps, the first being prefill. plain_s, observed_s: seconds of the
-    calls that nothing observed, and of those whose steps were timed, in turn. memory_bytes: in use after each step;
-    empty where it is not known. profile: as profile_result; None where there is none.
+    calls that nothing observed, and of those whose steps were timed. memory_bytes: in use after each step; empty if
+    unknown. profile: as profile_result; None without one.
     """
 
     calls: tuple[tuple[float, ...], ...]
@@ -181,7 +180,7 @@ class Timeline:
         return self.step_s[1:]
 
     def decode_percentile_s(self, percent: float) -> float | None:
-        """Of all steps after the first token, of all calls; None where there are none."""
+        """Of all steps after the first token, of all calls; None if there are none."""
         steps = [step for call in self.calls for step in call[1:]]
         return statistics.percentile(steps, percent) if steps else None
 
@@ -193,7 +192,7 @@ class Timeline:
     @property
     def growth(self) -> float | None:
         """How much longer the last decode step is than the first, as a part of the median step, by
-        statistics.median_slope; None for fewer than five."""
+        statistics.median_slope; None for fewer than five steps."""
         stride = -(-len(self.decode_s) // _SLOPE_STEPS)
         steps = list(enumerate(self.decode_s))[:: stride or 1]
         if len(steps) < 5:
@@ -207,20 +206,20 @@ class Timeline:
 
     @property
     def observing_cost(self) -> float:
-        """What it costs to time the steps, as a part of a call that nothing observes: by the medians."""
+        """The cost of timing the steps, as a part of a call that nothing observes: by the medians."""
         return statistics.percentile(self.observed_s, 50) / statistics.percentile(self.plain_s, 50) - 1
 
     @property
     def profiling_cost(self) -> float | None:
-        """What it costs to profile, as a part of the same call's steps."""
+        """The cost of profiling, as a part of the same steps without the profile."""
         return self.profile["call_s"] / self._profiled_steps_s - 1 if self.profile else None
 
     @property
     def shares(self) -> dict[str, float] | None:
         """The parts of a call by kind of work, which add up to 1; None without a profile.
 
-        Kernels take the time that the profile shows. The rest of the call's steps, as they are without the profile, is
-        outside: a profile makes mainly that longer. Where kernels alone take longer than those steps, nothing is left.
+        The time of kernels is that in the profile. The rest of the same steps without the profile is ``outside``,
+        because profiling mainly makes that longer. It is 0 if kernels alone take longer than those steps.
         """
         if self.profile is None:
             return None

@@ -1,4 +1,4 @@
-"""How fast the machine itself was, by the times of its yardstick: two fixed kernels, the same in every cell. Pure."""
+"""The speed of the machine, from the times of its yardstick: two fixed kernels, the same in every cell. Pure."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, NamedTuple, Self
 from inference_benchmark.analysis import statistics
 from inference_benchmark.units import format_bytes
 
-#: How long passes have to stay fast. A thread that is there all the time gets its time slices, of 3 to 4 ms on Linux,
-#: in any such stretch. One that only comes by, such as a daemon of the system, leaves some stretch alone.
+#: How long passes have to stay fast. A thread that runs all the time gets its time slices, of 3 to 4 ms on Linux, in
+#: any such stretch. One that runs now and then, such as a daemon, leaves some stretches undisturbed.
 STRETCH_S = 0.01
-#: By what part the mean of before and after may be below the best. On a shared virtual machine without other work
-#: it was so in 1 of 75 measurements; beside a thread that wants a core for itself speeds were 40 % and more below the
-#: best (benchmarks/trust.py).
+#: By what part the mean of before and after may be below the best. Without other work on a shared virtual machine it
+#: was further below in 1 of 75 measurements; with a busy thread per core it was 40 % and more below
+#: (benchmarks/trust.py).
 TOLERANCE = 0.2
-#: The best is what a machine reaches this often: the fastest of hundreds of times is luck, and grows with their number.
+#: The best speed is a percentile, because the fastest of hundreds of times is luck and grows with their number.
 _BEST_PERCENTILE = 95
 
 
 class Speed(NamedTuple):
-    """What the two kernels reached: bytes read and written per second, and floating-point operations per second."""
+    """The speeds of the two kernels: bytes read and written, and floating-point operations, per second."""
 
     memory_bytes_per_s: float
     arithmetic_flop_per_s: float
@@ -75,10 +75,6 @@ def typical(speeds: Sequence[Speed]) -> Speed:
     return _percentile(speeds, 50)
 
 
-def _mean(speeds: Iterable[Speed]) -> Speed:
-    return Speed(*(statistics.mean(values) for values in zip(*speeds, strict=True)))
-
-
 def _percentile(speeds: Iterable[Speed], percent: float) -> Speed:
     return Speed(*(statistics.percentile(list(values), percent) for values in zip(*speeds, strict=True)))
 
@@ -89,17 +85,16 @@ def is_slower(speed: Speed, reference: Speed) -> bool:
 
 
 def why_slower(measured: Mapping[str, Speed], reference: Speed) -> str | None:
-    """How a machine was slower than its best, for a message; None where it was not.
+    """How a machine was slower than its best, for a message; None if it was not.
 
-    measured: before and after a cell; their mean is judged, because a single one is too short to be certain. reference:
+    measured: before and after a cell; their mean decides, because a single one is too short to be certain. reference:
     the best of the machine.
     """
-    if not measured or not is_slower(_mean(measured.values()), reference):
+    means = (statistics.mean(values) for values in zip(*measured.values(), strict=True))
+    if not measured or not is_slower(Speed(*means), reference):
         return None
     parts = []
-    for name, text, shares in zip(
-        NAMES, reference.texts, zip(*(speed.over(reference) for speed in measured.values()), strict=True), strict=True
-    ):
-        each = ", ".join(f"{share:.0%} {when}" for when, share in zip(measured, shares, strict=True))
+    for index, (name, text) in enumerate(zip(NAMES, reference.texts, strict=True)):
+        each = ", ".join(f"{speed.over(reference)[index]:.0%} {when}" for when, speed in measured.items())
         parts.append(f"{name} {each} ({text})")
     return f"the machine was slower than its best: {'; '.join(parts)}"
