@@ -8,7 +8,7 @@ import pytest
 from made_up import OLD, OOM, make_ceilings, make_cell, make_oom, make_record, measurement, write_records
 
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy
-from inference_benchmark.records.estimate import START_S, Estimate, earlier_records, estimate
+from inference_benchmark.records.estimate import START_S, RunTime, earlier_records, estimate
 
 LIMITED = measurement(max_seconds=2)
 
@@ -64,14 +64,14 @@ def test_a_study_takes_what_it_took_or_what_its_like_took():
     assert expected_s(ceilings.study, ceilings) == 17
     other = CeilingsStudy("another", "cpu", None)
     assert expected_s(other, ceilings) == 17
-    assert estimate([ColumnStudy.of("divergence", cell())], [ceilings]) == Estimate(START_S, 0, 1)
+    assert estimate([ColumnStudy.of("divergence", cell())], [ceilings]) == RunTime(START_S, 0, 1)
 
 
 def test_what_no_record_is_like_is_counted_apart():
     other_model = cell(model={"name": "large", "architecture": {}, "seed": 0})
     planned = [cell(1), other_model, cell(1, workload=type(cell().workload)(9, 100))]
-    assert estimate(planned, [took(10, make_record(cell(1)))]) == Estimate(10 + 2 * (START_S + 2 * 2), 1, 2)
-    assert estimate([], []) == Estimate(0, 0, 0)
+    assert estimate(planned, [took(10, make_record(cell(1)))]) == RunTime(10 + 2 * (START_S + 2 * 2), 1, 2)
+    assert estimate([], []) == RunTime(0, 0, 0)
 
 
 def test_records_are_found_by_machine_also_those_that_are_not_configured(tmp_path, monkeypatch):

@@ -1,4 +1,4 @@
-"""Cells in the precision of the reference whose answers are not those of the reference: figures of another program."""
+"""Cells in the precision of the reference whose answers differ from those of the reference."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _PRECISION = REFERENCE[1]
 def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> dict[str, str]:
     """{path of a cell: how its answers differ from those of the reference, hf in fp32}.
 
-    A comparison of answers is about every cell of its column. The digests of a cell are compared with those of the same
-    cell of the reference. A cell with neither shares the verdict on the other cells of its column. studies: by path.
+    A divergence study applies to every cell of its column. The digests of a cell are compared with those of the same
+    cell of the reference. A cell with neither gets the verdict on the other cells of its column. studies: by path.
     """
     references = {_prompts(record.cell): record for record in records if _engine_and_precision(record) == REFERENCE}
     columns: dict[str, list[Record]] = {}
@@ -44,7 +44,7 @@ def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> 
 
 
 def _verdict(record: Record, reference: Record | None, comparison: StudyRecord | None) -> str | None:
-    """How the answers of a cell differ from those of the reference; "" if they do not; None if nothing is known."""
+    """How the answers of a cell differ from those of the reference; "" if they do not; None if unknown."""
     is_known = False
     if comparison is not None and comparison.outcome == "ok" and _comparable(record, comparison):
         is_known, result = True, comparison.results[0]
@@ -65,7 +65,7 @@ def _verdict(record: Record, reference: Record | None, comparison: StudyRecord |
 
 
 def _has_to_agree(cell: Cell) -> bool:
-    """Whether a cell computes the same function as the reference, so that rounding alone tells them apart."""
+    """Whether a cell computes the same function as the reference, so that only rounding may differ."""
     has_weights = cell.base_engine in ENGINES and ENGINES[cell.base_engine].needs_weights
     return cell.precision == _PRECISION and has_weights and is_exact(cell.options)
 
@@ -75,16 +75,16 @@ def _engine_and_precision(record: Record) -> tuple[str, str]:
 
 
 def _prompts(cell: Cell) -> tuple[Any, ...]:
-    """What decides the prompts of a cell and the right answers to them: those of the reference in its environment."""
+    """What determines the prompts of a cell and the reference's answers to them, in the same environment."""
     environment = name_of(cell.environment)
     return cell.machine, environment, cell.model["name"], cell.workload, cell.batch_size, cell.measurement.seed
 
 
 def _digests(record: Record) -> set[str]:
-    """Digests of all full-length answers; several where they change from call to call."""
+    """Digests of all full-length answers; several if they change from call to call."""
     return {digest for run in record.runs for digest in run.tokens_sha256}
 
 
 def _comparable(record: Record, other: AnyRecord) -> bool:
-    """Whether hardware and software of two records agree, as far as both know them."""
+    """Whether hardware and software of two records agree, as far as both state them."""
     return not disagreeing(facts_that_must_agree(other), facts_that_must_agree(record))

@@ -1,29 +1,27 @@
-"""How long a run will take, from how long the cells and studies with a record took."""
+"""How long a run will take, estimated from the records of earlier cells and studies."""
 
 from __future__ import annotations
 
 import statistics
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 from inference_benchmark.records.record_file import load_any, readable
 
-#: Seconds for imports and weights where no record says more: 5 to 10 s for the imports, and the rest for the weights.
+#: Seconds for imports and weights if no record says more: 5 to 10 s for the imports, and the rest for the weights.
 START_S = 10
 
-#: The records of a column of the tables by batch size; of every column by its folder.
-_Column = Mapping[int, Record]
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """seconds: of measuring one after the other. known: how many of the cells and studies rest on a record of their
-    like; the others are taken for short calls."""
+class RunTime(NamedTuple):
+    """seconds: of measuring one after the other. known: for how many cells and studies there are records to estimate
+    from; the unknown ones count as short calls."""
 
     seconds: float
     known: int
@@ -36,27 +34,29 @@ def earlier_records(machines: Iterable[str]) -> Iterator[AnyRecord]:
         yield from (record for _, record in readable(Path("results", machine).rglob("*.json"), load_any))
 
 
-def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> Estimate:
-    """How long cells and studies will take that are planned, by earlier records."""
-    columns: dict[str, dict[int, Record]] = {}
-    studies: dict[str, list[StudyRecord]] = {}
+def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> RunTime:
+    """The time that planned cells and studies will take, from earlier records."""
+    columns: dict[str, dict[int, Record]] = defaultdict(dict)
+    studies: dict[str, list[StudyRecord]] = defaultdict(list)
     for record in earlier:
         if isinstance(record, StudyRecord):
-            studies.setdefault(record.study.kind, []).append(record)
+            studies[record.study.kind].append(record)
         else:
-            columns.setdefault(_folder(record.cell), {})[record.cell.batch_size] = record
-    expected = [
-        _of_cell(each, columns) if isinstance(each, Cell) else _of_study(each, studies.get(each.kind, ()))
-        for each in planned
-    ]
-    short = [_short_calls_s(each) for each, seconds in zip(planned, expected, strict=True) if seconds is None]
-    known = [seconds for seconds in expected if seconds is not None]
-    return Estimate(sum(known) + sum(short), len(known), len(short))
+            columns[_folder(record.cell)][record.cell.batch_size] = record
+    known, short = [], []
+    for subject in planned:
+        is_cell = isinstance(subject, Cell)
+        seconds = _of_cell(subject, columns) if is_cell else _of_study(subject, studies[subject.kind])
+        if seconds is not None:
+            known.append(seconds)
+        else:
+            short.append(START_S + (2 * subject.measurement.max_seconds if is_cell else 0))
+    return RunTime(sum(known) + sum(short), len(known), len(short))
 
 
-def _of_cell(cell: Cell, columns: Mapping[str, _Column]) -> float | None:
-    """By the records of its column, else by those of that column in the current environment, else by those of the other
-    columns of its table; None without any."""
+def _of_cell(cell: Cell, columns: Mapping[str, Mapping[int, Record]]) -> float | None:
+    """From the records of its column, else of that column in the current environment, else of the other columns of its
+    table; None without any. columns: records by batch size, by the folder of the column."""
     own = _folder(cell)
     for folder in (own, _folder(replace(cell, environment={}))):
         if folder in columns:
@@ -66,8 +66,9 @@ def _of_cell(cell: Cell, columns: Mapping[str, _Column]) -> float | None:
     return statistics.median(others) if others else None
 
 
-def _of_column(cell: Cell, column: _Column) -> float:
-    """Between the two nearest batch sizes that were measured. What ends at once because of another cell is free."""
+def _of_column(cell: Cell, column: Mapping[int, Record]) -> float:
+    """Interpolated between the nearest batch sizes that were measured; 0 if an earlier record shows how the cell
+    ends."""
     for batch_size, record in column.items():
         if record.outcome == "unsupported" or (record.outcome == "oom" and batch_size < cell.batch_size):
             return 0.0
@@ -80,30 +81,23 @@ def _of_column(cell: Cell, column: _Column) -> float:
 
 def _of_study(study: Subject, earlier: Sequence[StudyRecord]) -> float | None:
     same = [_took_s(record) for record in earlier if record.study.path == study.path]
-    others = [_took_s(record) for record in earlier]
-    return statistics.median(same or others) if others else None
+    any_of_kind = same or [_took_s(record) for record in earlier]
+    return statistics.median(any_of_kind) if any_of_kind else None
 
 
 def _seconds(record: Record, settings: Measurement) -> float:
-    """How long the cell of a record takes under these settings. Where they are others, each timed part takes
-    max_seconds, or longer for the fewest calls."""
+    """The time of a record's cell under these settings. If they are others, each timed part takes max_seconds, or
+    longer for the fewest calls."""
     took_s = _took_s(record)
     if record.outcome != "ok" or record.cell.measurement == settings:
         return took_s
     parts = [part for run in record.runs for part in (run.samples_s, run.first_token_s) if part]
     timed_s = sum(max(settings.max_seconds, settings.min_cycles * statistics.fmean(part)) for part in parts)
-    untimed_s = took_s - sum(sum(part) for part in parts)
-    return untimed_s + timed_s
+    return took_s - sum(map(sum, parts)) + timed_s
 
 
 def _took_s(record: AnyRecord) -> float:
     return (datetime.fromisoformat(record.ended_at) - datetime.fromisoformat(record.started_at)).total_seconds()
-
-
-def _short_calls_s(subject: Subject) -> float:
-    if not isinstance(subject, Cell):
-        return START_S
-    return START_S + 2 * subject.measurement.max_seconds
 
 
 def _folder(cell: Cell) -> str:

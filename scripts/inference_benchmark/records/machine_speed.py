@@ -1,4 +1,4 @@
-"""How fast the machine itself was, over the records of a run; and the cells in which it was slower than its best."""
+"""The speed of the machine over the records of a run, and the cells in which it was slower than its best."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from inference_benchmark.records import comparability
 from inference_benchmark.records.parts import Run
 from inference_benchmark.records.record import Record
 
-#: The flag of a cell. Only the summary has it, because it follows from several records.
+#: The flag of a cell. Only the summary has it, because it is derived from several records.
 FLAG = "machine-slower"
-#: The facts in which records have to agree for their yardsticks to be the same. The host is none: of a cluster's nodes,
-#: which are alike, one may be slow.
+#: The facts in which records have to agree for their yardsticks to be the same. The host is not among them, because one
+#: of a cluster's equal nodes may be slow.
 _SAME = (
     "device", "CPU", "usable CPUs", "CPU limit", "threads", "CUDA", "float32 matmul precision", "TF32", "torch",
 )  # fmt: skip
 
 
 def slower(records: Sequence[Record]) -> dict[str, str]:
-    """For each measured cell in which the machine was slower than its own best, by its path: the figures.
+    """{path: how much slower} of each measured cell in which the machine was slower than its own best.
 
     records: of one round or of all rounds of each cell.
     """
@@ -35,9 +35,9 @@ def slower(records: Sequence[Record]) -> dict[str, str]:
 
 
 def facts(records: Sequence[Record]) -> dict[str, Any]:
-    """For provenance.json: the median speed, and ``over_time`` the part of the best at each time, both kernels.
+    """For provenance.json: the median speed, and ``over_time`` the part of the best at each time, for both kernels.
 
-    records: of one round each. Empty where no record has a yardstick.
+    records: of one round each. Empty if no record has a yardstick.
     """
     over_time = []
     for record, speeds, best in _with_best(records):
@@ -52,7 +52,7 @@ def facts(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def typical(records: Sequence[Record]) -> Speed | None:
-    """The median speed of the machine; None where no record has a yardstick."""
+    """The median speed of the machine; None if no record has a yardstick."""
     speeds = [speed for record in records for run in record.runs for speed in _speeds(run).values()]
     return yardstick.typical(speeds) if speeds else None
 
@@ -62,8 +62,8 @@ def _speeds(run: Run) -> dict[str, Speed]:
 
 
 def _with_best(records: Sequence[Record]) -> Iterator[tuple[Record, Sequence[Mapping[str, Speed]], Speed]]:
-    """Each record that has a yardstick, with the speeds of each of its runs, and with the best that it and those of the
-    same machine and settings reached."""
+    """Each record that has a yardstick, the speeds of each of its runs, and the best speed of all records of the same
+    machine and settings."""
     known: Mapping[str, Sequence[Any]] = comparability.facts(records)
     groups: dict[tuple[Any, ...], list[tuple[Record, Sequence[Mapping[str, Speed]]]]] = {}
     for index, record in enumerate(records):

@@ -1,4 +1,4 @@
-"""Records measured elsewhere, brought into one results folder. None is written over another."""
+"""Copies records that were measured elsewhere into one results folder. None is overwritten."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inference_benchmark.experiment.studies import VERSIONS
 from inference_benchmark.records import record_file
 from inference_benchmark.records.check import RecordError
 
-#: How the names of records begin; everything else in a results folder is derived from them.
+#: Beginnings of the names of records; everything else in a results folder is derived from records.
 _NAMES = ("batch-", "timeline-batch-", *(f"{kind}.json" for kind in VERSIONS))
 
 
@@ -22,8 +22,8 @@ class Merge:
     """What a merge has to do.
 
     copies: sources by the places they go to. conflicts: (place, the record that is there or comes from an earlier
-    source, the other record for it). problems: one line per file that is no record. same: how many files are there
-    already.
+    source, the other record for it). problems: one line per file that is no record. same: number of files that are
+    there already.
     """
 
     copies: dict[Path, Path] = field(default_factory=dict)
@@ -33,7 +33,7 @@ class Merge:
 
 
 def plan(sources: Sequence[Path], into: Path) -> Merge:
-    """What has to be done to merge results folders into one. Only reads."""
+    """What has to be done to merge results folders into one. Writes nothing."""
     merge = Merge()
     for source in sources:
         try:
@@ -45,7 +45,7 @@ def plan(sources: Sequence[Path], into: Path) -> Merge:
             merge.problems.append(f"{source}: holds no record; give a results folder, the one above MACHINE")
         for path in paths:
             try:
-                _add(merge, path, own_place(path), path.relative_to(source), into)
+                _add(merge, path, path.relative_to(source), into)
             except RecordError as error:
                 merge.problems.append(f"{path}: {error}")
             except OSError as error:
@@ -53,12 +53,13 @@ def plan(sources: Sequence[Path], into: Path) -> Merge:
     return merge
 
 
-def _add(merge: Merge, path: Path, belongs: Path, stands: Path, into: Path) -> None:
-    """Add a record to the plan."""
-    place = into / belongs
+def _add(merge: Merge, path: Path, place_in_source: Path, into: Path) -> None:
+    """Add a record to the plan. Raises RecordError, and OSError."""
+    own = own_place(path)
+    place = into / own
     there = merge.copies.get(place) or (place if os.path.lexists(place) else None)
-    if stands != belongs:
-        merge.problems.append(f"{path}: is the record of {belongs}; move or rename it")
+    if place_in_source != own:
+        merge.problems.append(f"{path}: is the record of {own}; move or rename it")
     elif there is None:
         merge.copies[place] = path
     elif files.read(there) == files.read(path):
@@ -68,18 +69,18 @@ def _add(merge: Merge, path: Path, belongs: Path, stands: Path, into: Path) -> N
 
 
 def carry_out(copies: Mapping[Path, Path]) -> None:
-    """Copy each record to its place; one that is there already is kept beside it. Raises OSError."""
+    """Copy each record to its place. A record that is there already is renamed. Raises OSError."""
     for place, source in copies.items():
         files.write(files.read(source), place, keep_earlier=True)
 
 
 def own_place(path: Path) -> Path:
-    """Where a record belongs in a results folder, by what it says itself. Raises RecordError, and OSError."""
+    """Where a record belongs in a results folder, from its content. Raises RecordError, and OSError."""
     return Path(record_file.load_any(path).subject.path).relative_to("results")
 
 
 def described(path: Path) -> str:
-    """A file, and when and where its record was measured, for a message."""
+    """A file with the time and host of its measurement, for a message."""
     try:
         document = files.read_json(path)
         return f"{path} of {document['started_at']} on {document['host'].get('name')}"
@@ -95,7 +96,7 @@ def _record_files(folder: Path) -> Iterator[Path]:
 
     walked = {os.path.realpath(folder)}
     for parent, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
-        # A link may lead to a folder that is walked anyway, or around in a circle.
+        # A link may lead to a folder that is walked anyway, or back to one above it.
         folders[:] = sorted(name for name in folders if os.path.realpath(os.path.join(parent, name)) not in walked)
         walked |= {os.path.realpath(os.path.join(parent, name)) for name in folders}
         is_derived = os.path.basename(parent) in DERIVED_FOLDERS and len(Path(parent).relative_to(folder).parts) == 2
