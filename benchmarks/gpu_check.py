@@ -69,9 +69,8 @@ from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions, hardware, provenance
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.measure import warm_start
-from inference_benchmark.measure.cell import measure_cell
-from inference_benchmark.measure.session import hold_device
-from inference_benchmark.measure.study import run_study
+from inference_benchmark.measure.held_device import hold_device
+from inference_benchmark.measure.run import measure_cell, run_study
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records import answers, record_file
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord

@@ -54,7 +54,7 @@ from inference_benchmark.machine import conditions
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.machine.host_counters import REAL_ROOTS, cpu_times_s, process_cpu_s
 from inference_benchmark.measure import warm_start
-from inference_benchmark.measure.cell import measure_cell
+from inference_benchmark.measure.run import measure_cell
 from inference_benchmark.models import checkpoint
 from inference_benchmark.worker.engine_session import timed_call
 

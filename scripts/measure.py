@@ -13,14 +13,15 @@ from pathlib import Path
 
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.measure.cell import ending_of_other_cell, measure_cell, oom_from_search
 from inference_benchmark.measure.command import main
+from inference_benchmark.measure.known_endings import known_ending
+from inference_benchmark.measure.run import measure_cell
 from inference_benchmark.records.record import Record
 from inference_benchmark.render.one_line import cell_text
 
 
 def measure(cell: Cell, watch: Supervision, _: Path) -> Record:
-    return oom_from_search(cell) or ending_of_other_cell(cell) or measure_cell(cell, watch)
+    return known_ending(cell) or measure_cell(cell, watch)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import sys
 
 from inference_benchmark.experiment.studies import study_from_json
 from inference_benchmark.measure.command import main
-from inference_benchmark.measure.study import run_study
+from inference_benchmark.measure.run import run_study
 from inference_benchmark.render.one_line import study_text
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from fake_machine import GPU
 from inference_benchmark.engines.fake import FakeEngine
 from inference_benchmark.machine import energy
 from inference_benchmark.machine.energy import EnergyError
-from inference_benchmark.worker import cell
+from inference_benchmark.worker import timed_calls
 
 
 def packages(folder: Path, readings_uj: dict[str, int]) -> Path:
@@ -67,7 +67,6 @@ class SlowCounter:
         self.now_s, self.busy_w, self.idle_from_s = 0.0, busy_w, idle_from_s
         clock = SimpleNamespace(monotonic=lambda: self.now_s, perf_counter=lambda: self.now_s, sleep=self.sleep)
         monkeypatch.setattr(energy, "time", clock)
-        monkeypatch.setattr(cell, "time", clock)
         self.counter = energy.Counter("made up", "nothing", self.read_raw, 1e-3, [None])
 
     def sleep(self, seconds: float) -> None:
@@ -96,7 +95,7 @@ def test_settling_at_the_end_counts_the_work_of_the_last_interval(monkeypatch, i
 def test_the_energy_of_a_cell_is_all_that_its_calls_took(monkeypatch):
     device = SlowCounter(monkeypatch, busy_w=300, idle_from_s=3.249)
     events = []
-    with cell._metered(FakeEngine(), device.counter, lambda name, **facts: events.append(facts)):
+    with timed_calls._metered(FakeEngine(), device.counter, lambda **facts: events.append(facts)):
         began_s = device.now_s
         device.sleep(3.249 - began_s)
     (sent,) = events

@@ -104,7 +104,7 @@ class Popen(subprocess.Popen):
         os.kill(os.getpid(), int(sys.argv[1]))
 worker_process.subprocess.Popen = Popen
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-with worker_process.WorkerProcess("cell", {}, None, None):
+with worker_process.WorkerProcess("timed_calls", {}, None, dict(os.environ)):
     print("it was not stopped")
 """
     environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
@@ -189,7 +189,7 @@ def test_a_text_that_is_no_cell_is_one_clear_line(tmp_path, text):
 
 
 def test_the_parent_imports_no_torch():
-    code = "import sys, inference_benchmark.measure.cell, inference_benchmark.render.progress; sys.exit('torch' in sys.modules)"
+    code = "import sys, inference_benchmark.measure.run, inference_benchmark.render.progress; sys.exit('torch' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(REPO / "scripts")}).returncode
         == 0

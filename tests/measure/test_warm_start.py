@@ -26,10 +26,11 @@ CELL = make_cell(engine="hf", model={"name": "bloom", "architecture": MODELS["bl
 PARENT = """
 import json, sys
 from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.measure.warm_start import ForkedWorker, Warm
-from inference_benchmark.measure.worker_process import WorkerProcess
+from inference_benchmark.measure.warm_start import ForkedWorker, ForkServer
+from inference_benchmark.measure.worker_process import WorkerProcess, worker_variables
 python = sys.argv[3] if len(sys.argv) > 3 else sys.executable
-with WorkerProcess("cell", {"cell": sys.argv[1], "checkpoint": None}, None, None, python, Warm("fake", "", 1)) as worker:
+inputs, variables = {"subject": sys.argv[1], "checkpoint": None}, worker_variables(python, None, None)
+with WorkerProcess("timed_calls", inputs, None, variables, python, ForkServer("fake", "", 1)) as worker:
     print(worker.process.pid, isinstance(worker.process, ForkedWorker), flush=True)
     report = worker.listen(Supervision(timeout_s=float(sys.argv[2])))
 end = report.end or {}

@@ -126,15 +126,15 @@ def test_a_yardstick_without_memory_for_it_is_left_out(error, monkeypatch):
 
     monkeypatch.setattr(HfEngine, "yardstick", yardstick)
     sent = []
-    session = engine_session.EngineSession(lambda event, **facts: sent.append((event, facts)), None)
+    session = engine_session.EngineSession(lambda **facts: sent.append(facts), None)
     session.engine = engine()
     session.time_yardstick("after")
-    assert sent == ([] if error else [("yardstick", {"when": "after", "times": {"flop": 1}})])
+    assert sent == ([] if error else [{"yardstick": {"after": {"flop": 1}}}])
 
 
 def test_a_yardstick_that_fails_for_another_reason_fails_the_cell(monkeypatch):
     monkeypatch.setattr(HfEngine, "yardstick", lambda self: 1 / 0)
-    session = engine_session.EngineSession(lambda *_, **__: None, None)
+    session = engine_session.EngineSession(lambda **_: None, None)
     session.engine = engine()
     with pytest.raises(ZeroDivisionError):
         session.time_yardstick("after")

@@ -55,7 +55,7 @@ def _log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
 
 
 def _mean_and_max(values: list[numpy.ndarray]) -> dict[str, float | None]:
-    """None where a logit was NaN or infinite."""
+    """Both None if a logit was NaN or infinite."""
     every = numpy.stack(values)
     if not numpy.isfinite(every).all():
         return {"mean": None, "max": None}

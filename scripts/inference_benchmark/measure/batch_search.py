@@ -1,73 +1,43 @@
-"""One study from its device to its record: ceilings, the largest batch that fits, how answers differ, or a timeline."""
+"""The search for the largest batch that fits: worker after worker, from what earlier tries and cells showed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import engines
-from inference_benchmark.analysis.max_batch import batch_limit, next_batch_size
+from inference_benchmark.analysis.max_batch import Try, batch_limit, next_batch_size
 from inference_benchmark.experiment import baselines
-from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, TimelineStudy
-from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.machine import conditions
+from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.measure.held_device import HeldDevice
 from inference_benchmark.measure.outcome import MeasurementError, memory_limit
-from inference_benchmark.measure.session import Session, check_engine, hold_device
-from inference_benchmark.measure.warm_start import Warm
 from inference_benchmark.measure.worker_process import WorkerReport
-from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record_file, tries
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.comparability import disagreeing
-from inference_benchmark.records.parts import Note, Reason
-from inference_benchmark.records.record import Record, StudyRecord
+from inference_benchmark.records.parts import Reason
+from inference_benchmark.records.record import Record
 from inference_benchmark.records.tries import Tries
 
 
-def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
-    """Do a study in worker processes.
+def search(
+    study: ColumnStudy, inputs: Mapping[str, Any], device: HeldDevice, output: Path
+) -> tuple[WorkerReport, str, Reason | None, tuple[Try, ...], Mapping[str, Any] | None]:
+    """(last worker's report, outcome, reason, tries, memory limit) of a search.
 
-    output: the place of its record, beside which the tries of a search are kept, and the trace of a timeline.
-    Raises MeasurementError, checkpoint.CheckpointError and OSError where there is nothing to record.
+    It goes on from the tries of an interrupted search, the last of which is done again, and has begun with that one.
+    inputs: of the worker's task. output: the place of the record.
     """
-    setup = study.setup
-    if isinstance(study, CeilingsStudy):
-        order: dict[str, Any] = {"device": study.device, "threads": study.threads}
-    else:
-        check_engine(setup)
-        weights = checkpoint.ensure(setup.model) if engines.ENGINES[setup.base_engine].needs_weights else None
-        order = {"study": study.to_json(), "checkpoint": str(weights) if weights else None}
-    with hold_device(setup, watch) as session:
-        if study.kind == "max-batch":
-            return _search(study, order, session, output)
-        if isinstance(study, TimelineStudy):
-            order["trace"] = str(trace_path(output).absolute()) if study.trace else None
-        is_early = study.kind in ("divergence", "timeline")  # right after cells, whose server still runs
-        warm = Warm(setup.base_engine, str(weights), 1) if is_early and weights else None
-        report = session.run_worker(study.kind, order, setup.threads, warm=warm)
-        outcome, reason = session.classify(report)
-        return _record(study, session, report, outcome, reason, report.results)
-
-
-def trace_path(output: Path) -> Path:
-    """Where the Chrome trace of a timeline with this record is."""
-    return output.with_suffix(".trace.json.gz")
-
-
-def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, output: Path) -> StudyRecord:
-    """The record of a search. It goes on from the tries of an interrupted one; an interrupted try is done again."""
-    session.look_around("max_batch", study.threads)
-    limit = memory_limit(study, session.origin)
-    so_far = Tries(study, tries.circumstances(session.origin, limit), session.started_at)
+    limit = memory_limit(study, device.origin)
+    so_far = Tries(study, tries.circumstances(device.origin, limit), device.started_at)
     try:
         so_far = tries.earlier(output, so_far)
     except RecordError as error:
         print(f"{tries.path(output)}: not used: {error}", file=sys.stderr)
 
-    def keep(result: Mapping[str, Any]) -> None:
+    def keep(result: Try) -> None:
         nonlocal so_far
         so_far = replace(so_far, results=(*so_far.results, result))
         try:
@@ -75,15 +45,14 @@ def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, outp
         except OSError as error:  # the search itself needs no file
             print(f"{tries.path(output)}: {error.strerror or error}; the tries are not kept", file=sys.stderr)
 
-    session.started_at = so_far.started_at
+    device.started_at = so_far.started_at
     if so_far.results:
         print(f"{tries.path(output)}: going on from {len(so_far.results)} tries", file=sys.stderr)
     else:
-        so_far = replace(so_far, results=shown_by_cells(study, output.parent, so_far.circumstances))
+        so_far = replace(so_far, results=tries_from_cells(study, output.parent, so_far.circumstances))
     while True:
-        report = session.run_worker("max_batch", {**order, "tries": so_far.results}, study.threads, keep)
         try:
-            outcome, reason = session.classify(report)
+            report, outcome, reason = device.run_worker("max_batch", {**inputs, "tries": so_far.results}, keep)
         except MeasurementError:
             print(f"{tries.path(output)}: the next attempt goes on from {len(so_far.results)} tries", file=sys.stderr)
             raise
@@ -94,75 +63,48 @@ def _search(study: ColumnStudy, order: Mapping[str, Any], session: Session, outp
                     "does anything else use the memory?"
                 )
             # Memory ran out where no exception could be caught: while loading, or through a kill by the kernel.
-            keep(_lost_try(report, reason))
+            evidence = {"evidence": reason.evidence} if reason.evidence else {}
+            keep(_as_try(report.trying or 1, reason, report.memory) | evidence)
             if next_batch_size(so_far.results, study.tolerance) is not None:
                 continue
             outcome, reason = "ok", None
-        return _record(study, session, report, outcome, reason, so_far.results, limit)
+        return report, outcome, reason, so_far.results, limit
 
 
-def shown_by_cells(study: ColumnStudy, folder: Path, now: Mapping[str, Any]) -> tuple[Mapping[str, Any], ...]:
-    """What the cells of a column have shown about its largest batch, as tries: the largest that fits and the smallest
-    that does not, as far as there are such.
+def tries_from_cells(study: ColumnStudy, folder: Path, circumstances: Mapping[str, Any]) -> tuple[Try, ...]:
+    """The tries that the cells of a column amount to: at most the largest batch that fits and the smallest that does
+    not.
 
-    folder: with the records. now: the circumstances of the search. Cells that were measured under other settings or in
-    other circumstances say nothing.
+    folder: with their records. circumstances: of the search. Cells that were measured under other settings or in other
+    circumstances do not count.
     """
-    shown = []
-    for path, found in record_file.readable(baselines.records_below(folder), record_file.load):
-        origin = {name: getattr(found, name) for name in ("software", "device", "host", "variables", "git")}
-        then = tries.circumstances(origin, memory_limit(found.cell, origin))
-        is_of_column = ColumnStudy.of("max-batch", found.cell, study.tolerance_percent) == study
-        if is_of_column and found.runs and found.outcome != "unsupported" and not disagreeing(then, now):
-            shown.append(_try_of_cell(found, path))
-    fits, fails = batch_limit(shown)
-    edge = [each for each in shown if each["batch_size"] in (fits, fails)]
+    found = []
+    for path, of_cell in record_file.readable(baselines.records_below(folder), record_file.load):
+        origin = {name: getattr(of_cell, name) for name in ("software", "device", "host", "variables", "git")}
+        then = tries.circumstances(origin, memory_limit(of_cell.cell, origin))
+        is_of_column = ColumnStudy.of("max-batch", of_cell.cell, study.tolerance_percent) == study
+        if is_of_column and of_cell.runs and of_cell.outcome != "unsupported" and not disagreeing(then, circumstances):
+            found.append(_try_of_cell(of_cell, path))
+    limit = batch_limit(found)
+    edge = [each for each in found if each["batch_size"] in limit]
     for each in edge:
         what = "fits" if each["fits"] else "does not fit"
         print(f"batch size {each['batch_size']} {what}: {each['evidence']['record']}", file=sys.stderr)
     return tuple(edge)
 
 
-def _try_of_cell(found: Record, path: Path) -> dict[str, Any]:
-    reason = found.reason
+def _try_of_cell(of_cell: Record, path: Path) -> dict[str, Any]:
+    of_reason = of_cell.reason.evidence if of_cell.reason else {}
+    evidence = {**of_reason, "record": str(path), "ended_at": of_cell.ended_at}
+    return _as_try(of_cell.cell.batch_size, of_cell.reason, of_cell.runs[-1].memory) | {"evidence": evidence}
+
+
+def _as_try(batch_size: int, reason: Reason | None, memory: Mapping[str, Any]) -> dict[str, Any]:
+    """reason: why the batch does not fit; None if it fits."""
     return {
-        "batch_size": found.cell.batch_size,
+        "batch_size": batch_size,
         "fits": reason is None,
         "exception_type": reason and reason.exception_type,
         "message": reason and f"during {reason.phase}: {reason.message}",
-        "memory": found.runs[-1].memory,
-        "evidence": {**(reason.evidence if reason else {}), "record": str(path), "ended_at": found.ended_at},
-    }
-
-
-def _record(
-    study: Study,
-    session: Session,
-    report: WorkerReport,
-    outcome: str,
-    reason: Reason | None,
-    results: Iterable[Mapping[str, Any]],
-    limit: Mapping[str, Any] | None = None,
-) -> StudyRecord:
-    return StudyRecord(
-        study=study,
-        outcome=outcome,
-        reason=reason,
-        results=tuple(results),
-        limit=limit,
-        conditions=report.conditions,
-        flags=tuple(Note(**flag) for flag in conditions.flags(report.conditions, study.setup.device)),
-        model=report.model,
-        **session.where_and_when(),
-    )
-
-
-def _lost_try(report: WorkerReport, reason: Reason) -> dict[str, Any]:
-    return {
-        "batch_size": report.trying or 1,
-        "fits": False,
-        "exception_type": reason.exception_type,
-        "message": f"during {reason.phase}: {reason.message}",
-        "memory": report.memory,
-        **({"evidence": reason.evidence} if reason.evidence else {}),
+        "memory": memory,
     }

@@ -1,4 +1,4 @@
-"""How a worker ended: with a result, out of memory, unsupported, or in a failure that leaves no record."""
+"""How a worker ended: with a result, out of memory, unsupported, or with a failure that leaves no record."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class MeasurementError(RuntimeError):
 
 
 class CellFailure(MeasurementError):
-    """The cell itself is at fault, whatever the machine: another attempt would fail too."""
+    """The cell itself is at fault, not the machine: another attempt would fail too."""
 
 
 class MeasurementTimeout(CellFailure):
@@ -39,9 +39,9 @@ def classify(
     """(outcome, reason) of a worker that has ended.
 
     origin: where it ran, as a record has it. kills_before, kills_after: out-of-memory kills that the kernel counted in
-    each of our cgroups. A worker killed by SIGKILL ran out of memory only if the kernel counted such a kill meanwhile.
-    One that a library ended ran out of memory only if its last output says so.
-    Raises MeasurementError for every other ending without a result.
+    each of our cgroups. A worker killed by SIGKILL ran out of memory only if the kernel counted such a kill meanwhile,
+    and one that a library ended only if its last output says so.
+    Raises MeasurementError for every other end without a result.
     """
     end = report.end or {}
     outcome = end.get("outcome")
@@ -54,45 +54,37 @@ def classify(
     if outcome == "oom":
         limit = memory_limit(subject, origin)
         return outcome, Reason(end["phase"], end["exception_type"], end["message"], limit, end["evidence"])
-    if not end and (line := _last_line_about_memory(report, subject)):
-        return "oom", Reason(
-            phase=report.phase,
-            exception_type="SIGABRT" if report.returncode == -signal.SIGABRT else "exit status 1",
-            message=line,
-            limit=memory_limit(subject, origin),
-            evidence={"last_output": report.last_output.splitlines()[-_EVIDENCE_LINES:]},
-        )
     if outcome == "error":
         failure = MeasurementError if end["of_the_machine"] else CellFailure
         raise failure(f"{end['exception_type']} during {report.phase}: {end['message']}")
-    killed_for_memory = [group for group, count in kills_after.items() if count > kills_before.get(group, count)]
-    granted = origin.get("host", {}).get("memory_limit") if slurm.job_id() else None
-    if report.returncode == -signal.SIGKILL and killed_for_memory and granted:
-        # What the job was granted is no property of the machine: with more, the cell may fit.
-        raise MeasurementError(
-            f"killed for memory during {report.phase}: the job has {format_bytes(granted['bytes'])} of the host's"
-            f"; ask for more with machines.{subject.machine}.slurm.mem_mb"
-        )
-    if report.returncode == -signal.SIGKILL and killed_for_memory:
+    # A C or C++ library that lacks memory aborts (SIGABRT) or exits with status 1, as OpenMP's and bitsandbytes do.
+    if not end and report.returncode in (-signal.SIGABRT, 1):
+        limited = subject.device == "cpu" and subject.memory_limit_bytes is not None
+        if line := line_about_memory(report.last_output, limited):
+            exception_type = "SIGABRT" if report.returncode == -signal.SIGABRT else "exit status 1"
+            evidence = {"last_output": report.last_output.splitlines()[-_EVIDENCE_LINES:]}
+            return "oom", Reason(report.phase, exception_type, line, memory_limit(subject, origin), evidence)
+    is_killed_for_memory = any(count > kills_before.get(group, count) for group, count in kills_after.items())
+    if report.returncode == -signal.SIGKILL and is_killed_for_memory:
+        host_limit = origin["host"]["memory_limit"]
+        if slurm.job_id() and host_limit:
+            # The memory that a job was granted is no property of the machine: with more, the cell may fit.
+            raise MeasurementError(
+                f"killed for memory during {report.phase}: the job has {format_bytes(host_limit['bytes'])} of the "
+                f"host's; ask for more with machines.{subject.machine}.slurm.mem_mb"
+            )
         return "oom", Reason(
             phase=report.phase,
             exception_type="SIGKILL",
             message="killed by the kernel's out-of-memory killer",
-            limit=origin["host"]["memory_limit"] or memory_limit(subject, origin),
+            limit=host_limit or memory_limit(subject, origin),
             evidence={"oom_kill_before": dict(kills_before), "oom_kill_after": dict(kills_after)},
         )
-    raise MeasurementError(f"the worker {_how_it_ended(report.returncode)} during {report.phase}")
-
-
-def _last_line_about_memory(report: WorkerReport, subject: Subject) -> str | None:
-    """Where a C or C++ library ended the worker: the line of its last output that says that memory ran out.
-
-    Such a library aborts (SIGABRT) or exits with status 1, as OpenMP's and bitsandbytes do.
-    """
-    limited = subject.device == "cpu" and subject.memory_limit_bytes is not None
-    if report.returncode in (-signal.SIGABRT, 1):
-        return line_about_memory(report.last_output, limited)
-    return None
+    if report.returncode is not None and report.returncode < 0:
+        raise MeasurementError(
+            f"the worker was killed by {signal.Signals(-report.returncode).name} during {report.phase}"
+        )
+    raise MeasurementError(f"the worker ended with exit status {report.returncode} and no result during {report.phase}")
 
 
 def memory_limit(subject: Subject, origin: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -102,9 +94,3 @@ def memory_limit(subject: Subject, origin: Mapping[str, Any]) -> dict[str, Any] 
     if subject.device == "cuda":
         return {"name": "device memory", "bytes": origin["device"]["memory_bytes"]}
     return origin["host"]["memory_limit"] or {"name": "host memory", "bytes": origin["host"]["memory_bytes"]}
-
-
-def _how_it_ended(returncode: int | None) -> str:
-    if returncode is not None and returncode < 0:
-        return f"was killed by {signal.Signals(-returncode).name}"
-    return f"ended with exit status {returncode} and no result"

@@ -1,44 +1,39 @@
-"""Workers forked from a server that has imported everything (worker/server.py): a cell starts in a tenth of a second.
+"""Workers forked from a server that has imported everything (worker/server.py): a cell starts in a tenth of the time.
 
-A server belongs to one run of Snakemake and ends with it. Those of a model and round stand side by side, one for each
-engine and environment, because cells of different engines are measured in turn. The first cell of another model or
-round ends them: each round has servers of its own, so that rounds differ in memory layout. Without a run of Snakemake,
-or where the platform cannot do it, workers start cold.
+A server belongs to one run of Snakemake and ends with it. The servers of a model and round run at the same time, one
+for each engine and environment, because cells of different engines are measured in turn. The first cell of another
+model or round ends them: each round has servers of its own, so that rounds differ in memory layout. Without a run of
+Snakemake, or if the platform cannot do it, workers start cold.
 """
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 from collections.abc import Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import filelock
+
+from inference_benchmark import files
+
 #: Variable with the process id of the Snakemake that this process belongs to; set by rules/common.smk.
 OWNER = "INFERENCE_BENCHMARK_RUN"
-#: Variables that differ from job to job and decide nothing.
+#: Variables that differ from job to job and do not matter.
 _OF_A_JOB = ("PWD", "OLDPWD", "SHLVL", "_")
-#: What a server is sent with the descriptors of a worker, and to have it end.
+#: Messages to a server: to fork a worker, with its descriptors, and to end.
 FORK, QUIT = b"f", b"q"
+#: Options of Popen for a process without input and with all its output in one pipe.
+PIPED: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
 #: Seconds that a server may take to import everything.
 _START_S = 120
-
-
-class Warm(NamedTuple):
-    """What the workers that a server forks have in common, besides their environment: the engine, the folder of the
-    checkpoint, and the round."""
-
-    engine: str
-    checkpoint: str
-    round: int
 
 
 class WarmStartError(RuntimeError):
@@ -51,7 +46,7 @@ def is_possible() -> bool:
 
 
 class ForkedWorker:
-    """A worker forked by a server, with the part of subprocess.Popen that its parent uses."""
+    """A worker forked by a server, with the interface of subprocess.Popen as far as its parent uses it."""
 
     def __init__(self, client: socket.socket, output: int) -> None:
         """client: connected to the server, which has been sent the request. output: what the worker prints."""
@@ -75,7 +70,7 @@ class ForkedWorker:
                 line = self.answers.readline()
             except TimeoutError:
                 raise subprocess.TimeoutExpired("worker", timeout) from None
-            # With its server gone, the kernel has killed it.
+            # If its server has ended, the kernel has killed it.
             self.returncode = int(line) if line else -signal.SIGKILL
         return self.returncode
 
@@ -89,68 +84,79 @@ class ForkedWorker:
                 signal.pidfd_send_signal(self.descriptor, signal.SIGKILL)
 
     def close(self) -> None:
-        """Give back what belongs to it, after its end."""
+        """Close its descriptors, after its end."""
         self.answers.close()
         self.client.close()
         if self.descriptor is not None:
             os.close(self.descriptor)
 
 
-def fork_worker(warm: Warm, python: str, request: str, environment: Mapping[str, str], events: int) -> ForkedWorker:
-    """A worker for a request, forked from the server for it, which is started if need be.
+class ForkServer(NamedTuple):
+    """A server for one engine, folder of a checkpoint, and round. It is started when its first worker is."""
 
-    python: the executable that it runs in. environment: its variables. events: the descriptor that it writes events to.
-    Raises WarmStartError, and OSError.
-    """
-    owner = os.environ[OWNER]
-    folder = _own_folder(owner)
-    settled = {name: value for name, value in environment.items() if name not in _OF_A_JOB}
-    # The path of a socket has 107 characters at most.
-    device = _digest(environment.get("CUDA_VISIBLE_DEVICES"))
-    path = folder / f"{device}.{_digest([warm.checkpoint, warm.round])}.{_digest([warm, python, settled])}"
-    with _locked(folder):
-        client = _connected(path)
-        if client is None:
-            _end_others(path)
-            _start(path, owner, warm, python, environment)
+    engine: str
+    checkpoint: str
+    round: int
+
+    def fork(self, python: str, request: str, variables: Mapping[str, str], pipe: int) -> ForkedWorker:
+        """A worker for a request, forked from the server with this Python and these environment variables.
+
+        pipe: the descriptor that the worker writes to. Raises WarmStartError, and OSError.
+        """
+        folder = files.private_folder(f"-{int(os.environ[OWNER])}")
+        settled = {name: value for name, value in variables.items() if name not in _OF_A_JOB}
+        # The path of a socket has 107 characters at most.
+        device = _digest(variables.get("CUDA_VISIBLE_DEVICES"))
+        path = folder / f"{device}.{_digest([self.checkpoint, self.round])}.{_digest([self, python, settled])}"
+        with filelock.FileLock(folder / "lock"):
             client = _connected(path)
-    if client is None:
-        raise WarmStartError("the server does not answer")
-    output, output_end = os.pipe()
-    request_end, writing_end = os.pipe()
-    try:
-        socket.send_fds(client, [FORK], [request_end, events, output_end])
-    finally:
-        os.close(output_end)
-        os.close(request_end)
-    with os.fdopen(writing_end, "w") as stream:
-        json.dump({"request": request, "environment": dict(environment), "directory": os.getcwd()}, stream)
-    return ForkedWorker(client, output)
+            if client is None:
+                _end_others(path)
+                self._start(path, python, variables)
+                client = _connected(path)
+        if client is None:
+            raise WarmStartError("the server does not answer")
+        output, output_end = os.pipe()
+        try:
+            with os.fdopen(os.memfd_create("request"), "w+") as stream:
+                json.dump({"request": request, "variables": dict(variables), "directory": os.getcwd()}, stream)
+                stream.seek(0)
+                socket.send_fds(client, [FORK], [stream.fileno(), pipe, output_end])
+        finally:
+            os.close(output_end)
+        return ForkedWorker(client, output)
+
+    def _start(self, path: Path, python: str, variables: Mapping[str, str]) -> None:
+        """Start a server and wait until it is ready. Raises WarmStartError."""
+        command = [python, "-m", "inference_benchmark.worker.server"]
+        server = subprocess.Popen(
+            [*command, str(path), os.environ[OWNER], self.engine, self.checkpoint],
+            **PIPED,
+            env=dict(variables),
+            text=True,
+            process_group=0,  # Ctrl-C is for its owner; a session of its own would have another share of the CPUs
+        )
+        lines = []
+        too_long = threading.Timer(_START_S, server.kill)
+        too_long.start()
+        try:
+            with server.stdout:
+                for line in server.stdout:
+                    if line == "ready\n":
+                        return
+                    lines.append(line)
+        finally:
+            too_long.cancel()
+        path.unlink(missing_ok=True)
+        raise WarmStartError(f"the server ended: {(lines or ['without a word'])[-1].strip()}")
 
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _own_folder(owner: str) -> Path:
-    """Where the sockets of a run are: a folder that nobody else can open. Raises WarmStartError, OSError."""
-    folder = Path(tempfile.gettempdir(), f"inference-benchmark-{os.getuid()}-{int(owner)}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    status = folder.lstat()
-    if status.st_uid != os.getuid() or status.st_mode & 0o077:
-        raise WarmStartError(f"{folder} can be opened by others")
-    return folder
-
-
-@contextmanager
-def _locked(folder: Path):
-    with (folder / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
-
-
 def _connected(path: Path) -> socket.socket | None:
-    """A connection to the server at path; None where there is none."""
+    """A connection to the server at path; None if there is none."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         client.connect(str(path))
@@ -161,7 +167,7 @@ def _connected(path: Path) -> socket.socket | None:
 
 
 def _end_others(path: Path) -> None:
-    """Have the servers of other models and rounds on this device end, once their workers have."""
+    """Tell the servers of other models and rounds on this device to end when their workers have."""
     ours = path.name.rpartition(".")[0]
     for other in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
         if other.name.startswith(f"{ours}."):
@@ -170,30 +176,3 @@ def _end_others(path: Path) -> None:
             with client, suppress(OSError):
                 client.sendall(QUIT)
         other.unlink(missing_ok=True)
-
-
-def _start(path: Path, owner: str, warm: Warm, python: str, environment: Mapping[str, str]) -> None:
-    """Start a server and wait until it is ready. Raises WarmStartError."""
-    command = [python, "-m", "inference_benchmark.worker.server"]
-    server = subprocess.Popen(
-        [*command, str(path), owner, warm.engine, warm.checkpoint],
-        env=dict(environment),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        process_group=0,  # Ctrl-C is for its owner; a session of its own would have another share of the CPUs
-    )
-    lines = []
-    too_long = threading.Timer(_START_S, server.kill)
-    too_long.start()
-    try:
-        with server.stdout:
-            for line in server.stdout:
-                if line == "ready\n":
-                    return
-                lines.append(line)
-    finally:
-        too_long.cancel()
-    path.unlink(missing_ok=True)
-    raise WarmStartError(f"the server ended: {(lines or ['without a word'])[-1].strip()}")

@@ -1,1 +1,1 @@
-"""The child process of a measurement. Each task is a module with ``run(order, gpu, tell)``."""
+"""The child process of a measurement. Each task is a module with ``run(session, subject, checkpoint, ...)``."""

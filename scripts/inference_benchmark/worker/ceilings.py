@@ -1,4 +1,4 @@
-"""Measure what this device does at its best: memory bandwidth over working sets, matrix products over dtypes.
+"""Measure the ceilings of this device: memory bandwidth over working sets, matrix products over dtypes.
 
 Several kernels and shapes are tried at each point; the fastest is the ceiling. Operands are random: zeros switch fewer
 bits, which makes some devices faster.
@@ -8,60 +8,56 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import linear
 
-from inference_benchmark.machine.hardware import Gpu, default_threads
-from inference_benchmark.worker.process import Emit
+from inference_benchmark.experiment.studies import study_from_json
+from inference_benchmark.machine.hardware import default_threads
+from inference_benchmark.worker.engine_session import EngineSession
 
 #: Working sets in bytes: from one that fits into a cache to one that fits into none.
 _LEAST, _MOST = {"cpu": 2**21, "cuda": 2**24}, {"cpu": 2**30, "cuda": 2**33}
 #: Part of the free memory that the operand of a kernel may take; copying needs two.
 _MEMORY_SHARE = 0.25
-#: Rows of activations that weights of (side, side) are multiplied by. On a CPU they begin with so few that an emulation
-#: takes no minute; a GPU only waits for its memory with so few.
+#: Rows of activations that weights of (side, side) are multiplied by. On a CPU the smallest are so few that an emulated
+#: dtype does not take a minute; with so few, a GPU would only wait for its memory.
 _ROWS = {"cpu": (16, 128, 1024, 4096), "cuda": (1024, 8192)}
 _SIDE = {"cpu": 2048, "cuda": 8192}
 _DTYPES = ("float32", "bfloat16", "float16", "int8")
-#: Samples of a kernel at a size: so many that take so long; no more once they have taken longer than _MOST_S.
+#: Samples of a kernel at a size are at least this many and take at least _MIN_S, but at most _MAX_SAMPLES and _MOST_S.
 _MIN_SAMPLES, _MAX_SAMPLES, _MIN_S, _MOST_S = 5, 1000, 0.1, 1.0
-#: On CUDA a sample is of as many calls as take this long, but not of more than fit into the queue of the GPU.
+#: On CUDA a sample is of as many calls as take this long, at most as many as fit into the queue of the GPU.
 _LEAST_SAMPLE_S, _MOST_CALLS = 1e-3, 100
-#: For how many cycles of its clock the GPU is kept busy while one call is put into its queue: at first, about 20 us;
-#: and at most, for all calls together, about 30 ms.
+#: Clock cycles for which the GPU is kept busy: at first while one call is queued (about 20 us), at most while all calls
+#: are (about 30 ms).
 _FIRST_CYCLES, _MOST_CYCLES = 40_000, 2**26
-#: A shape that would take longer than this is left out; the smaller ones are then the ceiling.
+#: A shape that would take longer than this is left out, as all larger ones.
 _LONGEST_S = 0.25
 
 Kernel = Callable[[], Any]
 
 
-def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
-    """order: ``device`` and ``threads``. Sends a ``result`` with all samples for each kernel and size."""
-    torch.set_num_threads(order["threads"] or default_threads())
-    device = torch.device(order["device"], 0) if order["device"] == "cuda" else torch.device("cpu")
+def run(session: EngineSession, subject: str, checkpoint: None) -> None:
+    """subject: the study as JSON text. Sends a result with all samples for each kernel and size."""
+    study, emit = study_from_json(subject), session.emit
+    torch.set_num_threads(study.threads or default_threads())
+    device = torch.device(study.device, 0) if study.device == "cuda" else torch.device("cpu")
     timer = CudaTimer() if device.type == "cuda" else CpuTimer()
     tf32 = torch.backends.cuda.matmul.allow_tf32
-    emit("phase", phase="start")
     operand = torch.rand(1024, 1024, device=device)
     timer.seconds(lambda: operand @ operand, 1)
-    emit("phase", phase="measure")
+    session.enter("measure")
     for facts, kernel in _memory_kernels(device):
-        emit("result", kind="bandwidth", **samples(kernel, timer), **facts)
-    torch.backends.cuda.matmul.allow_tf32 = False
-    for dtype in _DTYPES:
+        emit(results=[{"kind": "bandwidth", **samples(kernel, timer), **facts}])
+    for dtype in (*_DTYPES, "tf32") if tf32 and device.type == "cuda" else _DTYPES:
+        torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
         for result in _products(device, dtype, timer):
-            emit("result", kind="matmul", dtype=dtype, **result)
-    if tf32 and device.type == "cuda":
-        torch.backends.cuda.matmul.allow_tf32 = True
-        for result in _products(device, "float32", timer):
-            emit("result", kind="matmul", dtype="tf32", **result)
-    emit("describe", model={"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "tf32": tf32})
-    emit("end", outcome="ok")
+            emit(results=[{"kind": "matmul", "dtype": dtype, **result}])
+    emit(model={"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "tf32": tf32})
 
 
 def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Kernel]]:
@@ -116,7 +112,7 @@ def product_kernels(device: str, dtype: str) -> dict[str, Callable[[torch.Tensor
             "torch._int_mm (transposed)": lambda a, w: lambda: torch._int_mm(a, w.t()),
         }
         engines = torch.backends.quantized.supported_engines if device == "cpu" else ()
-        # The engine x86 is no other: it takes one of these.
+        # The engine x86 is not listed: it uses one of these.
         for engine in (each for each in ("fbgemm", "onednn", "qnnpack") if each in engines):
             kernels[f"torch.ops.quantized.linear ({engine})"] = partial(_quantized_linear, engine)
         return kernels
@@ -124,7 +120,7 @@ def product_kernels(device: str, dtype: str) -> dict[str, Callable[[torch.Tensor
         "torch.mm": lambda a, w: lambda: torch.mm(a, w),
         "torch.nn.functional.linear": lambda a, w: lambda: linear(a, w),
     }
-    if device == "cpu" and dtype == "float32":  # of bf16 and fp16, linear is oneDNN's wherever oneDNN has it
+    if device == "cpu" and dtype == "float32":  # for bf16 and fp16, linear uses oneDNN where it can
         kernels["torch.nn.functional.linear (mkldnn)"] = _mkldnn_linear
     return kernels
 
@@ -135,10 +131,10 @@ def _mkldnn_linear(activations: torch.Tensor, weights: torch.Tensor) -> Kernel:
 
 
 def _quantized_linear(engine: str, activations: torch.Tensor, weights: torch.Tensor) -> Kernel:
-    """A kernel of 8-bit activations without a sign, as these engines want them, and of weights packed once."""
+    """A kernel of unsigned 8-bit activations, which these engines require, and of weights packed once."""
     torch.backends.quantized.engine = engine
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # a future torch is without them
+        warnings.filterwarnings("ignore", "torch.quantize_per_tensor", UserWarning)  # deprecated
         quantized = torch._make_per_tensor_quantized_tensor(weights, 0.05, 0)
         inputs = torch._make_per_tensor_quantized_tensor(activations.view(torch.uint8), 0.05, 128)
     packed = torch.ops.quantized.linear_prepack(quantized, None)
@@ -148,7 +144,7 @@ def _quantized_linear(engine: str, activations: torch.Tensor, weights: torch.Ten
 def _random(device: torch.device, dtype: str, *shape: int) -> torch.Tensor:
     if dtype == "int8":
         return torch.randint(-127, 128, shape, dtype=torch.int8, device=device)
-    return torch.randn(shape, device=device).to(getattr(torch, dtype))
+    return torch.randn(shape, device=device).to(torch.float32 if dtype == "tf32" else getattr(torch, dtype))
 
 
 class CpuTimer:
@@ -168,8 +164,8 @@ class CpuTimer:
 class CudaTimer:
     """Times calls by events on the GPU. They queue while the GPU is kept busy, and then run without gaps.
 
-    On an idle GPU an event comes at once, and the launch of the first kernel (5 to 10 us, as long as 16 MiB take to be
-    read) would count as its time; so would every launch that takes longer than the kernel before it.
+    On an idle GPU the launch of the first kernel (5 to 10 us, as long as reading 16 MiB) would count as its time. So
+    would every launch that takes longer than the kernel before it.
     """
 
     def __init__(self) -> None:
@@ -188,15 +184,15 @@ class CudaTimer:
             for _ in range(calls):
                 kernel()
             after.record()
-            has_waited = before.query()  # the GPU was idle before all calls were in its queue
+            was_idle = before.query()  # before all calls were in its queue
             after.synchronize()
-            if not has_waited or cycles == _MOST_CYCLES:
+            if not was_idle or cycles == _MOST_CYCLES:
                 return before.elapsed_time(after) / 1000
             self.cycles_per_call *= 2
 
 
 def samples(kernel: Kernel, timer: CpuTimer | CudaTimer) -> dict[str, Any]:
-    """``samples_s``, and ``calls_per_sample`` where each is the mean of several calls in a row."""
+    """``samples_s``, and ``calls_per_sample`` if each is the mean of several calls in a row."""
     timer.seconds(kernel, 1)  # does all one-time work
     calls = timer.calls_per_sample(timer.seconds(kernel, 1))
     samples_s: list[float] = []

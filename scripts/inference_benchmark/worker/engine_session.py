@@ -1,4 +1,4 @@
-"""An engine brought to the point where it generates, and a checked and timed call of it."""
+"""An engine with its model loaded, and a checked and timed call of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.engines.refusal import words_of
@@ -19,8 +20,12 @@ from inference_benchmark.models import architecture
 from inference_benchmark.models.checkpoint import read_config
 from inference_benchmark.worker.process import Emit, qualified_name
 
-#: Phases before anything is timed. A library that fails there cannot do what it is asked; one that fails later could.
+#: Phases before anything is timed. Only in these may a failure of a library mean that it cannot do the combination.
 _UNTIMED = ("start", "load", "warm-up", "search", "answer")
+
+
+class PrecisionError(Exception):
+    """Engine, library or device do not support the precision, or did not load it; the message says why."""
 
 
 class WrongOutputError(RuntimeError):
@@ -31,8 +36,8 @@ class WrongOutputError(RuntimeError):
 class OutOfMemory:
     """An exception that means out of memory.
 
-    evidence: the free memory of the device, where the exception alone does not say so. The device's context may then
-    be broken, and the process is of no more use.
+    evidence: the free memory of the device, if the exception alone does not show it. The device's context may then be
+    broken, so that the process can no longer be used.
     """
 
     exception_type: str
@@ -41,12 +46,12 @@ class OutOfMemory:
 
 
 def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None) -> OutOfMemory | None:
-    """What an exception, or one behind it, says of memory; None if it is about something else."""
+    """The exception, or one that caused it, if it means out of memory; None otherwise."""
     for each in exceptions(error):
         if engine.is_out_of_memory(each):
             return OutOfMemory(qualified_name(each), str(each), {})
         if gpu and isinstance(each, RuntimeError) and line_about_library(str(each)):
-            # Asked of NVML: a broken context answers no question. The exception still holds its call's tensors.
+            # NVML also answers if the context is broken. The exception still holds the tensors of its call.
             free_bytes = free_memory_bytes(gpu)
             if free_bytes is not None and free_bytes < ALMOST_NOTHING_BYTES:
                 return OutOfMemory(qualified_name(each), str(each), {"device_free_bytes": free_bytes})
@@ -54,8 +59,8 @@ def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None)
 
 
 class EngineSession:
-    """Engines of a task. Sends each phase as it begins. Out of memory in its block, and a library that cannot do what
-    it is asked, end the task with an event.
+    """The engines of a task. Sends each phase when it begins. An exception that leaves the block is sent as the end of
+    the task if it means out of memory or not supported; others go on.
 
     gpu: None on the CPU.
     """
@@ -66,44 +71,36 @@ class EngineSession:
 
     def enter(self, phase: str) -> None:
         self.phase = phase
-        self.emit("phase", phase=phase)
+        self.emit(phase=phase)
 
-    def load(
-        self, subject: Cell | ColumnStudy, checkpoint: str | None, yardstick: bool = False
-    ) -> engines.Engine | None:
-        """The engine of a subject with its model loaded; None, with an event, where the precision is not supported.
+    def load(self, subject: Cell | ColumnStudy, checkpoint: str | None, yardstick: bool = False) -> engines.Engine:
+        """The engine of a subject with its model loaded.
 
-        yardstick: whether to time it before, outside of the limit on memory.
+        yardstick: whether to time it before, outside of the limit on memory. Raises PrecisionError.
         """
-        folder, precision = Path(checkpoint) if checkpoint else None, subject.precision
-        self.precision = precision
+        folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
         self.enter("start")
-        if reason := _not_in(precision, subject.base_engine, folder):
-            self._refuse(reason)
-            return None
-        self.engine = engines.create(subject.base_engine, subject.options)
-        self.engine.start(subject.device, subject.threads or default_threads(), folder)
+        _check(_not_in(subject.precision, subject.base_engine, folder))
+        engine = self.engine = engines.create(subject.base_engine, subject.options)
+        engine.start(subject.device, subject.threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
-        if reason := self.engine.unsupported(precision):
-            self._refuse(reason)
-            return None
+        _check(engine.unsupported(subject.precision))
         if yardstick:
             self.time_yardstick("before")
         if subject.memory_limit_bytes is not None:
-            self.engine.limit_memory(subject.memory_limit_bytes)
+            engine.limit_memory(subject.memory_limit_bytes)
         self.enter("load")
-        began = self.engine.clock()
-        self.engine.load(folder, precision)
-        self.engine.synchronize()
-        self.emit("load", seconds=self.engine.clock() - began)
-        self.emit("describe", model=self.engine.describe())
-        if reason := self.engine.not_loaded_as(precision):
-            self._refuse(self._not_together(reason))
-            return None
-        return self.engine
+        began = engine.clock()
+        engine.load(folder, subject.precision)
+        engine.synchronize()
+        self.emit(load_s=engine.clock() - began)
+        self.emit(model=engine.describe())
+        if reason := engine.not_loaded_as(subject.precision):
+            raise PrecisionError(self._do_not_go_together(reason))
+        return engine
 
     def time_yardstick(self, when: str) -> None:
-        """Send the times of the engine's yardstick; none where the device has no memory left for it."""
+        """Send the times of the engine's yardstick; nothing if the device has no memory left for it."""
         try:
             times = self.engine.yardstick()
         except Exception as error:
@@ -111,34 +108,43 @@ class EngineSession:
                 raise
             return
         if times is not None:
-            self.emit("yardstick", when=when, times=times)
+            self.emit(yardstick={when: times})
 
     def __enter__(self) -> EngineSession:
         return self
 
     def __exit__(self, kind, error, _) -> bool:
+        if isinstance(error, PrecisionError):
+            self._end("unsupported", exception_type=None, message=str(error))
+            return True
         if self.engine is None or not isinstance(error, Exception):
             return False
         if shortage := out_of_memory(self.engine, error, self.gpu):
             with suppress(RuntimeError):  # a broken context
-                self.emit("memory", memory=self.engine.memory())
-            self.emit("end", outcome="oom", phase=self.phase, **asdict(shortage))
+                self.emit(memory=self.engine.memory())
+            self._end("oom", phase=self.phase, **asdict(shortage))
             return True
         if self.phase in _UNTIMED and self.engine.is_refusal(error):
             traceback.print_exception(error)  # for the log
-            self._refuse(self._not_together(words_of(error)), exception_type=qualified_name(error))
+            message = self._do_not_go_together(words_of(error))
+            self._end("unsupported", exception_type=qualified_name(error), message=message)
             return True
         return False
 
-    def _refuse(self, message: str, exception_type: str | None = None) -> None:
-        self.emit("end", outcome="unsupported", exception_type=exception_type, message=message)
+    def _end(self, outcome: str, **facts: Any) -> None:
+        self.emit(end={"outcome": outcome, **facts})
 
-    def _not_together(self, why: str) -> str:
+    def _do_not_go_together(self, why: str) -> str:
         return f"{self.engine.combination(self.precision)} do not go together: {why}"
 
 
+def _check(reason: str | None) -> None:
+    if reason:
+        raise PrecisionError(reason)
+
+
 def _not_in(precision: str, engine: str, checkpoint: Path | None) -> str | None:
-    """Why an engine can have no weights of a checkpoint in a precision, found without loading anything."""
+    """Why an engine cannot have the weights of a checkpoint in a precision, found without loading anything."""
     if precision not in engines.ENGINES[engine].precisions:
         return f"{engine} has no {precision}"
     return architecture.not_in(read_config(checkpoint), precision) if checkpoint else None
@@ -162,9 +168,9 @@ def timed_call(engine: engines.Engine, generate: Callable, prompts, new_tokens: 
     output = generate(prompts, new_tokens)
     engine.synchronize()
     seconds = engine.clock() - began
-    wanted = (len(prompts), new_tokens)
-    if output.shape != wanted:
-        raise WrongOutputError(f"asked for {wanted} (rows, new tokens), got {output.shape}")
+    expected = (len(prompts), new_tokens)
+    if output.shape != expected:
+        raise WrongOutputError(f"asked for {expected} (rows, new tokens), got {output.shape}")
     ended = ((output < 0) | (output >= engine.vocab_size)).any(axis=1)
     if ended.any():
         raise WrongOutputError(f"{int(ended.sum())} of {len(prompts)} rows ended before {new_tokens} new tokens")

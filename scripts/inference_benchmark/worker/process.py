@@ -1,4 +1,4 @@
-"""What a worker process is to its parent: it sends events, and ends when its parent ends."""
+"""What all worker processes have in common: they send facts to their parent, and end when it ends."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-#: Sends an event to the parent: ``emit("phase", phase="load")``. WorkerReport.receive knows all events.
+#: Sends facts to the parent: ``emit(phase="load")``. Their names are those of the fields of WorkerReport.
 Emit = Callable[..., None]
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -18,7 +18,7 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends. Ctrl-C is left to the parent.
 
-    Where memory runs out the kernel is to kill this process, not the one that writes the record.
+    If memory runs out, the kernel should kill this process, not the one that writes the record.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent has blocked some while it started this process

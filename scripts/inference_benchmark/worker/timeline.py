@@ -1,49 +1,44 @@
-"""Where the time of a call of one cell goes: calls beside those of the cell, none of which is a sample of it."""
+"""Where the time of a call of one cell goes. Its calls are no samples of the cell."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.timeline import PROFILED_TOKENS, profile_result
 from inference_benchmark.experiment.studies import TimelineStudy, study_from_json
-from inference_benchmark.machine.hardware import Gpu
-from inference_benchmark.worker.cell import warm_up
 from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, out_of_memory, timed_call
-from inference_benchmark.worker.process import Emit
+from inference_benchmark.worker.timed_calls import warm_up
 
 
 class StepsError(RuntimeError):
-    """The engine did not tell the end of each step."""
+    """The engine did not report the end of each step."""
 
 
-def run(order: Mapping[str, Any], gpu: Gpu | None, emit: Emit) -> None:
-    """order: ``study``, as JSON text, ``checkpoint``, and ``trace``, the file for one or None.
+def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str | None) -> None:
+    """subject: the study as JSON text. trace: the file for a Chrome trace; None without one.
 
-    Sends a ``result`` for the steps, one for memory where it is known, and one for the profile where there is one.
+    Sends a result for the steps, one for memory if the engine knows it, and one for the profile if there is one.
     """
-    study = study_from_json(order["study"])
+    study = study_from_json(subject)
     cell, new_tokens = study.cell, study.cell.workload.new_tokens
-    with EngineSession(emit, gpu) as session:
-        engine = session.load(cell, order["checkpoint"])
-        if engine is None:
-            return
-        prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, cell.measurement.seed, engine.vocab_size)
-        warm_up(session, prompts, new_tokens, cell.measurement)
-        timed_in_steps(engine, prompts, new_tokens)  # the first such call may do work that is done once
-        session.enter("measure")
-        emit("result", **_steps(engine, prompts, study))
-        if engine.memory_in_use_bytes() is not None:
-            emit("result", kind="memory", bytes=_memory(engine, prompts, new_tokens))
-        _profile(session, prompts, new_tokens, order["trace"])
-        emit("end", outcome="ok")
+    engine = session.load(cell, checkpoint)
+    prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, cell.measurement.seed, engine.vocab_size)
+    warm_up(session, prompts, new_tokens, cell.measurement)
+    timed_in_steps(engine, prompts, new_tokens)  # the first such call may do one-time work
+    session.enter("measure")
+    session.emit(results=[_steps(engine, prompts, study)])
+    if engine.memory_in_use_bytes() is not None:
+        session.emit(results=[{"kind": "memory", "bytes": _memory(engine, prompts, new_tokens)}])
+    _profile(session, prompts, min(new_tokens, PROFILED_TOKENS), trace)
 
 
 def timed_in_steps(engine: engines.Engine, prompts, new_tokens: int) -> tuple[float, list[float]]:
-    """(seconds of a call, seconds of each of its steps); the first step goes from the beginning of the call, prefill
-    inside. Raises StepsError, and as timed_call."""
+    """(seconds of a call, seconds of each of its steps). The first step begins with the call and includes prefill.
+
+    Raises StepsError, and as timed_call.
+    """
     marks = [None]
 
     def generate(prompts, new_tokens: int):
@@ -60,26 +55,23 @@ def _steps(engine: engines.Engine, prompts, study: TimelineStudy) -> dict[str, A
     """Calls that nothing observes and calls in steps, in turn, until those are enough for a round of the cell."""
     settings, new_tokens = study.cell.measurement, study.cell.workload.new_tokens
     plain_s: list[float] = []
-    observed_s: list[float] = []
-    step_s: list[list[float]] = []
+    observed: list[tuple[float, list[float]]] = []
     while not settings.is_enough(plain_s):
         plain_s.append(timed_call(engine, engine.generate, prompts, new_tokens)[0])
-        seconds, steps = timed_in_steps(engine, prompts, new_tokens)
-        observed_s.append(seconds)
-        step_s.append(steps)
+        observed.append(timed_in_steps(engine, prompts, new_tokens))
+    observed_s, step_s = zip(*observed, strict=True)
     return {"kind": "steps", "step_s": step_s, "plain_s": plain_s, "observed_s": observed_s}
 
 
 def _memory(engine: engines.Engine, prompts, new_tokens: int) -> list[int]:
-    """Bytes in use after each step, of a call of its own: to ask takes time."""
+    """Bytes in use after each step of an untimed call: reading them takes time."""
     in_use: list[int] = []
     engine.generate_in_steps(prompts, new_tokens, lambda: in_use.append(engine.memory_in_use_bytes()))
     return in_use
 
 
 def _profile(session: EngineSession, prompts, new_tokens: int, trace: str | None) -> None:
-    """Send the profile, if the engine has one and there is the memory for it."""
-    new_tokens = min(new_tokens, PROFILED_TOKENS)
+    """Send the profile, if the engine has one and memory suffices for it."""
     try:
         profile = session.engine.profile(prompts, new_tokens, Path(trace) if trace else None)
     except Exception as error:
@@ -87,4 +79,4 @@ def _profile(session: EngineSession, prompts, new_tokens: int, trace: str | None
             raise
         return
     if profile is not None:
-        session.emit("result", **profile_result(profile, new_tokens))
+        session.emit(results=[profile_result(profile, new_tokens)])
