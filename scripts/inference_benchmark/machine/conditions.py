@@ -99,22 +99,21 @@ class Sampler(AbstractContextManager):
 
     def summary(self) -> dict[str, Any]:
         """Gauges and counters of the last timed phase, as JSON; unavailable values are left out."""
-        summary: dict[str, Any] = {
+        gauges = {
+            name: {"min": min(values), "median": statistics.median(values), "max": max(values)}
+            for name, values in sorted(self._gauges.items())
+        }
+        others = None if self._processes is None else _other_processes(self._processes, self._worker_pid)
+        reasons = None if self._throttle_counts is None else dict(self._throttle_counts)
+        optional = {"gpu_throttle_reasons": reasons, "other_gpu_processes": others}
+        return {
             "n_samples": self._n_samples,
             "seconds": self._seconds,
             "usable_cpus": len(self._cpus),
-            "gauges": {
-                name: {"min": min(values), "median": statistics.median(values), "max": max(values)}
-                for name, values in sorted(self._gauges.items())
-            },
-            "counters": dict(self._counters),
+            "gauges": gauges,
+            "counters": self._counters,
             "errors": list(self._errors),
-        }
-        if self._throttle_counts is not None:
-            summary["gpu_throttle_reasons"] = dict(self._throttle_counts)
-        if self._processes is not None:
-            summary["other_gpu_processes"] = _other_processes(self._processes, self._worker_pid)
-        return summary
+        } | {name: value for name, value in optional.items() if value is not None}
 
     def __exit__(self, *_: object) -> None:
         self._stop_nvml()

@@ -20,8 +20,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
-
 from inference_benchmark import files
 
 #: Variable with the process id of the Snakemake that this process belongs to; set by rules/common.smk.
@@ -103,6 +101,8 @@ class ForkServer(NamedTuple):
 
         pipe: the descriptor that the worker writes to. Raises WarmStartError, and OSError.
         """
+        import filelock  # not above: the server imports this module, and its environment may lack filelock
+
         folder = files.private_folder(f"-{int(os.environ[OWNER])}")
         settled = {name: value for name, value in variables.items() if name not in _OF_A_JOB}
         # The path of a socket has 107 characters at most.

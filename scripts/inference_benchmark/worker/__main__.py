@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import traceback
+from functools import partial
 from typing import Any
 
 from inference_benchmark.machine.hardware import Gpu
@@ -24,17 +25,16 @@ def main(request: str, pipe: int) -> int:
         def emit(**facts: Any) -> None:
             stream.write(json.dumps(facts) + "\n")
 
+        session = EngineSession(emit, Gpu(**parsed["gpu"]) if parsed["gpu"] else None)
         try:
-            with EngineSession(emit, Gpu(**parsed["gpu"]) if parsed["gpu"] else None) as session:
-                task = importlib.import_module(f"inference_benchmark.worker.{parsed['task']}")
-                task.run(session, **parsed["inputs"])
-                emit(end={"outcome": "ok"})
+            task = importlib.import_module(f"inference_benchmark.worker.{parsed['task']}")
+            end = session.end_of(partial(task.run, session, **parsed["inputs"]))
         except Exception as error:
             traceback.print_exc()
             facts = {"exception_type": qualified_name(error), "message": str(error)}
-            emit(end={"outcome": "error", **facts, "of_the_machine": of_the_machine(error)})
-            return 1
-    return 0
+            end = {"outcome": "error", **facts, "of_the_machine": of_the_machine(error)}
+        emit(end=end)
+    return 1 if end["outcome"] == "error" else 0
 
 
 def of_the_machine(error: Exception) -> bool:

@@ -6,9 +6,8 @@ import gc
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from inference_benchmark import engines
 from inference_benchmark.engines.refusal import words_of
@@ -32,8 +31,7 @@ class WrongOutputError(RuntimeError):
     """The engine did not generate the requested tokens, so its time means nothing."""
 
 
-@dataclass(frozen=True)
-class OutOfMemory:
+class OutOfMemory(NamedTuple):
     """An exception that means out of memory.
 
     evidence: the free memory of the device, if the exception alone does not show it. The device's context may then be
@@ -59,11 +57,7 @@ def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None)
 
 
 class EngineSession:
-    """The engines of a task. Sends each phase when it begins. An exception that leaves the block is sent as the end of
-    the task if it means out of memory or not supported; others go on.
-
-    gpu: None on the CPU.
-    """
+    """The engine of a task, and its phases, each of which is sent when it begins. gpu: None on the CPU."""
 
     def __init__(self, emit: Emit, gpu: Gpu | None) -> None:
         self.emit, self.gpu, self.phase, self.precision = emit, gpu, "start", ""
@@ -110,29 +104,26 @@ class EngineSession:
         if times is not None:
             self.emit(yardstick={when: times})
 
-    def __enter__(self) -> EngineSession:
-        return self
-
-    def __exit__(self, kind, error, _) -> bool:
-        if isinstance(error, PrecisionError):
-            self._end("unsupported", exception_type=None, message=str(error))
-            return True
-        if self.engine is None or not isinstance(error, Exception):
-            return False
-        if shortage := out_of_memory(self.engine, error, self.gpu):
-            with suppress(RuntimeError):  # a broken context
-                self.emit(memory=self.engine.memory())
-            self._end("oom", phase=self.phase, **asdict(shortage))
-            return True
-        if self.phase in _UNTIMED and self.engine.is_refusal(error):
+    def end_of(self, work: Callable[[], Any]) -> dict[str, Any]:
+        """Do the work of a task, and return how the task ends: ok, out of memory, or not supported. Other exceptions
+        are raised."""
+        try:
+            work()
+        except PrecisionError as error:
+            return {"outcome": "unsupported", "exception_type": None, "message": str(error)}
+        except Exception as error:
+            if self.engine is None:
+                raise
+            if shortage := out_of_memory(self.engine, error, self.gpu):
+                with suppress(RuntimeError):  # a broken context
+                    self.emit(memory=self.engine.memory())
+                return {"outcome": "oom", "phase": self.phase, **shortage._asdict()}
+            if self.phase not in _UNTIMED or not self.engine.is_refusal(error):
+                raise
             traceback.print_exception(error)  # for the log
             message = self._do_not_go_together(words_of(error))
-            self._end("unsupported", exception_type=qualified_name(error), message=message)
-            return True
-        return False
-
-    def _end(self, outcome: str, **facts: Any) -> None:
-        self.emit(end={"outcome": outcome, **facts})
+            return {"outcome": "unsupported", "exception_type": qualified_name(error), "message": message}
+        return {"outcome": "ok"}
 
     def _do_not_go_together(self, why: str) -> str:
         return f"{self.engine.combination(self.precision)} do not go together: {why}"

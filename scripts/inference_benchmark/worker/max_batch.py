@@ -53,31 +53,35 @@ def _try_in_a_fork(
 
     def child() -> None:
         die_with_parent()
-        result = None
+        session_of_try, results = EngineSession(session.emit, None), []
+
+        def load_and_try() -> None:
+            _load(session_of_try, study, checkpoint)
+            results.append(_try(session_of_try, study, batch_size))
+
         try:
-            with EngineSession(session.emit, None) as session_of_try:
-                _load(session_of_try, study, checkpoint)
-                result = _try(session_of_try, study, batch_size)
+            end = session_of_try.end_of(load_and_try)
         except Exception as error:
-            result = f"{qualified_name(error)}: {error}"
-        writing.send(result)
+            end = f"{qualified_name(error)}: {error}"
+        writing.send((results, end))
 
     process = fork.Process(target=child)
     process.start()
     writing.close()
     try:
-        result = reading.recv()
+        results, end = reading.recv()
     except EOFError:
         process.join()
         if process.exitcode < 0:
             os.kill(os.getpid(), -process.exitcode)
         raise SystemExit(process.exitcode) from None
     process.join()
-    if result is None:  # the session of the fork has sent the end
+    if isinstance(end, str):
+        raise TryError(end)
+    if not results:
+        session.emit(end=end)
         raise SystemExit(0)
-    if isinstance(result, str):
-        raise TryError(result)
-    return result
+    return results[0]
 
 
 def _try(session: EngineSession, study: ColumnStudy, batch_size: int) -> dict[str, Any]:
