@@ -1,4 +1,4 @@
-"""Cells that need not be tried, because another cell of their column has shown how they end."""
+"""Cells that are not tried, because another cell of their column shows how they end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A GPU that is watched while a cell is measured; made-up devices, real processes."""
+"""The GPU is sampled while a cell is measured; made-up devices, real processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_cuda_without_a_gpu_is_one_clear_line(tmp_path):
 
 
 def measure_on_fake_gpu(tmp_path, options: tuple[str, ...] = (), **gpu):
-    """A cell of half a second on a made-up GPU that behaves so: (process, record or None)."""
+    """A cell of half a second on a made-up GPU with these properties: (process, record or None)."""
     environ = fake_gpus(tmp_path, 1, **gpu) | {"FAKE_ENGINE": fault(sleep_s=0.05, real_clock=True)}
     environ["FAKE_NVML"] = json.dumps(json.loads(environ["FAKE_NVML"]) | gpu.get("nvml", {}))
     cell = make_cell(device="cuda", measurement=measurement(min_seconds=0.5, max_seconds=0.5))

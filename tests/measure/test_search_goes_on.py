@@ -43,7 +43,7 @@ def interrupted(folder: Path, **behaviour) -> subprocess.CompletedProcess:
 
 
 def goes_on(folder: Path) -> None:
-    """The next attempt makes the tries that are missing, and leaves the record alone."""
+    """The next attempt makes the missing tries and leaves only the record."""
     began_at = json.loads(tries_path(folder).read_text())["started_at"]
     done = study_cli(STUDY, folder / "max-batch.json", **NOT_FROM_THE_START)
     assert done.returncode == 0, done.stderr
@@ -86,7 +86,7 @@ def test_a_search_that_is_ended_from_outside_goes_on_from_its_tries(tmp_path, nu
 
 
 def test_each_try_has_the_time_of_a_process_for_itself(tmp_path):
-    """The search takes longer than that, and no try does."""
+    """The search takes longer than --timeout-s, but none of its tries does."""
     study = replace(STUDY, device="cuda")
     began = time.monotonic()
     environ = {**fake_gpus(tmp_path), "FAKE_ENGINE": fault(sleep_s=0.25)}
@@ -125,7 +125,7 @@ def test_tries_that_are_foreign_stale_or_broken_are_not_used(tmp_path, change, s
 
 
 def test_a_model_that_no_longer_fits_says_nothing_of_rows_that_fitted(tmp_path):
-    """As where somebody else has taken the memory meanwhile. On CUDA the model is loaded before any try."""
+    """For example because another program has taken the memory. On CUDA the model is loaded before any try."""
     study, gpu = replace(STUDY, device="cuda"), fake_gpus(tmp_path)
     study_cli(study, tmp_path / "max-batch.json", **gpu, FAKE_ENGINE=fault(fault="kill", on_batch=4))
     full = fault(fault="oom", at_load=True)
@@ -144,7 +144,7 @@ def test_tries_that_cannot_be_kept_do_not_end_the_search(tmp_path):
 
 
 def test_tries_of_which_none_is_missing_are_the_record(tmp_path):
-    """As where the disk was full when the record was written."""
+    """For example because the disk was full when the record was to be written."""
     interrupted(tmp_path)
     document = json.loads(tries_path(tmp_path).read_text())
     one, two = document["results"]

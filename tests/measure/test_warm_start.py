@@ -1,4 +1,4 @@
-"""Workers forked from a server that has imported everything: the same as those that start cold, and as mortal."""
+"""Workers forked from a server that has imported everything: they work and end like those that start cold."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ print(json.dumps([report.returncode, end.get("outcome"), report.phase, report.la
 
 @pytest.fixture
 def owner() -> Iterator[subprocess.Popen]:
-    """A process that stands for Snakemake."""
+    """A process in the role of Snakemake."""
     with subprocess.Popen(["sleep", "600"]) as process:
         yield process
         process.kill()

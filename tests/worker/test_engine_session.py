@@ -35,7 +35,7 @@ def raised(error: BaseException, behind: BaseException, how: str) -> BaseExcepti
 
 
 def compiling_fails(error: BaseException) -> BaseException:
-    """What torch.compile raises where its compiler raises this."""
+    """What torch.compile raises if its compiler raises this."""
 
     def backend(*_):
         raise error

@@ -16,7 +16,7 @@ READ_ONLY_PROC = ("unshare", "--mount", "sh", "-c", 'mount -o remount,ro,bind /p
 
 
 def test_what_cuda_reports_of_a_gpu_is_no_fault_of_the_cell():
-    """Torch's own class, by whose name it is known; a wrong shape is a plain RuntimeError."""
+    """Torch's class is identified by its name; a wrong shape is a plain RuntimeError."""
     import torch
 
     assert worker.of_the_machine(torch.AcceleratorError("CUDA error: uncorrectable ECC error encountered"))

@@ -33,7 +33,7 @@ def test_the_limit_of_a_made_up_memory_is_found_with_its_evidence(tmp_path):
 
 
 def test_a_gpu_is_searched_in_one_process_and_held_meanwhile(tmp_path):
-    """The fake engine loads once, so that its calls count on: two go to each try, and from the 5th on nothing fits."""
+    """The fake engine loads once, so its count of calls goes on: each try makes two; from the 5th on nothing fits."""
     study = ColumnStudy.of("max-batch", make_cell(device="cuda", memory_limit_bytes=300_000_000))
     environ = fake_gpus(tmp_path) | {"FAKE_ENGINE": json.dumps({"fault": "oom", "after": 4})}
     record = run_study(study, tmp_path / "max-batch.json", **environ)
@@ -111,7 +111,7 @@ def test_a_search_that_fails_for_another_reason_leaves_no_file(tmp_path, fault, 
 
 
 def test_the_largest_batch_of_a_real_limit_is_that_of_brute_force(tmp_path):
-    """The batch sizes to both sides of it as cells of their own, against one search."""
+    """The largest batch that fits and the smallest that does not, as cells of their own, agree with the search."""
     # Between what 20 rows need and what 21 do: at 150 MB 20 fitted in three processes of four, at 152 MB 21 in two of
     # three, and the answer would be chance.
     cell = make_cell(
