@@ -29,9 +29,14 @@ def test_a_cell_survives_json_and_names_its_place():
         (lambda values: values["workload"].update(new_tokens=0), "new_tokens is 0; allowed: an integer >= 1"),
         (lambda values: values["measurement"].update(min_cycles=True), "measurement.min_cycles is True"),
         (lambda values: values["measurement"].update(min_seconds=float("nan")), "measurement.min_seconds is nan"),
+        (lambda values: values["measurement"].update(max_seconds=10**400), "measurement.max_seconds is 1000"),
         (lambda values: values["measurement"].update(cycles=3), "measurement has exactly the keys"),
         (lambda values: values.update(environment={"name": "old"}), "environment is {'name': 'old'}; allowed"),
         (lambda values: values.update(environment="old"), "environment is 'old'; allowed"),
+        (lambda values: values.update(options="x"), "options is 'x'; allowed: a mapping"),
+        (lambda values: values["model"].update(name=1), "allowed: a mapping with name"),
+        (lambda values: values.update(machine=1), "machine is 1; allowed: a text"),
+        (lambda values: values.update(batch_size=0), "batch_size is 0; allowed: an integer >= 1"),
     ],
 )
 def test_a_text_that_is_no_cell_is_refused(change, message):

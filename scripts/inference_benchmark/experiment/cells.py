@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -59,7 +60,7 @@ class Measurement:
             _check_integer(f"measurement.{name}", getattr(self, name), bound)
         for name in ("warmup_tolerance_percent", "min_seconds", "target_half_width_percent", "max_seconds"):
             value = getattr(self, name)
-            if type(value) not in (int, float) or not math.isfinite(value) or value < 0:
+            if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
                 raise CellError(f"measurement.{name} is {value!r}; allowed: a number >= 0")
 
     @property
@@ -85,7 +86,7 @@ class Measurement:
 class ColumnSettings(AsJson):
     """What an engine is loaded for: what the cells of one column have in common, and the studies of it.
 
-    Raises CellError where model or environment is no such mapping.
+    Raises CellError where model, options or environment is no such mapping.
     """
 
     machine: str
@@ -103,8 +104,10 @@ class ColumnSettings(AsJson):
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.model, dict) or "name" not in self.model:
+        if not isinstance(self.model, dict) or not isinstance(self.model.get("name"), str):
             raise CellError(f"model is {self.model!r}; allowed: a mapping with name")
+        if not isinstance(self.options, dict):
+            raise CellError(f"options is {self.options!r}; allowed: a mapping")
         environment = self.environment
         named = isinstance(environment, dict) and environment.keys() == {"name", "lock"}
         if environment != {} and not (named and all(isinstance(value, str) for value in environment.values())):
