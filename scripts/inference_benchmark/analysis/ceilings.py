@@ -21,11 +21,11 @@ class Ceilings(NamedTuple):
     """The machine's peaks. flags: names of the warnings about their measurement."""
 
     peaks: Peaks
-    flags: str = ""
+    flags: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, results: Sequence[Mapping[str, Any]], flags: Sequence[str] = ()) -> Self:
-        return cls(peaks(results), ", ".join(flags))
+        return cls(peaks(results), tuple(flags))
 
     def for_process(self, tf32: bool) -> Self:
         """For a process whose products of fp32 matrices run in TF32, or do not."""

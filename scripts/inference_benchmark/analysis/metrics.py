@@ -18,7 +18,13 @@ from inference_benchmark.analysis.roofline import Shapes
 from inference_benchmark.analysis.statistics import Estimate, Groups
 
 
-class Limit(NamedTuple):
+#: Parts of a call that have a limit of their own.
+PHASES = ("prefill", "decode", "whole")
+#: With fewer samples, one of them alone would be the 95th percentile.
+_P95_SAMPLES = 20
+
+
+class PhaseLimit(NamedTuple):
     """How close a phase of a cell comes to the limit of its machine.
 
     floor_s: the least time it can take. bound_by: ``memory`` or ``arithmetic``.
@@ -76,7 +82,7 @@ class MeasuredCell:
         return decode if decode.low is not None and decode.low > 0 else None
 
     @cached_property
-    def limits(self) -> Mapping[str, Limit]:
+    def limits(self) -> Mapping[str, PhaseLimit]:
         """Limits of ``whole``, ``prefill`` and ``decode``; none where shapes, ceilings or the peak of a dtype are
         unknown, and that of ``decode`` only where its time is known."""
         if self.shapes is None or self.ceilings is None:
@@ -93,7 +99,7 @@ class MeasuredCell:
         floors = {name: roofline.floor(part, peaks) for name, part in steps.items()}
         floors["whole"] = floors["prefill"].and_then(floors["decode"]) if "decode" in floors else floors["prefill"]
         return {
-            name: Limit(floors[name].seconds, seconds, floors[name].bound_by) for name, seconds in measured_s.items()
+            name: PhaseLimit(floors[name].seconds, seconds, floors[name].bound_by) for name, seconds in measured_s.items()
         }
 
 
@@ -149,6 +155,40 @@ def energy_per_token_j(cell: MeasuredCell) -> Estimate | None:
 def peak_memory_bytes(cell: MeasuredCell) -> Estimate | None:
     """The most memory that a process took."""
     return Estimate(max(peak for peak, _ in cell.memory_bytes)) if cell.memory_bytes else None
+
+
+def floor_s(cell: MeasuredCell, phase: str) -> float | None:
+    """The least time that the machine allows for a phase."""
+    return cell.limits[phase].floor_s if phase in cell.limits else None
+
+
+def processes(cell: MeasuredCell) -> int:
+    """How many processes measured the cell."""
+    return len(cell.whole_s)
+
+
+def cycles(cell: MeasuredCell) -> int:
+    """Timed whole calls of all processes."""
+    return len(_whole_calls_s(cell))
+
+
+def latency_percentile_s(cell: MeasuredCell, percent: float) -> float:
+    """Of the whole calls of all processes."""
+    return statistics.percentile(_whole_calls_s(cell), percent)
+
+
+def latency_p95_s(cell: MeasuredCell) -> float | None:
+    """The 95th percentile; None for fewer than 20 calls."""
+    return latency_percentile_s(cell, 95) if cycles(cell) >= _P95_SAMPLES else None
+
+
+def latency_sd_s(cell: MeasuredCell) -> float | None:
+    """The standard deviation (n - 1); None for a single call."""
+    return statistics.standard_deviation(_whole_calls_s(cell))
+
+
+def _whole_calls_s(cell: MeasuredCell) -> list[float]:
+    return [seconds for samples in cell.whole_s for seconds in samples]
 
 
 def memory_share(memory_bytes: Sequence[tuple[int, int | None]]) -> float | None:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from inference_benchmark.analysis import statistics
+from inference_benchmark.engines.options import chosen
 from inference_benchmark.experiment.as_json import AsJson, CellError
-from inference_benchmark.experiment.column import Column, batch_label
+from inference_benchmark.experiment.environments import name_of
+from inference_benchmark.results.column import CURRENT, Column, batch_label
 
 #: The name of a cell's record without its ending, as record_path makes it: batch size, and from round 2 on the round.
 RECORD_STEM = r"batch-(\d+)(?:\.round-(\d+))?"
@@ -121,7 +123,17 @@ class ColumnSettings(AsJson):
     @property
     def column(self) -> Column:
         """The column of the tables that it is in."""
-        return Column.of(self)
+        environment = name_of(self.environment)
+        return Column(
+            self.model["name"],
+            self.workload.prompt_tokens,
+            self.workload.new_tokens,
+            self.engine,
+            self.precision,
+            CURRENT if environment == self.base_engine else environment,
+            self.base_engine,
+            tuple((name, str(value)) for name, value in chosen(self.options).items()),
+        )
 
     @property
     def setup(self) -> Self:

@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 from inference_benchmark import files
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.config_errors import guess_text, listing, show
+from inference_benchmark.results.column import CURRENT
 
-#: The name of the environment that Snakemake runs in; as an axis also of the one that an engine has of its own.
-CURRENT = "current"
 #: What every worker of an engine with weights imports and a lock has to name; torch and transformers bring the rest.
 LIBRARIES = ("torch", "transformers", "accelerate")
 

@@ -13,16 +13,16 @@ from inference_benchmark.records.record import Record
 
 def combined(records: Sequence[Record]) -> list[Record]:
     """One record per cell, in the order in which cells come first, with a run for each round that there is."""
-    return [record for record, _ in combined_by_variant(records, [""] * len(records))]
+    return [record for record, _ in combined_by_split(records, [""] * len(records))]
 
 
-def combined_by_variant(records: Sequence[Record], variants: Sequence[str]) -> list[tuple[Record, str]]:
-    """The same with the variant of each, as comparability.variants: rounds of another variant are another cell."""
+def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[tuple[Record, str]]:
+    """The same with the split of each, as comparability.variants: rounds of another split are another cell."""
     rounds: dict[tuple[str, str], list[Record]] = {}
-    for record, variant in zip(records, variants, strict=True):
-        rounds.setdefault((record.cell.first_round.path, variant), []).append(record)
+    for record, split in zip(records, splits, strict=True):
+        rounds.setdefault((record.cell.first_round.path, split), []).append(record)
     in_order = {key: sorted(of_cell, key=lambda record: record.cell.round) for key, of_cell in rounds.items()}
-    return [(_as_one(of_cell), variant) for (_, variant), of_cell in in_order.items()]
+    return [(_as_one(of_cell), split) for (_, split), of_cell in in_order.items()]
 
 
 def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:

@@ -1,15 +1,14 @@
-"""A column of the tables, and every name that it and its cells have: in paths, in one line, in headings."""
+"""A column of the tables, and every name of it and its cells: in paths, in one line, in headings."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Self
 
 from inference_benchmark.engines import ENGINES
-from inference_benchmark.engines.options import chosen
-from inference_benchmark.experiment.environments import CURRENT, name_of
 
+#: The environment that Snakemake runs in; as an axis also the one that an engine has of its own.
+CURRENT = "current"
 #: A heading as lines of plain text.
 Heading = tuple[str, ...]
 
@@ -21,7 +20,8 @@ class Column:
     Published figures may not say all of it. model: "" if unknown. prompt_tokens, new_tokens: None if unknown. engine:
     as in Cell; "" if unknown. base_engine: the engine in ENGINES that it is, or is a variant of. options: what a
     variant chooses, as texts by name. environment: as an axis of a grid, so that the one that an engine has of its own
-    is the current one. split: what sets cells apart that were measured on or with something else; usually "".
+    is the current one; "" if unknown. split: what sets cells apart that were measured on or with something else; usually
+    "".
     """
 
     model: str
@@ -33,22 +33,6 @@ class Column:
     base_engine: str = ""
     options: tuple[tuple[str, str], ...] = ()
     split: str = ""
-
-    @classmethod
-    def of(cls, subject: Any, split: str = "") -> Self:
-        """The column of a cell, or of a study of a column."""
-        environment = name_of(subject.environment)
-        return cls(
-            subject.model["name"],
-            subject.workload.prompt_tokens,
-            subject.workload.new_tokens,
-            subject.engine,
-            subject.precision,
-            CURRENT if environment == subject.base_engine else environment,
-            subject.base_engine,
-            tuple((name, str(value)) for name, value in chosen(subject.options).items()),
-            split,
-        )
 
     @property
     def grid(self) -> tuple[str, int | None, int | None]:
@@ -68,9 +52,13 @@ class Column:
 
     @property
     def label(self) -> str:
-        """``bloom-1b3 prompt9-new100 hf bf16``; before the engine an environment other than the current one."""
-        parts = (self.model, self.workload, *self._other_environment, self.engine, self.precision, self.split)
-        return " ".join(filter(None, parts))
+        """``bloom-1b3 prompt9-new100 hf bf16``"""
+        return " ".join(filter(None, (self.model, self.workload, self.name)))
+
+    @property
+    def name(self) -> str:
+        """Within its model and workload: ``hf bf16``; before the engine an environment other than the current one."""
+        return " ".join(filter(None, (*self._other_environment, self.engine, self.precision, self.split)))
 
     @property
     def options_text(self) -> str:
@@ -84,7 +72,7 @@ class Column:
 
     @property
     def _other_environment(self) -> tuple[str, ...]:
-        return () if self.environment == CURRENT else (self.environment,)
+        return (self.environment,) if self.environment not in ("", CURRENT) else ()
 
 
 def batch_label(name: str, batch_size: int) -> str:

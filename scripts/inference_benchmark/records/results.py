@@ -1,0 +1,207 @@
+"""Records and studies -> one result per cell: what its figures are, and what follows from several records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple, Self
+
+from inference_benchmark.analysis import figures, metrics, statistics
+from inference_benchmark.analysis.ceilings import Ceilings
+from inference_benchmark.analysis.max_batch import batch_limit
+from inference_benchmark.analysis.metrics import MeasuredCell
+from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.analysis.timeline import Timeline
+from inference_benchmark.cli import printable
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.studies import study_paths
+from inference_benchmark.records import answers, comparability, machine_speed
+from inference_benchmark.records.record import Record, StudyRecord
+from inference_benchmark.records.rounds import combined_by_split, rounds_by_path
+from inference_benchmark.results.cell_result import ABOVE_LIMIT, CellResult
+from inference_benchmark.results.column import CURRENT
+from inference_benchmark.units import format_number
+
+
+class Studies(NamedTuple):
+    """Study records by path, the facts in which a cell must agree with them, and the ceilings among them."""
+
+    records: Mapping[str, StudyRecord]
+    facts: Mapping[str, Mapping[str, object]]
+    ceilings: Mapping[str, Ceilings]
+
+    @classmethod
+    def of(cls, records: Mapping[str, StudyRecord]) -> Self:
+        return cls(
+            records,
+            {path: comparability.facts_that_must_agree(record) for path, record in records.items()},
+            {
+                path: Ceilings.of(record.results, record.flag_names)
+                for path, record in records.items()
+                if record.study.kind == "ceilings"
+            },
+        )
+
+
+NO_STUDIES = Studies.of({})
+
+
+def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] | None = None) -> list[CellResult]:
+    """A result for each cell, of all rounds that it has, where cells of another split are others. studies: by path."""
+    about = Studies.of(studies or {})
+    cells = combined_by_split(records, comparability.variants(records))
+    rounds = rounds_by_path(records)
+    ratios = _ratios(cells, rounds)
+    whole = [record for record, _ in cells]
+    of_several = ((answers.FLAG, answers.differing(whole, about.records)), (machine_speed.FLAG, machine_speed.slower(whole)))
+    results = []
+    for record, split in cells:
+        path = record.cell.path
+        result = cell_result(record, split, about, rounds[record.cell.first_round.path])
+        result = replace(result, figures={**result.figures, **ratios.get((path, split), {})})
+        for name, messages in of_several:
+            if message := messages.get(path):
+                result = _flagged(result, name, message)
+        results.append(result)
+    return results
+
+
+def cell_result(
+    record: Record, split: str = "", studies: Studies = NO_STUDIES, rounds: Sequence[int] = ()
+) -> CellResult:
+    """The result of one record, from its samples and the studies about it. rounds: the round of each of its runs."""
+    about = _studies_about(record, studies)
+    stability = record.stability
+    result = _identity(
+        record.cell,
+        split,
+        outcome=record.outcome,
+        reason=printable(record.reason.message) if record.reason else "",
+        reason_phase=record.reason.phase if record.reason else "",
+        unstable_because=tuple(reason.name for reason in stability.reasons) if stability else (),
+        flags=tuple(record.flag_names),
+        notes=printable("; ".join(note.message for note in record.notes)),
+        started_at=printable(record.started_at),
+        ended_at=printable(record.ended_at),
+    )
+    found = _of_processes(record)
+    if search := about.get("max-batch"):
+        found |= figures.estimates("largest batch", batch_limit(search.results))
+    if comparison := about.get("divergence"):
+        found |= figures.estimates("answers", comparison.results[0])
+    if steps := about.get("timeline"):
+        timeline = Timeline.of(steps.results)
+        found |= figures.estimates("steps", timeline) | figures.estimates("kinds", timeline)
+        result = replace(result, timeline_flags=tuple(steps.flag_names))
+    if record.outcome != "ok":
+        return replace(result, figures=found)
+    ceilings = about.get("ceilings")
+    cell = record.measured(studies.ceilings[ceilings.study.path] if ceilings else None)
+    for group in ("performance", "samples", "limits"):
+        found |= figures.estimates(group, cell)
+    result = replace(
+        result,
+        figures=found,
+        whole_s=cell.whole_s,
+        first_token_s=cell.first_token_s if cell.new_tokens > 1 else cell.whole_s,
+        rounds=tuple(rounds) if len(rounds) == len(record.runs) else (),
+        bound_by={phase: limit.bound_by for phase, limit in cell.limits.items()},
+        limit_flags=cell.ceilings.flags if cell.ceilings else (),
+    )
+    above = ", ".join(_above_limit(cell))
+    message = f"limit unknown: {above}; its shapes or the ceilings are wrong"
+    return _flagged(result, ABOVE_LIMIT, message) if above else result
+
+
+def without_record(cell: Cell, outcome: str, reason: str) -> CellResult:
+    """The result of a cell without a usable record. outcome: in NOT_MEASURED."""
+    return _identity(cell, outcome=outcome, reason=printable(reason))
+
+
+def _identity(cell: Cell, split: str = "", **more) -> CellResult:
+    return CellResult(
+        column=replace(cell.column, split=split),
+        batch_size=cell.batch_size,
+        machine=cell.machine,
+        device=cell.device,
+        memory_limit_bytes=cell.memory_limit_bytes,
+        record=cell.path,
+        **more,
+    )
+
+
+def _studies_about(record: Record, studies: Studies) -> dict[str, StudyRecord]:
+    """The studies that say something about a cell, by kind: those with a result that agree with it."""
+    if not studies.records:
+        return {}
+    facts = comparability.facts_that_must_agree(record)
+    about = {}
+    for kind, path in study_paths(record.cell).items():
+        study = studies.records.get(path)
+        if study is None or study.outcome != "ok":
+            continue
+        of_study = comparability.facts_about(study.study, studies.facts[path], record.cell)
+        if not comparability.disagreeing(of_study, facts):
+            about[kind] = study
+    return about
+
+
+def _of_processes(record: Record) -> dict[str, Estimate]:
+    """The figures that its processes and its samples have as they are."""
+    first = record.runs[0] if record.runs else None
+    values = {
+        "load_s": first and first.load_s,
+        "first_call_s": first.warmup_s[0] if first and first.warmup_s else None,
+        "compile_s": record.model.get("compilation", {}).get("seconds"),
+        "memory_share": metrics.memory_share(record.memory_bytes),
+        "parameters": record.model.get("parameters"),
+        "weights_bytes": record.model.get("weights_bytes"),
+        "outliers": record.stability and record.stability.outliers,
+        "drift": record.stability and record.stability.drift,
+    }
+    for name in dict.fromkeys(name for run in record.runs for name in run.memory):
+        values[name] = max(run.memory.get(name, 0) for run in record.runs)
+    return {name: Estimate(value) for name, value in values.items() if value is not None}
+
+
+def _above_limit(cell: MeasuredCell) -> Iterator[str]:
+    """The phases in which a cell is faster than its machine can be, each with its times."""
+    for phase, limit in cell.limits.items():
+        if limit.is_exceeded:
+            measured_s, floor_s = format_number(limit.measured_s.value, 4), format_number(limit.floor_s, 4)
+            yield f"{phase} took {measured_s} s, its floor is {floor_s} s"
+
+
+def _flagged(result: CellResult, name: str, message: str) -> CellResult:
+    notes = "; ".join(filter(None, (result.notes, printable(message))))
+    return replace(result, flags=(*result.flags, name), notes=notes)
+
+
+def _ratios(
+    cells: Sequence[tuple[Record, str]], rounds: Mapping[str, Sequence[int]]
+) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """The throughput of variants as a multiple of their engine's, and of environments as one of the current one's, for
+    each cell that shares several rounds with the other; by its path and split.
+
+    cells: with the split of each. rounds: of the runs of each cell, by the path of its first round.
+    """
+    by_path = {(record.cell.first_round.path, split): record for record, split in cells}
+
+    def samples(cell: Cell, split: str) -> dict[int, Sequence[float]]:
+        """By round; empty where they are not known."""
+        path = cell.first_round.path
+        record = by_path.get((path, split))
+        is_known = record and record.outcome == "ok" and len(rounds[path]) == len(record.runs)
+        return dict(zip(rounds[path], (run.samples_s for run in record.runs), strict=True)) if is_known else {}
+
+    ratios: dict[tuple[str, str], dict[str, Estimate]] = {}
+    for record, split in cells:
+        cell, bases = record.cell, {}
+        if cell.options:
+            bases["engine_ratio"] = replace(cell, engine=cell.base_engine, options={})
+        if cell.column.environment != CURRENT:
+            bases["environment_ratio"] = replace(cell, environment={})
+        for name, base in bases.items():
+            if test := statistics.paired_ratio_test(samples(base, split), samples(cell, split)):
+                ratios.setdefault((cell.path, split), {})[name] = test.speedup
+    return ratios
