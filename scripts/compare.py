@@ -98,15 +98,15 @@ def main() -> int:
     limit = arguments.fail_on_regression
     worse = regressions(comparison, limit)
     for cell in worse:
-        ratio = "" if cell.ratio is None else f", {format_figure(cell.ratio, '.3f')} times as fast"
-        fail(f"{text.cell_name(cell)}: {cell.verdict}{ratio}")
+        ratio = "" if cell.ratio is None else f", {format_figure(cell.ratio.value, '.3f')} times as fast"
+        fail(f"{cell.new.label}: {cell.verdict}{ratio}")
     if not worse and not comparison.judged:
         fail(f"nothing could be judged: {text.summary_line(comparison)} {text.why_not_judged(comparison)}")
         return 2
     open_cells = [] if worse else undecided(comparison, limit)
     for cell, rounds in open_cells:
         enough = f"about {rounds} rounds would tell" if rounds else "how many rounds would tell is not known"
-        fail(f"{text.cell_name(cell)}: cannot tell: {text.ratio_and_interval(cell)}; {enough}")
+        fail(f"{cell.new.label}: cannot tell: {text.ratio_and_interval(cell.ratio)}; {enough}")
     return 1 if worse else 2 if open_cells else 0
 
 

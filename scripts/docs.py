@@ -149,9 +149,18 @@ def _record_table(keys: Iterable[Key]) -> str:
 
 def figures() -> str:
     rows = [
-        (each.name, each.title, each.unit, each.better, each.definition, each.interval or "none") for each in FIGURES
+        (
+            each.name,
+            each.group,
+            each.title,
+            each.unit,
+            each.better if each.key else "",
+            each.definition,
+            each.interval or "none",
+        )
+        for each in FIGURES
     ]
-    return _table(("column", "figure", "unit", "better", "definition", "95 % interval"), rows, code=1)
+    return _table(("column", "group", "figure", "unit", "better", "definition", "95 % interval"), rows, code=1)
 
 
 def published() -> str:

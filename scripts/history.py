@@ -39,16 +39,16 @@ def main() -> int:
         if arguments.git:
             paths = [each for _, path in paths for each in commits.extracted(path, arguments.git, Path(scratch))]
         entries = history.load(paths)
-    series = history.series_of(entries)
-    steps = history.steps_in(series)
-    summary = view.summary_line(entries, series, steps)
+    cells = history.histories_of(entries)
+    steps = history.steps_in(cells)
+    summary = view.summary_line(entries, cells, steps)
     if arguments.html:
         page = render(
             arguments.template,
             summary=summary,
             steps=view.step_rows(steps),
             step_headings=view.STEP_HEADINGS,
-            sections=list(view.sections(entries, series, steps)),
+            sections=list(view.sections(entries, cells, steps)),
             entries=view.entry_rows(entries),
             entry_headings=(*view.ENTRY_HEADINGS, *view.FACTS),
             notes=[(entry.name, note) for entry in entries for note in entry.results.notes],

@@ -16,10 +16,9 @@ from inference_benchmark.compare import result_set
 from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import CeilingsStudy
-from inference_benchmark.records import collect, comparability, summary
+from inference_benchmark.records import collect, comparability
 from inference_benchmark.records.parts import Note, Reason, Run, Stability
 from inference_benchmark.records.record import Record, StudyRecord
-from inference_benchmark.render import report
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "report/report.html.j2"
 

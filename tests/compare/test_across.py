@@ -51,15 +51,15 @@ def test_a_drift_that_both_share_decides_nothing(tmp_path):
     assert [cell.verdict for cell in compare(*sides, paired=True).cells] == ["slower", "slower"]
     assert [cell.verdict for cell in compare(*sides).cells] == ["same", "same"]
     for cell in compare(*sides, paired=True).cells:
-        assert cell.low < 1 / 1.03 < cell.high
-        assert "engine" not in cell.where
+        assert cell.ratio.low < 1 / 1.03 < cell.ratio.high
+        assert "engine" not in cell.new.key
 
 
 def test_environments_are_compared_like_engines(tmp_path):
     folder = write_records(tmp_path, records(1.03, other=CANDIDATE))
     sides = result_set.sides(folder, "environment", "current", "candidate")
     comparison = compare(*sides, paired=True)
-    assert [(cell.verdict, cell.where["engine"]) for cell in comparison.cells] == [("slower", "hf")] * 2
+    assert [(cell.verdict, cell.new.column.engine) for cell in comparison.cells] == [("slower", "hf")] * 2
     assert (comparison.base, comparison.new) == ("current", "candidate")
 
 
@@ -67,14 +67,16 @@ def test_rounds_are_paired_by_their_number(tmp_path):
     """Without the second and third round of one side, pairs by position would be 10 and 20 % apart."""
     folder = write_records(tmp_path, records(1.0, noise=1e-6, without=(2, 3)))
     comparison = compare(*result_set.sides(folder, "engine", "hf", "hf-eager"), paired=True)
-    assert [cell.ratio for cell in comparison.cells] == pytest.approx([1, 1], abs=1e-4)
+    assert [cell.ratio.value for cell in comparison.cells] == pytest.approx([1, 1], abs=1e-4)
     assert comparison.cells[0].processes == (6, 4)
 
 
 def test_one_round_tells_nothing(tmp_path):
     folder = write_records(tmp_path, records(1.5, rounds=1))
     comparison = compare(*result_set.sides(folder, "engine", "hf", "hf-eager"), paired=True)
-    assert [(cell.verdict, cell.ratio) for cell in comparison.cells] == [("unknown", pytest.approx(2 / 3, rel=0.1))] * 2
+    assert [(cell.verdict, cell.ratio.value) for cell in comparison.cells] == [
+        ("unknown", pytest.approx(2 / 3, rel=0.1))
+    ] * 2
 
 
 def test_the_script_names_the_two_columns_and_the_test(tmp_path):
@@ -99,7 +101,7 @@ def test_what_cannot_be_told_is_no_pass_and_says_how_many_rounds_would_tell(tmp_
     assert "cannot tell: " in done.stderr
     comparison = compare(*result_set.sides(folder, "engine", "hf", "hf-eager"), paired=True)
     ((cell, rounds), *_) = undecided(comparison, 0.03)
-    assert f"batch {cell.where['batch_size']}: cannot tell" in done.stderr
+    assert f"batch {cell.new.batch_size}: cannot tell" in done.stderr
     assert f"; about {rounds} rounds would tell" in done.stderr
     assert rounds > 3
 

@@ -2,29 +2,38 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from dataclasses import replace
 
+import pandas
 import pytest
 from made_up import OLD, SMALL, grid, make_oom, make_yardstick, measurement, records_of, small_set
 from running import PUBLISHED
 
 from inference_benchmark.analysis.figures import COMPARED
+from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare import text as comparison_text
 from inference_benchmark.compare.comparison import ComparedCell, Comparison, compare, regressions
-from inference_benchmark.compare.result_set import CellResult, ResultSet
+from inference_benchmark.compare.result_set import ResultSet
 from inference_benchmark.experiment.cells import Workload
-from inference_benchmark.records import summary
+from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import tables
 from inference_benchmark.render.charts import chart_data
-from inference_benchmark.render.columns import rows_of
+from inference_benchmark.results import summary_csv
+from inference_benchmark.results.cell_result import CellResult
 
 
 def cell_of(comparison: Comparison, engine: str, precision: str, batch: int) -> ComparedCell:
     wanted = {"engine": engine, "precision": precision, "batch_size": batch}
-    return next(cell for cell in comparison.cells if wanted.items() <= cell.where.items())
+    return next(cell for cell in comparison.cells if wanted.items() <= cell.new.key.items())
+
+
+def result(batch_size: int, throughput: float, whole_s: list[list[float]]) -> CellResult:
+    where = {"model": "m", "engine": "hf", "precision": "fp32", "batch_size": batch_size}
+    return replace(CellResult.of_key(where, "ok", {"throughput_tok_per_s": throughput}), whole_s=whole_s)
 
 
 def verdicts(comparison: Comparison) -> list[str]:
@@ -34,7 +43,10 @@ def verdicts(comparison: Comparison) -> list[str]:
 def test_the_same_again_is_called_the_same():
     comparison = compare(small_set(seed=1), small_set(seed=2))
     assert verdicts(comparison) == ["same"] * 14
-    assert all(cell.low < cell.ratio < cell.high and cell.low < 1.02 and cell.high > 0.98 for cell in comparison.cells)
+    assert all(
+        low < ratio < high and low < 1.02 and high > 0.98
+        for ratio, low, high in (cell.ratio for cell in comparison.cells)
+    )
     assert regressions(comparison, 0.0) == []
 
 
@@ -42,7 +54,7 @@ def test_the_same_again_is_called_the_same():
 def test_a_planted_difference_is_called_and_its_size_is_in_the_interval(faster, verdict):
     comparison = compare(small_set(seed=1), small_set(seed=2, faster=faster))
     assert verdicts(comparison) == [verdict] * 14
-    assert sum(cell.low < faster < cell.high for cell in comparison.cells) >= 12  # of 14 intervals at 95 %
+    assert sum(cell.ratio.low < faster < cell.ratio.high for cell in comparison.cells) >= 12  # of 14 intervals at 95 %
     assert [column.geometric_mean for column in comparison.columns] == pytest.approx([faster] * 2, rel=0.01)
     assert comparison.judged == 14
 
@@ -65,8 +77,7 @@ def test_noise_between_processes_is_not_taken_for_a_difference():
 
     def measured(*centres: float) -> ResultSet:
         groups = [[centre, centre * 1.001, centre * 0.999] for centre in centres]
-        where = {"model": "m", "engine": "hf", "precision": "fp32", "batch_size": 1}
-        return ResultSet("x", [CellResult(where, "ok", {"throughput_tok_per_s": 1 / centres[0]}, groups)])
+        return ResultSet("x", [result(1, 1 / centres[0], groups)])
 
     assert verdicts(compare(measured(1.0, 1.05, 0.95), measured(1.04, 0.99, 1.06))) == ["same"]
     assert verdicts(compare(measured(1.0), measured(1.04))) == ["perhaps slower"]
@@ -74,16 +85,11 @@ def test_noise_between_processes_is_not_taken_for_a_difference():
 
 def test_more_cells_ask_for_more_certainty():
     """p = 0.02 for one cell is a difference; among twenty cells of which nothing else differs it is chance."""
-    where = {"model": "m", "engine": "hf", "precision": "fp32"}
     base = [1.0, 1.01, 0.99, 1.0]
     new = [1.022, 1.012, 1.032, 1.006]
 
     def of(name: str, samples: list[float], n: int) -> ResultSet:
-        cells = [CellResult(where | {"batch_size": 1}, "ok", {"throughput_tok_per_s": 1.0}, [samples])]
-        more = [
-            CellResult(where | {"batch_size": b}, "ok", {"throughput_tok_per_s": 1.0}, [base]) for b in range(2, n + 1)
-        ]
-        return ResultSet(name, cells + more)
+        return ResultSet(name, [result(1, 1.0, [samples]), *(result(b, 1.0, [base]) for b in range(2, n + 1))])
 
     alone = compare(of("b", base, 1), of("n", new, 1)).cells[0]
     assert 0.01 < alone.p_value < 0.05
@@ -94,10 +100,9 @@ def test_more_cells_ask_for_more_certainty():
 
 
 def test_one_sample_a_side_is_not_judged():
-    where = {"model": "m", "engine": "hf", "precision": "fp32", "batch_size": 1}
-    one = ResultSet("x", [CellResult(where, "ok", {"throughput_tok_per_s": 2.0}, [[1.0]])])
+    one = ResultSet("x", [result(1, 2.0, [[1.0]])])
     comparison = compare(one, one)
-    assert (comparison.cells[0].verdict, comparison.cells[0].ratio, comparison.cells[0].low) == ("unknown", 1.0, None)
+    assert (comparison.cells[0].verdict, comparison.cells[0].ratio) == ("unknown", Estimate(1.0))
 
 
 def test_first_tokens_are_compared_by_their_own_samples():
@@ -118,13 +123,13 @@ def test_edges_of_memory_stand_against_each_other():
     comparison = compare(result_set.of_records(records), result_set.of_records(lost))
     assert verdicts(comparison) == ["same", "fits no longer", "neither fits"]
     assert comparison.columns[0][-2:] == (896, 768)
-    assert [cell.where["batch_size"] for cell in regressions(comparison, 0.05)] == [896]
+    assert [cell.new.batch_size for cell in regressions(comparison, 0.05)] == [896]
     assert verdicts(compare(result_set.of_records(lost), result_set.of_records(records)))[1] == "fits now"
 
 
 def test_cells_of_one_side_are_listed_by_column():
     comparison = compare(small_set(batch_sizes=(1, 2, 4)), small_set("new", batch_sizes=(2, 4, 8, 16)))
-    assert [cell.where["batch_size"] for cell in comparison.cells] == [2, 4, 2, 4]
+    assert [cell.new.batch_size for cell in comparison.cells] == [2, 4, 2, 4]
     text = comparison_text.to_markdown(comparison)
     assert (
         "bloom-1b3 prompt9-new100 hf fp32 batch 1; bloom-1b3 prompt9-new100 hf bf16 batch 1."
@@ -198,13 +203,13 @@ def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_k
 def test_the_published_figures_stand_beside_every_engine_of_their_model():
     comparison = compare(result_set.load(PUBLISHED, "a100-80gb"), result_set.of_records(records_of(grid())))
     assert len(comparison.cells) == 2 * 44
-    assert {cell.where["engine"] for cell in comparison.cells} == {"hf", "hf-static"}
+    assert {cell.new.column.engine for cell in comparison.cells} == {"hf", "hf-static"}
     cell = cell_of(comparison, "hf", "bf16", 1)
-    assert cell.base["throughput_tok_per_s"] == 42.23
-    assert cell.ratio == pytest.approx(cell.new["throughput_tok_per_s"] / 42.23)
-    assert (cell.verdict, cell.low, cell.p_value) == ("unknown", None, None)
+    assert cell.base.value("throughput_tok_per_s") == 42.23
+    assert cell.ratio.value == pytest.approx(cell.new.value("throughput_tok_per_s") / 42.23)
+    assert (cell.verdict, cell.ratio.low, cell.p_value) == ("unknown", None, None)
     assert cell_of(comparison, "hf", "fp32", 1024).verdict == "neither fits"
-    largest = {(c.where["engine"], c.where["precision"]): c[-2:] for c in comparison.columns}
+    largest = {(c.column.engine, c.column.precision): c[-2:] for c in comparison.columns}
     assert largest["hf", "fp32"] == (896, 896)
     assert largest["hf", "bf16"] == (1792, 1792)
     text = comparison_text.to_markdown(comparison)
@@ -220,7 +225,7 @@ def test_the_published_figures_stand_beside_every_engine_of_their_model():
 def test_a_small_ratio_keeps_its_digits_in_the_tables():
     records = records_of(grid(**SMALL), faster=0.0001)
     beside = [compare(result_set.load(PUBLISHED, "a100-80gb"), result_set.of_records(records))]
-    against = tables.document(summary.summarise(records), beside).split("Against a100-80gb")[1]
+    against = tables.document(cell_results(records), beside).split("Against a100-80gb")[1]
     assert "| 0.00x" not in against
     assert re.search(r"\| 0\.000\d+x +\|", against)
 
@@ -228,7 +233,7 @@ def test_a_small_ratio_keeps_its_digits_in_the_tables():
 def test_the_published_figures_are_columns_of_the_tables():
     records = records_of(grid(engines=("hf",)))
     beside = [compare(result_set.load(PUBLISHED, "a100-80gb"), result_set.of_records(records))]
-    text = tables.document(summary.summarise(records), beside)
+    text = tables.document(cell_results(records), beside)
     throughput = text.split("Throughput (")[1].split("Against")[0].splitlines()
     assert "a100-80gb<br>fp32 | a100-80gb<br>bf16 |" in " ".join(throughput[2].split())
     assert " ".join(throughput[4].split()).endswith("| 45.31 \\| 22.07 | 42.23 \\| 23.68 |")
@@ -247,18 +252,20 @@ def test_the_published_figures_are_columns_of_the_tables():
     assert "a100" not in text.split("Time to first token")[1]
 
 
-@pytest.mark.parametrize("key", ["model", "prompt_tokens", "new_tokens", "engine"])
-def test_cells_without_a_place_in_the_tables_are_left_out_of_them(key):
+@pytest.mark.parametrize(
+    "unknown",
+    [{"model": ""}, {"prompt_tokens": None}, {"new_tokens": None}, {"engine": ""}],
+    ids=lambda each: next(iter(each)),
+)
+def test_cells_without_a_place_in_the_tables_are_left_out_of_them(unknown):
     records = records_of(grid(**SMALL))
     new = result_set.of_records(records)
-    lacking = replace(
-        new, cells=[replace(each, where={k: v for k, v in each.where.items() if k != key}) for each in new.cells]
-    )
+    lacking = replace(new, cells=[replace(each, column=replace(each.column, **unknown)) for each in new.cells])
     comparison = compare(lacking, lacking)
     assert len(comparison.cells) == 14
-    rows = summary.summarise(records)
+    rows = cell_results(records)
     assert tables.document(rows, [comparison]) == tables.document(rows)
-    assert chart_data(rows_of(rows), [comparison]) == chart_data(rows_of(rows))
+    assert chart_data(rows, [comparison]) == chart_data(rows)
 
 
 def test_a_comparison_comes_back_from_its_file():
@@ -273,7 +280,7 @@ def test_a_comparison_comes_back_from_its_file():
 def test_a_cell_is_compared_with_that_of_the_same_environment():
     both = small_set(seed=1, environments=({}, OLD))
     comparison = compare(both, small_set(seed=2))
-    assert {cell.where["environment"] for cell in comparison.cells} == {"current"}
+    assert {cell.new.column.environment for cell in comparison.cells} == {"current"}
     assert len(comparison.only_base) == len(comparison.cells) == 14
     (_, line) = next(part for part in comparison_text.parts(comparison) if part.title == "Only in box")[:2]
     assert line[0].startswith("bloom-1b3 prompt9-new100 old hf fp32 batch 1, 2")
@@ -282,19 +289,19 @@ def test_a_cell_is_compared_with_that_of_the_same_environment():
 
 def test_the_summary_of_a_run_before_environments_is_of_the_current_one(tmp_path):
     records = records_of(grid(**SMALL))
-    old = summary.summarise(records).drop(columns="environment")
-    (tmp_path / "summary.csv").write_text(summary.to_csv(old))
+    table = pandas.read_csv(io.StringIO(summary_csv.to_csv(cell_results(records))))
+    table.drop(columns="environment").to_csv(tmp_path / "summary.csv", index=False)
     both = result_set.of_records(records_of(grid(**SMALL, environments=({}, OLD))))
     comparison = compare(both, result_set.load(tmp_path / "summary.csv"))
-    assert {cell.where["environment"] for cell in comparison.cells} == {"current"}
+    assert {cell.new.column.environment for cell in comparison.cells} == {"current"}
     assert len(comparison.cells) == 14
 
 
 def test_published_figures_name_no_environment_and_are_compared_with_each():
     records = records_of(grid(**SMALL, environments=({}, OLD)))
     comparison = compare(result_set.load(PUBLISHED, "a100"), result_set.of_records(records))
-    assert {cell.where["environment"] for cell in comparison.cells} == {"current", "old"}
-    rows = rows_of(summary.summarise(records))
+    assert {cell.new.column.environment for cell in comparison.cells} == {"current", "old"}
+    rows = cell_results(records)
     views = {view.title: view for view in tables.tables(rows, [comparison])}
     ratios = views["Against a100 (times its throughput)"]
     assert ratios.headings == [("batch_size",), *((name, p) for name in ("current", "old") for p in ("fp32", "bf16"))]

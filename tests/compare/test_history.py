@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,10 +19,13 @@ from inference_benchmark.analysis.change_points import change_points
 from inference_benchmark.analysis.statistics import Estimate, estimate
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import history
-from inference_benchmark.compare.result_set import CellResult, ResultSet
+from inference_benchmark.compare.result_set import ResultSet
 from inference_benchmark.experiment.baselines import records_below
-from inference_benchmark.records import collect, record_file, summary
+from inference_benchmark.records import collect, record_file
+from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import history as view
+from inference_benchmark.results.cell_result import CellResult
+from inference_benchmark.results.summary_csv import to_csv
 
 
 def keep(folder: Path, speeds: Sequence[float], rounds: int = 4, noise: float = 0.01) -> list[tuple[str, Path]]:
@@ -45,7 +49,11 @@ def keep(folder: Path, speeds: Sequence[float], rounds: int = 4, noise: float = 
 
 
 def steps_of(paths) -> list[history.Step]:
-    return history.steps_in(history.series_of(history.load(paths)))
+    return history.steps_in(history.histories_of(history.load(paths)))
+
+
+def made_up_cell(batch_size: int, throughput: Estimate) -> CellResult:
+    return replace(CellResult.of_key({"batch_size": batch_size}, "ok"), figures={"throughput_tok_per_s": throughput})
 
 
 def history_cli(*arguments) -> subprocess.CompletedProcess:
@@ -77,11 +85,11 @@ def test_of_pages_without_a_change_at_most_one_in_twenty_has_a_step():
         for day in range(5):
             samples = [[[draw.lognormvariate(0, 0.02)] for _ in range(3)] for _ in range(10)]
             cells = [
-                CellResult({"batch_size": size}, "ok", whole_s=groups, throughput=estimate(groups).per(8))
+                replace(made_up_cell(size, estimate(groups).per(8)), whole_s=groups)
                 for size, groups in enumerate(samples)
             ]
             entries.append(history.Entry("", datetime(2026, 1, 1 + day, tzinfo=UTC), ResultSet("box", cells)))
-        return history.steps_in(history.series_of(entries))
+        return history.steps_in(history.histories_of(entries))
 
     assert 3 < sum(bool(page()) for _ in range(200)) < 20  # 10 are expected
 
@@ -132,15 +140,15 @@ def test_a_kept_summary_has_its_date_and_its_intervals(tmp_path):
         path = tmp_path / "kept" / name / "summary.csv"
         provenance = collect.provenance_of(make_experiment(), records)
         files.write_json(provenance, path.with_name("provenance.json"))
-        summary.summarise(records).to_csv(path, index=False)
+        path.write_text(to_csv(cell_results(records)))
         summaries.append((name, path))
-    as_records = history.series_of(history.load(kept))
-    as_summaries = history.series_of(history.load(summaries))
+    as_records = history.histories_of(history.load(kept))
+    as_summaries = history.histories_of(history.load(summaries))
     for one, other in zip(as_records, as_summaries, strict=True):
-        assert one.where == other.where
+        assert one.cell.key == other.cell.key
         assert [point.entry.date for point in one.points] == [point.entry.date for point in other.points]
         for a, b in zip(one.points, other.points, strict=True):
-            assert b.cell.throughput == pytest.approx(a.cell.throughput)
+            assert b.throughput == pytest.approx(a.throughput)
     assert {(step.after.name, step.is_tested) for step in history.steps_in(as_summaries)} == {("day-3", False)}
     summaries[0][1].with_name("provenance.json").unlink()
     with pytest.raises(ProblemsError) as caught:
@@ -153,7 +161,7 @@ def test_a_kept_summary_has_its_date_and_its_intervals(tmp_path):
 def test_a_record_that_was_kept_is_one_measurement(tmp_path):
     (_, folder), _ = kept = keep(tmp_path, [1, 1.1])
     again = [*kept, ("again", folder)]
-    assert [len(series.points) for series in history.series_of(history.load(again))] == [2] * 4
+    assert [len(series.points) for series in history.histories_of(history.load(again))] == [2] * 4
 
 
 def test_what_cannot_be_used_is_named_in_one_line_each(tmp_path):
@@ -211,9 +219,9 @@ def test_change_points_by_hand():
 
 
 def test_a_figure_without_an_interval_has_no_step():
-    points = [CellResult({"batch_size": 1}, "ok", throughput=Estimate(value)) for value in (1.0, 9.0)]
+    points = [made_up_cell(1, Estimate(value)) for value in (1.0, 9.0)]
     entries = [
         history.Entry(str(value), datetime(2026, 1, 1, tzinfo=UTC), ResultSet("box", [point]))
         for value, point in enumerate(points)
     ]
-    assert history.steps_in(history.series_of(entries)) == []
+    assert history.steps_in(history.histories_of(entries)) == []

@@ -11,15 +11,16 @@ from made_up import SMALL, grid, make_ceilings, make_yardstick, records_of, writ
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare
 from inference_benchmark.experiment.baselines import BaselineError
-from inference_benchmark.records import summary
+from inference_benchmark.records.results import cell_results
+from inference_benchmark.results.summary_csv import to_csv
 from inference_benchmark.records.collect import provenance_of
 
 
 def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
     records = records_of(grid(**SMALL), rounds=2)
     folder = write_records(tmp_path, records)
-    rows = summary.summarise(records)
-    rows.to_csv(folder / "summary.csv", index=False)
+    text = to_csv(cell_results(records))
+    (folder / "summary.csv").write_text(text)
     new = result_set.of_records(records)
     for path in (folder, folder / "summary.csv"):
         comparison = compare(result_set.load(path), new)
@@ -27,26 +28,26 @@ def test_folders_and_summaries_are_read_for_their_samples(tmp_path):
         assert {cell.verdict for cell in comparison.cells} == {"same"}
         assert comparison.judged == 14
     elsewhere = tmp_path / "elsewhere.csv"
-    rows.to_csv(elsewhere, index=False)
+    (elsewhere).write_text(text)
     comparison = compare(result_set.load(elsewhere), new)
     assert {cell.verdict for cell in comparison.cells} == {"unknown"}
-    assert [cell.ratio for cell in comparison.cells] == pytest.approx([1.0] * 14)
+    assert [cell.ratio.value for cell in comparison.cells] == pytest.approx([1.0] * 14)
 
 
 def test_a_copied_summary_never_speaks_of_records_made_since(tmp_path):
     """As when results/box/summary.csv is kept as old/box/summary.csv, and box is measured again."""
     records = records_of(grid(**SMALL), rounds=2)
-    rows = summary.summarise(records)
+    text = to_csv(cell_results(records))
     folder = write_records(tmp_path, records_of(grid(**SMALL), faster=2, rounds=2))
     copied = tmp_path / "old" / folder.name / "summary.csv"
     copied.parent.mkdir(parents=True)
-    rows.to_csv(copied, index=False)
+    (copied).write_text(text)
     comparison = compare(result_set.load(copied), result_set.load(folder))
     assert {cell.verdict for cell in comparison.cells} == {"unknown"}
-    assert comparison.cells[0].ratio == pytest.approx(2, rel=0.05)
+    assert comparison.cells[0].ratio.value == pytest.approx(2, rel=0.05)
     # Only some of the records came along: no mixture is made of them.
     write_records(tmp_path / "some", records[:3])
-    rows.to_csv(tmp_path / "some/results" / folder.name / "summary.csv", index=False)
+    (tmp_path / "some/results" / folder.name / "summary.csv").write_text(text)
     incomplete = result_set.load(tmp_path / "some/results" / folder.name / "summary.csv")
     assert "11 of its 14 records are not beside it" in incomplete.notes[0]
     assert {cell.verdict for cell in compare(incomplete, result_set.load(folder)).cells} == {"unknown"}
@@ -58,7 +59,7 @@ def test_ceilings_of_an_earlier_version_are_named_and_left_out(tmp_path):
     (folder / "ceilings.json").write_text(
         json.dumps(make_ceilings().to_document() | {"study": {"kind": "ceilings", "version": 1}})
     )
-    summary.summarise(records).to_csv(folder / "summary.csv", index=False)
+    (folder / "summary.csv").write_text(to_csv(cell_results(records)))
     for path in (folder, folder / "summary.csv"):
         for pair in (
             (result_set.load(path), result_set.of_records(records)),
@@ -76,7 +77,7 @@ def test_superseded_records_are_left_out_and_broken_ones_named(tmp_path):
     records = records_of(grid(**SMALL))
     folder = write_records(tmp_path, records)
     write_records(tmp_path, records_of(grid(**SMALL), faster=2))
-    sizes = [cell.where["batch_size"] for cell in result_set.load(folder).cells]
+    sizes = [cell.batch_size for cell in result_set.load(folder).cells]
     assert sizes == [1, 2, 4, 8, 16, 32, 64] * 2
     path = next(folder.rglob("batch-2.json"))
     path.write_text("{")
@@ -90,7 +91,7 @@ def test_a_summary_without_its_records_knows_the_speed_of_its_machine(tmp_path):
         replace(each, runs=tuple(replace(run, yardstick=yardstick) for run in each.runs))
         for each in records_of(grid(**SMALL))
     ]
-    summary.summarise(records).to_csv(tmp_path / "summary.csv", index=False)
+    (tmp_path / "summary.csv").write_text(to_csv(cell_results(records)))
     provenance = json.dumps(provenance_of(grid(**SMALL), records))
     (tmp_path / "provenance.json").write_text(provenance)
     assert result_set.load(tmp_path / "summary.csv").speed == pytest.approx((50e9, 400e9))
@@ -112,7 +113,7 @@ def test_records_of_several_machines_are_no_result_set(tmp_path):
     "content", ["{", "[]", "{}", '{"measurement": {}, "memory_limit_bytes": null, "models": [1], "facts": {}}']
 )
 def test_provenance_that_is_broken_is_named(tmp_path, content):
-    summary.summarise(records_of(grid(**SMALL))).to_csv(tmp_path / "summary.csv", index=False)
+    (tmp_path / "summary.csv").write_text(to_csv(cell_results(records_of(grid(**SMALL)))))
     (tmp_path / "provenance.json").write_text(content)
     with pytest.raises(BaselineError, match=r"provenance\.json: cannot be used"):
         result_set.load(tmp_path / "summary.csv")

@@ -64,5 +64,5 @@ def test_the_extremes_of_what_is_allowed_can_be_compared(tmp_path, extreme):
         (tmp_path / f"{name}.csv").write_text(f"{header}\nm,{10**15},{10**15},fp32,{10**15},ok,{speed}\n")
         sides.append(result_set.load(tmp_path / f"{name}.csv"))
     compared = compare(*sides)
-    assert compared.cells[0].ratio == pytest.approx(float(extreme) / 1e-15)
+    assert compared.cells[0].ratio.value == pytest.approx(float(extreme) / 1e-15)
     assert compared.columns[0].geometric_mean == pytest.approx(float(extreme) / 1e-15)

@@ -8,7 +8,7 @@ import pytest
 from made_up import OLD, make_ceilings, make_cell, make_oom, make_record, measurement
 
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.records import answers, summary
+from inference_benchmark.records import answers, results
 from inference_benchmark.records.record import Record, StudyRecord
 
 SAME, OTHER = "a" * 64, "b" * 64
@@ -85,9 +85,9 @@ def test_answers_that_change_from_call_to_call_agree_where_one_of_them_does():
 
 
 def test_the_summary_has_the_flag_and_its_evidence():
-    rows = summary.summarise([*REFERENCES, record_of("hf-static", 1, OTHER)])
-    assert list(rows["flags"]) == ["", "", "answers-differ"]
-    assert rows["notes"][2].endswith("digests bbbbbbbbbbbb and aaaaaaaaaaaa")
+    found = results.cell_results([*REFERENCES, record_of("hf-static", 1, OTHER)])
+    assert [each.flags for each in found] == [(), (), ("answers-differ",)]
+    assert found[2].notes.endswith("digests bbbbbbbbbbbb and aaaaaaaaaaaa")
 
 
 def test_the_reference_is_that_of_the_same_environment():

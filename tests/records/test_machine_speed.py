@@ -9,7 +9,7 @@ from made_up import make_cell, make_experiment, make_oom, make_record, make_yard
 
 from inference_benchmark.records import machine_speed
 from inference_benchmark.records.collect import provenance_of
-from inference_benchmark.records.summary import summarise
+from inference_benchmark.records.results import cell_results
 
 QUICK = {"before": make_yardstick(0.2, 0.25), "after": make_yardstick(0.2, 0.25)}
 SLOW_AFTER = {"before": make_yardstick(0.2, 0.25), "after": make_yardstick(0.4, 0.25)}
@@ -22,13 +22,13 @@ def record(batch_size, yardstick, round_=1, **changes):
 
 def test_cells_in_which_the_machine_was_slower_than_its_best_are_flagged_in_the_summary():
     records = [record(1, QUICK), record(2, SLOW_AFTER), record(4, SLOW), record(8, None)]
-    rows = summarise(records).set_index("batch_size")
-    assert list(rows["flags"].fillna("")) == ["", "machine-slower", "machine-slower", ""]
-    assert rows.loc[2, "notes"] == (
+    found = cell_results(records)
+    assert [each.flags for each in found] == [(), ("machine-slower",), ("machine-slower",), ()]
+    assert found[1].notes == (
         "the machine was slower than its best: memory 100% before, 50% after (50 GB/s); "
         "arithmetic 100% before, 100% after (400 Gflop/s)"
     )
-    assert "memory 67% before, 67% after" in rows.loc[4, "notes"]
+    assert "memory 67% before, 67% after" in found[2].notes
 
 
 def test_what_is_slow_from_beginning_to_end_is_the_best_of_its_machine():
@@ -59,9 +59,9 @@ def test_a_cell_that_did_not_fit_is_not_flagged_but_counts_for_the_best():
 
 def test_rounds_of_a_cell_are_judged_one_by_one():
     records = [record(1, QUICK), record(1, SLOW_AFTER, 2), record(1, QUICK, 3)]
-    (row,) = summarise(records).to_dict("records")
-    assert row["flags"] == "machine-slower"
-    assert row["notes"].endswith("(400 Gflop/s) (in 1 of 3 processes)")
+    (found,) = cell_results(records)
+    assert found.flags == ("machine-slower",)
+    assert found.notes.endswith("(400 Gflop/s) (in 1 of 3 processes)")
 
 
 def test_provenance_has_the_median_speed_and_the_parts_of_the_best_over_time():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from made_up import make_cell, make_record, make_run
 
-from inference_benchmark.records import summary
+from inference_benchmark.records.results import cell_result
 
 DEVICE = {"device_total_bytes": 80, "peak_reserved_bytes": 40}
 
@@ -22,6 +22,6 @@ DEVICE = {"device_total_bytes": 80, "peak_reserved_bytes": 40}
 def test_the_peak_is_what_was_taken_not_what_an_allocator_keeps(memory, peak_bytes, share):
     run = make_run(samples_s=[1.0] * 3, memory=memory)
     record = make_record(make_cell(), runs=(run,), host={"memory_bytes": 64})
-    row = summary.row(record)
-    assert (row["peak_memory_bytes"], row["memory_share"]) == (peak_bytes, share)
-    assert row.get("peak_reserved_bytes") == memory.get("peak_reserved_bytes")
+    result = cell_result(record)
+    assert (result.value("peak_memory_bytes"), result.value("memory_share")) == (peak_bytes, share)
+    assert result.value("peak_reserved_bytes") == memory.get("peak_reserved_bytes")

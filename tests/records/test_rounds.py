@@ -11,7 +11,8 @@ from made_up import OOM, SHARED, grid, make_cell, make_experiment, make_oom, mak
 from inference_benchmark.analysis import statistics
 from inference_benchmark.compare import result_set
 from inference_benchmark.records.rounds import combined
-from inference_benchmark.records.summary import summarise
+from inference_benchmark.records.results import cell_results
+from inference_benchmark.results.summary_csv import to_csv
 
 
 def of_round(number: int, **changes):
@@ -54,10 +55,11 @@ def test_a_cell_that_did_not_fit_once_does_not_fit(number):
 
 
 def test_the_summary_has_a_row_per_cell_of_the_rounds_that_there_are():
-    rows = summarise([of_round(1), of_round(2), make_record(make_cell(batch_size=4))])
-    assert list(rows["batch_size"]) == [2, 4]
-    assert list(rows["processes"]) == [2, 1]
-    assert rows["record"][0] == "results/box/tiny/prompt4-new8/fake/fp32/batch-2.json"
+    found = cell_results([of_round(1), of_round(2), make_record(make_cell(batch_size=4))])
+    assert [each.batch_size for each in found] == [2, 4]
+    assert [each.value("processes") for each in found] == [2, 1]
+    assert [each.rounds for each in found] == [(1, 2), (1,)]
+    assert found[0].record == "results/box/tiny/prompt4-new8/fake/fp32/batch-2.json"
 
 
 def test_a_drift_of_the_machine_makes_equal_cells_differ_only_without_rounds():
@@ -84,18 +86,18 @@ def test_a_drift_of_the_machine_makes_equal_cells_differ_only_without_rounds():
     assert called_different(cell_by_cell) == 20
 
 
-def test_rounds_with_other_software_are_a_variant_of_their_own():
+def test_rounds_with_other_software_are_a_column_of_their_own():
     """As where some were measured before an upgrade, and mixed_provenance is split."""
     old = [of_round(n, software={"torch": "2.12"}) for n in (1, 2)]
-    rows = summarise([*old, of_round(3)])
-    assert sorted(zip(rows["variant"], rows["processes"], strict=True)) == [("torch 2.12", 2), ("torch 2.13.0", 1)]
+    found = {each.column.split: each.value("processes") for each in cell_results([*old, of_round(3)])}
+    assert found == {"torch 2.12": 2, "torch 2.13.0": 1}
 
 
 def test_a_result_set_reads_all_rounds_from_a_folder_and_from_its_summary(tmp_path):
     records = records_of(grid(batch_sizes=(1, 2), precisions=("fp32",), engines=("hf",)), rounds=12)
     folder = write_records(tmp_path, records)
     summary = folder / "summary.csv"
-    summary.write_text(summarise(records).to_csv(index=False))
+    summary.write_text(to_csv(cell_results(records)))
     for path in (folder, summary):
         found = result_set.load(path)
         assert [len(cell.whole_s) for cell in found.cells] == [12, 12]

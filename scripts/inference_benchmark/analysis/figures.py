@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
+from operator import attrgetter, itemgetter
 from typing import Any, Literal, get_args
 
 from inference_benchmark.analysis import metrics
@@ -37,14 +38,14 @@ class Figure:
 
     name: its column in summary.csv, the unit at its end. title, unit: as people read them. definition: how it is worked
     out, for the text above its table. formula: from what its group takes; None where a cell does not have the figure.
-    interval: where its interval comes from; None for a figure without one. spec: format of a printed value, unless it is
-    too small for it (units.format_figure); scale: what the value is multiplied by to be printed in the unit.
+    interval: where its interval comes from; None for a figure without one. spec: format of a printed value, unless that
+    is too small for it (units.format_figure). scale: what turns a value into the printed unit.
 
-    Of the group ``performance`` only: key: its name on command lines and in the names of files. better: the direction of
-    better. samples: the calls that it is a mean or rate of, so that two cells can be compared in it. side_by_side_with:
-    the figure in whose table it is printed, behind that figure. phase: that it is the share of the limit in, whose cause
-    is printed behind the value. warnings: which of the warnings of a cell are about it. best: what the best value of a
-    grid is called at the top of the report. headline: has a table and chart files even where nothing was measured.
+    For the group ``performance`` alone: key: its name on command lines and in the names of files. better: which values
+    are. samples: the calls that it is a mean or rate of, so that two cells can be compared in it. side_by_side_with:
+    the figure in whose table it is printed. phase: of which it is the share of the limit; what the limit is due to is
+    printed behind the value. warnings: those of a cell that are about it. best: what the best value of a grid is called
+    at the top of the report. headline: has a table and chart files even where nothing was measured.
     """
 
     name: str
@@ -266,8 +267,15 @@ _PERFORMANCE = (
 )
 
 _OTHERS = (
-    Figure("processes", "processes", "", "that measured the cell, one per round", metrics.processes, "samples", spec=".0f"),
-    Figure("cycles", "calls", "", "timed whole calls of all processes", metrics.cycles, "samples", spec=".0f"),
+    *(
+        Figure(name, title, "", definition, formula, group, spec=".0f")
+        for name, title, definition, formula, group in (
+            ("processes", "processes", "that measured the cell, one per round", metrics.processes, "samples"),
+            ("cycles", "calls", "timed whole calls of all processes", metrics.cycles, "samples"),
+            ("max_batch_fits", "max batch", "the largest that fits", attrgetter("fits"), "largest batch"),
+            ("max_batch_fails", "fails", "the smallest that does not fit", attrgetter("fails"), "largest batch"),
+        )
+    ),
     *(
         Figure(f"latency_{name}_s", title, "sec", definition, formula, "samples", spec=".4g")
         for name, title, definition, formula in (
@@ -292,14 +300,12 @@ _OTHERS = (
         )
         for phase in metrics.PHASES
     ),
-    Figure("max_batch_fits", "max batch", "", "the largest that fits", lambda limit: limit.fits, "largest batch", spec=".0f"),
-    Figure("max_batch_fails", "fails", "", "the smallest that does not", lambda limit: limit.fails, "largest batch", spec=".0f"),
     Figure(
         "token_agreement",
         "same tokens",
         "%",
         "tokens of the answers that are those of hf in fp32",
-        lambda result: result["token_agreement"],
+        itemgetter("token_agreement"),
         "answers",
         spec=".1%",
     ),
@@ -317,7 +323,7 @@ _OTHERS = (
         "same next token",
         "%",
         "given the tokens of the reference before it",
-        lambda result: result["next_token_agreement"],
+        itemgetter("next_token_agreement"),
         "answers",
         spec=".1%",
     ),
@@ -353,24 +359,24 @@ _OTHERS = (
             ("last_step_s", "last step", "", lambda timeline: timeline.decode_s[-1] if timeline.decode_s else None),
         )
     ),
-    Figure("step_growth", "growth", "", "of a step over the answer", lambda of: of.growth, "steps", spec="+.1%"),
+    Figure("step_growth", "growth", "", "of a step over the answer", attrgetter("growth"), "steps", spec="+.1%"),
     Figure(
         "step_memory_growth_bytes",
         "memory growth",
         "MB",
         "from the end of the first step to that of the last",
-        lambda timeline: timeline.memory_growth_bytes,
+        attrgetter("memory_growth_bytes"),
         "steps",
         spec="+,.1f",
         scale=1e-6,
     ),
-    Figure("steps_s", "all steps", "sec", "of a call, mean over the calls", lambda of: of.call_s, "steps", spec=".3f"),
+    Figure("steps_s", "all steps", "sec", "of a call, mean over the calls", attrgetter("call_s"), "steps", spec=".3f"),
     Figure(
         "steps_cost",
         "cost of timing",
         "",
         "by how much longer calls took whose steps were timed",
-        lambda timeline: timeline.observing_cost,
+        attrgetter("observing_cost"),
         "steps",
         spec="+.1%",
     ),
@@ -379,7 +385,7 @@ _OTHERS = (
         "cost of profiling",
         "",
         "by how much longer the profiled call took",
-        lambda timeline: timeline.profiling_cost,
+        attrgetter("profiling_cost"),
         "kinds",
         spec="+.0%",
     ),

@@ -17,7 +17,6 @@ from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.roofline import Shapes
 from inference_benchmark.analysis.statistics import Estimate, Groups
 
-
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
 #: With fewer samples, one of them alone would be the 95th percentile.
@@ -99,7 +98,8 @@ class MeasuredCell:
         floors = {name: roofline.floor(part, peaks) for name, part in steps.items()}
         floors["whole"] = floors["prefill"].and_then(floors["decode"]) if "decode" in floors else floors["prefill"]
         return {
-            name: PhaseLimit(floors[name].seconds, seconds, floors[name].bound_by) for name, seconds in measured_s.items()
+            name: PhaseLimit(floors[name].seconds, taken_s, floors[name].bound_by)
+            for name, taken_s in measured_s.items()
         }
 
 

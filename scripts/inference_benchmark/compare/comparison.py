@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -14,12 +14,14 @@ from inference_benchmark.analysis import statistics, yardstick
 from inference_benchmark.analysis.figures import COMPARED, Figure
 from inference_benchmark.analysis.statistics import Estimate, RatioTest
 from inference_benchmark.analysis.yardstick import Speed
-from inference_benchmark.compare.result_set import CellResult, ResultSet
-from inference_benchmark.experiment.baselines import KEYS
+from inference_benchmark.compare.result_set import ResultSet
 from inference_benchmark.records import comparability
+from inference_benchmark.results.cell_result import KEYS, CellResult
+from inference_benchmark.results.column import Column
 from inference_benchmark.units import format_figure
 
-VERSION = 1
+#: 2: columns are those of results/column.py.
+VERSION = 2
 
 FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "unknown"
 #: Where a result set has a single process: its calls agree better than processes do.
@@ -30,34 +32,21 @@ ABOVE_LIMIT = "above limit"
 #: The fact that differs where the machine itself does.
 SPEED = "speed of the machine"
 
-#: One set of tables and charts is about one grid: a model and a workload.
-GRID = ("model", "prompt_tokens", "new_tokens")
-Grid = tuple[str | None, int | None, int | None]
-
-
-def grid_of(where: Mapping[str, Any]) -> Grid:
-    """None for what the result set does not know."""
-    return tuple(where.get(key) for key in GRID)
+#: A model and a workload, as Column.grid.
+Grid = tuple[str, int | None, int | None]
 
 
 class ComparedCell(NamedTuple):
     """A cell that both result sets have.
 
-    where: as the new set names it. base_engine: "" where the base names none. base, new: the figures by name.
     ratio: how many times as fast the new one is, above 1 for faster, with its 95 % interval; None where it is unknown.
     p_value: of equal means. processes: of base and new; 0 where there are no samples.
     """
 
-    where: Mapping[str, Any]
-    base_engine: str
-    base_outcome: str
-    new_outcome: str
-    base: Mapping[str, float]
-    new: Mapping[str, float]
+    base: CellResult
+    new: CellResult
     verdict: str
-    ratio: float | None = None
-    low: float | None = None
-    high: float | None = None
+    ratio: Estimate | None = None
     p_value: float | None = None
     processes: tuple[int, int] = (0, 0)
 
@@ -66,15 +55,51 @@ class ComparedCell(NamedTuple):
         """Whether it was tested with several processes in both sets."""
         return self.p_value is not None and min(self.processes) > 1
 
+    def to_document(self) -> dict[str, Any]:
+        """For JSON: the cell, and of both sides the outcome and the values that can be compared."""
+        value, low, high = self.ratio or (None, None, None)
+        return {
+            "where": self.new.key,
+            "base_engine": self.base.column.engine,
+            "base_outcome": self.base.outcome,
+            "new_outcome": self.new.outcome,
+            "base": _values(self.base),
+            "new": _values(self.new),
+            "verdict": self.verdict,
+            "ratio": value,
+            "low": low,
+            "high": high,
+            "p_value": self.p_value,
+            "processes": list(self.processes),
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Self:
+        """The inverse of to_document. The base has the precision and batch size of the new one, and its own engine."""
+        where = document["where"]
+        of_base = {name: value for name, value in where.items() if name != "environment"}
+        ratio = Estimate(*(document[name] for name in ("ratio", "low", "high")))
+        return cls(
+            CellResult.of_key(
+                of_base | {"engine": document["base_engine"]}, document["base_outcome"], document["base"]
+            ),
+            CellResult.of_key(where, document["new_outcome"], document["new"]),
+            document["verdict"],
+            None if ratio.value is None else ratio,
+            document["p_value"],
+            tuple(document["processes"]),
+        )
+
 
 class ComparedColumn(NamedTuple):
     """Cells that differ in batch size alone.
 
-    geometric_mean: of the ratios of so many cells. base_largest, new_largest: the largest of the compared batch sizes
-    that fits, None where none does.
+    column, label: as the new set has them. geometric_mean: of the ratios of so many cells. base_largest, new_largest:
+    the largest of the compared batch sizes that fits, None where none does.
     """
 
-    where: Mapping[str, Any]
+    column: Column
+    label: str
     geometric_mean: float | None
     cells: int
     base_largest: int | None
@@ -101,18 +126,20 @@ class Comparison:
     differences: Sequence[Difference]
     cells: Sequence[ComparedCell]
     columns: Sequence[ComparedColumn]
-    only_base: Sequence[Mapping[str, Any]]
-    only_new: Sequence[Mapping[str, Any]]
+    only_base: Sequence[CellResult]
+    only_new: Sequence[CellResult]
     paired: bool = False
-    version: int = VERSION
 
     def to_document(self) -> dict[str, Any]:
         """For JSON. ``verdict`` holds at 95 % for all cells together (Holm); each interval for its cell alone."""
         return {
-            **asdict(self),
+            **vars(self),
+            "version": VERSION,
             "differences": [each._asdict() for each in self.differences],
-            "cells": [each._asdict() for each in self.cells],
-            "columns": [each._asdict() for each in self.columns],
+            "cells": [each.to_document() for each in self.cells],
+            "columns": [{**each._asdict(), "column": asdict(each.column)} for each in self.columns],
+            "only_base": [each.key for each in self.only_base],
+            "only_new": [each.key for each in self.only_new],
         }
 
     @classmethod
@@ -120,15 +147,22 @@ class Comparison:
         """The inverse of to_document. Raises ValueError for another version."""
         if document.get("version") != VERSION:
             raise ValueError(f"version is {document.get('version')!r}; this program reads version {VERSION}")
-        parts = {"differences": Difference, "cells": ComparedCell, "columns": ComparedColumn}
-        return cls(**document | {name: [kind(**each) for each in document[name]] for name, kind in parts.items()})
+        parts = {
+            "differences": lambda each: Difference(**each),
+            "cells": ComparedCell.from_document,
+            "columns": lambda each: ComparedColumn(**each | {"column": Column(**each["column"])}),
+            "only_base": CellResult.of_key,
+            "only_new": CellResult.of_key,
+        }
+        made = {name: [make(each) for each in document[name]] for name, make in parts.items()}
+        return cls(**{name: value for name, value in document.items() if name != "version"} | made)
 
-    @cached_property
+    @property
     def grids(self) -> Mapping[Grid, Sequence[ComparedCell]]:
         """Its cells by model and workload."""
         by_grid: dict[Grid, list[ComparedCell]] = {}
         for cell in self.cells:
-            by_grid.setdefault(grid_of(cell.where), []).append(cell)
+            by_grid.setdefault(cell.new.column.grid, []).append(cell)
         return by_grid
 
     @property
@@ -153,11 +187,10 @@ def compare(
     calls is called ``perhaps``. paired: the two were measured together, round by round; then the ratios of the rounds
     that both have are tested.
     """
-    keys = matching_keys([cell.where for cell in base.cells])
+    keys = matching_keys(base.cells)
     by_key = {_key(cell, keys): cell for cell in base.cells}
     pairs = [(by_key[_key(cell, keys)], cell) for cell in new.cells if _key(cell, keys) in by_key]
-    test = _paired_test if paired else _test
-    tests = [test(one, other, figure) for one, other in pairs]
+    tests = [_test(one, other, figure, paired) for one, other in pairs]
     significant = iter(statistics.significant([test for test in tests if test]))
     cells = [
         _compared(one, other, figure, test, bool(test) and next(significant))
@@ -172,8 +205,8 @@ def compare(
         differences=differences(base, new),
         cells=cells,
         columns=list(_columns(cells)),
-        only_base=[cell.where for cell in base.cells if _key(cell, keys) not in matched],
-        only_new=[cell.where for cell in new.cells if _key(cell, keys) not in by_key],
+        only_base=[cell for cell in base.cells if _key(cell, keys) not in matched],
+        only_new=[cell for cell in new.cells if _key(cell, keys) not in by_key],
         paired=paired,
     )
 
@@ -183,9 +216,10 @@ def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
     return [*_differences(base.facts, new.facts), *_differences_of_speed(base.speed, new.speed)]
 
 
-def matching_keys(base: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def matching_keys(base: Sequence[CellResult]) -> tuple[str, ...]:
     """The keys in which a cell has to agree with one of these cells of a base to be the same."""
-    keys = [key for key in KEYS if any(where.get(key) is not None for where in base)]
+    known = {key for cell in base for key in cell.key}
+    keys = [key for key in KEYS if key in known]
     return tuple(key for key in keys if not (key == "parameters" and "model" in keys))
 
 
@@ -200,64 +234,53 @@ def regressions(comparison: Comparison, limit: float) -> list[ComparedCell]:
 
 
 def _is_regression(cell: ComparedCell, limit: float) -> bool:
-    return cell.verdict == FITS_NO_LONGER or (cell.verdict == SLOWER and cell.ratio <= 1 - limit)
+    return cell.verdict == FITS_NO_LONGER or (cell.verdict == SLOWER and cell.ratio.value <= 1 - limit)
 
 
 def undecided(comparison: Comparison, limit: float) -> list[tuple[ComparedCell, int | None]]:
     """Cells that can be slower by this part of the base's speed, for all that is known, and are not found to be; each
     with how many rounds would tell, None where that cannot be said."""
     return [
-        (cell, statistics.rounds_needed(Estimate(cell.ratio, cell.low, cell.high), min(cell.processes), 1 - limit))
+        (cell, statistics.rounds_needed(cell.ratio, min(cell.processes), 1 - limit))
         for cell in comparison.cells
-        if not _is_regression(cell, limit) and cell.ratio is not None and not (cell.is_judged and cell.low > 1 - limit)
+        if not _is_regression(cell, limit) and cell.ratio and not (cell.is_judged and cell.ratio.low > 1 - limit)
     ]
 
 
 def _key(cell: CellResult, keys: Sequence[str]) -> tuple[Any, ...]:
-    return tuple(cell.where.get(key) for key in keys)
+    known = cell.key
+    return tuple(known.get(key) for key in keys)
 
 
-def _test(base: CellResult, new: CellResult, figure: Figure) -> RatioTest | None:
-    if base.above_limit or new.above_limit:
+def _values(cell: CellResult) -> dict[str, float]:
+    return {figure.name: cell.value(figure.name) for figure in COMPARED.values() if figure.name in cell.figures}
+
+
+def _test(base: CellResult, new: CellResult, figure: Figure, paired: bool) -> RatioTest | None:
+    if base.is_above_limit or new.is_above_limit:
         return None
-    one, other = getattr(base, figure.samples), getattr(new, figure.samples)
+    one, other = base.samples(figure), new.samples(figure)
+    if paired:
+        by_round = (dict(zip(of.rounds, samples, strict=False)) for of, samples in ((base, one), (new, other)))
+        return statistics.paired_ratio_test(*by_round)
     return statistics.ratio_test(one, other) if one and other else None
-
-
-def _paired_test(base: CellResult, new: CellResult, figure: Figure) -> RatioTest | None:
-    if base.above_limit or new.above_limit:
-        return None
-    one, other = (dict(zip(of.rounds, getattr(of, figure.samples), strict=False)) for of in (base, new))
-    return statistics.paired_ratio_test(one, other)
 
 
 def _compared(
     base: CellResult, new: CellResult, figure: Figure, test: RatioTest | None, significant: bool
 ) -> ComparedCell:
-    cell = ComparedCell(
-        where=new.where,
-        base_engine=base.where.get("engine", ""),
-        base_outcome=base.outcome,
-        new_outcome=new.outcome,
-        base=base.figures,
-        new=new.figures,
-        verdict=_ending(base.outcome, new.outcome),
-    )
     if not (figure.name in base.figures and figure.name in new.figures):
-        return cell
-    if base.above_limit or new.above_limit:
-        return cell._replace(verdict=ABOVE_LIMIT)
-    processes = len(getattr(base, figure.samples)), len(getattr(new, figure.samples))
-    cell = cell._replace(processes=processes, verdict=UNKNOWN)
+        return ComparedCell(base, new, _ending(base.outcome, new.outcome))
+    if base.is_above_limit or new.is_above_limit:
+        return ComparedCell(base, new, ABOVE_LIMIT)
+    processes = len(base.samples(figure)), len(new.samples(figure))
     if test is None:
-        ratio = new.figures[figure.name] / base.figures[figure.name]
-        return cell._replace(ratio=ratio if figure.better == "higher" else 1 / ratio)
-    # Samples are times: half the time is twice the speed.
+        ratio = new.value(figure.name) / base.value(figure.name)
+        ratio = Estimate(ratio if figure.better == "higher" else 1 / ratio)
+        return ComparedCell(base, new, UNKNOWN, ratio, processes=processes)
     verdicts = (FASTER, SLOWER) if min(processes) > 1 else (PERHAPS_FASTER, PERHAPS_SLOWER)
-    verdict = verdicts[test.ratio > 1] if significant else SAME
-    return cell._replace(
-        verdict=verdict, ratio=1 / test.ratio, low=1 / test.high, high=1 / test.low, p_value=test.p_value
-    )
+    verdict = verdicts[test.speedup.value < 1] if significant else SAME
+    return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes)
 
 
 def _ending(base: str, new: str) -> str:
@@ -268,17 +291,18 @@ def _ending(base: str, new: str) -> str:
 
 
 def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
-    columns: dict[tuple[Any, ...], list[ComparedCell]] = {}
+    columns: dict[str, list[ComparedCell]] = {}
     for cell in cells:
-        where = {key: value for key, value in cell.where.items() if key != "batch_size"}
-        columns.setdefault(tuple(where.items()), []).append(cell)
-    for where, members in columns.items():
-        logs = [math.log(cell.ratio) for cell in members if cell.ratio is not None]
-        largest = [
-            max((cell.where["batch_size"] for cell in members if outcome(cell) == "ok"), default=None)
-            for outcome in (lambda cell: cell.base_outcome, lambda cell: cell.new_outcome)
-        ]
-        yield ComparedColumn(dict(where), math.exp(statistics.mean(logs)) if logs else None, len(logs), *largest)
+        columns.setdefault(cell.new.column_label, []).append(cell)
+    for members in columns.values():
+        first = members[0].new
+        logs = [math.log(cell.ratio.value) for cell in members if cell.ratio]
+        base, new = (
+            max((cell.new.batch_size for cell in members if side(cell).is_measured), default=None)
+            for side in (attrgetter("base"), attrgetter("new"))
+        )
+        geometric_mean = math.exp(statistics.mean(logs)) if logs else None
+        yield ComparedColumn(first.column, first.column_label, geometric_mean, len(logs), base, new)
 
 
 def _differences_of_speed(base: Speed | None, new: Speed | None) -> Iterator[Difference]:

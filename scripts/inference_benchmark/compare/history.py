@@ -1,4 +1,4 @@
-"""Result sets over time: a series for each cell, and the steps in it with what changed there."""
+"""Result sets over time: the history of each cell, and the steps in it with what changed there."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from inference_benchmark.analysis.statistics import Estimate, Groups
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Difference, differences
-from inference_benchmark.compare.result_set import CellResult, ResultSet
-from inference_benchmark.experiment.baselines import KEYS
+from inference_benchmark.compare.result_set import ResultSet
+from inference_benchmark.results.cell_result import KEYS, CellResult
 
 #: What tells the cells of one machine apart. The parameters follow from the model.
 _KEYS = tuple(key for key in KEYS if key != "parameters")
+_THROUGHPUT = "throughput_tok_per_s"
 
 #: Degrees of freedom with which an interval is that of a normal distribution.
 _MANY = 1000
@@ -43,25 +44,33 @@ class Point(NamedTuple):
     entry: Entry
     cell: CellResult
 
+    @property
+    def throughput(self) -> Estimate:
+        return self.cell.figures[_THROUGHPUT]
+
 
 @dataclass(frozen=True)
-class Series:
-    """A cell of a machine over time. where: its values of KEYS. points: at least one, in the order of their dates."""
+class CellHistory:
+    """A cell of a machine over time. points: at least one, in the order of their dates."""
 
     machine: str
-    where: dict[str, Any]
     points: Sequence[Point]
+
+    @property
+    def cell(self) -> CellResult:
+        """The cell as it was first measured."""
+        return self.points[0].cell
 
 
 class Step(NamedTuple):
-    """A change of the level of a series.
+    """A change of the level of a cell.
 
     before, after: the neighbouring entries that it is between. ratio: the throughput of all points up to the next step
     over that of those since the step before, with its 95 % interval if it is tested: both sides have several processes.
     changed: the facts that differ between the two entries.
     """
 
-    series: Series
+    history: CellHistory
     before: Entry
     after: Entry
     ratio: Estimate
@@ -98,7 +107,7 @@ def _date(results: ResultSet, path: Path) -> datetime:
         ) from None
 
 
-def series_of(entries: Sequence[Entry]) -> list[Series]:
+def histories_of(entries: Sequence[Entry]) -> list[CellHistory]:
     """Every cell that has a throughput somewhere, as the entries have it in their order.
 
     A cell that an entry has kept from the one before is one measurement. One that is faster than its machine can be is
@@ -107,41 +116,41 @@ def series_of(entries: Sequence[Entry]) -> list[Series]:
     points: dict[tuple[Any, ...], list[Point]] = {}
     for entry in entries:
         for cell in entry.results.cells:
-            if cell.throughput is None or cell.above_limit:
+            if _THROUGHPUT not in cell.figures or cell.is_above_limit:
                 continue
-            known = points.setdefault((entry.results.name, *(cell.where.get(key) for key in _KEYS)), [])
+            key = cell.key
+            known = points.setdefault((entry.results.name, *(key.get(name) for name in _KEYS)), [])
             if not known or known[-1].cell != cell:
                 known.append(Point(entry, cell))
-    return [Series(key[0], dict(zip(_KEYS, key[1:], strict=True)), found) for key, found in points.items()]
+    return [CellHistory(machine, found) for (machine, *_), found in points.items()]
 
 
-def steps_in(all_series: Sequence[Series]) -> list[Step]:
-    """The changes of level in all series by date, without those that the samples do not confirm.
+def steps_in(histories: Sequence[CellHistory]) -> list[Step]:
+    """The changes of level of all cells by date, without those that the samples do not confirm.
 
     Where both sides have several processes, Welch's test of their means has to find a difference; all of these are
     right with 95 % certainty (Holm).
     """
-    places = sum(len(series.points) - 1 for series in all_series)
-    found = [step for series in all_series for step in _candidates(series, places)]
+    places = sum(len(history.points) - 1 for history in histories)
+    found = [step for history in histories for step in _candidates(history, places)]
     confirmed = iter(statistics.significant([test for _, test in found if test]))
     steps = [step for step, test in found if test is None or next(confirmed)]
     return sorted(steps, key=lambda step: step.after.number)
 
 
-def _candidates(series: Series, places: int) -> Iterator[tuple[Step, statistics.RatioTest | None]]:
-    points = series.points
+def _candidates(history: CellHistory, places: int) -> Iterator[tuple[Step, statistics.RatioTest | None]]:
+    points = history.points
     error, freedom = _error(points)
-    logs = [math.log(point.cell.throughput.value) for point in points]
+    logs = [math.log(point.throughput.value) for point in points]
     changes = change_points(logs, error, freedom, places) if error else []
     levels = [points[start:end] for start, end in pairwise([0, *changes, len(points)])]
     for old, new in pairwise(levels):
         sides = _samples(old), _samples(new)
         test = statistics.ratio_test(*sides) if min(map(len, sides)) > 1 else None
-        # Samples are times: half the time is twice the throughput.
-        ratio = Estimate(1 / test.ratio, 1 / test.high, 1 / test.low) if test else Estimate(_level(new) / _level(old))
+        ratio = test.speedup if test else Estimate(_level(new) / _level(old))
         before, after = old[-1].entry, new[0].entry
         changed = differences(before.results, after.results)
-        yield Step(series, before, after, ratio, test is not None, changed), test
+        yield Step(history, before, after, ratio, test is not None, changed), test
 
 
 def _error(points: Sequence[Point]) -> tuple[float, float]:
@@ -151,7 +160,7 @@ def _error(points: Sequence[Point]) -> tuple[float, float]:
     without samples is not known: taken for many, its error is too large rather than too small.
     """
     squares, freedom = [], 0
-    for samples, throughput in ((point.cell.whole_s, point.cell.throughput) for point in points):
+    for samples, throughput in ((point.cell.whole_s, point.throughput) for point in points):
         if throughput.low is None:
             continue
         of_this = len(samples if len(samples) > 1 else samples[0]) - 1 if samples else _MANY
@@ -166,4 +175,4 @@ def _samples(points: Sequence[Point]) -> Groups:
 
 
 def _level(points: Sequence[Point]) -> float:
-    return math.exp(statistics.mean([math.log(point.cell.throughput.value) for point in points]))
+    return math.exp(statistics.mean([math.log(point.throughput.value) for point in points]))

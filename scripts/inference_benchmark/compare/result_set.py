@@ -8,40 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark import files
-from inference_benchmark.analysis import metrics
-from inference_benchmark.analysis.figures import COMPARED
-from inference_benchmark.analysis.statistics import Estimate, Groups
+from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.yardstick import Speed
-from inference_benchmark.experiment.baselines import KEYS, BaselineError, read_rows, records_below, rounds_of
-from inference_benchmark.experiment.environments import CURRENT
+from inference_benchmark.experiment.baselines import BaselineError, records_below, rounds_of
 from inference_benchmark.records import comparability, machine_speed, record_file
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
+from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result
 from inference_benchmark.records.rounds import combined, rounds_by_path
-from inference_benchmark.records.summary import ABOVE_LIMIT, NO_STUDIES, Studies, above_limit, measured_cell
+from inference_benchmark.results.cell_result import CellResult
+from inference_benchmark.results.summary_csv import read_table
 
 #: The axes of a grid along which its columns can be compared with each other.
 AXES = ("engine", "environment")
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """One cell of a result set.
-
-    where: its values of KEYS, those that the set has. figures: its figures among COMPARED, by name. whole_s,
-    first_token_s: seconds of its whole calls and of those for one token, by process; empty if only figures are known.
-    rounds: the round of each of these processes. above_limit: whether it is faster than its machine can be.
-    throughput: in tokens/s, with its interval; None where it has none.
-    """
-
-    where: Mapping[str, Any]
-    outcome: str
-    figures: Mapping[str, float] = field(default_factory=dict)
-    whole_s: Groups = ()
-    first_token_s: Groups = ()
-    rounds: Sequence[int] = ()
-    above_limit: bool = False
-    throughput: Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -93,8 +72,10 @@ def of_records(
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
     cells = []
     for each in records:
-        cell = _of_record(each, parameters.get(each.cell.model["name"]), studies)
-        cells.append(replace(cell, rounds=rounds[each.cell.first_round.path]))
+        cell = cell_result(each, studies=studies, rounds=rounds[each.cell.first_round.path])
+        if n := parameters.get(cell.column.model):
+            cell = replace(cell, figures={**cell.figures, "parameters": Estimate(n)})
+        cells.append(cell)
     speed = machine_speed.typical(records)
     return ResultSet(name or machines[0], cells, _facts(records), speed=speed, measured_from=measured_from)
 
@@ -120,9 +101,7 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
 
 
 def _without(axis: str, results: ResultSet) -> ResultSet:
-    cells = [
-        replace(cell, where={key: value for key, value in cell.where.items() if key != axis}) for cell in results.cells
-    ]
+    cells = [replace(cell, column=replace(cell.column, **{axis: ""})) for cell in results.cells]
     return replace(results, cells=cells)
 
 
@@ -151,27 +130,6 @@ def _ceilings(folder: Path) -> tuple[Studies, list[str]]:
     except RecordError as error:  # such as those of an earlier version of this program
         return NO_STUDIES, [f"{path}: {error}. Its limits are unknown, so no cell is known to be above them."]
     return Studies.of({ceilings.subject.path: ceilings}), []
-
-
-def _of_record(record: Record, parameters: int | None, studies: Studies) -> CellResult:
-    cell = record.cell
-    where = {
-        "model": cell.model["name"],
-        "parameters": parameters,
-        **vars(cell.workload),
-        "engine": cell.engine,
-        "environment": cell.column.environment,
-        "precision": cell.precision,
-        "batch_size": cell.batch_size,
-    }
-    if record.outcome != "ok":
-        return CellResult(where, record.outcome)
-    measured = measured_cell(record, studies)
-    figures = {figure.name: figure.formula(measured).value for figure in COMPARED.values()}
-    first = measured.first_token_s if measured.new_tokens > 1 else measured.whole_s
-    throughput = COMPARED["throughput"].formula(measured)
-    is_above = bool(above_limit(measured))
-    return CellResult(where, "ok", figures, measured.whole_s, first, above_limit=is_above, throughput=throughput)
 
 
 def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
@@ -205,12 +163,12 @@ def _settings(
 
 
 def _of_table(path: Path, name: str | None) -> ResultSet:
-    notes, rows = read_rows(path)
+    notes, cells = read_table(path)
     # A row names its record as results/MACHINE/...; it is looked for below the folder of the summary itself. So a copy
     # of a summary is never read as the records that were made later in the place it was copied from.
     folder = path.parent.parent if path.parent.name == "preview" else path.parent
-    records = [folder.joinpath(*Path(row["record"]).parts[2:]) for row in rows if row.get("record")]
-    machines = {row["machine"] for row in rows if row.get("machine")}
+    records = [folder.joinpath(*Path(cell.record).parts[2:]) for cell in cells if cell.record]
+    machines = {cell.machine for cell in cells if cell.machine}
     name = name or (machines.pop() if len(machines) == 1 else path.stem)
     existing = sum(file.exists() for file in records)
     if records and existing == len(records):
@@ -225,7 +183,7 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
     provenance_file = path.with_name("provenance.json")
     has_facts = path.name == "summary.csv" and provenance_file.exists()
     known = _from_provenance(provenance_file) if has_facts else {}
-    return ResultSet(name, [_of_row(row) for row in rows], notes=notes, **known)
+    return ResultSet(name, cells, notes=notes, **known)
 
 
 def _from_provenance(path: Path) -> dict[str, Any]:
@@ -247,21 +205,3 @@ def _from_provenance(path: Path) -> dict[str, Any]:
         }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError([f"{path}: cannot be used ({error!r}); copy it again, or remove it"]) from None
-
-
-def _of_row(row: Mapping[str, Any]) -> CellResult:
-    where = {key: row[key] for key in KEYS if key in row}
-    if "record" in row:  # of a run, which may be older than environments
-        where.setdefault("environment", CURRENT)
-    if row["outcome"] != "ok":
-        return CellResult(where, row["outcome"])
-    figures = {figure.name: row[figure.name] for figure in COMPARED.values() if figure.name in row}
-    throughput = figures["throughput_tok_per_s"]
-    figures.setdefault("ms_per_token", metrics.ms_per_token(throughput))
-    if "new_tokens" in row:
-        tokens = row["batch_size"] * row["new_tokens"]
-        figures.setdefault("latency_s", metrics.latency_from_throughput_s(tokens, throughput))
-    interval = [row[end] for end in COMPARED["throughput"].columns[1:] if end in row]
-    estimate = Estimate(throughput, *interval) if len(interval) == 2 else Estimate(throughput)
-    is_above = ABOVE_LIMIT in row.get("flags", "").split(", ")
-    return CellResult(where, "ok", figures, above_limit=is_above, throughput=estimate)

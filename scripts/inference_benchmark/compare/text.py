@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME
+from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.compare import comparison as verdicts
 from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison, matching_keys
-from inference_benchmark.experiment.environments import CURRENT
+from inference_benchmark.results.cell_result import Results
 from inference_benchmark.units import format_figure
 
 #: The sign behind a ratio, for its verdict.
@@ -121,26 +122,13 @@ def ratio_text(cell: ComparedCell) -> str:
             verdicts.NEITHER_FITS: "both oom",
             verdicts.ABOVE_LIMIT: verdicts.ABOVE_LIMIT,
         }.get(cell.verdict, "")
-    return f"{format_figure(cell.ratio, '.2f')}x {SIGNS[cell.verdict]}".rstrip()
+    return f"{format_figure(cell.ratio.value, '.2f')}x {SIGNS[cell.verdict]}".rstrip()
 
 
-def ratio_and_interval(cell: ComparedCell) -> str:
+def ratio_and_interval(ratio: Estimate) -> str:
     """``0.985 (0.960 to 1.010)``"""
-    interval = "" if cell.low is None else f" ({_interval_text(cell)})"
-    return f"{format_figure(cell.ratio, '.3f')}{interval}"
-
-
-def column_name(where: Mapping[str, Any]) -> str:
-    """``bloom-1b3 prompt9-new100 hf bf16``, without what the result set does not know; before the engine an environment
-    other than the current one."""
-    model = where.get("model") or (f"{where['parameters']:,} parameters" if where.get("parameters") else "")
-    environment = "" if where.get("environment") == CURRENT else where.get("environment")
-    return " ".join(filter(None, (model, _workload_name(where), environment, where.get("engine"), where["precision"])))
-
-
-def cell_name(cell: ComparedCell) -> str:
-    """``bloom-1b3 prompt9-new100 hf bf16 batch 8``"""
-    return f"{column_name(cell.where)} batch {cell.where['batch_size']}"
+    interval = _interval_text(ratio)
+    return format_figure(ratio.value, ".3f") + (f" ({interval})" if interval else "")
 
 
 def to_markdown(comparison: Comparison) -> str:
@@ -154,30 +142,23 @@ def to_markdown(comparison: Comparison) -> str:
     return text
 
 
-def _workload_name(where: Mapping[str, Any]) -> str:
-    """``prompt9-new100``, or the length that is known."""
-    lengths = {"prompt": where.get("prompt_tokens"), "new": where.get("new_tokens")}
-    return "-".join(f"{name}{tokens}" for name, tokens in lengths.items() if tokens is not None)
-
-
 def _column_row(column: ComparedColumn) -> list[str]:
     ratio = "" if column.geometric_mean is None else format_figure(column.geometric_mean, ".3f")
     edges = ("none" if n is None else str(n) for n in (column.base_largest, column.new_largest))
-    return [column_name(column.where), str(column.cells), ratio, *edges]
+    return [column.label, str(column.cells), ratio, *edges]
 
 
 def _cell_row(comparison: Comparison, cell: ComparedCell) -> list[str]:
-    figures = [
-        BY_NAME[comparison.figure].text(figures[comparison.figure]) if comparison.figure in figures else outcome
-        for figures, outcome in ((cell.base, cell.base_outcome), (cell.new, cell.new_outcome))
-    ]
-    ratio = "" if cell.ratio is None else format_figure(cell.ratio, ".3f")
-    interval = "" if cell.low is None else _interval_text(cell)
-    return [cell_name(cell), *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
+    figure = BY_NAME[comparison.figure]
+    figures = [figure.text(side.value(figure.name)) or side.outcome for side in (cell.base, cell.new)]
+    ratio = format_figure(cell.ratio.value, ".3f") if cell.ratio else ""
+    interval = _interval_text(cell.ratio) if cell.ratio else ""
+    return [cell.new.label, *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
 
 
-def _interval_text(cell: ComparedCell) -> str:
-    return " to ".join(format_figure(end, ".3f") for end in (cell.low, cell.high))
+def _interval_text(ratio: Estimate) -> str:
+    """``0.960 to 1.010``; blank where it is unknown."""
+    return "" if ratio.low is None else " to ".join(format_figure(end, ".3f") for end in ratio[1:])
 
 
 def _why_disjoint(comparison: Comparison) -> str:
@@ -186,7 +167,7 @@ def _why_disjoint(comparison: Comparison) -> str:
     sides = {comparison.base: comparison.only_base, f"{comparison.new} (new)": comparison.only_new}
     reasons = []
     for key in keys:
-        values = {name: dict.fromkeys(where.get(key) for where in cells) for name, cells in sides.items()}
+        values = {name: dict.fromkeys(cell.key.get(key) for cell in cells) for name, cells in sides.items()}
         if not set.intersection(*map(set, values.values())):
             reasons.append(
                 f"{key} is " + " and ".join(f"{_some(list(each))} in {name}" for name, each in values.items())
@@ -209,9 +190,9 @@ def _values(values: Sequence[Any]) -> str:
     return "; ".join("none" if value is None else str(value) for value in values)
 
 
-def _listed(cells: Sequence[Mapping[str, Any]]) -> str:
+def _listed(cells: Results) -> str:
     """Cells by column, so that a grid of thousands stays a few lines."""
     columns: dict[str, list[str]] = {}
-    for where in cells:
-        columns.setdefault(column_name(where), []).append(str(where["batch_size"]))
+    for cell in cells:
+        columns.setdefault(cell.column_label, []).append(str(cell.batch_size))
     return "; ".join(f"{name} batch {', '.join(dict.fromkeys(sizes))}" for name, sizes in columns.items()) + "."

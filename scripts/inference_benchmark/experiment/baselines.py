@@ -1,30 +1,15 @@
-"""Baselines, what the cells are compared with: which paths can be used, and the rows of a CSV file of figures."""
+"""Baselines, what the cells are compared with: which paths can be used, and the records among them."""
 
 from __future__ import annotations
 
 import re
-import reprlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
-from inference_benchmark import csv_table
-from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment.cells import RECORD_STEM
+from inference_benchmark.results.summary_csv import read_table
 
-#: The columns that tell cells apart. A table of figures may lack some of them; its rows then match cells of any value.
-KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "environment", "precision", "batch_size")
-_WHOLE = ("parameters", "prompt_tokens", "new_tokens", "batch_size")
-#: The figures that can be compared, and the interval of the throughput.
-_FIGURES = (*(figure.name for figure in COMPARED.values()), *COMPARED["throughput"].columns[1:])
-#: The columns that a table must have.
-NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
-_OUTCOMES = ("ok", "oom", "unsupported")
-#: What the summary of a preview says of cells without a usable record. They are left out.
-NOT_MEASURED = ("failed", "refused", "missing")
-#: The range of a number. Ratios and products of such numbers stay finite.
-_LEAST, _MOST = 1e-15, 1e15
 _RECORD = re.compile(rf"{RECORD_STEM}\.json")
 
 
@@ -37,7 +22,7 @@ def check(path: Path) -> list[str]:
     try:
         if path.is_dir():
             return [] if records_below(path) else [f"{path} holds no records (batch-N.json)"]
-        read_rows(path)
+        read_table(path)
     except ProblemsError as error:
         return error.problems
     except OSError as error:
@@ -63,71 +48,3 @@ def rounds_of(path: Path) -> list[Path]:
     stem = path.stem
     further = [file for file in path.parent.glob(f"{stem}.round-*.json") if _RECORD.fullmatch(file.name)]
     return [path, *sorted(further, key=lambda file: int(_RECORD.fullmatch(file.name)[2]))]
-
-
-def read_rows(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
-    """(notes, rows with numbers as such, without what is blank).
-
-    Raises BaselineError naming every row that is wrong, CsvError and OSError.
-    """
-    table = csv_table.read(path)
-    missing = [name for name in NEEDED if name not in table.columns]
-    if missing:
-        raise BaselineError(
-            [f"{path}: has no column {', '.join(missing)}; a table of figures needs {', '.join(NEEDED)}"]
-        )
-    if "model" not in table.columns and "parameters" not in table.columns:
-        raise BaselineError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
-    if not table.rows:
-        raise BaselineError([f"{path}: has a header, but no rows"])
-    problems, rows, numbers, unfinished = [], [], {}, 0
-    for number, fields in enumerate(table.rows, start=1):
-        try:
-            row = _checked(dict(zip(table.columns, map(str.strip, fields), strict=True)))
-        except ValueError as error:
-            problems.append(f"{path}: row {number}: {error}")
-            continue
-        if row["outcome"] in NOT_MEASURED:
-            unfinished += 1
-            continue
-        # Models are matched by name; by parameters only where they have none.
-        key = tuple(row.get(name) for name in KEYS if not (name == "parameters" and "model" in row))
-        if key in numbers:
-            problems.append(f"{path}: row {number}: the same cell as in row {numbers[key]}; keep one")
-        numbers[key] = number
-        rows.append(row)
-    if problems:
-        raise BaselineError(problems)
-    left_out = [f"{path}: {unfinished} cells without a record yet are left out."] if unfinished else []
-    return [*table.notes, *left_out], rows
-
-
-def _checked(raw: Mapping[str, str]) -> dict[str, Any]:
-    row: dict[str, Any] = {name: text for name, text in raw.items() if name and text}
-    if row.get("parameters") == "0":  # an engine that has none to count
-        del row["parameters"]
-    for name in ("precision", "batch_size", "outcome"):
-        if name not in row:
-            raise ValueError(f"{name} is blank")
-    if "model" not in row and "parameters" not in row:
-        raise ValueError("model and parameters are blank; which model it is of is unknown")
-    if row["outcome"] not in (*_OUTCOMES, *NOT_MEASURED):
-        raise ValueError(f"outcome: {reprlib.repr(row['outcome'])} is not allowed; allowed: {', '.join(_OUTCOMES)}")
-    for name in (*_WHOLE, *_FIGURES):
-        if name in row:
-            row[name] = _number(name, row[name])
-    if row["outcome"] == "ok" and "throughput_tok_per_s" not in row:
-        raise ValueError("outcome ok without a throughput_tok_per_s")
-    return row
-
-
-def _number(name: str, text: str) -> float:
-    whole = name in _WHOLE
-    try:
-        number = int(text) if whole else float(text)
-    except ValueError:
-        number = -1
-    if not _LEAST <= number <= _MOST:
-        kind = f"a whole number from 1 to {_MOST:g}" if whole else f"a number from {_LEAST:g} to {_MOST:g}, as 1234.5"
-        raise ValueError(f"{name}: {reprlib.repr(text)} is not allowed; allowed: {kind}")
-    return number

@@ -53,7 +53,10 @@ def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] |
     rounds = rounds_by_path(records)
     ratios = _ratios(cells, rounds)
     whole = [record for record, _ in cells]
-    of_several = ((answers.FLAG, answers.differing(whole, about.records)), (machine_speed.FLAG, machine_speed.slower(whole)))
+    of_several = (
+        (answers.FLAG, answers.differing(whole, about.records)),
+        (machine_speed.FLAG, machine_speed.slower(whole)),
+    )
     results = []
     for record, split in cells:
         path = record.cell.path

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Self
 
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.analysis.statistics import Estimate, Groups
@@ -76,9 +77,26 @@ class CellResult:
         return ABOVE_LIMIT in self.flags
 
     @property
+    def column_label(self) -> str:
+        """``bloom-1b3 prompt9-new100 hf bf16``; of a model without a name its number of parameters."""
+        parameters = "" if self.column.model else self.value("parameters")
+        return f"{parameters:,} parameters {self.column.label}" if parameters else self.column.label
+
+    @property
     def label(self) -> str:
         """``bloom-1b3 prompt9-new100 hf bf16 batch 8``"""
-        return batch_label(self.column.label, self.batch_size)
+        return batch_label(self.column_label, self.batch_size)
+
+    @classmethod
+    def of_key(
+        cls, key: Mapping[str, Any], outcome: str = "", figures: Mapping[str, float] = MappingProxyType({})
+    ) -> Self:
+        """The inverse of key, with an outcome, if it is known, and values of figures."""
+        texts = {name: key.get(name, "") for name in ("model", "engine", "precision", "environment")}
+        lengths = {name: key.get(name) for name in ("prompt_tokens", "new_tokens")}
+        values = {name: key[name] for name in ("parameters",) if name in key} | dict(figures)
+        estimates = {name: Estimate(value) for name, value in values.items()}
+        return cls(Column(**texts, **lengths), key["batch_size"], outcome, figures=estimates)
 
     @property
     def key(self) -> dict[str, Any]:
@@ -104,7 +122,7 @@ class CellResult:
         return getattr(self, figure.samples)
 
     def is_limit_unknown(self, figure: Figure) -> bool:
-        """Whether a share of the limit is unknown because the cell is faster than its limit; the limit itself is known."""
+        """Whether a share of the limit is unknown because the cell is faster than its limit, which is known."""
         return figure.phase in self.bound_by and figure.name not in self.figures
 
 

@@ -20,7 +20,7 @@ class Column:
     Published figures may not say all of it. model: "" if unknown. prompt_tokens, new_tokens: None if unknown. engine:
     as in Cell; "" if unknown. base_engine: the engine in ENGINES that it is, or is a variant of. options: what a
     variant chooses, as texts by name. environment: as an axis of a grid, so that the one that an engine has of its own
-    is the current one; "" if unknown. split: what sets cells apart that were measured on or with something else; usually
+    is the current one; "" if unknown. split: what sets apart cells that were measured on or with something else; mostly
     "".
     """
 

@@ -49,7 +49,7 @@ def to_csv(results: Iterable[CellResult]) -> str:
     apostrophe."""
     import pandas
 
-    rows = [{name: _harmless(value) for name, value in _row(result).items()} for result in results]
+    rows = [{name: _harmless(value) for name, value in row(result).items()} for result in results]
     return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes().to_csv(index=False)
 
 
@@ -80,7 +80,7 @@ def read_summary(path: Path) -> list[CellResult]:
 def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
     """(notes, results) of a table of figures, summary.csv among them; of its figures those that can be compared.
 
-    Lines at its top that begin with # are notes. Raises TableError naming every row that is wrong, CsvError and OSError.
+    Lines at its top that begin with # are notes. Raises TableError naming each row that is wrong, CsvError and OSError.
     """
     table = csv_table.read(path)
     missing = [name for name in NEEDED if name not in table.columns]
@@ -112,9 +112,10 @@ def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
     return [*table.notes, *left_out], results
 
 
-def _row(result: CellResult) -> dict[str, Any]:
+def row(result: CellResult) -> dict[str, Any]:
+    """What is known of a result, by the columns of summary.csv."""
     column = result.column
-    row = {
+    values = {
         **{name: getattr(result, name) for name in _TEXTS},
         **{name: getattr(column, name) for name in (*_OF_COLUMN, "workload", "prompt_tokens", "new_tokens")},
         **{name: ", ".join(getattr(result, name)) for name in _WARNINGS},
@@ -126,12 +127,12 @@ def _row(result: CellResult) -> dict[str, Any]:
     }
     for figure in FIGURES:
         if figure.name in result.figures:
-            row |= dict(zip(figure.columns, result.figures[figure.name], strict=False))
-    return {name: None if value == "" else value for name, value in row.items()}
+            values |= dict(zip(figure.columns, result.figures[figure.name], strict=False))
+    return values
 
 
 def _result(row: Mapping[str, Any]) -> CellResult:
-    """The inverse of _row, for a row whose numbers are numbers, without what is blank."""
+    """The inverse of row, for a row whose numbers are numbers, without what is blank."""
     options = tuple(tuple(each.split(" ", 1)) for each in row.get("options", "").split(", ") if each)
     column = Column(
         **{name: row.get(name, "") for name in _OF_COLUMN},

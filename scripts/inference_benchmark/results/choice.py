@@ -5,38 +5,32 @@ report/choose.js has the same rule for the page; a test in tests/browser compare
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.results.cell_result import CellResult
 
 Verdict = Literal["meets", "perhaps", "exceeds", "unknown"]
 
 
-class Candidate(NamedTuple):
-    """A measured cell. figures: those that it has, by name; both ends of a figure without an interval are its value."""
-
-    name: str
-    figures: Mapping[str, Estimate]
-    warnings: Sequence[str] = ()
-
-
-class Limit(NamedTuple):
+class Bound(NamedTuple):
     """The most that a figure may be, in the unit of its column."""
 
     figure: Figure
     most: float
 
-    def verdict(self, cell: Candidate) -> Verdict:
+    def verdict(self, cell: CellResult) -> Verdict:
         """meets: the upper end of the interval does. perhaps: only the mean does. unknown: there is no such figure."""
         estimate = cell.figures.get(self.figure.name)
         if estimate is None:
             return "unknown"
         if estimate.value > self.most:
             return "exceeds"
-        return "meets" if estimate.high is not None and estimate.high <= self.most else "perhaps"
+        high = interval(estimate, self.figure)[1]
+        return "meets" if high is not None and high <= self.most else "perhaps"
 
 
 @dataclass(frozen=True)
@@ -44,18 +38,18 @@ class Choice:
     """The answer, cells with a better goal first.
 
     best: of the cells that meet all limits the one with the best goal, then those that cannot be told apart from it.
-    perhaps: cells that perhaps meet all limits and may be as good as the best. verdicts: of every limit on every cell
-    that has the figure of the goal. nearest: where there is neither, the cell whose mean exceeds its worst limit by the
-    smallest factor, and that limit.
+    perhaps: cells that perhaps meet all limits and may be as good as the best. verdicts: of every bound on every cell
+    that has the figure of the goal. nearest: where there is neither, the cell whose mean exceeds its worst bound by the
+    smallest factor, and that bound.
     """
 
-    best: Sequence[Candidate]
-    perhaps: Sequence[Candidate]
-    verdicts: Sequence[tuple[Limit, Sequence[Verdict]]]
-    nearest: tuple[Candidate, Limit] | None
+    best: Sequence[CellResult]
+    perhaps: Sequence[CellResult]
+    verdicts: Sequence[tuple[Bound, Sequence[Verdict]]]
+    nearest: tuple[CellResult, Bound] | None
 
 
-def choose(cells: Sequence[Candidate], goal: Figure, limits: Sequence[Limit] = ()) -> Choice:
+def choose(cells: Sequence[CellResult], goal: Figure, bounds: Sequence[Bound] = ()) -> Choice:
     """The best of these cells.
 
     Two cells cannot be told apart where the intervals of their goal overlap. That is the cautious rule: intervals that
@@ -65,16 +59,21 @@ def choose(cells: Sequence[Candidate], goal: Figure, limits: Sequence[Limit] = (
     """
     cells = [cell for cell in cells if goal.name in cell.figures]
     cells.sort(key=lambda cell: cell.figures[goal.name].value, reverse=goal.better == "higher")
-    verdicts = {cell.name: {limit.verdict(cell) for limit in limits} for cell in cells}
-    meet = [cell for cell in cells if verdicts[cell.name] <= {"meets"}]
-    perhaps = [cell for cell in cells if "perhaps" in verdicts[cell.name] <= {"meets", "perhaps"}]
+    found = [(cell, {bound.verdict(cell) for bound in bounds}) for cell in cells]
+    meet = [cell for cell, verdicts in found if verdicts <= {"meets"}]
+    perhaps = [cell for cell, verdicts in found if "perhaps" in verdicts <= {"meets", "perhaps"}]
     first = next(iter(meet or perhaps), None)
     return Choice(
         best=[cell for cell in meet if _may_equal(cell, first, goal)],
         perhaps=[cell for cell in perhaps if _may_equal(cell, first, goal)],
-        verdicts=[(limit, [limit.verdict(cell) for cell in cells]) for limit in limits],
-        nearest=None if first else _nearest(cells, limits),
+        verdicts=[(bound, [bound.verdict(cell) for cell in cells]) for bound in bounds],
+        nearest=None if first else _nearest(cells, bounds),
     )
+
+
+def interval(estimate: Estimate, figure: Figure) -> tuple[float | None, float | None]:
+    """The ends of its interval, None where it is unknown. A figure without an interval is exact."""
+    return estimate[1:] if figure.interval else (estimate.value, estimate.value)
 
 
 def price_per_million_tokens(throughput: Estimate, price_per_hour: float) -> Estimate:
@@ -87,20 +86,20 @@ def grams_co2_per_million_tokens(energy: Estimate, grams_per_kwh: float) -> Esti
     return energy.times(1e6 / 3.6e6 * grams_per_kwh)
 
 
-def _may_equal(cell: Candidate, best: Candidate, goal: Figure) -> bool:
+def _may_equal(cell: CellResult, best: CellResult, goal: Figure) -> bool:
     """Whether the interval of a cell's goal reaches that of the best cell."""
-    one, other = cell.figures[goal.name], best.figures[goal.name]
-    if None in (*one, *other):
+    (low, high), (best_low, best_high) = (interval(each.figures[goal.name], goal) for each in (cell, best))
+    if None in (low, best_low):
         return True
-    return one.high >= other.low if goal.better == "higher" else one.low <= other.high
+    return high >= best_low if goal.better == "higher" else low <= best_high
 
 
-def _nearest(cells: Sequence[Candidate], limits: Sequence[Limit]) -> tuple[Candidate, Limit] | None:
-    """The cell whose worst limit is exceeded by the smallest factor; None where none has all figures."""
+def _nearest(cells: Sequence[CellResult], bounds: Sequence[Bound]) -> tuple[CellResult, Bound] | None:
+    """The cell that exceeds its worst bound by the smallest factor; None where none has all figures."""
 
-    def factor(cell: Candidate, limit: Limit) -> float:
-        return cell.figures[limit.figure.name].value / limit.most
+    def factor(cell: CellResult, bound: Bound) -> float:
+        return cell.value(bound.figure.name) / bound.most
 
-    known = [cell for cell in cells if all(limit.figure.name in cell.figures for limit in limits)]
-    cell = min(known, key=lambda cell: max(factor(cell, limit) for limit in limits), default=None)
-    return cell and (cell, max(limits, key=lambda limit: factor(cell, limit)))
+    known = [cell for cell in cells if all(bound.figure.name in cell.figures for bound in bounds)]
+    cell = min(known, key=lambda cell: max(factor(cell, bound) for bound in bounds), default=None)
+    return cell and (cell, max(bounds, key=lambda bound: factor(cell, bound)))

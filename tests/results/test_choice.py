@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from inference_benchmark.analysis import choice
-from inference_benchmark.analysis.choice import Candidate, Limit, choose
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.results import choice
+from inference_benchmark.results.cell_result import CellResult
+from inference_benchmark.results.choice import Bound, choose
 
 SPEED, TOKEN, FIRST, MEMORY = (
     BY_NAME[name] for name in ("throughput_tok_per_s", "time_per_output_token_s", "first_token_s", "peak_memory_bytes")
 )
 
 
-def cell(name: str, **figures: tuple[float | None, ...]) -> Candidate:
+def cell(name: str, **figures: tuple[float | None, ...]) -> CellResult:
     names = {"speed": SPEED, "token": TOKEN, "first": FIRST, "memory": MEMORY}
-    return Candidate(name, {names[key].name: Estimate(*ends) for key, ends in figures.items()})
+    estimates = {names[key].name: Estimate(*ends) for key, ends in figures.items()}
+    return replace(CellResult.of_key({"model": name, "batch_size": 1}, "ok"), figures=estimates)
 
 
 def named(cells) -> list[str]:
-    return [each.name for each in cells]
+    return [each.column.model for each in cells]
 
 
 def test_cells_whose_intervals_overlap_that_of_the_best_are_named_with_it_in_order():
@@ -56,20 +60,20 @@ def test_a_cell_whose_interval_is_unknown_is_told_apart_from_none():
 def test_a_figure_without_an_interval_is_exact():
     cells = [cell("a", memory=(2e9, 2e9, 2e9)), cell("b", memory=(1e9, 1e9, 1e9)), cell("c", memory=(1e9, 1e9, 1e9))]
     assert named(choose(cells, MEMORY).best) == ["b", "c"]
-    assert Limit(MEMORY, 2e9).verdict(cells[0]) == "meets"
-    assert Limit(MEMORY, 1.9e9).verdict(cells[0]) == "exceeds"
+    assert Bound(MEMORY, 2e9).verdict(cells[0]) == "meets"
+    assert Bound(MEMORY, 1.9e9).verdict(cells[0]) == "exceeds"
 
 
 @pytest.mark.parametrize(
     ("most", "verdict"), [(0.055, "meets"), (0.0549, "perhaps"), (0.05, "perhaps"), (0.0499, "exceeds")]
 )
 def test_a_limit_is_met_by_the_upper_end_and_perhaps_by_the_mean(most, verdict):
-    assert Limit(TOKEN, most).verdict(cell("a", token=(0.05, 0.045, 0.055))) == verdict
+    assert Bound(TOKEN, most).verdict(cell("a", token=(0.05, 0.045, 0.055))) == verdict
 
 
 def test_a_limit_on_an_unknown_interval_is_perhaps_met_and_one_on_no_figure_is_not():
-    assert Limit(TOKEN, 1).verdict(cell("a", token=(0.05,))) == "perhaps"
-    assert Limit(TOKEN, 1).verdict(cell("a", speed=(1, 1, 1))) == "unknown"
+    assert Bound(TOKEN, 1).verdict(cell("a", token=(0.05,))) == "perhaps"
+    assert Bound(TOKEN, 1).verdict(cell("a", speed=(1, 1, 1))) == "unknown"
 
 
 def test_a_cell_that_perhaps_meets_the_limits_is_named_apart_if_it_may_be_as_good_as_the_best():
@@ -80,17 +84,17 @@ def test_a_cell_that_perhaps_meets_the_limits_is_named_apart_if_it_may_be_as_goo
         cell("perhaps as good", speed=(180, 170, 190), token=(0.05, 0.04, 0.06)),
         cell("perhaps, but worse", speed=(100, 90, 110), token=(0.05, 0.04, 0.06)),
     ]
-    chosen = choose(cells, SPEED, [Limit(TOKEN, 0.05)])
+    chosen = choose(cells, SPEED, [Bound(TOKEN, 0.05)])
     assert named(chosen.best) == ["best"]
     assert named(chosen.perhaps) == ["perhaps better", "perhaps as good"]
-    assert chosen.verdicts == [(Limit(TOKEN, 0.05), ["exceeds", "perhaps", "meets", "perhaps", "perhaps"])]
+    assert chosen.verdicts == [(Bound(TOKEN, 0.05), ["exceeds", "perhaps", "meets", "perhaps", "perhaps"])]
     # Without a cell that meets it, the best of these counts.
-    chosen = choose([cells[1], cells[3]], SPEED, [Limit(TOKEN, 0.05)])
+    chosen = choose([cells[1], cells[3]], SPEED, [Bound(TOKEN, 0.05)])
     assert (named(chosen.best), named(chosen.perhaps), chosen.nearest) == ([], ["perhaps better"], None)
 
 
 def test_where_nothing_meets_the_limits_the_cell_with_the_smallest_factor_is_the_nearest():
-    token, first = Limit(TOKEN, 0.01), Limit(FIRST, 0.1)
+    token, first = Bound(TOKEN, 0.01), Bound(FIRST, 0.1)
     cells = [
         cell("fast", speed=(300, 290, 310), token=(0.009, 0.008, 0.01), first=(0.31, 0.30, 0.32)),
         cell("near", speed=(100, 90, 110), token=(0.02, 0.019, 0.021), first=(0.25, 0.24, 0.26)),
@@ -100,7 +104,7 @@ def test_where_nothing_meets_the_limits_the_cell_with_the_smallest_factor_is_the
     chosen = choose(cells, SPEED, [token, first])
     assert (chosen.best, chosen.perhaps) == ([], [])
     assert chosen.verdicts == [(token, ["meets", "unknown", "exceeds"]), (first, ["exceeds", "meets", "exceeds"])]
-    assert (chosen.nearest[0].name, chosen.nearest[1]) == ("near", first)
+    assert (chosen.nearest[0].column.model, chosen.nearest[1]) == ("near", first)
     assert choose([cells[2]], SPEED, [token]).nearest is None
 
 
