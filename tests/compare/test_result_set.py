@@ -11,9 +11,9 @@ from made_up import SMALL, grid, make_ceilings, make_yardstick, records_of, writ
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare
 from inference_benchmark.experiment.baselines import BaselineError
+from inference_benchmark.records.collect import provenance_of
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.results.summary_csv import to_csv
-from inference_benchmark.records.collect import provenance_of
 
 
 def test_folders_and_summaries_are_read_for_their_samples(tmp_path):

@@ -10,8 +10,8 @@ from made_up import OOM, SHARED, grid, make_cell, make_experiment, make_oom, mak
 
 from inference_benchmark.analysis import statistics
 from inference_benchmark.compare import result_set
-from inference_benchmark.records.rounds import combined
 from inference_benchmark.records.results import cell_results
+from inference_benchmark.records.rounds import combined
 from inference_benchmark.results.summary_csv import to_csv
 
 
