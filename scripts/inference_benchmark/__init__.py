@@ -7,6 +7,7 @@ A package imports from itself and from those above it, and from nothing else of 
     machine/     what this machine is, and what it does while a cell is measured
     models/      a model's sizes and weights
     engines/     what generates text, behind one protocol
+    results/     one type from the record to the page
     experiment/  what to measure: configuration, cells, studies, and the files that follow from them
     records/     what a finished cell or study leaves behind, and what may stand in one table
     compare/     two sets of results, cell by cell, and many over time
