@@ -50,7 +50,7 @@
     const plausible = own.filter((cell) => !cell.warnings?.includes(choosing.above_limit));
     const { goal, limits, price, carbon } = wanted;
     const chosen = choose(plausible, goal, limits);
-    const name = (cell) => `${cell.series}, batch ${cell.batch_size}`;
+    const name = (cell) => `${cell.series} batch ${cell.batch_size}`;
     const lines = [];
     if (!chosen.best.length && chosen.cells.length)
       lines.push(`No cell meets the limits${chosen.perhaps.length ? " for certain" : ""}.`);

@@ -44,7 +44,7 @@
   const tooltip = document.getElementById("tooltip");
   const showTooltip = (_, event, item, value) => {
     if (!value || !value.tooltip) { tooltip.hidden = true; return; }
-    tooltip.replaceChildren(make("strong", `${value.series}, batch ${value.batch_size}: ${value.outcome}`), make("dl", ""));
+    tooltip.replaceChildren(make("strong", `${value.series} batch ${value.batch_size}: ${value.outcome}`), make("dl", ""));
     for (const [name, text] of Object.entries(value.tooltip)) tooltip.lastChild.append(make("dt", name), make("dd", text));
     tooltip.hidden = false;
     const { offsetWidth: width, offsetHeight: height } = tooltip;

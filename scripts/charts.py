@@ -9,10 +9,10 @@ from pathlib import Path
 from inference_benchmark.cli import fail, run
 from inference_benchmark.compare.comparison import read_all
 from inference_benchmark.experiment.outputs import THEMES, chart_file
-from inference_benchmark.records.summary import read_summary
-from inference_benchmark.render import drawing, palette
+from inference_benchmark.render import drawing, palette, vega
 from inference_benchmark.render.charts import CHARTS, chart_data
-from inference_benchmark.render.columns import rows_of
+from inference_benchmark.render.context import models
+from inference_benchmark.results.summary_csv import read_summary
 
 
 def main() -> int:
@@ -22,17 +22,18 @@ def main() -> int:
     parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
     parser.add_argument("--folder", required=True, type=Path, help="where the charts go")
     arguments = parser.parse_args()
-    rows = read_summary(arguments.summary)
-    rows = rows[rows["model"] == arguments.model]
-    if rows.empty:
+    results = [cell for cell in read_summary(arguments.summary) if cell.column.model == arguments.model]
+    if not results:
         return fail(f"{arguments.summary}: has no cell of {arguments.model}")
     comparisons = read_all(arguments.comparison)
-    for workload, of_workload in rows.groupby("workload"):
-        data = chart_data(rows_of(of_workload), comparisons)
+    for cells in (cells for model in models(results) for cells in model.workloads):
+        data = chart_data(cells, comparisons)
         for chart in (chart for chart in CHARTS if chart.in_files):
             for theme in THEMES:
-                stem = arguments.folder / chart_file(arguments.model, workload, chart.name, theme)
-                drawing.save(chart, data, palette.THEMES[theme], stem)
+                colours = palette.THEMES[theme]
+                spec = drawing.with_data(drawing.definition(chart, data, colours), chart, data)
+                name = chart_file(arguments.model, cells[0].column.workload, chart.name, theme)
+                vega.save(spec | {"background": colours.paper}, arguments.folder / name)
     return 0
 
 

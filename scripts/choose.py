@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from inference_benchmark.cli import ProblemsError, run
-from inference_benchmark.records.summary import read_summary
 from inference_benchmark.render import choosing
 from inference_benchmark.render.context import models
+from inference_benchmark.results.summary_csv import read_summary
 
 
 def positive(text: str) -> float:
@@ -33,7 +33,7 @@ def positive(text: str) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("summary", type=Path, metavar="SUMMARY", help="results/MACHINE/summary.csv")
-    for option in choosing.LIMITS:
+    for option in choosing.BOUNDS:
         parser.add_argument(option.flag, type=positive, metavar="N", help=f"at most this many {option.label}")
     parser.add_argument("--goal", choices=choosing.GOALS, default="throughput", help="what is best (%(default)s)")
     parser.add_argument("--model", help="only this model")
@@ -41,21 +41,21 @@ def main() -> int:
     parser.add_argument("--price-per-hour", type=positive, metavar="N", help="of the machine, in any currency")
     parser.add_argument("--gco2-per-kwh", type=positive, metavar="N", help="grams of CO2 per kWh of your electricity")
     arguments = parser.parse_args()
-    summary = read_summary(arguments.summary)
-    for column in ("model", "workload"):
-        if wanted := getattr(arguments, column):
-            there = ", ".join(summary[column].unique())
-            summary = summary[summary[column] == wanted]
-            if summary.empty:
-                raise ProblemsError([f"{arguments.summary}: has no {column} {wanted!r}; give one of {there}"])
-    given = ((option, getattr(arguments, option.flag[2:].replace("-", "_"))) for option in choosing.LIMITS)
-    wanted = choosing.Wanted(
+    results = read_summary(arguments.summary)
+    for name in ("model", "workload"):
+        if asked := getattr(arguments, name):
+            known = dict.fromkeys(getattr(cell.column, name) for cell in results)
+            results = [cell for cell in results if getattr(cell.column, name) == asked]
+            if not results:
+                raise ProblemsError([f"{arguments.summary}: has no {name} {asked!r}; give one of {', '.join(known)}"])
+    given = ((option, getattr(arguments, option.flag[2:].replace("-", "_"))) for option in choosing.BOUNDS)
+    question = choosing.Question(
         choosing.GOALS[arguments.goal],
         {option: most for option, most in given if most is not None},
         arguments.price_per_hour,
         arguments.gco2_per_kwh,
     )
-    parts = [choosing.to_markdown(rows, wanted) for model in models(summary) for rows in model.workloads]
+    parts = [choosing.to_markdown(cells, question) for model in models(results) for cells in model.workloads]
     sys.stdout.write("\n".join([*parts, f"{choosing.NOTE}\n"]))
     return 0
 

@@ -164,7 +164,7 @@ def figures() -> str:
 
 
 def published() -> str:
-    return published_tables(Path("reference/bloom_a100_80gb.csv"), precisions=("fp32", "bf16", "int8"))
+    return published_tables(Path("reference/bloom_a100_80gb.csv"), ("fp32", "bf16", "int8"), engine="hf")
 
 
 def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], code: int) -> str:

@@ -13,6 +13,7 @@ from inference_benchmark.cli import fail, printable, run
 from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.render.preview import Preview, preview
+from inference_benchmark.render.report import UNFINISHED
 
 
 def main() -> int:
@@ -36,8 +37,9 @@ def main() -> int:
 
 def write(state: Preview, folder: Path, template: Path) -> None:
     """Write the preview of one machine, and print its state."""
-    for row in state.rows[state.rows["outcome"].isin(("failed", "refused"))].to_dict("records"):
-        print(printable(f"{row['record']}: {row['outcome']}: {row['reason']}"))
+    for cell in state.results:
+        if cell.outcome in UNFINISHED:
+            print(printable(f"{cell.record}: {cell.outcome}: {cell.reason}"))
     if state.provenance is None:
         print(f"{state.line} There is nothing to show yet.")
         return

@@ -10,10 +10,10 @@ from pathlib import Path
 from inference_benchmark import files, markdown
 from inference_benchmark.cli import fail, run
 from inference_benchmark.compare.comparison import read_all
-from inference_benchmark.records.summary import read_summary
 from inference_benchmark.render.one_line import provenance_text
 from inference_benchmark.render.readme import MarkerError, insert, pictures
 from inference_benchmark.render.tables import document
+from inference_benchmark.results.summary_csv import read_summary
 
 
 def main() -> int:

@@ -7,13 +7,11 @@ import argparse
 import json
 from pathlib import Path
 
-import pandas
-
 from inference_benchmark import files
 from inference_benchmark.cli import run
 from inference_benchmark.compare.comparison import read_all
-from inference_benchmark.records.summary import read_summary
 from inference_benchmark.render.report import render
+from inference_benchmark.results.summary_csv import read_summary
 
 
 def main() -> int:
@@ -24,9 +22,9 @@ def main() -> int:
     parser.add_argument("--template", required=True, type=Path, help="the Jinja template")
     parser.add_argument("--output", required=True, type=Path, help="where the page goes")
     arguments = parser.parse_args()
-    summary = pandas.concat([read_summary(path) for path in arguments.summary], ignore_index=True)
+    results = [cell for path in arguments.summary for cell in read_summary(path)]
     provenances = [json.loads(path.read_text()) for path in arguments.provenance]
-    page = render(summary, provenances, arguments.template, read_all(arguments.comparison))
+    page = render(results, provenances, arguments.template, read_all(arguments.comparison))
     files.write(page, arguments.output)
     return 0
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from inference_benchmark import files
 from inference_benchmark.cli import run
 from inference_benchmark.compare.comparison import read_all
-from inference_benchmark.records.summary import read_summary
 from inference_benchmark.render.tables import document
+from inference_benchmark.results.summary_csv import read_summary
 
 
 def main() -> int:

@@ -8,10 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import pandas
-
 from inference_benchmark import files
 from inference_benchmark.analysis.roofline import Matrix, Shapes
+from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.compare import result_set
 from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 from inference_benchmark.experiment.experiment import Experiment
@@ -19,6 +18,9 @@ from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.records import collect, comparability
 from inference_benchmark.records.parts import Note, Reason, Run, Stability
 from inference_benchmark.records.record import Record, StudyRecord
+from inference_benchmark.records.results import cell_results
+from inference_benchmark.render import report
+from inference_benchmark.results.cell_result import CellResult
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "report/report.html.j2"
 
@@ -273,22 +275,30 @@ def write_records(folder: Path, records: Sequence[Record]) -> Path:
     return folder / "results" / records[0].cell.machine
 
 
-def summary_of(records: Sequence[Record]) -> pandas.DataFrame:
-    """The summary of records, with parts of a limit that nobody measured."""
-    rows = summary.summarise(records)
-    measured = rows["outcome"] == "ok"
-    for phase, share in (("prefill", 0.3), ("decode", 0.5), ("whole", 0.45)):
-        rows[f"{phase}_limit_share"] = measured.map({True: share})
-        rows[f"{phase}_bound_by"] = measured.map({True: "memory"})
-    return rows
+def with_figures(result: CellResult, **figures: float | Sequence[float] | None) -> CellResult:
+    """A result with other figures, by name: a value, a value with the ends of its interval, or None for none."""
+    changed = {name: Estimate(*value) if isinstance(value, Sequence) else value for name, value in figures.items()}
+    changed = {name: Estimate(value) if isinstance(value, (int, float)) else value for name, value in changed.items()}
+    found = {**result.figures, **changed}
+    return replace(result, figures={name: value for name, value in found.items() if value is not None})
+
+
+def results_of(records: Sequence[Record], faster: float = 1.0) -> list[CellResult]:
+    """The results of records, with shares of a limit that nobody measured; those of the whole call ``faster`` times."""
+    shares = {"prefill_limit_share": 0.3, "decode_limit_share": 0.5, "whole_limit_share": 0.45 * faster}
+    bound_by = dict.fromkeys(("prefill", "decode", "whole"), "memory")
+    return [
+        replace(with_figures(each, **shares), bound_by=bound_by) if each.is_measured else each
+        for each in cell_results(records)
+    ]
 
 
 def report_page(experiments: Sequence[Experiment], template, comparisons=(), notes=()) -> str:
     """The report of made-up records of one or more machines."""
     of = [(each, records_of(each, seed=n)) for n, each in enumerate(experiments)]
-    rows = pandas.concat([summary_of(records) for _, records in of], ignore_index=True)
+    results = [each for _, records in of for each in results_of(records)]
     provenances = [collect.provenance_of(experiment, records) for experiment, records in of]
-    return report.render(rows, provenances, template, comparisons, notes)
+    return report.render(results, provenances, template, comparisons, notes)
 
 
 def as_config(measurement: Measurement = MEASUREMENT) -> dict[str, Any]:
@@ -324,4 +334,4 @@ def sample_page(records: Sequence[Record], studies: Mapping[str, StudyRecord] | 
         "models": [records[0].cell.model],
         "facts": comparability.all_facts(records),
     }
-    return report.render(summary.summarise(records, studies), [facts | provenance], TEMPLATE)
+    return report.render(cell_results(records, studies), [facts | provenance], TEMPLATE)

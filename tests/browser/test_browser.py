@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,19 +23,18 @@ from made_up import (
     make_oom,
     records_of,
     report_page,
+    results_of,
     sample_page,
-    summary_of,
+    with_figures,
 )
 from playwright.sync_api import Browser, Page, sync_playwright
 from running import PUBLISHED, REPO
 
-from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.compare import comparison, result_set
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.collect import provenance_of
 from inference_benchmark.render import choosing
 from inference_benchmark.render import report as reports
-from inference_benchmark.render.columns import rows_of
 
 AXE = REPO / "tests/browser/node_modules/axe-core/axe.min.js"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -222,10 +222,10 @@ def test_a_point_tells_every_figure_of_its_cell_and_the_evidence(opened):
     tip.wait_for()
     text = tip.inner_text()
     for wanted in (
-        "hf-static bf16, batch 1792: ok",
+        "hf-static bf16 batch 1792: ok",
         "tokens/sec ±",
         "median",
-        "distance from the limit",
+        "share of the limit",
         "peak memory",
         "joules/token",
         "calls in 1 process",
@@ -272,19 +272,23 @@ def test_a_table_is_copied_as_markdown_and_saved_as_csv(opened):
     assert rows[0]["record"].endswith("hf/fp32/batch-1.json")
 
 
-def choosing_summary():
+def to_choose_from():
     """The grid in three rounds, with cells above their limit, unknown intervals, and cells without a figure."""
     of = grid(batch_sizes=BATCH_SIZES[::2])
     records = records_of(of, rounds=3)
-    rows = summary_of(records)
-    fast = (rows["engine"] == "hf-static") & (rows["precision"] == "bf16")
-    rows.loc[fast & (rows["batch_size"] > 1500), "flags"] = "above-limit"
-    unknown = ["throughput_low_tok_per_s", "throughput_high_tok_per_s", "first_token_low_s", "first_token_high_s"]
-    rows.loc[rows["batch_size"] == 384, unknown] = None
-    decode = [column for name in ("decode_tok_per_s", "time_per_output_token_s") for column in BY_NAME[name].columns]
-    rows.loc[rows["batch_size"] == 896, decode] = None
-    rows.loc[rows["engine"] == "hf", list(BY_NAME["energy_per_token_j"].columns)] = None
-    return rows, provenance_of(of, records)
+    results = []
+    for each in results_of(records):
+        column, figures = each.column, {}
+        if (column.engine, column.precision) == ("hf-static", "bf16") and each.batch_size > 1500:
+            each = replace(each, flags=("above-limit",))
+        if each.batch_size == 384:
+            figures |= {name: each.value(name) for name in ("throughput_tok_per_s", "first_token_s")}
+        if each.batch_size == 896:
+            figures |= {"decode_tok_per_s": None, "time_per_output_token_s": None}
+        if column.engine == "hf":
+            figures["energy_per_token_j"] = None
+        results.append(with_figures(each, **figures))
+    return results, provenance_of(of, records)
 
 
 def words_and_numbers(texts) -> tuple[str, list[float]]:
@@ -312,11 +316,11 @@ QUESTIONS = [
 
 
 def test_the_page_chooses_what_python_chooses_in_the_same_words(browser, tmp_path):
-    summary, provenance = choosing_summary()
+    results, provenance = to_choose_from()
     base = result_set.load(PUBLISHED, "a100-80gb")
     beside = [comparison.compare(base, result_set.of_records(records_of(grid())))]
     path = tmp_path / "choose.html"
-    path.write_text(reports.render(summary, [provenance], TEMPLATE, beside))
+    path.write_text(reports.render(results, [provenance], TEMPLATE, beside))
     watched = Watched(browser, path)
     panel = watched.page.locator(".choose")
     panel.locator("summary").click()
@@ -328,16 +332,16 @@ def test_the_page_chooses_what_python_chooses_in_the_same_words(browser, tmp_pat
         inputs = [*panel.locator(".limit").all(), panel.locator(".price"), panel.locator(".carbon")]
         for box, value in zip(inputs, (*limits, price, carbon), strict=True):
             box.fill("" if value is None else str(value))
-        given = {option: most for option, most in zip(choosing.LIMITS, limits, strict=True) if most}
-        wanted = choosing.Wanted(figure, given, price, carbon)
-        expected = choosing.answer(rows_of(summary), wanted)
+        given = {option: most for option, most in zip(choosing.BOUNDS, limits, strict=True) if most}
+        question = choosing.Question(figure, given, price, carbon)
+        expected = choosing.answer(results, question)
         shown = panel.locator(".answer").evaluate(
             """answer => [[...answer.querySelectorAll('p')].map(line => line.textContent),
                 [...answer.querySelectorAll('tr')].map(row => [...row.cells].map(cell => cell.textContent))]"""
         )
         table = [expected.headings, *expected.cells] if expected.cells else []
         words, numbers = words_and_numbers([expected.lines, table])
-        assert words_and_numbers(shown) == (words, pytest.approx(numbers, rel=1e-3)), wanted
+        assert words_and_numbers(shown) == (words, pytest.approx(numbers, rel=1e-3)), question
         seen |= {cells[0] for cells in expected.cells} | {line.split(" ")[0] for line in expected.lines}
     # Every kind of answer was asked for.
     assert seen == {"best", "as good", "perhaps", "No", "Nearest:", "At", "Cells"}
@@ -373,7 +377,7 @@ def test_the_texts_of_a_chart_are_inside_it_and_apart(browser, tmp_path, scripts
     base = result_set.load(PUBLISHED, "the-a100-80gb-of-the-other-cluster")
     path = tmp_path / "long.html"
     beside = [comparison.compare(base, result_set.of_records(records))]
-    path.write_text(reports.render(summary_of(records), [provenance_of(of, records)], TEMPLATE, beside))
+    path.write_text(reports.render(results_of(records), [provenance_of(of, records)], TEMPLATE, beside))
     size = {"width": width, "height": 900}
     watched = Watched(browser, path, java_script_enabled=scripts, viewport=size, bypass_csp=True)
     if scripts:
@@ -507,10 +511,10 @@ def test_sixty_six_cells_of_two_engines_are_under_two_megabytes(report):
     assert report.stat().st_size < 2e6
 
 
-def test_two_thousand_cells_are_under_ten_megabytes_and_stay_usable(browser, several):
+def test_two_thousand_cells_are_under_twenty_megabytes_and_stay_usable(browser, several):
     path, cells = several
     assert cells > 2000
-    assert path.stat().st_size < 10e6
+    assert path.stat().st_size < 20e6
     watched = Watched(browser, path)
     assert watched.page.locator("nav p a").count() == 9
     links = watched.page.locator("nav tbody a")

@@ -17,7 +17,7 @@ from inference_benchmark.compare import comparison, result_set
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import Studies, cell_result, cell_results
-from inference_benchmark.render.columns import figures_text
+from inference_benchmark.render.texts import figures_text
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.summary_csv import to_csv
 

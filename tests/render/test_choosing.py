@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,11 @@ from made_up import DRIFTS, make_cell, make_oom, make_record
 from running import REPO
 
 from inference_benchmark.analysis.figures import BY_NAME
-from inference_benchmark.records.summary import summarise, to_csv
-from inference_benchmark.render.choosing import GOALS, LIMITS, Wanted, answer
-from inference_benchmark.render.columns import rows_of
+from inference_benchmark.records.results import cell_results
+from inference_benchmark.render.choosing import BOUNDS, GOALS, Question, answer
+from inference_benchmark.results.summary_csv import to_csv
 
-TOKEN, FIRST, MEMORY = LIMITS
+TOKEN, FIRST, MEMORY = BOUNDS
 ENERGY = {"source": "nvml", "scope": "GPU board", "joules": 4.8, "resolution_j": 0.0, "seconds": 1.5, "update_interval_s": 0.1}  # fmt: skip
 
 
@@ -31,9 +32,8 @@ def records():
     ]
 
 
-def asked(goal: str = "throughput", limits=(), table=None, **more):
-    table = summarise(records()) if table is None else table
-    return answer(rows_of(table), Wanted(GOALS[goal], dict(limits), **more))
+def asked(goal: str = "throughput", bounds=(), results=None, **more):
+    return answer(results or cell_results(records()), Question(GOALS[goal], dict(bounds), **more))
 
 
 def test_goals_are_figures_in_a_unit_of_their_own():
@@ -64,7 +64,7 @@ def test_the_best_cell_has_its_figures_price_co2_and_warnings():
     ]
     # 32 tokens in 0.5 s ± 4.303 x 0.1 / sqrt(3); batch 2 with exactly 40 tokens/sec does not reach its 42.76.
     assert found.cells == [
-        ["best", "fp32, batch 4", "64 (42.76 to 127.2)", "64.29 (28.8 to 99.77)", "50", "4", "62.5 (31.45 to 93.55)", "", "drift"]
+        ["best", "fp32 batch 4", "64 (42.76 to 127.2)", "64.29 (28.8 to 99.77)", "50", "4", "62.5 (31.45 to 93.55)", "", "drift"]
     ]  # fmt: skip
     assert found.lines == []
 
@@ -72,25 +72,25 @@ def test_the_best_cell_has_its_figures_price_co2_and_warnings():
 def test_energy_is_a_goal_of_the_cells_that_have_it():
     found = asked("energy", grams_co2_per_kwh=360)
     # 4.8 J for 3 calls of 16 tokens.
-    assert [row[:3] for row in found.cells] == [["best", "fp32, batch 2", "0.1"]]
+    assert [row[:3] for row in found.cells] == [["best", "fp32 batch 2", "0.1"]]
     assert found.cells[0][-2:] == ["10", ""]
     assert found.lines == ["Cells without the figure of the goal: 2."]
 
 
 def test_a_limit_that_only_the_mean_meets_makes_a_cell_perhaps():
-    found = asked(limits={TOKEN: 70.0})
-    assert [row[:2] for row in found.cells] == [["best", "fp32, batch 2"], ["perhaps", "fp32, batch 4"]]
+    found = asked(bounds={TOKEN: 70.0})
+    assert [row[:2] for row in found.cells] == [["best", "fp32 batch 2"], ["perhaps", "fp32 batch 4"]]
     assert found.lines == []
-    found = asked(limits={TOKEN: 99.78})
-    assert [row[:2] for row in found.cells] == [["best", "fp32, batch 4"]]
+    found = asked(bounds={TOKEN: 99.78})
+    assert [row[:2] for row in found.cells] == [["best", "fp32 batch 4"]]
 
 
 def test_what_excludes_every_cell_is_said_with_the_nearest():
-    found = asked(limits={TOKEN: 55, FIRST: 0.04, MEMORY: 1.5})
+    found = asked(bounds={TOKEN: 55, FIRST: 0.04, MEMORY: 1.5})
     assert found.cells == []
     assert found.lines == [
         "No cell meets the limits.",
-        "Nearest: fp32, batch 1, 0.05 s to the first token, 1.25 times the limit.",
+        "Nearest: fp32 batch 1, 0.05 s to the first token, 1.25 times the limit.",
         "At most 55 ms per output token: excludes 1 of 3 cells.",
         "At most 0.04 s to the first token: excludes 3 of 3 cells.",
         "At most 1.5 GB of memory: excludes 2 of 3 cells.",
@@ -98,15 +98,14 @@ def test_what_excludes_every_cell_is_said_with_the_nearest():
 
 
 def test_no_cell_for_certain():
-    table = summarise(records()[2:])
-    found = asked(limits={TOKEN: 70}, table=table)
-    assert [row[:2] for row in found.cells] == [["perhaps", "fp32, batch 4"]]
+    found = asked(bounds={TOKEN: 70}, results=cell_results(records()[2:]))
+    assert [row[:2] for row in found.cells] == [["perhaps", "fp32 batch 4"]]
     assert found.lines == ["No cell meets the limits for certain."]
 
 
 def test_a_figure_that_is_noise_excludes_its_cell_from_a_limit_on_it():
     noise = make_record(make_cell(batch_size=1), samples_s=[0.4, 0.5, 0.6], first_token_s=[0.1, 0.4, 0.5])
-    found = asked(limits={TOKEN: 1e6}, table=summarise([noise]))
+    found = asked(bounds={TOKEN: 1e6}, results=cell_results([noise]))
     assert found.lines == [
         "No cell meets the limits.",
         "At most 1,000,000 ms per output token: excludes 1 of 1 cells, 1 of them because the figure is unknown.",
@@ -114,10 +113,10 @@ def test_a_figure_that_is_noise_excludes_its_cell_from_a_limit_on_it():
 
 
 def test_a_cell_faster_than_its_machine_can_be_is_never_chosen():
-    table = summarise(records())
-    table.loc[table["batch_size"] == 4, "flags"] = "machine-slower, above-limit"
-    found = asked(table=table)
-    assert [row[1] for row in found.cells] == ["fp32, batch 2"]
+    results = cell_results(records())
+    results[2] = replace(results[2], flags=("machine-slower", "above-limit"))
+    found = asked(results=results)
+    assert [row[1] for row in found.cells] == ["fp32 batch 2"]
     assert found.lines == ["Cells left out because they are faster than their machine can be (above-limit): 1."]
 
 
@@ -136,7 +135,7 @@ def summary(tmp_path_factory) -> Path:
         make_record(make_cell(batch_size=size, model={"name": "other", "architecture": {}, "seed": 0}))
         for size in (1, 2)
     ]
-    path.write_text(to_csv(summarise([*records(), *other])))
+    path.write_text(to_csv(cell_results([*records(), *other])))
     return path
 
 
@@ -148,7 +147,7 @@ def test_the_script_prints_a_part_for_each_model_and_workload(summary):
         "Goal: throughput (tokens/sec), higher is better. Limits: at most 70 ms per output token; at most 3 GB of memory.\n\n"
         "At most 3 GB of memory: excludes 1 of 3 cells.\n\n"
     )
-    assert "| best   | fp32, batch 2 | 40 " in done.stdout
+    assert "| best   | fp32 batch 2 | 40 " in done.stdout
     assert "| 17.36 " in done.stdout  # 2.5 / (40 x 3600) x 1e6
     assert "\n## other prompt4-new8 on box\n" in done.stdout
     assert "as good: its interval overlaps that of the best" in done.stdout

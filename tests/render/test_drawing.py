@@ -10,28 +10,27 @@ from dataclasses import replace
 import altair
 import jsonschema
 import pytest
-from made_up import OLD, grid, make_cell, make_oom, make_record, records_of, sample_records, summary_of
+from made_up import OLD, grid, make_cell, make_oom, make_record, records_of, results_of, sample_records
 from running import PUBLISHED
 
 from inference_benchmark.compare import comparison, result_set
 from inference_benchmark.experiment.cells import Workload
-from inference_benchmark.records import summary
-from inference_benchmark.render import drawing, palette
+from inference_benchmark.records.results import cell_results
+from inference_benchmark.render import drawing, palette, vega
 from inference_benchmark.render.charts import CHARTS, CONTEXT_CHARTS, ChartData, chart_data, context_data
-from inference_benchmark.render.columns import rows_of
 
 
 def of_grid() -> ChartData:
     """Two engines, intervals, cells that do not fit, baselines, limits, energy, and a capacity that is drawn."""
     records = records_of(grid())
     base = result_set.load(PUBLISHED, "a100-80gb")
-    return chart_data(rows_of(summary_of(records)), [comparison.compare(base, result_set.of_records(records))])
+    return chart_data(results_of(records), [comparison.compare(base, result_set.of_records(records))])
 
 
 DATA = {
     "grid": of_grid(),
-    "ends of each kind": chart_data(rows_of(summary.summarise(sample_records()))),
-    "nothing fits": chart_data(rows_of(summary.summarise([make_oom(make_cell(batch_size=b)) for b in (1, 2)]))),
+    "ends of each kind": chart_data(cell_results(sample_records())),
+    "nothing fits": chart_data(cell_results([make_oom(make_cell(batch_size=b)) for b in (1, 2)])),
 }
 
 
@@ -45,25 +44,25 @@ def test_definitions_keep_to_the_schema_of_vega_lite(chart, data):
 @pytest.mark.parametrize("chart", CONTEXT_CHARTS, ids=lambda chart: chart.name)
 def test_definitions_over_the_prompt_length_keep_to_it_too(chart):
     workloads = (Workload(9, 100), Workload(100, 100), Workload(1000, 100))
-    rows = rows_of(summary_of(records_of(grid(workloads=workloads, batch_sizes=(1, 128)))))
+    results = results_of(records_of(grid(workloads=workloads, batch_sizes=(1, 128))))
     for batch_size in (1, 128):  # at 128 some do not fit
-        altair.Chart.from_dict(drawing.definition(chart, context_data(rows, batch_size), palette.PAGE, legend=False))
+        altair.Chart.from_dict(drawing.definition(chart, context_data(results, batch_size), palette.PAGE, legend=False))
 
 
 @pytest.mark.parametrize("n_engines", [2, 4, 5, 12])
 def test_no_two_lines_have_the_same_colour_and_dash(n_engines):
     cells = [make_cell(engine=f"e{n}", precision=name) for n in range(n_engines) for name in ("fp32", "bf16")]
-    series = chart_data(rows_of(summary.summarise([make_record(cell) for cell in cells]))).series
-    assert len({(each.colour % len(palette.PAGE.series), each.dash) for each in series}) == 2 * n_engines
+    lines = chart_data(cell_results([make_record(cell) for cell in cells])).lines
+    assert len({(each.colour % len(palette.PAGE.series), each.dash) for each in lines}) == 2 * n_engines
 
 
 def test_lines_are_named_by_environment_where_there_are_several_and_keep_the_colour_of_their_precision():
     cells = [make_cell(precision=name, environment=each) for each in ({}, OLD) for name in ("fp32", "bf16")]
-    series = chart_data(rows_of(summary.summarise([make_record(cell) for cell in cells]))).series
-    assert [each.name for each in series] == ["current fp32", "current bf16", "old fp32", "old bf16"]
-    assert [each.colour for each in series] == [0, 1, 0, 1]
-    assert len({each.dash for each in series}) == 2
-    old = chart_data(rows_of(summary.summarise([make_record(cell) for cell in cells[2:]]))).series
+    lines = chart_data(cell_results([make_record(cell) for cell in cells])).lines
+    assert [each.name for each in lines] == ["current fp32", "current bf16", "old fp32", "old bf16"]
+    assert [each.colour for each in lines] == [0, 1, 0, 1]
+    assert len({each.dash for each in lines}) == 2
+    old = chart_data(cell_results([make_record(cell) for cell in cells[2:]])).lines
     assert [each.name for each in old] == ["fp32", "bf16"]
 
 
@@ -91,27 +90,25 @@ def tick_labels(svg: str) -> list[list[str]]:
 @pytest.mark.parametrize("faster", [1e-4, 0.03, 1, 70, 1e5])
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_no_two_ticks_of_an_axis_have_the_same_label(faster, logarithmic):
-    rows = summary_of(records_of(grid(batch_sizes=(1, 2, 64)), faster))
-    rows["whole_limit_share"] *= faster / 1e5
-    data = chart_data(rows_of(rows))
+    data = chart_data(results_of(records_of(grid(batch_sizes=(1, 2, 64)), faster), faster / 1e5))
     for chart in CHARTS:
         definition = json.dumps(drawing.definition(chart, data, palette.PAGE, legend=False))
         linear = '"type": "linear", "zero": true'
         assert linear in definition
         spec = json.loads(definition.replace(linear, '"type": "log"') if logarithmic else definition)
-        axes = tick_labels(drawing.svg(drawing.with_data(spec, chart, data)))
+        axes = tick_labels(vega.svg(drawing.with_data(spec, chart, data)))
         assert len(axes) == 2, axes
         assert all(len(set(texts)) == len(texts) for texts in axes), axes
 
 
 @pytest.mark.parametrize("times", [1.1, 40])
 def test_an_interval_far_above_all_figures_does_not_flatten_them(times):
-    data = chart_data(rows_of(summary_of(records_of(grid(batch_sizes=(1, 2))))))
+    data = chart_data(results_of(records_of(grid(batch_sizes=(1, 2)))))
     (chart,) = (each for each in CHARTS if each.name == "throughput")
-    points = [{"series": data.series[0].name, "batch_size": size, "outcome": "ok"} for size in (1, 2)]
+    points = [{"series": data.lines[0].name, "batch_size": size, "outcome": "ok"} for size in (1, 2)]
     for point, value in zip(points, (100, 200), strict=True):
         point |= dict(zip(chart.y.columns, (value, value / times, value * times), strict=True))
     data = replace(data, points=points)
     spec = drawing.definition(chart, data, palette.PAGE, legend=False)
-    axes = tick_labels(drawing.svg(drawing.with_data(spec, chart, data)))
+    axes = tick_labels(vega.svg(drawing.with_data(spec, chart, data)))
     assert max(float(text.replace(",", "").replace("\u2212", "-")) for texts in axes for text in texts) <= 300

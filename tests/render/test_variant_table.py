@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_up import OLD, make_cell, make_oom, make_record
+from made_up import OLD, make_cell, make_oom, make_record, with_figures
 
 from inference_benchmark.analysis.statistics import Estimate, ratio
-from inference_benchmark.records import summary
+from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import tables
-from inference_benchmark.render.columns import rows_of
 from inference_benchmark.render.variant_table import environment_table, variant_table
 
 OPTIONS = {"engine": "hf", "attention": "eager"}
@@ -29,12 +28,12 @@ def records(variant_s: float, **changes):
 
 
 def test_a_variant_is_set_against_its_engine_cell_by_cell():
-    rows = summary.summarise(records(0.4))
-    view = variant_table(rows_of(rows))
+    results = cell_results(records(0.4))
+    view = variant_table(results)
     assert view.headings == [("batch_size",), ("hf-eager", "attention eager", "fp32", "against hf")]
     assert view.cells == [["1", "1.25 (1.15 to 1.35)"], ["2", ""]]
     assert view.foot == []
-    text = tables.document(rows)
+    text = tables.document(results)
     assert text.count("Variants against their engine") == 1
 
 
@@ -45,31 +44,29 @@ def test_rounds_are_compared_pair_by_pair():
         for cell, call_s in ((make_cell(engine="hf"), 0.5), (make_cell(engine="hf-eager", options=OPTIONS), 0.4)):
             cell = replace(cell, round=number)
             made.append(make_record(cell, samples_s=[call_s * factor] * 3))
-    rows = rows_of(summary.summarise(made))
-    assert variant_table(rows).cells == [["2", "1.25 (1.25 to 1.25)"]]
+    assert variant_table(cell_results(made)).cells == [["2", "1.25 (1.25 to 1.25)"]]
     other = replace(made[-1], cell=replace(made[-1].cell, round=7))  # the third round of the engine has no partner
-    (row,) = [row for row in rows_of(summary.summarise([*made[:-1], other])) if row["options"]]
-    assert row["engine_ratio"] == pytest.approx(1.25)
+    (variant,) = [cell for cell in cell_results([*made[:-1], other]) if cell.column.options]
+    assert variant.value("engine_ratio") == pytest.approx(1.25)
 
 
 def test_variants_come_in_the_order_of_the_grid():
     cells = [
         make_cell(engine=name, options={"engine": "hf", "attention": name[3:]}) for name in ("hf-sdpa", "hf-eager")
     ]
-    view = variant_table(rows_of(summary.summarise([make_record(cell) for cell in (make_cell(engine="hf"), *cells)])))
+    view = variant_table(cell_results([make_record(cell) for cell in (make_cell(engine="hf"), *cells)]))
     assert [heading[0] for heading in view.headings] == ["batch_size", "hf-sdpa", "hf-eager"]
 
 
 def test_answers_stand_below_the_ratios():
-    rows = rows_of(summary.summarise(records(0.4)))
-    compared = [row | {"token_agreement": 0.5, "logits_error_mean": 0.25} for row in rows]
+    compared = [with_figures(each, token_agreement=0.5, logits_error_mean=0.25) for each in cell_results(records(0.4))]
     assert variant_table(compared).foot == [["same tokens | logits error", "50.0% | 0.25"]]
 
 
 def test_without_the_engine_beside_it_a_variant_has_no_ratio():
-    assert variant_table(rows_of(summary.summarise(records(0.4)[1:2]))) is None
-    assert variant_table(rows_of(summary.summarise(records(0.4)[:1]))) is None
-    assert variant_table(rows_of(summary.summarise(records(0.4, precision="bf16")))) is None
+    assert variant_table(cell_results(records(0.4)[1:2])) is None
+    assert variant_table(cell_results(records(0.4)[:1])) is None
+    assert variant_table(cell_results(records(0.4, precision="bf16"))) is None
 
 
 def test_the_variances_of_the_logarithms_add():
@@ -86,16 +83,16 @@ def test_the_variances_of_the_logarithms_add():
 def test_an_environment_is_set_against_the_current_one():
     cells = [make_cell(engine="hf", environment=each) for each in ({}, OLD)]
     made = [make_record(cell, samples_s=[s - 0.01, s, s + 0.01]) for cell, s in zip(cells, (0.5, 0.4), strict=True)]
-    rows = rows_of(summary.summarise(made))
-    view = environment_table(rows)
+    results = cell_results(made)
+    view = environment_table(results)
     assert view.headings == [("batch_size",), ("old", "fp32", "against current")]
     assert view.cells == [["2", "1.25 (1.15 to 1.35)"]]
-    assert variant_table(rows) is None
-    assert environment_table(rows[:1]) is None
-    assert environment_table(rows[1:]) is None, "nothing to compare with"
+    assert variant_table(results) is None
+    assert environment_table(results[:1]) is None
+    assert environment_table(results[1:]) is None, "nothing to compare with"
 
 
 def test_a_variant_is_set_against_its_engine_in_the_same_environment():
     made = [*records(0.4), *records(0.25, environment=OLD)[1:2], make_record(make_cell(engine="hf", environment=OLD))]
-    view = variant_table(rows_of(summary.summarise(made)))
+    view = variant_table(cell_results(made))
     assert [heading[0] for heading in view.headings] == ["batch_size", "current", "old"]

@@ -13,9 +13,9 @@ from running import Workspace, fake_grid, measure_cli, run_study
 
 from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.experiment.studies import ColumnStudy
-from inference_benchmark.records import record_file, summary
+from inference_benchmark.records import record_file
 from inference_benchmark.records.record import Record
-from inference_benchmark.render.columns import rows_of
+from inference_benchmark.records.results import cell_results, without_record
 from inference_benchmark.render.fits import fit_maps
 
 #: Its memory is that of the attention scores: heads x prompt tokens squared, a few times over.
@@ -42,7 +42,7 @@ def test_the_map_of_a_real_limit_is_what_every_cell_shows_by_itself(tmp_path):
     limited = {"memory_limit_bytes": 150_000_000, "measurement": measurement(max_warmup_calls=2)}
     records = measured_alone(tmp_path, make_cell(engine="hf", model=MANY_HEADS, **limited), (256, 512), (1, 8, 32))
     assert [each.outcome for each in records] == ["ok", "ok", "oom", "ok", "oom", "oom"]
-    (found,) = fit_maps(rows_of(summary.summarise(records)))
+    (found,) = fit_maps(cell_results(records))
     assert found.prompt_tokens == [256, 512]
     assert [(size, [fit.text for fit in row]) for size, row in found.fits] == [
         (1, ["✓ fits", "✓ fits"]),
@@ -56,17 +56,16 @@ def test_the_map_by_searches_alone_is_that_of_brute_force(tmp_path):
     """The batch sizes to both sides of each limit: 333 rows of 4 + 2 tokens, and 47 of 40 + 2."""
     like, lengths = make_cell(memory_limit_bytes=300_000_000), (4, 40)
     records = measured_alone(tmp_path, like, lengths, (1, 47, 48, 333, 334))
-    (brute_force,) = fit_maps(rows_of(summary.summarise(records)))
+    (brute_force,) = fit_maps(cell_results(records))
     assert brute_force.largest == ["333", "47"]
     studies = {}
     for length in lengths:
         study = ColumnStudy.of("max-batch", replace(like, workload=Workload(length, 2)))
         studies[study.path] = run_study(study, tmp_path / study.path)
-    table = summary.summarise(records, studies).astype(object)
     # As in a preview where only the smallest cells have a record yet.
-    missing = table["batch_size"] > 1
-    table.loc[missing, ["outcome", "max_batch_fits", "max_batch_fails"]] = "missing", None, None
-    (searched,) = fit_maps(rows_of(table))
+    smallest = [each for each in records if each.cell.batch_size == 1]
+    missing = [without_record(each.cell, "missing", "") for each in records if each.cell.batch_size > 1]
+    (searched,) = fit_maps(cell_results(smallest, studies) + missing)
     assert [[fit.searched for fit in row] for _, row in searched.fits] == [[False] * 2, *[[True] * 2] * 4]
     assert [[fit.state for fit in row] for _, row in searched.fits] == [
         [fit.state for fit in row] for _, row in brute_force.fits

@@ -5,7 +5,7 @@ from __future__ import annotations
 from families import FAMILIES
 from running import REPORT, SUMMARY, TABLES, Workspace, fake_grid
 
-from inference_benchmark.records.summary import read_summary
+from inference_benchmark.results.summary_csv import read_summary
 
 
 def test_a_refused_family_does_not_keep_the_others_from_tables_and_report(tmp_path):
@@ -21,16 +21,15 @@ def test_a_refused_family_does_not_keep_the_others_from_tables_and_report(tmp_pa
     )
     workspace = Workspace.make(tmp_path, grid, {name: {"architecture": FAMILIES[name]} for name in names})
     workspace.run()
-    rows = read_summary(tmp_path / SUMMARY)
-    refused = rows[rows["outcome"] == "unsupported"]
-    cells = list(refused[["model", "engine", "precision"]].itertuples(index=False, name=None))
-    assert cells == [
+    results = read_summary(tmp_path / SUMMARY)
+    refused = [each for each in results if each.outcome == "unsupported"]
+    assert [(each.column.model, each.column.engine, each.column.precision) for each in refused] == [
         ("gpt_neox", "ctranslate2", "fp32"),
         ("gpt_neox", "ctranslate2", "int8"),
         ("falcon-alibi", "hf", "int8"),
     ]
-    assert (rows["outcome"] == "ok").sum() == 5
-    converted, _, quantised = refused["reason"]
+    assert sum(each.is_measured for each in results) == 5
+    converted, _, quantised = (each.reason for each in refused)
     assert "'GPTNeoXConfig' object has no attribute 'rotary_pct'" in converted
     assert "0 of 98,304 weights of the blocks are int8" in quantised
     assert "`n/a`: not supported" in (tmp_path / TABLES).read_text()

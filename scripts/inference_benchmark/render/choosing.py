@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from inference_benchmark import markdown
-from inference_benchmark.analysis import choice
-from inference_benchmark.analysis.choice import Candidate, Limit
-from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
+from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure
 from inference_benchmark.analysis.statistics import Estimate
-from inference_benchmark.records.summary import ABOVE_LIMIT
-from inference_benchmark.render.columns import Row, Rows, column_names, column_of, estimate_of, value_of, warnings_of
+from inference_benchmark.render.texts import names_within
+from inference_benchmark.results import choice
+from inference_benchmark.results.cell_result import ABOVE_LIMIT, CellResult, Results
+from inference_benchmark.results.choice import Bound
 from inference_benchmark.units import format_number
 
 #: What a choice can be for, by the name on a command line: figures in a unit of their own.
 GOALS: Mapping[str, Figure] = {
-    figure.key: figure for figure in FIGURES if (figure.has_chart or figure.best) and not figure.is_share
+    figure.key: figure for figure in PERFORMANCE if (figure.has_chart or figure.best) and not figure.is_share
 }
 #: What the first column means.
 NOTE = (
@@ -25,12 +25,13 @@ NOTE = (
     "as good: its interval overlaps that of the best, so that the two cannot be told apart. "
     "perhaps: it may be as good, or better, but only its mean is within every limit, not its interval. "
     "Peak memory has no interval: it is the most that was taken. "
-    "Price and CO2 are of the throughput and the energy of the cell, at work all the time."
+    "Price and CO2 follow from the throughput and the energy of the cell, for a machine that is never idle."
 )
+_THROUGHPUT, _ENERGY = BY_NAME["throughput_tok_per_s"], BY_NAME["energy_per_token_j"]
 
 
 @dataclass(frozen=True)
-class LimitOption:
+class BoundOption:
     """A limit that a user can give, in the unit of its label. factor: what turns it into the unit of the column."""
 
     flag: str
@@ -38,22 +39,25 @@ class LimitOption:
     figure: Figure
     factor: float
 
-    def limit(self, most: float) -> Limit:
-        return Limit(self.figure, most * self.factor)
+    def bound(self, most: float) -> Bound:
+        return Bound(self.figure, most * self.factor)
+
+    def text(self, most: float) -> str:
+        return f"{_number(most)} {self.label}"
 
 
-LIMITS = (
-    LimitOption("--max-ms-per-token", "ms per output token", BY_NAME["time_per_output_token_s"], 1e-3),
-    LimitOption("--max-first-token-s", "s to the first token", BY_NAME["first_token_s"], 1),
-    LimitOption("--max-memory-gb", "GB of memory", BY_NAME["peak_memory_bytes"], 1e9),
+BOUNDS = (
+    BoundOption("--max-ms-per-token", "ms per output token", BY_NAME["time_per_output_token_s"], 1e-3),
+    BoundOption("--max-first-token-s", "s to the first token", BY_NAME["first_token_s"], 1),
+    BoundOption("--max-memory-gb", "GB of memory", BY_NAME["peak_memory_bytes"], 1e9),
 )
 
 
-class Wanted(NamedTuple):
-    """What a user wants. limits: the most of each option. price_per_hour: in any currency; None: nobody asks for it."""
+class Question(NamedTuple):
+    """What a user asks for. bounds: the most of each option. price_per_hour: in any currency; None if not given."""
 
     goal: Figure
-    limits: Mapping[LimitOption, float] = {}
+    bounds: Mapping[BoundOption, float] = {}
     price_per_hour: float | None = None
     grams_co2_per_kwh: float | None = None
 
@@ -66,59 +70,57 @@ class Answer(NamedTuple):
     cells: list[list[str]]
 
 
-def answer(rows: Rows, wanted: Wanted) -> Answer:
+def answer(cells: Results, question: Question) -> Answer:
     """The best cells of one model and workload on one machine."""
-    names = column_names(rows)
-    measured = [row for row in rows if row["outcome"] == "ok"]
-    plausible = [row for row in measured if ABOVE_LIMIT not in warnings_of(row)]
-    cells = [_candidate(row, f"{names[column_of(row)]}, batch {row['batch_size']}") for row in plausible]
-    limits = {option.limit(most): (option, most) for option, most in wanted.limits.items()}
-    chosen = choice.choose(cells, wanted.goal, list(limits))
+    goal, name = question.goal, names_within(cells)
+    measured = [cell for cell in cells if cell.is_measured]
+    plausible = [cell for cell in measured if not cell.is_above_limit]
+    bounds = {option.bound(most): (option, most) for option, most in question.bounds.items()}
+    chosen = choice.choose(plausible, goal, list(bounds))
     lines = []
-    without = sum(wanted.goal.name not in cell.figures for cell in cells)
-    if not chosen.best and without < len(cells):
+    without = sum(goal.name not in cell.figures for cell in plausible)
+    if not chosen.best and without < len(plausible):
         lines.append(f"No cell meets the limits{' for certain' if chosen.perhaps else ''}.")
     if chosen.nearest:
-        cell, limit = chosen.nearest
-        option, most = limits[limit]
-        value = cell.figures[limit.figure.name].value / option.factor
-        lines.append(f"Nearest: {cell.name}, {_number(value)} {option.label}, {_number(value / most)} times the limit.")
-    for limit, verdicts in chosen.verdicts:
+        cell, bound = chosen.nearest
+        option, most = bounds[bound]
+        value = cell.value(bound.figure.name) / option.factor
+        lines.append(f"Nearest: {name(cell)}, {option.text(value)}, {_number(value / most)} times the limit.")
+    for bound, verdicts in chosen.verdicts:
+        option, most = bounds[bound]
         unknown = verdicts.count("unknown")
         if excluded := verdicts.count("exceeds") + unknown:
-            option, most = limits[limit]
-            text = f"At most {_number(most)} {option.label}: excludes {excluded} of {len(verdicts)} cells"
-            lines.append(text + (f", {unknown} of them because the figure is unknown." if unknown else "."))
+            why = f", {unknown} of them because the figure is unknown." if unknown else "."
+            lines.append(f"At most {option.text(most)}: excludes {excluded} of {len(verdicts)} cells{why}")
     if without:
         lines.append(f"Cells without the figure of the goal: {without}.")
     if above := len(measured) - len(plausible):
         lines.append(f"Cells left out because they are faster than their machine can be ({ABOVE_LIMIT}): {above}.")
-    shown = dict.fromkeys((wanted.goal, BY_NAME["throughput_tok_per_s"], *(option.figure for option in LIMITS)))
-    headings = ["choice", "cell", *(f"{figure.title} ({figure.unit})" for figure in shown)]
-    headings += ["price per million tokens"] * (wanted.price_per_hour is not None)
-    headings += ["g CO2 per million tokens"] * (wanted.grams_co2_per_kwh is not None)
+    shown = dict.fromkeys((goal, _THROUGHPUT, *(option.figure for option in BOUNDS)))
+    headings = ["choice", "cell", *(figure.heading for figure in shown)]
+    headings += ["price per million tokens"] * (question.price_per_hour is not None)
+    headings += ["g CO2 per million tokens"] * (question.grams_co2_per_kwh is not None)
     ranked = [("as good" if n else "best", cell) for n, cell in enumerate(chosen.best)]
     ranked += [("perhaps", cell) for cell in chosen.perhaps]
-    table = [[rank, cell.name, *_texts(cell, shown, wanted), ", ".join(cell.warnings)] for rank, cell in ranked]
-    return Answer(lines, [*headings, "warnings"], table)
+    rows = [[rank, name(cell), *_texts(cell, shown, question), ", ".join(cell.warnings)] for rank, cell in ranked]
+    return Answer(lines, [*headings, "warnings"], rows)
 
 
-def to_markdown(rows: Rows, wanted: Wanted) -> str:
+def to_markdown(cells: Results, question: Question) -> str:
     """The answer as a part of a Markdown document."""
-    lines, headings, cells = answer(rows, wanted)
-    goal = f"Goal: {wanted.goal.title.lower()} ({wanted.goal.unit}), {wanted.goal.better} is better."
-    limits = [f"at most {_number(most)} {option.label}" for option, most in wanted.limits.items()]
+    lines, headings, rows = answer(cells, question)
+    goal = f"Goal: {question.goal.title.lower()} ({question.goal.unit}), {question.goal.better} is better."
+    limits = [f"at most {option.text(most)}" for option, most in question.bounds.items()]
     paragraphs = [f"{goal} Limits: {'; '.join(limits) or 'none'}.", *lines]
-    title = f"{rows[0]['model']} {rows[0]['workload']} on {rows[0]['machine']}"
-    text = f"## {markdown.escape(title)}\n"
+    column = cells[0].column
+    text = f"## {markdown.escape(f'{column.model} {column.workload} on {cells[0].machine}')}\n"
     text += "".join(f"\n{markdown.escape(line)}\n" for line in paragraphs)
-    return text + (f"\n{markdown.table(headings, cells)}" if cells else "")
+    return text + (f"\n{markdown.table(headings, rows)}" if rows else "")
 
 
-def goals(rows: Rows) -> list[Figure]:
+def goals(cells: Results) -> list[Figure]:
     """The goals that a cell of these has a figure of."""
-    measured = [row for row in rows if row["outcome"] == "ok"]
-    return [goal for goal in GOALS.values() if any(value_of(row, goal) is not None for row in measured)]
+    return [goal for goal in GOALS.values() if any(goal.name in cell.figures for cell in cells)]
 
 
 def page_data() -> dict[str, Any]:
@@ -131,37 +133,29 @@ def page_data() -> dict[str, Any]:
                 "factor": round(each.factor * each.figure.scale, 9),
                 "figure": _described(each.figure),
             }
-            for each in LIMITS
+            for each in BOUNDS
         ],
-        "throughput": _described(BY_NAME["throughput_tok_per_s"]),
-        "energy": _described(BY_NAME["energy_per_token_j"]),
+        "throughput": _described(_THROUGHPUT),
+        "energy": _described(_ENERGY),
         "above_limit": ABOVE_LIMIT,
     }
 
 
 def _described(figure: Figure) -> dict[str, Any]:
-    ends = {"low": figure.low, "high": figure.high} if figure.interval else {"low": figure.name, "high": figure.name}
-    return {"name": figure.name, "title": figure.title, "unit": figure.unit, "better": figure.better, **ends}
+    low, high = figure.columns[1:] or (figure.name, figure.name)
+    texts = {name: getattr(figure, name) for name in ("name", "title", "unit", "better")}
+    return {**texts, "low": low, "high": high}
 
 
-def _candidate(row: Row, name: str) -> Candidate:
-    figures = {}
-    for figure in FIGURES:
-        if (estimate := estimate_of(row, figure)) is not None:
-            figures[figure.name] = estimate if figure.interval else Estimate(*[estimate.value] * 3)
-    return Candidate(name, figures, warnings_of(row))
-
-
-def _texts(cell: Candidate, figures: Iterable[Figure], wanted: Wanted) -> list[str]:
-    estimates = [(cell.figures.get(figure.name), figure.scale) for figure in figures]
-    texts = [_text(estimate and estimate.times(scale)) for estimate, scale in estimates]
-    if wanted.price_per_hour is not None:
-        throughput = cell.figures["throughput_tok_per_s"]
-        texts.append(_text(choice.price_per_million_tokens(throughput, wanted.price_per_hour)))
-    if wanted.grams_co2_per_kwh is not None:
-        energy = cell.figures.get("energy_per_token_j")
-        texts.append(_text(energy and choice.grams_co2_per_million_tokens(energy, wanted.grams_co2_per_kwh)))
-    return texts
+def _texts(cell: CellResult, figures: Iterable[Figure], question: Question) -> Iterator[str]:
+    for figure in figures:
+        estimate = cell.figures.get(figure.name)
+        yield _text(estimate and Estimate(estimate.value, *choice.interval(estimate, figure)).times(figure.scale))
+    if question.price_per_hour is not None:
+        yield _text(choice.price_per_million_tokens(cell.figures[_THROUGHPUT.name], question.price_per_hour))
+    if question.grams_co2_per_kwh is not None:
+        energy = cell.figures.get(_ENERGY.name)
+        yield _text(energy and choice.grams_co2_per_million_tokens(energy, question.grams_co2_per_kwh))
 
 
 def _text(estimate: Estimate | None) -> str:

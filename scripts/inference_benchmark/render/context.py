@@ -1,62 +1,95 @@
-"""Context length as an axis: the workloads of a model that differ only in the length of their prompts."""
+"""What tables and charts are over: the batch size, or the prompt length of workloads that differ in nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
-import pandas
-
-from inference_benchmark.render.columns import Rows, column_of, rows_of
+from inference_benchmark.results.cell_result import CellResult, Results
+from inference_benchmark.results.column import Column
 
 #: Batch sizes to choose among on a page: each is a view with a chart per figure, and all are in the page.
 MOST_VIEWS = 5
 
 
-class ModelRows(NamedTuple):
-    """The rows of a model on a machine: those of each workload, and those of each number of new tokens that several
+class Axis(NamedTuple):
+    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over.
+
+    few: whether it has so few values that a chart has a tick for each, rather than for powers of two.
+    """
+
+    name: str
+    few: bool = False
+
+    @property
+    def title(self) -> str:
+        return self.name.replace("_", " ")
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def place(self, cell: CellResult) -> int:
+        """The value of a cell."""
+        return cell.batch_size if self == BATCH_SIZE else cell.column.prompt_tokens
+
+    def column(self, cell: CellResult) -> Column:
+        """What the cells of one line have in common: the column, without the value on this axis."""
+        return cell.column if self == BATCH_SIZE else replace(cell.column, prompt_tokens=None)
+
+
+BATCH_SIZE, PROMPT_TOKENS = Axis("batch_size"), Axis("prompt_tokens", few=True)
+
+
+class ModelResults(NamedTuple):
+    """The cells of a model on a machine: those of each workload, and those of each number of new tokens that several
     prompt lengths were measured with."""
 
-    workloads: Sequence[Rows]
-    contexts: Sequence[Rows]
+    workloads: Sequence[Results]
+    contexts: Sequence[Results]
 
 
-def models(summary: pandas.DataFrame) -> Iterator[ModelRows]:
-    """The rows of each model in the summary's order, one machine after the other."""
-    for _, rows in summary.groupby(["machine", "model"], sort=False):
-        yield ModelRows(
-            [rows_of(each) for _, each in rows.groupby("workload", sort=False)],
-            [
-                rows_of(each)
-                for _, each in rows.groupby("new_tokens", sort=False)
-                if each["prompt_tokens"].nunique() > 1
-            ],
+def models(results: Iterable[CellResult]) -> Iterator[ModelResults]:
+    """The cells of each model in the order of the results, one machine after the other."""
+    for cells in _grouped(results, lambda cell: (cell.machine, cell.column.model)):
+        by_new_tokens = _grouped(cells, lambda cell: cell.column.new_tokens)
+        yield ModelResults(
+            _grouped(cells, lambda cell: cell.column.grid),
+            [each for each in by_new_tokens if len({cell.column.prompt_tokens for cell in each}) > 1],
         )
 
 
-def batch_sizes(rows: Rows) -> list[int]:
-    """The batch sizes that charts over the prompt length are drawn at: those with a line, which is where some column
-    was measured at two prompt lengths or more. Of more than MOST_VIEWS, as many evenly among them, and the default."""
-    sizes = sorted(size for size, n in _lengths_measured(rows).items() if n > 1)
+def _grouped(cells: Iterable[CellResult], key: Callable[[CellResult], Hashable]) -> list[Results]:
+    groups: dict[Hashable, list[CellResult]] = {}
+    for cell in cells:
+        groups.setdefault(key(cell), []).append(cell)
+    return list(groups.values())
+
+
+def batch_sizes(cells: Results) -> list[int]:
+    """The batch sizes that charts over the prompt length are drawn at: those at which some column was measured at two
+    prompt lengths or more. Of more than MOST_VIEWS as many, evenly spaced, and the default."""
+    sizes = sorted(size for size, n in _lengths_measured(cells).items() if n > 1)
     if len(sizes) <= MOST_VIEWS:
         return sizes
     evenly = {sizes[round(n * (len(sizes) - 1) / (MOST_VIEWS - 1))] for n in range(MOST_VIEWS)}
-    return sorted(evenly | {default_batch_size(rows)})
+    return sorted(evenly | {default_batch_size(cells)})
 
 
-def default_batch_size(rows: Rows) -> int | None:
+def default_batch_size(cells: Results) -> int | None:
     """The largest batch size at which some column was measured at every prompt length; if there is none, at as many as
     possible. None where nothing was measured."""
-    lengths = _lengths_measured(rows)
+    lengths = _lengths_measured(cells)
     return max(lengths, key=lambda size: (lengths[size], size), default=None)
 
 
-def _lengths_measured(rows: Rows) -> dict[int, int]:
+def _lengths_measured(cells: Results) -> dict[int, int]:
     """For each batch size the most prompt lengths that a column was measured at."""
-    lengths: dict[tuple, set[int]] = {}
-    for row in rows:
-        if row["outcome"] == "ok":
-            lengths.setdefault((row["batch_size"], column_of(row)), set()).add(row["prompt_tokens"])
+    lengths: dict[tuple[int, Column], set[int]] = {}
+    for cell in cells:
+        if cell.is_measured:
+            lengths.setdefault((cell.batch_size, PROMPT_TOKENS.column(cell)), set()).add(cell.column.prompt_tokens)
     most: dict[int, int] = {}
     for (size, _), found in lengths.items():
         most[size] = max(most.get(size, 0), len(found))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import pandas
-
 from inference_benchmark.analysis.max_batch import BatchLimit
-from inference_benchmark.render.columns import ENDINGS, Row, Rows, column_names, column_of
+from inference_benchmark.render.context import PROMPT_TOKENS
 from inference_benchmark.render.drawing import LANE_SIGNS
+from inference_benchmark.results.cell_result import CellResult, Results
+from inference_benchmark.results.column import short_names
 
 #: What may be known of a batch size and a prompt length, each with its sign.
 SIGNS = {"fits": "✓", **{ending: sign for ending, (sign, _) in LANE_SIGNS.items()}, "untried": "?"}
@@ -39,24 +39,24 @@ class FitMap(NamedTuple):
     largest: Sequence[str]
 
 
-def fit_maps(rows: Rows) -> list[FitMap]:
-    """A map for each column among the rows of one model and number of new tokens."""
-    lengths, sizes = (sorted({row[name] for row in rows}) for name in ("prompt_tokens", "batch_size"))
+def fit_maps(cells: Results) -> list[FitMap]:
+    """A map for each column among the cells of one model and number of new tokens."""
+    lengths, sizes = sorted({cell.column.prompt_tokens for cell in cells}), sorted({cell.batch_size for cell in cells})
     maps = []
-    for column, name in column_names(rows).items():
-        by_length = {length: [] for length in lengths}
-        for row in rows:
-            if column_of(row) == column:
-                by_length[row["prompt_tokens"]].append(row)
+    for column, name in short_names(map(PROMPT_TOKENS.column, cells)).items():
+        by_length: dict[int, list[CellResult]] = {length: [] for length in lengths}
+        for cell in cells:
+            if PROMPT_TOKENS.column(cell) == column:
+                by_length[cell.column.prompt_tokens].append(cell)
         fits = [(size, [_fit(by_length[length], size) for length in lengths]) for size in sizes]
         maps.append(FitMap(name, lengths, fits, [largest_batch_text(by_length[length]) for length in lengths]))
     return maps
 
 
-def largest_batch_text(cells: Rows) -> str:
-    """The largest batch size that fits of the cells of one column and workload; blank where nothing is known."""
-    measured = [row["batch_size"] for row in cells if row["outcome"] == "ok"]
-    ooms = [row["batch_size"] for row in cells if row["outcome"] == "oom"]
+def largest_batch_text(cells: Results) -> str:
+    """The largest batch size that fits of the cells of one column; blank where nothing is known."""
+    measured = [cell.batch_size for cell in cells if cell.is_measured]
+    ooms = [cell.batch_size for cell in cells if cell.outcome == "oom"]
     limit = _searched(cells)
     if limit is not None:
         return f"{limit.fits:,} (searched)"
@@ -65,13 +65,11 @@ def largest_batch_text(cells: Rows) -> str:
     return f"{max(measured):,}" if any(size > max(measured) for size in ooms) else f"{max(measured):,} or more"
 
 
-def _fit(cells: Rows, batch_size: int) -> Fit:
-    """What is known of a batch size, given the cells of its column and workload. A record says more than a search."""
-    outcome = next((row["outcome"] for row in cells if row["batch_size"] == batch_size), None)
-    if outcome == "ok":
-        return Fit("fits")
-    if outcome in ENDINGS:
-        return Fit(ENDINGS[outcome])
+def _fit(cells: Results, batch_size: int) -> Fit:
+    """What is known of a batch size, given the cells of its column. A record says more than a search."""
+    cell = next((cell for cell in cells if cell.batch_size == batch_size), None)
+    if cell and (cell.is_measured or cell.ending):
+        return Fit(cell.ending or "fits")
     limit = _searched(cells)
     if limit is not None and batch_size <= limit.fits:
         return Fit("fits", searched=True)
@@ -80,10 +78,7 @@ def _fit(cells: Rows, batch_size: int) -> Fit:
     return Fit("untried")
 
 
-def _searched(cells: Rows) -> BatchLimit | None:
-    """What the search of a column showed; a row without a record does not have it, the others do."""
-    row: Row | None = next((row for row in cells if not pandas.isna(row["max_batch_fits"])), None)
-    if row is None:
-        return None
-    fails = row["max_batch_fails"]
-    return BatchLimit(int(row["max_batch_fits"]), None if pandas.isna(fails) else int(fails))
+def _searched(cells: Results) -> BatchLimit | None:
+    """What the search of a column showed; a cell without a record does not have it, the others do."""
+    cell = next((cell for cell in cells if "max_batch_fits" in cell.figures), None)
+    return cell and BatchLimit(cell.value("max_batch_fits"), cell.value("max_batch_fails"))

@@ -9,12 +9,11 @@ from typing import Any, NamedTuple
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.compare.comparison import Difference
-from inference_benchmark.compare.history import Entry, Series, Step
-from inference_benchmark.compare.text import column_name
-from inference_benchmark.render import drawing
-from inference_benchmark.render.charts import DASHES, ChartData
-from inference_benchmark.render.charts import Series as Line
-from inference_benchmark.render.palette import LIGHT, PAGE
+from inference_benchmark.compare.history import CellHistory, Entry, Step
+from inference_benchmark.render.charts import DASHES, ChartData, Line
+from inference_benchmark.render.over_time import figure_over_time
+from inference_benchmark.render.palette import PAGE
+from inference_benchmark.results.column import batch_label
 from inference_benchmark.units import format_figure, format_half_width
 
 FIGURE = COMPARED["throughput"]
@@ -25,7 +24,7 @@ STEP_HEADINGS = ("where", "from", "to", "ratio", "95 % interval", "what changed"
 
 
 class Section(NamedTuple):
-    """The series of one machine, model and workload: a chart of the batch size with the most points, the largest of
+    """The cells of one machine, model and workload: a chart of the batch size with the most points, the largest of
     these, and a table of all."""
 
     title: str
@@ -35,24 +34,24 @@ class Section(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-def sections(entries: Sequence[Entry], all_series: Sequence[Series], steps: Sequence[Step]) -> Iterator[Section]:
+def sections(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: Sequence[Step]) -> Iterator[Section]:
     """One for each machine, model and workload."""
-    grids: dict[tuple[Any, ...], list[Series]] = {}
-    for series in all_series:
-        where = (series.machine, *(series.where[key] for key in ("model", "prompt_tokens", "new_tokens")))
-        grids.setdefault(where, []).append(series)
-    for (machine, model, prompt_tokens, new_tokens), members in grids.items():
-        title = f"{model} prompt{prompt_tokens}-new{new_tokens} on {machine}"
-        batch_sizes = Counter(series.where["batch_size"] for series in members for _ in series.points)
+    grids: dict[tuple[Any, ...], list[CellHistory]] = {}
+    for history in histories:
+        grids.setdefault((history.machine, history.cell.column.grid), []).append(history)
+    for (machine, _), members in grids.items():
+        column = members[0].cell.column
+        title = f"{column.model} {column.workload} on {machine}"
+        batch_sizes = Counter(history.cell.batch_size for history in members for _ in history.points)
         batch_size = max(batch_sizes, key=lambda size: (batch_sizes[size], size))
-        drawn = [series for series in members if series.where["batch_size"] == batch_size]
+        drawn = [history for history in members if history.cell.batch_size == batch_size]
         shown = [entry for entry in entries if entry.results.name == machine]
         yield Section(
             title,
             batch_size,
-            _chart(title, drawn, [step for step in steps if step.series in drawn]),
+            _chart(title, drawn, [step for step in steps if step.history in drawn]),
             ["cell", *map(entry_name, shown)],
-            [[_cell_name(series), *_figures(series, shown)] for series in members],
+            [[batch_label(each.cell.column.name, each.cell.batch_size), *_figures(each, shown)] for each in members],
         )
 
 
@@ -74,7 +73,7 @@ def step_rows(steps: Sequence[Step]) -> list[list[str]]:
     """A row for each step, under STEP_HEADINGS."""
     return [
         [
-            f"{column_name(step.series.where)} batch {step.series.where['batch_size']} on {step.series.machine}",
+            f"{step.history.cell.label} on {step.history.machine}",
             entry_name(step.before),
             entry_name(step.after),
             format_figure(step.ratio.value, ".3f"),
@@ -85,9 +84,9 @@ def step_rows(steps: Sequence[Step]) -> list[list[str]]:
     ]
 
 
-def summary_line(entries: Sequence[Entry], all_series: Sequence[Series], steps: Sequence[Step]) -> str:
+def summary_line(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: Sequence[Step]) -> str:
     """How much there is, in one line."""
-    return f"Result sets: {len(entries)}; cells over time: {len(all_series)}; steps: {len(steps)}."
+    return f"Result sets: {len(entries)}; cells over time: {len(histories)}; steps: {len(steps)}."
 
 
 def entry_name(entry: Entry) -> str:
@@ -95,37 +94,28 @@ def entry_name(entry: Entry) -> str:
     return f"#{entry.number} {entry.date:%Y-%m-%d}"
 
 
-def _chart(title: str, drawn: Sequence[Series], steps: Sequence[Step]) -> str:
-    colours = len(LIGHT.series)
+def _chart(title: str, drawn: Sequence[CellHistory], steps: Sequence[Step]) -> str:
+    colours = len(PAGE.series)
     lines = [
-        Line(_line_name(series), index % colours, DASHES[index // colours % len(DASHES)])
-        for index, series in enumerate(drawn)
+        Line(history.cell.column.name, index % colours, DASHES[index // colours % len(DASHES)])
+        for index, history in enumerate(drawn)
     ]
     points = [
         {
             "series": line.name,
             "at": point.entry.date.isoformat(),
-            **{name: end for name, end in zip(FIGURE.columns, point.cell.throughput, strict=True) if end is not None},
+            **{name: end for name, end in zip(FIGURE.columns, point.throughput, strict=True) if end is not None},
         }
-        for line, series in zip(lines, drawn, strict=True)
-        for point in series.points
+        for line, history in zip(lines, drawn, strict=True)
+        for point in history.points
     ]
     at_steps = dict.fromkeys(step.after.date.isoformat() for step in steps)
-    return drawing.over_time(ChartData(title, lines, points, {}), list(at_steps), FIGURE, PAGE)
+    return figure_over_time(ChartData(title, lines, points, {}), list(at_steps), FIGURE, PAGE)
 
 
-def _line_name(series: Series) -> str:
-    where = {key: series.where[key] for key in ("engine", "environment", "precision")}
-    return column_name(where)
-
-
-def _cell_name(series: Series) -> str:
-    return f"{_line_name(series)} batch {series.where['batch_size']}"
-
-
-def _figures(series: Series, entries: Sequence[Entry]) -> list[str]:
+def _figures(history: CellHistory, entries: Sequence[Entry]) -> list[str]:
     """The throughput in each entry; blank where it has none of its own."""
-    by_entry = {id(point.entry): _figure(point.cell.throughput) for point in series.points}
+    by_entry = {id(point.entry): _figure(point.throughput) for point in history.points}
     return [by_entry.get(id(entry), "") for entry in entries]
 
 

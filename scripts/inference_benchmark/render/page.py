@@ -40,7 +40,6 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
         "number": format_number,
         "half_width": format_half_width,
         "data": data,
-        "list_of": _list_of,
         "texts": _texts,
         "settings": _settings,
     }
@@ -60,7 +59,7 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
 
 def data(value: Any) -> Markup:
     """A value as JSON inside a script element: nothing in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"), default=_plain)
+    text = json.dumps(value, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
@@ -83,15 +82,6 @@ def vega() -> str:
     import vl_convert
 
     return f"(()=>{{{vl_convert.javascript_bundle(vl_version=_VEGA_LITE)}}})()"
-
-
-def _plain(value: Any) -> Any:
-    """Numbers of pandas and numpy as those of Python."""
-    return value.item() if hasattr(value, "item") else str(value)
-
-
-def _list_of(row: dict[str, Any], keys: list[str]) -> list[Any]:
-    return [row[key] for key in keys]
 
 
 def _texts(values: tuple[Any, ...]) -> list[str]:

@@ -8,26 +8,26 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas
-
 from inference_benchmark import files, markdown
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
-from inference_benchmark.experiment.baselines import NOT_MEASURED
 from inference_benchmark.experiment.cells import Cell, log_path
 from inference_benchmark.experiment.experiment import Experiment
-from inference_benchmark.records import collect, summary
+from inference_benchmark.records import collect
 from inference_benchmark.records.attempts import failure_line
+from inference_benchmark.records.results import Studies, cell_results, without_record
 from inference_benchmark.render import report, tables
+from inference_benchmark.results import summary_csv
+from inference_benchmark.results.cell_result import NOT_MEASURED, Results
 
 
 @dataclass(frozen=True)
 class Preview:
-    """rows: as in summary.csv, with the further outcomes ``missing``, ``failed`` and ``refused`` and a reason for each.
-    provenance: None where there is no record yet. unused: baselines and studies that cannot be used, and why."""
+    """results: with the outcomes ``missing``, ``failed`` and ``refused`` too, and a reason for each. provenance: None
+    where there is no record yet. unused: baselines and studies that cannot be used, and why."""
 
-    rows: pandas.DataFrame
+    results: Results
     provenance: Mapping[str, Any] | None
     comparisons: Sequence[Comparison]
     unused: Sequence[str]
@@ -35,18 +35,18 @@ class Preview:
     @property
     def line(self) -> str:
         """How far it has come, in one line."""
-        counts = Counter(self.rows["outcome"])
+        counts = Counter(cell.outcome for cell in self.results)
         rest = [f"{counts[name]} {name}" for name in NOT_MEASURED if counts[name]]
-        done = len(self.rows) - sum(counts[name] for name in NOT_MEASURED)
-        return ", ".join([f"Preview: {done} of {len(self.rows)} cells have a record", *rest]) + "."
+        done = len(self.results) - sum(counts[name] for name in NOT_MEASURED)
+        return ", ".join([f"Preview: {done} of {len(self.results)} cells have a record", *rest]) + "."
 
     def write(self, folder: Path, template: Path) -> None:
         """Write summary.csv, tables.md and report.html."""
-        files.write(summary.to_csv(self.rows), folder / "summary.csv")
+        files.write(summary_csv.to_csv(self.results), folder / "summary.csv")
         notes = [self.line, *self.unused]
-        text = tables.document(self.rows, self.comparisons)
+        text = tables.document(self.results, self.comparisons)
         files.write("\n\n".join([*map(markdown.escape, notes), text]), folder / "tables.md")
-        page = report.render(self.rows, [self.provenance], template, self.comparisons, notes)
+        page = report.render(self.results, [self.provenance], template, self.comparisons, notes)
         files.write(page, folder / "report.html")
 
 
@@ -56,23 +56,24 @@ def preview(experiment: Experiment) -> Preview:
     records = list(collection.records.values())
     cells = [cell for cell in experiment.cells() if cell.round == 1]
     measured = {record.cell.first_round.path for record in records}
-    blank = [summary.blank_row(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in measured]
+    blank = [without_record(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in measured]
     place = {cell.path: index for index, cell in enumerate(cells)}
-    rows = summary.summarise(records, collection.studies).astype(object)
-    rows = pandas.concat([rows, pandas.DataFrame(blank, columns=summary.COLUMNS, dtype=object)])
-    rows = rows.sort_values("record", key=lambda paths: paths.map(place)).reset_index(drop=True).convert_dtypes()
+    results = sorted(
+        cell_results(records, collection.studies) + blank, key=lambda cell: place.get(cell.record, len(place))
+    )
     unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
     comparisons = []
-    ours = result_set.of_records(records, studies=summary.Studies.of(collection.studies)) if records else None
+    ours = result_set.of_records(records, studies=Studies.of(collection.studies)) if records else None
     for name, path in experiment.baselines.items() if ours else ():
         try:
-            comparisons.append(compare(result_set.load(Path(path), name), ours))
+            comparison = compare(result_set.load(Path(path), name), ours)
+            comparisons.append(Comparison.from_document(comparison.to_document()))  # as rule report reads it
         except ProblemsError as error:
             unused += error.problems
         except OSError as error:
             unused.append(f"{path}: {error.strerror}")
     provenance = collect.provenance_of(experiment, records) if records else None
-    return Preview(rows, provenance, comparisons, unused)
+    return Preview(results, provenance, comparisons, unused)
 
 
 def _why_blank(cell: Cell, collection: collect.Collection) -> tuple[str, str]:

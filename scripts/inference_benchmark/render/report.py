@@ -5,41 +5,41 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import pandas
-
-from inference_benchmark.analysis.figures import BY_NAME, FIGURES, Figure
+from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure
 from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
-from inference_benchmark.records.summary import ABOVE_LIMIT, to_csv
-from inference_benchmark.render import charts, choosing, context, drawing, fits, page, palette, tables, time_of_call
-from inference_benchmark.render.columns import (
-    ENDINGS,
-    Column,
-    Row,
-    Rows,
-    column_names,
-    column_of,
-    half_width,
-    marks,
-    text_of,
-    value_of,
-    warnings_of,
-)
+from inference_benchmark.render import charts, choosing, context, drawing, fits, over_time, page, palette, tables, vega
 from inference_benchmark.render.one_line import provenance_text
+from inference_benchmark.render.texts import marks, names_within
+from inference_benchmark.render.timelines import timeline_bars
+from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.column import short_names
+from inference_benchmark.results.summary_csv import to_csv
 from inference_benchmark.units import format_number
 
 #: The figures whose best value is named for each grid where a page has several.
 OVERVIEW = ("throughput_tok_per_s", "latency_s", "whole_limit_share")
 #: Outcomes of cells in a preview that have no record to show.
 UNFINISHED = ("failed", "refused")
+_HEADLINES = [figure for figure in PERFORMANCE if figure.headline]
+
+
+class Best(NamedTuple):
+    """The best value of a figure, as text, and the cell that it is of."""
+
+    name: str
+    value: str
+    unit: str
+    of: str
+    marks: str
 
 
 def render(
-    summary: pandas.DataFrame,
+    results: Results,
     provenances: Sequence[Mapping[str, Any]],
     template: Path,
     comparisons: Sequence[Comparison] = (),
@@ -47,20 +47,19 @@ def render(
 ) -> str:
     """The page as text.
 
-    provenances: provenance.json of each machine in the summary. comparisons: with baselines; each is shown with the
-    machine that is its new side. notes: what a reader has to know before anything else.
+    provenances: provenance.json of each machine in the results. comparisons: with baselines; each is shown with the
+    machine that is its new side. notes: shown first.
     """
     by_machine = {each["machine"]: each for each in provenances}
-    sections = []
-    for model in context.models(summary):
-        for rows in model.workloads:
-            of = [each for each in comparisons if each.new == rows[0]["machine"]]
-            sections.append(section(rows, of, by_machine) | {"contexts": []})
-        sections[-1]["contexts"] = [context_section(rows) for rows in model.contexts]
-    contexts = [each for of in sections for each in of["contexts"]]
-    for kind, of_kind in (("grid", sections), ("context", contexts)):
-        for number, each in enumerate(of_kind):
-            each["id"] = f"{kind}-{number}"
+    sections, contexts = [], []
+    for model in context.models(results):
+        for cells in model.workloads:
+            of = [each for each in comparisons if each.new == cells[0].machine]
+            about = {"id": f"grid-{len(sections)}", "provenance": by_machine[cells[0].machine], "contexts": []}
+            sections.append(section(cells, of) | about)
+        for cells in model.contexts:
+            contexts.append(context_section(cells) | {"id": f"context-{len(contexts)}"})
+            sections[-1]["contexts"].append(contexts[-1])
     measurements: list[Any] = []
     for each in provenances:
         if each["measurement"] not in measurements:
@@ -70,10 +69,10 @@ def render(
         scripts=True,
         machines=[{**each, "sentence": provenance_text(each), "speed": machine_speed(each)} for each in provenances],
         tolerance=TOLERANCE,
-        headlines=[f"{figure.best} ({figure.unit})" for figure in FIGURES if figure.headline],
-        figures=FIGURES,
+        headlines=[f"{figure.best} ({figure.unit})" for figure in _HEADLINES],
+        figures=PERFORMANCE,
         kinds=KINDS,
-        limits=choosing.LIMITS,
+        limits=choosing.BOUNDS,
         choosing=choosing.page_data(),
         choosing_note=choosing.NOTE,
         n_colours=len(palette.PAGE.series),
@@ -91,7 +90,7 @@ def render(
             if each.cells
         ],
         notes=notes,
-        csv=to_csv(summary),
+        csv=to_csv(results),
     )
 
 
@@ -100,51 +99,44 @@ def machine_speed(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     speed = provenance.get("machine_speed")
     if not speed:
         return None
-    return {"median": Speed.of_facts(speed).texts, "svg": drawing.machine_speed(speed["over_time"], palette.PAGE)}
+    return {"median": Speed.of_facts(speed).texts, "svg": over_time.machine_speed(speed["over_time"], palette.PAGE)}
 
 
-def section(rows: Rows, comparisons: Sequence[Comparison], provenances: Mapping[str, Any]) -> dict[str, Any]:
+def section(cells: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """Everything that the page shows of one model and workload on one machine."""
-    first = rows[0]
-    measured = [row for row in rows if row["outcome"] == "ok"]
-    names = column_names(rows)
-    data = charts.chart_data(rows, comparisons)
+    name, columns = names_within(cells), short_names(columns_of(cells))
+    warned = [cell for cell in cells if cell.is_measured and cell.warnings]
+    data = charts.chart_data(cells, comparisons)
     specs = _definitions([chart for chart in charts.CHARTS if data.has(chart) or chart.in_files], data)
     return {
-        "machine": first["machine"],
-        "model": first["model"],
-        "workload": first["workload"],
-        "first": first,
-        "provenance": provenances[first["machine"]],
-        "parameters": next((int(n) for n in (row["parameters"] for row in rows) if not pandas.isna(n)), None),
-        "engines": list(dict.fromkeys(row["engine"] for row in rows)),
-        "counts": dict(Counter(row["outcome"] for row in rows).most_common()),
-        "best": best(measured, names),
-        "goals": choosing.goals(rows),
-        "columns": [_column(name, [row for row in rows if column_of(row) == column]) for column, name in names.items()],
-        "reliability": reliability(measured),
-        "series": data.series,
+        "first": cells[0],
+        "parameters": next((n for cell in cells if (n := cell.value("parameters")) is not None), None),
+        "engines": list(dict.fromkeys(cell.column.engine for cell in cells)),
+        "counts": dict(Counter(cell.outcome for cell in cells).most_common()),
+        "best": best(cells),
+        "goals": choosing.goals(cells),
+        "columns": [_column(text, [cell for cell in cells if cell.column == each]) for each, text in columns.items()],
+        "reliability": reliability(cells),
+        "lines": data.lines,
         "capacity": data.reference_lines.get("peak_memory_bytes"),
         "charts": _drawn(specs, data),
         "data": {"points": data.points, "specs": {chart.name: spec for chart, spec in specs.items()}},
-        "bars": [bar for bar, _ in time_of_call.time_bars(rows)],
-        "tables": list(tables.tables(rows, comparisons)),
-        "warned": [_named(row, names) for row in measured if warnings_of(row)],
-        "without_figure": [_named(row, names) for row in rows if row["outcome"] in ENDINGS],
-        "unfinished": [_named(row, names) for row in rows if row["outcome"] in UNFINISHED],
+        "bars": [bar for bar, _ in timeline_bars(cells)],
+        "tables": list(tables.tables(cells, comparisons)),
+        "warned": [[name(cell), ", ".join(cell.warnings), cell.notes] for cell in warned],
+        "without_figure": [[name(cell), cell.outcome, cell.reason_phase, cell.reason] for cell in cells if cell.ending],
+        "unfinished": [[name(cell), cell.outcome, cell.reason] for cell in cells if cell.outcome in UNFINISHED],
     }
 
 
-def context_section(rows: Rows) -> dict[str, Any]:
+def context_section(cells: Results) -> dict[str, Any]:
     """Everything that the page shows of one model on one machine over the length of its prompts, for one number of new
     tokens: a view per batch size, and what fits."""
-    first, default = rows[0], context.default_batch_size(rows)
-    views = {size: charts.context_data(rows, size) for size in context.batch_sizes(rows)}
+    default = context.default_batch_size(cells)
+    views = {size: charts.context_data(cells, size) for size in context.batch_sizes(cells)}
     return {
-        "machine": first["machine"],
-        "model": first["model"],
-        "new_tokens": first["new_tokens"],
-        "series": next(iter(views.values())).series if views else (),
+        "first": cells[0],
+        "lines": next(iter(views.values())).lines if views else (),
         "views": [
             {
                 "batch_size": size,
@@ -153,80 +145,56 @@ def context_section(rows: Rows) -> dict[str, Any]:
             }
             for size, data in views.items()
         ],
-        "maps": fits.fit_maps(rows),
+        "maps": fits.fit_maps(cells),
     }
 
 
-def _definitions(of: Sequence[charts.Chart], data: charts.ChartData) -> dict[charts.Chart, drawing.Spec]:
+def _definitions(of: Sequence[charts.Chart], data: charts.ChartData) -> dict[charts.Chart, vega.Spec]:
     return {chart: drawing.definition(chart, data, palette.PAGE, legend=False) for chart in of}
 
 
-def _drawn(specs: Mapping[charts.Chart, drawing.Spec], data: charts.ChartData) -> list[dict[str, str]]:
-    """Charts as the page shows them without scripts."""
-    return [
-        {
-            "name": chart.name,
-            "heading": chart.heading,
-            "note": chart.note,
-            "svg": drawing.svg(drawing.with_data(spec, chart, data)),
-        }
-        for chart, spec in specs.items()
-    ]
+def _drawn(specs: Mapping[charts.Chart, vega.Spec], data: charts.ChartData) -> list[tuple[charts.Chart, str]]:
+    """Charts, each with the SVG that the page shows without scripts."""
+    return [(chart, vega.svg(drawing.with_data(spec, chart, data))) for chart, spec in specs.items()]
 
 
-def best(measured: Rows, names: Mapping[Column, str]) -> list[dict[str, str]]:
-    """The best value of each figure that has a name for it: the value, its unit, and the cell that it is of."""
-    tiles = []
-    for figure in (figure for figure in FIGURES if figure.best):
-        row = _best(measured, figure)
-        if row is not None:
-            scale = 100 if figure.is_share else figure.scale
-            tiles.append(
-                {
-                    "name": figure.best,
-                    "value": format_number(row[figure.name] * scale),
-                    "unit": figure.unit,
-                    "of": f"{names[column_of(row)]}, batch {row['batch_size']}",
-                    "marks": marks(row, figure.warnings),
-                }
-            )
-    return tiles
+def best(cells: Results) -> list[Best]:
+    """The best value of each figure that has a name for it."""
+    found, name = [], names_within(cells)
+    for figure in (figure for figure in PERFORMANCE if figure.best):
+        if cell := _best(cells, figure):
+            value = format_number(cell.value(figure.name) * (100 if figure.is_share else figure.scale))
+            found.append(Best(figure.best, value, figure.unit, name(cell), marks(cell, figure)))
+    return found
 
 
-def reliability(measured: Rows) -> dict[str, Any]:
+def reliability(cells: Results) -> dict[str, Any]:
     """How many cells have no warning, which warnings the others have, and how wide intervals are."""
-    warnings = Counter(warning for row in measured for warning in warnings_of(row))
-    widths = (half_width(row, BY_NAME["throughput_tok_per_s"]) for row in measured)
+    measured = [cell for cell in cells if cell.is_measured]
+    widths = (cell.figures["throughput_tok_per_s"].half_width for cell in measured)
     widths = sorted(width for width in widths if width is not None)
     return {
         "measured": len(measured),
-        "reliable": sum(not warnings_of(row) for row in measured),
-        "warnings": warnings.most_common(),
+        "reliable": sum(not cell.warnings for cell in measured),
+        "warnings": Counter(warning for cell in measured for warning in cell.warnings).most_common(),
         "median_width": widths[len(widths) // 2] if widths else None,
     }
 
 
-def _best(measured: Rows, figure: Figure) -> Row | None:
-    """The row with the best value of a figure, of those that the machine can reach; None where no row has it."""
-    rows = [row for row in measured if value_of(row, figure) is not None and ABOVE_LIMIT not in warnings_of(row)]
+def _best(cells: Results, figure: Figure) -> CellResult | None:
+    """The cell with the best value of a figure, of those that the machine can reach; None where no cell has it."""
+    having = [cell for cell in cells if figure.name in cell.figures and not cell.is_above_limit]
     pick = max if figure.better == "higher" else min
-    return pick(rows, key=lambda row: row[figure.name], default=None)
+    return pick(having, key=lambda cell: cell.value(figure.name), default=None)
 
 
-def _named(row: Row, names: Mapping[Column, str]) -> dict[str, Any]:
-    texts = {name: text_of(row, name) for name in ("notes", "reason", "reason_phase", "outcome")}
-    warnings = ", ".join(warnings_of(row))
-    return {"cell": f"{names[column_of(row)]} batch {row['batch_size']}", "warnings": warnings, **texts}
-
-
-def _column(name: str, cells: Rows) -> dict[str, Any]:
+def _column(name: str, cells: Results) -> dict[str, Any]:
     """The best cells of one column of the tables, and the largest batch that fits."""
-    measured = [row for row in cells if row["outcome"] == "ok"]
-    best_rows = [(figure, _best(measured, figure)) for figure in FIGURES if figure.headline]
+    found = [(figure, _best(cells, figure)) for figure in _HEADLINES]
     return {
         "name": name,
         "best": [
-            ("", "") if row is None else (figure.text(row[figure.name]), row["batch_size"]) for figure, row in best_rows
+            (figure.text(cell.value(figure.name)), cell.batch_size) if cell else ("", "") for figure, cell in found
         ],
         "fits": fits.largest_batch_text(cells),
     }

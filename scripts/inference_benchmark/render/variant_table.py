@@ -1,89 +1,66 @@
-"""What each variant of an engine gains against the engine itself, and each environment against the current one: ratios
-of throughput, cell by cell."""
+"""The gain of each variant over its engine, and of each environment over the current one: ratios of throughput."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
-import pandas
-
-from inference_benchmark.analysis.figures import BY_NAME
+from inference_benchmark.analysis.figures import BY_NAME, Figure
 from inference_benchmark.analysis.statistics import ratio
-from inference_benchmark.experiment.environments import CURRENT
-from inference_benchmark.records.summary import RATIOS
-from inference_benchmark.render.columns import (
-    Column,
-    Row,
-    Rows,
-    TableView,
-    agreement_text,
-    column_of,
-    columns,
-    estimate_of,
-    text_of,
-)
-
-_FIGURE = BY_NAME["throughput_tok_per_s"]
+from inference_benchmark.render.texts import TableView, agreement_text
+from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.column import CURRENT, Column, headings
 
 
-def variant_table(rows: Rows) -> TableView | None:
-    """The ratios of the variants among rows of one model and workload; None where none stands beside its engine."""
-    first = _first(rows)
-    bases = {key: _base(row) for key in first if text_of(row := first[key], "options") and _base(row) in first}
-    others = {key: (base, base.engine) for key, base in bases.items()}
-    return _ratios("Variants against their engine", "engine", rows, others)
+def variant_table(cells: Results) -> TableView | None:
+    """The ratios of the variants among cells of one model and workload; None where none is beside its engine."""
+    bases = {
+        column: replace(column, engine=column.base_engine, options=()) for column in columns_of(cells) if column.options
+    }
+    return _ratios("Variants against their engine", BY_NAME["engine_ratio"], cells, bases)
 
 
-def environment_table(rows: Rows) -> TableView | None:
+def environment_table(cells: Results) -> TableView | None:
     """The same of environments and the current one."""
-    first = _first(rows)
-    bases = {key: key._replace(environment=CURRENT) for key in first}
-    others = {key: (base, CURRENT) for key, base in bases.items() if key != base and base in first}
-    return _ratios("Environments against the current one", "environment", rows, others)
+    others = (column for column in columns_of(cells) if column.environment != CURRENT)
+    bases = {column: replace(column, environment=CURRENT) for column in others}
+    return _ratios("Environments against the current one", BY_NAME["environment_ratio"], cells, bases)
 
 
-def _first(rows: Rows) -> dict[Column, Row]:
-    """The first row of each column, in the order of the grid."""
-    first = {column_of(row): row for row in reversed(rows)}
-    return {key: first[key] for key in columns(rows)}
-
-
-def _ratios(title: str, axis: str, rows: Rows, bases: Mapping[Column, tuple[Column, str]]) -> TableView | None:
-    """A table of ratios of columns and others, each with a name for the other; None where there are none. axis: in
-    summary.RATIOS."""
+def _ratios(title: str, figure: Figure, cells: Results, bases: Mapping[Column, Column]) -> TableView | None:
+    """A table of ratios of columns and their bases, those of them that there are; None where there are none."""
+    columns = columns_of(cells)
+    bases = {column: base for column, base in bases.items() if base in columns}
     if not bases:
         return None
-    cells = {(column_of(row), row["batch_size"]): row for row in rows if row["outcome"] == "ok"}
-    first, headings = _first(rows), columns(rows)
-    sizes = sorted({row["batch_size"] for row in rows})
-    texts = [
+    measured = {(cell.column, cell.batch_size): cell for cell in cells if cell.is_measured}
+    rows = [
         [
             str(size),
-            *(_ratio_text(axis, cells.get((key, size)), cells.get((base, size))) for key, (base, _) in bases.items()),
+            *(
+                _ratio_text(figure, measured.get((column, size)), measured.get((base, size)))
+                for column, base in bases.items()
+            ),
         ]
-        for size in sizes
+        for size in sorted({cell.batch_size for cell in cells})
     ]
-    agreement = [agreement_text(first[key]) for key in bases]
+    first, heads = {cell.column: cell for cell in reversed(cells)}, headings(columns)
+    names = {column: base.engine if column.engine != base.engine else CURRENT for column, base in bases.items()}
+    agreement = [agreement_text(first[column]) for column in bases]
     return TableView(
         f"{title} (times its throughput)",
         "above 1 is faster; in parentheses the 95 % interval, by the ratios of the rounds where there are several: no "
         "difference is shown where it includes 1.",
-        [("batch_size",), *((*headings[key], f"against {name}") for key, (_, name) in bases.items())],
-        texts,
+        [("batch_size",), *((*heads[column], f"against {name}") for column, name in names.items())],
+        rows,
         [["same tokens | logits error", *agreement]] if any(agreement) else [],
     )
 
 
-def _base(row: Row) -> Column:
-    """The column of the engine that a row is of a variant of."""
-    return column_of(row)._replace(engine=row["base_engine"])
-
-
-def _ratio_text(axis: str, new: Row | None, base: Row | None) -> str:
+def _ratio_text(figure: Figure, new: CellResult | None, base: CellResult | None) -> str:
     """``1.12 (1.08 to 1.16)``; blank where one of the two was not measured."""
     if new is None or base is None:
         return ""
-    value, low, high = (new[column] for column in RATIOS[axis])
-    if pandas.isna(value):  # a single round
-        value, low, high = ratio(estimate_of(new, _FIGURE), estimate_of(base, _FIGURE))
-    return f"{value:.2f}" + ("" if low is None else f" ({low:.2f} to {high:.2f})")
+    of_rounds = new.figures.get(figure.name)  # unless there is a single round
+    value, low, high = of_rounds or ratio(*(cell.figures["throughput_tok_per_s"] for cell in (new, base)))
+    return figure.text(value) + ("" if low is None else f" ({figure.text(low)} to {figure.text(high)})")

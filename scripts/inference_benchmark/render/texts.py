@@ -1,0 +1,86 @@
+"""A table as plain text, and the texts that a cell has in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from inference_benchmark.analysis.figures import BY_NAME, Figure, table_of
+from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.column import Heading, batch_label, short_names
+from inference_benchmark.units import format_half_width
+
+#: Shown instead of a share of the limit for a cell that is faster than its limit.
+LIMIT_UNKNOWN = "?"
+#: Behind a figure whose samples do not repeat well, and behind one that was measured under noteworthy conditions.
+UNSTABLE, FLAGGED = "†", "‡"
+
+
+class TableView(NamedTuple):
+    """A table as plain text, which its renderer escapes.
+
+    cells: a row per batch size, or per value of another axis, which is first. foot: rows that hold for whole columns.
+    """
+
+    title: str
+    explanation: str
+    headings: list[Heading]
+    cells: list[list[str]]
+    foot: list[list[str]]
+
+
+def names_within(cells: Results) -> Callable[[CellResult], str]:
+    """What names a cell among these cells of one model and workload: ``hf bf16 batch 8``."""
+    names = short_names(columns_of(cells))
+    return lambda cell: batch_label(names[cell.column], cell.batch_size)
+
+
+def cell_text(cell: CellResult, figure: Figure) -> str:
+    """A cell in the table of a figure: the figures side by side, the interval of the first, and marks.
+
+    ``oom`` if it did not fit, ``n/a`` if device or library do not support the precision, blank without a record.
+    """
+    text = figures_text(cell, figure)
+    return text + width_text(cell, figure) + marks(cell, figure) if text else cell.ending
+
+
+def figures_text(cell: CellResult, figure: Figure) -> str:
+    """The figures in the table of a figure, side by side; blank for a cell without the first."""
+    texts = [_figure_text(cell, each) for each in table_of(figure)]
+    return " | ".join(filter(None, texts)) if texts[0] else ""
+
+
+def _figure_text(cell: CellResult, figure: Figure) -> str:
+    if cell.is_limit_unknown(figure):
+        return LIMIT_UNKNOWN
+    text = figure.text(cell.value(figure.name))
+    return f"{text} {cell.bound_by[figure.phase][0]}" if text and figure.phase else text
+
+
+def width_text(cell: CellResult, figure: Figure) -> str:
+    """`` ±1.2%`` to print behind a figure; `` ±?`` where its interval is unknown.
+
+    Blank for a figure without an interval, for published figures, whose samples are unknown, and without a value.
+    """
+    estimate = cell.figures.get(figure.name)
+    if estimate is None:
+        return ""
+    if estimate.half_width is not None:
+        return f" ±{format_half_width(estimate.half_width)}"
+    return " ±?" if figure.interval and "cycles" in cell.figures else ""
+
+
+def marks(cell: CellResult, figure: Figure) -> str:
+    """The marks behind a figure."""
+    flagged = any(getattr(cell, warnings) for warnings in figure.warnings)
+    return UNSTABLE * bool(cell.unstable_because) + FLAGGED * flagged
+
+
+def agreement_text(cell: CellResult) -> str:
+    """How far the answers are those of hf in fp32; blank where they were not compared."""
+    agreement, error = (BY_NAME[name] for name in ("token_agreement", "logits_error_mean"))
+    if agreement.name not in cell.figures:
+        return ""
+    is_finite = error.name in cell.figures
+    error_text = format(cell.value(error.name), error.spec) if is_finite else "n/a"
+    return f"{agreement.text(cell.value(agreement.name))} | {error_text}"
