@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
 import signal
@@ -170,7 +171,7 @@ def _run(check: Check, sending: connection.Connection, log: Path) -> None:
 def _wait(running: list[Running], logs: Path) -> list[Ended]:
     """Wait for the next check that ends or whose time is up, and take all such from those that run."""
     left_s = min(each.deadline_s for each in running) - time.monotonic()
-    ready = connection.wait([each.verdict for each in running], max(0, left_s))
+    ready = connection.wait([each.verdict for each in running], None if math.isinf(left_s) else max(0, left_s))
     now_s, ended = time.monotonic(), []
     for each in list(running):
         if each.verdict in ready:

@@ -1,0 +1,1 @@
+"""What scripts/gpu_check.py runs: the checks, in their order, and the runner."""

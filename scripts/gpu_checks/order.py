@@ -1,0 +1,57 @@
+"""All checks, in the order in which they run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from gpu_checks import of_cells, of_engines, of_studies
+from gpu_checks.runner import Check, Verdict
+from gpu_checks.setup import CHECKED, HF, STATIC, Setup
+from inference_benchmark import engines
+from inference_benchmark.engines import ENGINES
+
+
+def checks(setup: Setup) -> list[Check]:
+    """All checks, in an order that has the most worth knowing first."""
+    unless_cuda = None if setup.device == "cuda" else "CUDA only"
+
+    def check(kind: str, run: Callable[..., Verdict], limit_s: float, needs=("weights",), skip=None) -> Check:
+        return Check(kind, partial(run, setup), limit_s, needs, skip)
+
+    def of_engine(kind: str, run: Callable[..., Verdict], limit_s: float, engine: str, *more: str, skip=None) -> Check:
+        needs = ("weights", f"engine/{engine}") if ENGINES[engine].package and kind != "engine" else ("weights",)
+        if package := engines.missing_package(engine, *more):
+            skip = f"the package {package} is not installed"
+        return Check("/".join((kind, engine, *more)), partial(run, setup, engine, *more), limit_s, needs, skip)
+
+    def of_each(kind: str, run: Callable[..., Verdict], limit_s: float) -> list[Check]:
+        # Every shape that hf-static meets is compiled. On a CPU that would take longer than all other checks.
+        skips = {STATIC: unless_cuda}
+        return [of_engine(kind, run, limit_s, engine, skip=skips.get(engine)) for engine in CHECKED]
+
+    def cells(precisions: Sequence[str]) -> list[Check]:
+        pairs = [(engine, precision) for precision in precisions for engine in CHECKED]
+        known = [(engine, precision) for engine, precision in pairs if precision in ENGINES[engine].precisions]
+        return [of_engine("cells", of_cells.check_cells, 180, *pair) for pair in known]
+
+    return [
+        check("weights", of_cells.check_weights, 180, needs=()),
+        *(of_engine("engine", of_cells.check_engine, 120, engine) for engine in CHECKED if ENGINES[engine].package),
+        *cells(setup.precisions[:3]),
+        *(of_engine("answers", of_cells.check_answers, 120, engine) for engine in CHECKED if engine != HF),
+        check("recordings", of_cells.check_recordings, 120),
+        *(of_engine("forked", of_cells.check_forked, 120, engine) for engine in CHECKED),
+        check("memory", of_cells.check_memory, 120),
+        check("tf32", of_cells.check_tf32, 120, skip=unless_cuda),
+        check("conditions", of_cells.check_conditions, 60),
+        check("energy", of_cells.check_energy, 60),
+        *of_each("rows", of_engines.check_rows, 90),
+        *of_each("oom", of_cells.check_oom, 60),
+        check("caches", of_engines.check_caches, 90),
+        check("ceilings", of_studies.check_ceilings, 90, needs=()),
+        of_engine("timeline", of_studies.check_timeline, 90, HF),
+        of_engine("timeline", of_studies.check_timeline, 90, STATIC, skip=unless_cuda),
+        *of_each("search", of_studies.check_search, 120),
+        *cells(setup.precisions[3:]),
+    ]
