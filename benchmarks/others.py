@@ -38,6 +38,7 @@ from running import Workspace
 
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.models import checkpoint
+from inference_benchmark.models.cache import cache_root
 
 LOCK = REPO / "envs/optimum-benchmark.lock"
 BATCH_SIZES = [1, 2, 4, 8, 16, 32]
@@ -67,7 +68,7 @@ class Taken(NamedTuple):
 def environment() -> Path:
     """The folder of a virtual environment as in LOCK, made if it is missing. Ends the program where pip fails."""
     digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = checkpoint.cache_root() / "environments" / f"optimum-benchmark-{digest}"
+    folder = cache_root() / "environments" / f"optimum-benchmark-{digest}"
     # An environment cannot be renamed: its scripts name its folder. It is complete if it has the stamp.
     stamp = folder / "installed"
     folder.parent.mkdir(parents=True, exist_ok=True)

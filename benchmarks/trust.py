@@ -50,7 +50,7 @@ from inference_benchmark.analysis import yardstick as analysis
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.machine import conditions
+from inference_benchmark.machine import conditions, interpreter
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.machine.host_counters import REAL_ROOTS, cpu_times_s, process_cpu_s
 from inference_benchmark.measure import warm_start
@@ -243,7 +243,7 @@ def sampling(seconds: float) -> str:
     prompts = numpy.random.default_rng(0).integers(engine.vocab_size, size=(1, 9))
     rate = Supervision().sample_hz
     command = [sys.executable, "-c", SAMPLER, str(os.getpid()), str(rate * AMPLIFIED)]
-    child = subprocess.Popen(command, env=checkpoint.child_environment())
+    child = subprocess.Popen(command, env=interpreter.child_environment())
     time.sleep(2)
     try:
 

@@ -15,15 +15,19 @@ import pytest
 from running import Workspace, fake_grid
 
 from inference_benchmark.machine import cgroups
+from inference_benchmark.models import families
 
 # As where Snakemake is run by hand: a shell that starts something in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _weights_cache(tmp_path_factory):
-    """Weights drawn by tests go to a cache of their own."""
-    os.environ["INFERENCE_BENCHMARK_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def _cache_of_tests(tmp_path_factory, pytestconfig):
+    """Weights drawn by tests go to a cache of their own. What transformers says of its families is kept between runs."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "transformers").symlink_to(pytestconfig.cache.mkdir("transformers"))
+    os.environ["INFERENCE_BENCHMARK_CACHE"] = str(folder)
+    families.names()  # here, so that no test meets the line that says that transformers is asked
 
 
 @pytest.fixture

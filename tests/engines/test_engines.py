@@ -24,7 +24,8 @@ from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
 from inference_benchmark.models import checkpoint
-from inference_benchmark.models.checkpoint import CheckpointError, RefusedError
+from inference_benchmark.models.cache import RefusedError
+from inference_benchmark.models.checkpoint import CheckpointError
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -31,9 +31,9 @@ from running import (
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
+from inference_benchmark.machine import interpreter
 from inference_benchmark.measure.environments import ensure
 from inference_benchmark.measure.outcome import MeasurementError
-from inference_benchmark.models import checkpoint
 
 LOCK = "openvino.lock"
 #: Families whose weights are compressed, too: one whose matrices are transposed, and one with grouped keys.
@@ -59,7 +59,7 @@ def beside_hf(environment) -> dict[str, dict[str, Any]]:
     folders = {family: str(weights(family)) for family in MODELS}
     request = json.dumps({"folders": folders, "forms": FORMS, "compressed": COMPRESSED})
     command = [python, str(REPO / "tests/openvino_engine.py"), request]
-    done = subprocess.run(command, capture_output=True, text=True, env=checkpoint.child_environment(python))
+    done = subprocess.run(command, capture_output=True, text=True, env=interpreter.child_environment(python))
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import subprocess
 import sys
 
@@ -139,3 +140,44 @@ def test_what_a_configuration_tells_of_its_layers_is_true_in_every_family():
     for model_type in told:
         layer_types, _ = get_layer_types_and_kwargs(CONFIG_MAPPING[model_type]().get_text_config(decoder=True))
         assert set(layer_types) != {"full_attention"}, model_type
+
+
+# -- asking --------------------------------------------------------------------------------------------
+
+
+def test_keys_of_older_configurations_lead_to_the_attributes_that_get_their_values():
+    assert families.family("bloom").converted == {"n_embed": "hidden_size"}
+    assert families.family("falcon").converted == {"n_embed": "hidden_size"}
+    assert {"rotary_pct", "rotary_emb_base"} <= families.family("gpt_neox").keys
+    assert set(families.rope_keys()) == {"rope_theta", "rope_scaling", "partial_rotary_factor"}
+    assert architecture.is_read("llama", "rope_theta")
+    assert not architecture.is_read("bloom", "rope_theta")
+    assert not architecture.is_read("mistral", "layer_types")
+
+
+def test_the_kernels_of_attention_are_those_of_the_models_class():
+    assert families.attention("bloom") == ["eager"]
+    assert families.attention("llama") == ["eager", "sdpa", "flex", "flash"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("raise ImportError('libfoo.so is missing')", "ImportError: libfoo.so is missing"),
+        ("", "ImportError: cannot import name 'PreTrainedConfig' from 'transformers'"),
+    ],
+)
+def test_a_transformers_that_does_not_answer_is_named_in_one_line(tmp_path, source, words):
+    for name, text in (("transformers", source), ("torch", "")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text(text)
+    (tmp_path / "transformers-9.9.9.dist-info").mkdir()
+    code = "from inference_benchmark.models import families\ntry: families.names()\nexcept families.FamiliesError as error: print(error)"
+    environ = {"PYTHONPATH": f"{tmp_path}:scripts", "INFERENCE_BENCHMARK_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPO, env=os.environ | environ, capture_output=True, text=True
+    )
+    where = f"transformers 9.9.9 in {tmp_path}/transformers"
+    assert done.stdout.startswith(f"{where} cannot be asked about its model families: {words}")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == "Asking transformers 9.9.9 about its model families, once\n"

@@ -16,6 +16,7 @@ from made_up import MODELS, TINY_BLOOM, make_cell
 from running import measure_cli, read_record
 from transformers import AutoModelForCausalLM
 
+from inference_benchmark.machine import interpreter
 from inference_benchmark.models import checkpoint
 from inference_benchmark.models.synthesize import synthesize
 
@@ -74,7 +75,7 @@ def draw(architecture: dict, seed: int) -> subprocess.Popen:
     code = f"from inference_benchmark.models import checkpoint; print(checkpoint.ensure({{'architecture': {architecture!r}, 'seed': {seed}}}))"
     return subprocess.Popen(
         [sys.executable, "-c", code],
-        env=checkpoint.child_environment(),
+        env=interpreter.child_environment(),
         start_new_session=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

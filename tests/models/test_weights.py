@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from inference_benchmark.models import checkpoint, weights
+from inference_benchmark.models.cache import cache_root
 from inference_benchmark.models.checkpoint import CheckpointError
 from inference_benchmark.models.synthesize import synthesize
 
@@ -229,7 +230,7 @@ def test_a_file_that_has_just_changed_is_read_again(copy):
     """A second change within the same tick of the clock would not show in size, times or inode."""
     folder = copy("one")
     checkpoint.fingerprint(folder)
-    assert weights._known(folder / "model.safetensors", checkpoint.cache_root() / "digests") is None
+    assert weights._known(folder / "model.safetensors", cache_root() / "digests") is None
 
 
 def test_a_cache_that_cannot_be_written_to_changes_nothing(copy, settled, monkeypatch, tmp_path):

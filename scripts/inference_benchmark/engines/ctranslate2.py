@@ -19,6 +19,7 @@ from inference_benchmark.engines import hf_facts, refusal, shapes
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import checkpoint as checkpoints
+from inference_benchmark.models.cache import RefusedError, cache_root, made_once
 
 #: Increase it whenever the conversion of a checkpoint gives different files.
 CONVERSION_VERSION = 1
@@ -37,7 +38,7 @@ class CTranslate2Engine(TorchDeviceEngine):
         self.model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
         try:
             self.converted = converted(checkpoint)
-        except checkpoints.RefusedError as error:
+        except RefusedError as error:
             raise UnsupportedError(str(error)) from error
         self.followed = shapes.follow_checkpoint(checkpoint)
         if device == "cuda":
@@ -205,8 +206,8 @@ def converted(checkpoint: Path) -> Path:
     """The checkpoint in CTranslate2's format, converted once. The folder's name is a digest of all it depends on."""
     inputs = [CONVERSION_VERSION, ctranslate2.__version__, checkpoints.fingerprint(checkpoint)]
     key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-    return checkpoints.made_once(
-        checkpoints.cache_root() / "ctranslate2" / key,
+    return made_once(
+        cache_root() / "ctranslate2" / key,
         "inference_benchmark.engines.ctranslate2_convert",
         {"checkpoint": str(checkpoint)},
         "ctranslate2 could not convert the weights",

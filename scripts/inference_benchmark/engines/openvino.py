@@ -24,6 +24,7 @@ from inference_benchmark.engines.openvino_convert import COMPRESSED
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import checkpoint as checkpoints
+from inference_benchmark.models.cache import RefusedError, cache_root, made_once
 
 #: Increase it whenever the export of a checkpoint gives different files.
 CONVERSION_VERSION = 1
@@ -55,7 +56,7 @@ class OpenVinoEngine(TorchDeviceEngine):
         # Each precision has files of its own. They are made here, before anything is timed or limited.
         try:
             self.exported = exported(self.checkpoint, precision)
-        except checkpoints.RefusedError as error:
+        except RefusedError as error:
             return str(error)
         return None
 
@@ -223,8 +224,8 @@ def exported(checkpoint: Path, precision: str) -> Path:
     versions = [metadata.version(name) for name in _EXPORTERS]
     inputs = [CONVERSION_VERSION, versions, checkpoints.fingerprint(checkpoint), weights]
     key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-    return checkpoints.made_once(
-        checkpoints.cache_root() / "openvino" / key,
+    return made_once(
+        cache_root() / "openvino" / key,
         "inference_benchmark.engines.openvino_convert",
         {"checkpoint": str(checkpoint), "weights": weights},
         "openvino could not export the weights",

@@ -86,7 +86,7 @@ def _key_problems(where: str, sizes: Mapping[str, Any], family: families.Family,
         yield f"{where}: unknown key; {model_type} has no such size{guess_text(key, meant) or '; remove it'}"
         return
     own = family.own(key)
-    kinds = family.kinds.get(own, frozenset())
+    kinds = set(family.kinds.get(own, ()))
     least = architecture.smallest(family, own)
     if not kinds <= _WORDS.keys() or not kinds:
         return

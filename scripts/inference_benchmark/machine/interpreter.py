@@ -6,9 +6,11 @@ Run as a module, it prints what it finds in the Python that runs it.
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark.machine import provenance, torch_build
@@ -50,6 +52,19 @@ def ask(executable: str, environ: Mapping[str, str]) -> Interpreter:
         raise InterpreterError(f"{executable} does not say what is installed: {last}") from None
     software["snakemake"] = provenance.software()["snakemake"]
     return Interpreter(executable, software, build and TorchBuild(build[0], build[1] and tuple(build[1])))
+
+
+def child_environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
+    """The environment of a child process that imports this library from the same place as this process.
+
+    python: what runs it. One that is not of this process finds its own programs first, and no packages but its own.
+    """
+    library = str(Path(__file__).resolve().parents[2])
+    if python != sys.executable:
+        programs = os.pathsep.join((os.path.dirname(python), os.environ.get("PATH", os.defpath)))
+        return {**os.environ, "PYTHONPATH": library, "PATH": programs, **extra}
+    path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
+    return {**os.environ, "PYTHONPATH": path, **extra}
 
 
 if __name__ == "__main__":

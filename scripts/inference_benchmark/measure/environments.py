@@ -29,7 +29,7 @@ from inference_benchmark.machine import interpreter
 from inference_benchmark.machine.interpreter import Interpreter, InterpreterError
 from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.worker_process import STOPPING
-from inference_benchmark.models import checkpoint
+from inference_benchmark.models.cache import cache_root
 
 #: Raised whenever environments are made in another way.
 _VERSION = 1
@@ -47,7 +47,7 @@ def python_of(environment: Mapping[str, str]) -> Interpreter:
 def _python_of(name: str, digest: str) -> Interpreter:
     try:
         python = str(ensure(name, digest))
-        return interpreter.ask(python, checkpoint.child_environment(python))
+        return interpreter.ask(python, interpreter.child_environment(python))
     except InterpreterError as error:
         raise MeasurementError(f"environment {name}: {error}") from None
 
@@ -55,9 +55,7 @@ def _python_of(name: str, digest: str) -> Interpreter:
 def folder_of(digest: str) -> Path:
     """The folder in the cache of the environment of a lock, for this Python and platform."""
     key = [_VERSION, digest, sys.implementation.name, platform.python_version(), sysconfig.get_platform()]
-    return (
-        checkpoint.cache_root() / "environments" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    ).absolute()
+    return (cache_root() / "environments" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]).absolute()
 
 
 def ensure(name: str, digest: str) -> Path:

@@ -20,12 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.machine import conditions, hardware
+from inference_benchmark.machine import conditions, hardware, interpreter
 from inference_benchmark.machine.cgroups import read
 from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.warm_start import ForkedWorker, ForkServer
-from inference_benchmark.models import checkpoint
 from inference_benchmark.records.parts import Run
 
 #: Where numerical libraries read the number of their threads.
@@ -47,7 +46,7 @@ def worker_variables(python: str, gpu: Gpu | None, threads: int | None) -> dict[
     variables = dict.fromkeys(_THREADS, str(threads or hardware.default_threads()))
     if gpu:
         variables["CUDA_VISIBLE_DEVICES"] = gpu.uuid
-    return checkpoint.child_environment(python, **variables, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    return interpreter.child_environment(python, **variables, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
 
 
 @dataclass

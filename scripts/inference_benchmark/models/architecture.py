@@ -124,14 +124,14 @@ def _is_decisive(family: families.Family, key: str) -> bool:
 def is_read(model_type: str, key: str) -> bool:
     """Whether a family's configuration class accepts a key, or its model reads it all the same."""
     family = families.family(model_type)
-    if family is None or key in family.keys:
+    if family is None or key in family.keys or key in family.read:
         return True
-    if "rope_parameters" in family.defaults and key in families.rope_keys():
-        return True
-    return key in families.common().keys - families.rope_keys() or key in families.read_by_model(model_type)
+    if key in families.rope_keys():
+        return "rope_parameters" in family.defaults
+    return key in families.common() or key in families.common_older()
 
 
 def other_names(model_type: str) -> list[str]:
     """All keys that could have been meant by one that a family does not have."""
     family = families.family(model_type) or families.Family()
-    return [*family.defaults, *family.aliases, *families.common().defaults]
+    return [*family.defaults, *family.aliases, *families.common()]

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,21 +15,15 @@ from typing import Any
 
 from inference_benchmark.models import weights
 from inference_benchmark.models.architecture import QUANTISED, quantisation, refusal
+from inference_benchmark.models.cache import cache_root, made_once
 from inference_benchmark.models.weights import CheckpointError
 
 #: Increase it whenever synthesize.py draws different weights from the same seed.
 SYNTHESIS_VERSION = 3
 
-#: Exit status of a process that makes a folder, where a library cannot do it. The last line of its output says why.
-REFUSED = 3
-
 _WEIGHTS = ("*.safetensors", "*.bin")
 #: What transformers does with weights that it has no products with. Found by trial: 5.23, with compressed-tensors 0.20.
 _MADE_DENSE = {"compressed-tensors": ", which transformers makes dense in the first call"}
-
-
-class RefusedError(CheckpointError):
-    """A library cannot make what was asked of it; the message says why, in its words."""
 
 
 def ensure(model: Mapping[str, Any]) -> Path:
@@ -55,12 +46,6 @@ def ensure(model: Mapping[str, Any]) -> Path:
     return folder
 
 
-def cache_root() -> Path:
-    """INFERENCE_BENCHMARK_CACHE, else inference-benchmark under XDG_CACHE_HOME or ~/.cache."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return Path(os.environ.get("INFERENCE_BENCHMARK_CACHE") or home / "inference-benchmark")
-
-
 def cache_folder(architecture: Mapping[str, Any], seed: int) -> Path:
     """The cache folder for the weights of an architecture and seed; its name is a digest of all they depend on."""
     key = json.dumps([SYNTHESIS_VERSION, architecture, seed], sort_keys=True)
@@ -74,40 +59,6 @@ def _synthesized(architecture: Mapping[str, Any], seed: int) -> Path:
         {"architecture": architecture, "seed": seed},
         "the weights could not be drawn",
     )
-
-
-def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: str) -> Path:
-    """A folder of the cache. If it is missing, a separate process creates it.
-
-    module: run with one argument, the request as JSON plus ``output``, the folder to create.
-    failure: beginning of the error message. Raises CheckpointError, and RefusedError where it exits with REFUSED.
-    """
-    import filelock
-
-    if folder.exists():
-        return folder
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(folder.with_suffix(".lock")):
-            if folder.exists():
-                return folder
-            # A folder is complete only after the rename. Remove what a killed process left behind.
-            unfinished = folder.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            command = [sys.executable, "-m", module, json.dumps({**request, "output": str(unfinished)})]
-            made = subprocess.run(command, env=child_environment(), stdout=subprocess.PIPE, text=True)
-            sys.stderr.write(made.stdout)
-            if made.returncode == REFUSED:
-                raise RefusedError(made.stdout.splitlines()[-1])
-            if made.returncode != 0:
-                raise CheckpointError(f"{failure}; see the message above")
-            unfinished.rename(folder)
-    except OSError as error:
-        raise CheckpointError(
-            f"the cache {cache_root()} cannot be used: {error.strerror or error}; "
-            "set INFERENCE_BENCHMARK_CACHE to a folder with free space"
-        ) from None
-    return folder
 
 
 def _download(repo: str, revision: str) -> Path:
@@ -181,16 +132,3 @@ def read_config(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder}/config.json is not a mapping")
     return config
-
-
-def child_environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
-    """The environment of a child process that imports this library from the same place as this process.
-
-    python: what runs it. One that is not of this process finds its own programs first, and no packages but its own.
-    """
-    library = str(Path(__file__).resolve().parents[2])
-    if python != sys.executable:
-        programs = os.pathsep.join((os.path.dirname(python), os.environ.get("PATH", os.defpath)))
-        return {**os.environ, "PYTHONPATH": library, "PATH": programs, **extra}
-    path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
-    return {**os.environ, "PYTHONPATH": path, **extra}
