@@ -21,7 +21,7 @@ from pathlib import Path
 
 from inference_benchmark import files
 from inference_benchmark.analysis.figures import COMPARED
-from inference_benchmark.cli import fail, run
+from inference_benchmark.cli import add_template, fail, run
 from inference_benchmark.compare import result_set, text
 from inference_benchmark.compare.comparison import compare, regressions, undecided
 from inference_benchmark.render.page import render
@@ -51,12 +51,7 @@ def main() -> int:
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="where the comparison goes as Markdown")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where it goes as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="where it goes as a page")
-    parser.add_argument(
-        "--template",
-        type=Path,
-        default=Path(__file__).parents[1] / "report/compare.html.j2",
-        help="the page's Jinja template, with page.css and the templates it uses beside it (%(default)s)",
-    )
+    add_template(parser, "compare.html.j2")
     parser.add_argument(
         "--fail-on-regression",
         type=percentage,

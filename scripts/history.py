@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from inference_benchmark import files
-from inference_benchmark.cli import run
+from inference_benchmark.cli import add_template, run
 from inference_benchmark.compare import commits, history
 from inference_benchmark.render import history as view
 from inference_benchmark.render.page import render
@@ -27,12 +27,7 @@ def main() -> int:
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="result sets, in any order")
     parser.add_argument("--git", metavar="RANGE", help="commits to take RESULTS, a folder of a repository, from")
     parser.add_argument("--html", type=Path, metavar="FILE", help="where the page goes")
-    parser.add_argument(
-        "--template",
-        type=Path,
-        default=Path(__file__).parents[1] / "report/history.html.j2",
-        help="the page's Jinja template, with page.css and the templates it uses beside it (%(default)s)",
-    )
+    add_template(parser, "history.html.j2")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         paths = [(str(path), path) for path in arguments.results]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inference_benchmark.cli import fail, printable, run
+from inference_benchmark.cli import add_template, fail, printable, run
 from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.render.preview import Preview, preview
@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument(
         "--experiment", required=True, nargs="+", type=Path, metavar="FILE", help="one for each machine"
     )
-    parser.add_argument("--template", required=True, type=Path, help="the report's Jinja template")
+    add_template(parser, "report.html.j2")
     parser.add_argument(
         "--folder", required=True, nargs="+", type=Path, help="where its tables, report and summary.csv go"
     )

@@ -8,7 +8,7 @@ import json
 from pathlib import Path
 
 from inference_benchmark import files
-from inference_benchmark.cli import run
+from inference_benchmark.cli import add_template, run
 from inference_benchmark.compare.comparison import read_all
 from inference_benchmark.render.report import render
 from inference_benchmark.results.summary_csv import read_summary
@@ -19,7 +19,7 @@ def main() -> int:
     parser.add_argument("--summary", required=True, nargs="+", type=Path, help="summary.csv of each machine")
     parser.add_argument("--provenance", required=True, nargs="+", type=Path, help="provenance.json of each machine")
     parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
-    parser.add_argument("--template", required=True, type=Path, help="the Jinja template")
+    add_template(parser, "report.html.j2")
     parser.add_argument("--output", required=True, type=Path, help="where the page goes")
     arguments = parser.parse_args()
     results = [cell for path in arguments.summary for cell in read_summary(path)]

@@ -1,7 +1,8 @@
-"""Error messages and exit status, shared by all scripts."""
+"""Error messages, exit status and arguments that scripts share."""
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -42,3 +43,13 @@ def fail(message: str) -> int:
     """Print an error message after the name of the script. Returns 1, the exit status for main."""
     print(f"{Path(sys.argv[0]).name}: {printable(message)}", file=sys.stderr)
     return 1
+
+
+def add_template(parser: argparse.ArgumentParser, name: str) -> None:
+    """The argument --template. name: of the default in the project's folder report/."""
+    parser.add_argument(
+        "--template",
+        type=Path,
+        default=Path(__file__).parents[2] / "report" / name,
+        help="the page's Jinja template, with page.css and the templates it uses beside it (%(default)s)",
+    )
