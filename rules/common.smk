@@ -34,7 +34,9 @@ if not IS_MODULE:
 elif workflow.modifier.modify_path("results/x") != "results/x":
     raise WorkflowError("module: prefix and replace_prefix are not supported; results go to results/MACHINE")
 
-from inference_benchmark.experiment.config import ConfigError, has_keys, load
+from inference_benchmark.experiment.config import load
+from inference_benchmark.experiment.config_errors import ConfigError
+from inference_benchmark.experiment.config_file import has_keys
 from inference_benchmark.experiment.freshness import date_derived_files, not_files
 from inference_benchmark.experiment.outputs import (
     across_files,

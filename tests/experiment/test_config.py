@@ -16,7 +16,8 @@ from running import PUBLISHED, REPO
 from inference_benchmark import engines
 from inference_benchmark.engines.options import OPTIONS
 from inference_benchmark.experiment.cells import Workload
-from inference_benchmark.experiment.config import ConfigError, load
+from inference_benchmark.experiment.config import load
+from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.defaults import resolved, with_defaults
 from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.models import families
@@ -140,7 +141,7 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
     assert caught.value.problems == [
         "history[0]: gone: No such file or directory",
         "history[1]: kept holds no records (batch-N.json)",
-        "history[2]: kept/summary.csv is no summary.csv with a provenance.json beside it, so its date is unknown; keep both",
+        "history[2]: kept/summary.csv is not a summary.csv with a provenance.json beside it, so its date is unknown; keep both",
     ]
     (tmp_path / "kept/provenance.json").touch()
     assert load(config | {"history": ["kept/summary.csv"]}, SCHEMA, code=REPO).history == ("kept/summary.csv",)
@@ -194,7 +195,7 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("models", "m", "architecture", {**MODELS["llama"], "model_type": "qwen3", "head_dim": 32, "layer_types": ["full_attention"] * 28}), "models.m.architecture.layer_types: has 28 entries for 4 layers; give one for each layer, or remove it"),
         (put("models", "m", "architecture", {"model_type": "bert"}), "models.m.architecture.model_type: bert is an encoder unless is_decoder is true; allowed: causal language models, such as bloom, gpt2 or llama"),
         (put("models", "m", "architecture", {"model_type": "t5"}), "models.m.architecture.model_type: t5 is an encoder and a decoder; allowed: causal language models, such as bloom, gpt2 or llama"),
-        (put("models", "m", "architecture", {"model_type": "vit"}), "models.m.architecture.model_type: vit is no causal language model; allowed: causal language models, such as bloom, gpt2 or llama"),
+        (put("models", "m", "architecture", {"model_type": "vit"}), "models.m.architecture.model_type: vit is not a causal language model; allowed: causal language models, such as bloom, gpt2 or llama"),
         (put("models", "m", "architecture", {"model_type": "gemma3", "text_config": {}}), "models.m.architecture.model_type: gemma3 has parts of unstated sizes (text_config, vision_config); write the keys of its text_config here, with model_type: gemma3_text"),
         (put("models", "m", "architecture", {"model_type": "phi4_multimodal"}), "models.m.architecture.model_type: phi4_multimodal has parts of unstated sizes (audio_config, vision_config); measure it as a checkpoint, or choose another family"),
         (put("grid", "cpu", "engines", ["hf-statc"]), 'grid.cpu.engines[0]: "hf-statc" is not allowed; allowed: ' + ", ".join(engines.ENGINES) + "; did you mean hf-static?"),

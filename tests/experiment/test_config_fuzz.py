@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import datetime
 import os
+from pathlib import Path
 from typing import Any
 
 import fastjsonschema
@@ -21,7 +22,9 @@ from snakemake.common.configfile import load_configfile
 from snakemake.exceptions import WorkflowError
 
 from inference_benchmark.experiment import config as configs
-from inference_benchmark.experiment.config import ConfigError, load
+from inference_benchmark.experiment.config import load
+from inference_benchmark.experiment.config_errors import ConfigError
+from inference_benchmark.experiment.config_file import has_keys, not_plain
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.models import families
 
@@ -162,7 +165,7 @@ def test_a_yaml_file_is_told_in_lines(config):
     with open("mine.yaml", "w", encoding="utf-8", errors="replace") as stream:
         stream.write(text)
     try:
-        if configs.has_keys(path := configs.Path("mine.yaml")):
+        if has_keys(path := Path("mine.yaml")):
             judge(load_configfile("mine.yaml"), [path])
     except (ConfigError, WorkflowError):
         pass
@@ -172,7 +175,7 @@ def test_a_yaml_file_is_told_in_lines(config):
 @given(spoilt())
 def test_both_validators_agree(config):
     """fastjsonschema says whether a configuration is valid, and jsonschema explains why not."""
-    if list(configs.not_plain(config)):
+    if list(not_plain(config)):
         return
     config = with_defaults(config, SCHEMA)
     try:
@@ -190,10 +193,10 @@ FILES = {
     "min_seconds is a list": ("measurement: {min_seconds: []}", "measurement.min_seconds: [] is not allowed"),
     "max_seconds is a mapping": ("measurement: {max_seconds: {a: 1}}", 'measurement.max_seconds: {"a": 1} is not allowed'),
     "slurm is a list": ("device: cpu\nmachines: {a: {slurm: []}}", "machines.a.slurm: [] is not allowed"),
-    "a tuple as key": ("measurement: {? !!python/tuple [1, 2] : 3}", "measurement: the key [1, 2] is no text; write a text"),
-    "a number as key": ("models: {13: {hub: a/b, revision: c}}", "models: the key 13 is no text; put it in quotes"),
-    "a switch as key": ("watch: {on: 1}", "watch: the key true is no text; put it in quotes"),
-    "nothing as key": ("~: 1", "config: the key null is no text; put it in quotes"),
+    "a tuple as key": ("measurement: {? !!python/tuple [1, 2] : 3}", "measurement: the key [1, 2] is not text; write text"),
+    "a number as key": ("models: {13: {hub: a/b, revision: c}}", "models: the key 13 is not text; put it in quotes"),
+    "a switch as key": ("watch: {on: 1}", "watch: the key true is not text; put it in quotes"),
+    "nothing as key": ("~: 1", "config: the key null is not text; put it in quotes"),
     "a date": ("machine: 2026-01-01", "machine: 2026-01-01 is a date to YAML; put it in quotes"),
     "a number for a text": ("machine: 4090", 'machine: 4090 is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$; put it in quotes'),
     "a text for a number": ("watch: {sample_hz: 1e1}", 'watch.sample_hz: "1e1" is not allowed; allowed: a number > 0; YAML reads this as text: write 1.0e+1'),
@@ -235,10 +238,10 @@ def test_one_odd_thing_in_a_file_is_one_line(case, tmp_path):
 def test_a_file_that_snakemake_could_not_load_is_one_line(content, tmp_path):
     (tmp_path / "mine.yaml").write_bytes(content)
     with pytest.raises(ConfigError, match=r"mine\.yaml cannot be read as YAML|a.0..*: nested more than") as caught:
-        configs.has_keys(tmp_path / "mine.yaml")
+        has_keys(tmp_path / "mine.yaml")
     assert len(caught.value.problems) == 1
 
 
 def test_a_file_of_comments_holds_no_keys(tmp_path):
     (tmp_path / "mine.yaml").write_text("# a: 1\n\n")
-    assert not configs.has_keys(tmp_path / "mine.yaml")
+    assert not has_keys(tmp_path / "mine.yaml")

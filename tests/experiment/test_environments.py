@@ -9,7 +9,8 @@ import pytest
 import yaml
 from running import REPO
 
-from inference_benchmark.experiment.config import ConfigError, load
+from inference_benchmark.experiment.config import load
+from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.environments import lock_path, parse
 from inference_benchmark.experiment.plan import Plan
 

@@ -11,7 +11,8 @@ import yaml
 from running import REPO
 from transformers import AutoModelForCausalLM
 
-from inference_benchmark.experiment.config import ConfigError, load
+from inference_benchmark.experiment.config import load
+from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.models.synthesize import synthesize
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())

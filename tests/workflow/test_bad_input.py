@@ -47,7 +47,7 @@ BERT = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_at
     ("text", "line"),
     [
         ("measurement: {min_seconds: []}", "measurement.min_seconds: [] is not allowed; allowed: a number >= 0 or null"),
-        ("measurement: {? !!python/tuple [1, 2] : 3}", "measurement: the key [1, 2] is no text; write a text"),
+        ("measurement: {? !!python/tuple [1, 2] : 3}", "measurement: the key [1, 2] is not text; write text"),
         ("models: &a [*a]", "nested more than 20 levels deep, or in itself; write it out"),
         (f"models: {{tiny: {{architecture: {BERT}}}}}", "models.tiny.architecture.model_type: bert is an encoder unless is_decoder is true"),
         ("models: {tiny: {checkpoint: cut}}", "cut/model.safetensors is 50 bytes long, its header says"),

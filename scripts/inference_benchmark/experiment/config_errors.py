@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import datetime
 import difflib
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment.defaults import resolved
 
 if TYPE_CHECKING:
@@ -19,47 +18,13 @@ if TYPE_CHECKING:
 
 #: No message is longer than this.
 MAX_LINE = 400
-#: More than any experiment needs. Beyond, a YAML file refers to its own parts again and again.
-_MAX_VALUES, _MAX_DEPTH = 100_000, 20
 
 
-def not_plain(config: Mapping[str, Any]) -> Iterator[str]:
-    """What YAML can hold and a configuration cannot: one line for each key that is no text, and for each value that is
-    no text, finite number, true, false, null, list or mapping. Nothing else looks at a configuration with such values.
-    """
-    rest: list[tuple[tuple[Any, ...], Any]] = [((), config)]
-    for _ in range(_MAX_VALUES + 1):
-        if not rest:
-            return
-        path, value = rest.pop()
-        if len(path) > _MAX_DEPTH:
-            yield f"{where_text(path)}: nested more than {_MAX_DEPTH} levels deep, or in itself; write it out"
-            return
-        if isinstance(value, Mapping):
-            for key in (key for key in value if not isinstance(key, str)):
-                remedy = "write a text" if isinstance(key, tuple) else "put it in quotes"
-                yield f"{where_text(path)}: the key {show(key)} is no text; {remedy}"
-            rest += [((*path, key), item) for key, item in reversed(value.items()) if isinstance(key, str)]
-        elif isinstance(value, list):
-            rest += [((*path, index), item) for index, item in reversed([*enumerate(value)])]
-        elif problem := _no_plain_value(value):
-            yield f"{where_text(path)}: {problem}"
-    yield f"config: holds more than {_MAX_VALUES:,} values; each alias (*name) repeats what it stands for"
+class ConfigError(ProblemsError):
+    """A configuration that cannot be used; ``problems`` holds one line each."""
 
-
-def _no_plain_value(value: Any) -> str | None:
-    if value is None or isinstance(value, bool):
-        return None
-    if isinstance(value, str):
-        has_any = "\0" in value or any("\ud800" <= character <= "\udfff" for character in value)
-        return f"{show(value)} holds characters that no file name can hold; remove them" if has_any else None
-    if isinstance(value, int):
-        return None if abs(value) < 2**63 else "an integer of more than 18 digits; allowed: one that 64 bits can hold"
-    if isinstance(value, float):
-        return None if math.isfinite(value) else f"{value} is not allowed; allowed: a finite number"
-    if isinstance(value, (datetime.date, datetime.datetime)):
-        return f"{value} is a date to YAML; put it in quotes"
-    return f"{type(value).__name__} is not allowed; allowed: a text, a number, true, false, null, a list or a mapping"
+    def __init__(self, problems: Iterable[str]) -> None:
+        super().__init__(dict.fromkeys(map(clip, problems)))
 
 
 def clip(line: str) -> str:

@@ -54,7 +54,7 @@ def refusal(config: Mapping[str, Any]) -> str | None:
     if config.get("is_encoder_decoder", families.is_encoder_decoder(model_type)):
         kind = "an encoder and a decoder"
     elif model_type not in families.causal():
-        kind = "no causal language model"
+        kind = "not a causal language model"
     elif (switch := families.decoder_switch(model_type)) and config.get(switch) is not True:
         kind = f"an encoder unless {switch} is true"
     return f"{model_type} is {kind}; allowed: causal language models, such as bloom, gpt2 or llama" if kind else None

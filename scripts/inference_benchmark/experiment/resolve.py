@@ -1,0 +1,273 @@
+"""From a configuration without contradictions to the experiment on a machine: its device, packages, models, files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark import engines
+from inference_benchmark.experiment import baselines, environments
+from inference_benchmark.experiment import variants as variant_problems
+from inference_benchmark.experiment.cells import Measurement, Workload
+from inference_benchmark.experiment.config_errors import listing, show
+from inference_benchmark.experiment.environments import CURRENT, Lock
+from inference_benchmark.experiment.experiment import Experiment
+from inference_benchmark.experiment.variants import GridEngine
+from inference_benchmark.machine import compiler, hardware, torch_build
+from inference_benchmark.models import architecture, families
+from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, look_into
+from inference_benchmark.units import parse_bytes
+
+#: Settings of measurement that a configuration leaves to the device (null). Processes on a CPU differ by several
+#: percent, more than the calls of each: several short rounds say more than one long one. Of three that scatter by 10 %
+#: the interval is ±25 %: a shared machine reaches that, and where it does not, something unusual went on. On a GPU a
+#: round has room for seven calls of 1.4 s, as a model of a billion parameters takes for 100 tokens: enough for ±1 %
+#: where calls scatter by 1 %.
+_BY_DEVICE = {
+    "cpu": {
+        "rounds": 3,
+        "warmup_tolerance_percent": 10,
+        "target_half_width_percent": 25,
+        "min_seconds": 0.8,
+        "max_seconds": 0.8,
+    },
+    "cuda": {
+        "rounds": 1,
+        "warmup_tolerance_percent": 5,
+        "target_half_width_percent": 1,
+        "min_seconds": 1,
+        "max_seconds": 10,
+    },
+}
+
+#: How pip is asked for packages that would replace others if they were asked for by name.
+_INSTALL = dict.fromkeys(("gptqmodel", "optimum"), "--no-deps -r envs/gptqmodel.lock")
+
+
+def read_locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> dict[str, Lock]:
+    """The lock files of all environments by name, those that engines have of their own by the engine; problems with
+    more lines."""
+    files = {name: Path(_in_project(code, path)) for name, path in config["environments"].items()}
+    for device, grid in config["grid"].items():
+        for each in variant_problems.of_grid(device, grid["engines"], config["engines"]):
+            if engines.ENGINES[each.engine].has_environment:
+                files[each.engine] = code / "envs" / f"{each.engine}.lock"
+    locks = {}
+    for name, path in files.items():
+        lock, wrong = environments.read(path)
+        problems += [f"environments.{name}: {problem}" for problem in wrong]
+        if lock:
+            locks[name] = lock
+    return locks
+
+
+def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], problems: list[str]) -> Experiment | None:
+    """The experiment on this machine, or on the first of several; None, and problems with more lines, where it
+    cannot be."""
+    try:
+        device, on_gpu = _device(config)
+    except hardware.GpuError as error:
+        problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
+        return None
+    grid = config["grid"][device]
+    variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
+    used = variant_problems.of_grid(device, grid["engines"], variants)
+    elsewhere = [each for each in used if engines.ENGINES[each.engine].has_environment]
+    here = [each for each in used if each not in elsewhere]
+    uses_torch = any(engines.ENGINES[each.engine].needs_weights for each in used)
+    is_current = CURRENT in grid["environments"]
+    if on_gpu and uses_torch and is_current and (problem := torch_build.problem(torch_build.torch_build())):
+        problems.append(f"device: {show(config['device'])}: {problem}")
+    # One that a null switches off is left out.
+    baseline_paths = {name: _in_project(code, path) for name, path in config["baselines"].items() if path is not None}
+    for name, path in baseline_paths.items():
+        problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
+    if is_current:
+        problems += _missing_packages(device, here, grid["precisions"])
+    needed = _needed_packages(here or elsewhere, grid["precisions"])
+    for name in (name for name in grid["environments"] if name in locks):
+        problems += environments.lacking(name, locks[name], needed)
+    if config["machines"] is None:
+        problems += _missing_compiler(device, used)
+    machine = _machine(config, device, problems)
+    models, configs = _models(config, device, problems)
+    if is_current:  # what other transformers have is not known before they are installed
+        problems += variant_problems.impossible(device, used, list(configs.values()))
+    if uses_torch and len(configs) == len(models):  # else one of them could not be read
+        problems += _not_together(device, grid["precisions"], configs)
+    if problems:
+        return None
+    named = grid["environments"]
+    engine_environments = {each.name: environments.of_engine(each.engine, named, locks) for each in elsewhere}
+    for each in (each for each in elsewhere if not engine_environments[each.name]):
+        package = engines.ENGINES[each.engine].package
+        problems.append(
+            f"{each.where}: no environment of the grid has {package}, which {each.name} needs; add {CURRENT}, where it "
+            "has an environment of its own"
+        )
+    return Experiment(
+        machine=machine,
+        device=device,
+        models=tuple(models),
+        workloads=tuple(Workload(**workload) for workload in grid["workloads"]),
+        memory_limit_bytes=parse_bytes(grid["memory_limit"]),
+        **{name: tuple(grid[name]) for name in ("engines", "precisions", "batch_sizes", "timeline")},
+        **{name: grid[name] for name in ("max_batch", "max_batch_tolerance_percent", "divergence", "timeline_trace")},
+        **_how_often(config["measurement"], device),
+        mixed_provenance=config["mixed_provenance"],
+        baselines=baseline_paths,
+        variants=variants,
+        environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
+        engine_environments=engine_environments,
+    )
+
+
+def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str:
+    """The label of the machine; of the first where there are several."""
+    if config["machines"] is not None:
+        return next(iter(config["machines"]))
+    if config["machine"] == "auto":
+        try:
+            return hardware.label(device)
+        except LookupError as error:
+            problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
+    return config["machine"]
+
+
+def _models(
+    config: Mapping[str, Any], device: str, problems: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, Mapping[str, Any] | None]]:
+    """(the models of the grid as in Cell.model, their transformers configurations by name).
+
+    A configuration is None if it is on the hub, and missing if it could not be read.
+    """
+    grid = config["grid"][device]
+    models, configs = [], {}
+    for name in (name for name in grid["models"] if name in config["models"]):
+        model = {"name": name, **config["models"][name]}
+        if "architecture" in model:
+            model.setdefault("seed", 0)
+        models.append(model)
+        config_json = model.get("architecture")
+        try:
+            if "checkpoint" in model:
+                config_json = look_into(Path(model["checkpoint"]))
+                model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
+            configs[name] = config_json
+            if config_json:
+                problems += _too_long(device, grid, name, config_json)
+        except CheckpointError as error:
+            problems.append(f"models.{name}.checkpoint: {error}")
+    return models, configs
+
+
+def _how_often(settings: Mapping[str, Any], device: str) -> dict[str, Any]:
+    """The measurement of each round, and the number of rounds."""
+    suits, least, most = dict(_BY_DEVICE[device]), settings["min_seconds"], settings["max_seconds"]
+    if least is not None:
+        suits["max_seconds"] = max(least, suits["max_seconds"])
+    if most is not None:
+        suits["min_seconds"] = min(most, suits["min_seconds"])
+    each_round = {name: suits.get(name) if value is None else value for name, value in settings.items()}
+    return {"rounds": each_round.pop("rounds"), "measurement": Measurement(**each_round)}
+
+
+def _device(config: Mapping[str, Any]) -> tuple[str, bool]:
+    """The device to measure on, and whether it is a GPU of this machine. Raises hardware.GpuError."""
+    if config["device"] == "auto":
+        device = hardware.detect_device()
+        return device, device == "cuda"
+    is_here = config["machines"] is None  # else jobs run elsewhere
+    return config["device"], config["device"] == "cuda" and is_here and bool(
+        hardware.visible(hardware.gpus(), os.environ)
+    )
+
+
+def history(config: Mapping[str, Any], code: Path, problems: list[str]) -> tuple[str, ...]:
+    """The results of earlier runs, looked for like baselines; problems with more lines."""
+    paths = tuple(_in_project(code, path) for path in config["history"])
+    for index, path in enumerate(map(Path, paths)):
+        found = baselines.check(path)
+        is_dated = path.name == "summary.csv" and path.with_name("provenance.json").exists()
+        if not found and path.is_file() and not is_dated:
+            found = [f"{path} is not a summary.csv with a provenance.json beside it, so its date is unknown; keep both"]
+        problems += [f"history[{index}]: {problem}" for problem in found]
+    return paths
+
+
+def _in_project(code: Path, path: str) -> str:
+    """A path in the working directory, else in the project."""
+    # os.path, because Path.exists raises OSError for a name that is too long.
+    return str(code / path) if not os.path.exists(path) and os.path.exists(code / path) else path
+
+
+def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Sequence[str]) -> Iterator[str]:
+    if not families.names():  # what measures is not installed here at all: jobs run elsewhere
+        return
+    missing = [(each.where, each.name, engines.missing_package(each.engine, options=each.options)) for each in used]
+    complete = [each.engine for each in used if engines.missing_package(each.engine) is None]
+    for index, precision in enumerate(precisions):
+        where = f"grid.{device}.precisions[{index}]"
+        missing += [(where, precision, engines.missing_package(engine, precision)) for engine in complete]
+    for where, name, package in dict.fromkeys(missing):
+        if package:
+            install = f"pip install {_INSTALL.get(package, package)}"
+            yield f"{where}: {name} needs the package {package}, which is not installed here; {install}"
+
+
+def _not_together(
+    device: str, precisions: Sequence[str], configs: Mapping[str, Mapping[str, Any] | None]
+) -> Iterator[str]:
+    """Models that the grid has no precision for, and precisions that it has no model for.
+
+    configs: of the models, by name; None where it is not known yet. A precision that only some of the models have is
+    n/a for the others.
+    """
+    reasons = {
+        (name, precision): config and architecture.not_in(config, precision)
+        for name, config in configs.items()
+        for precision in precisions
+    }
+    where = f"grid.{device}.precisions"
+    lacking = [name for name in configs if all(reasons[name, precision] for precision in precisions)]
+    for name in lacking:
+        others = [precision for precision in engines.PRECISIONS if precision not in architecture.QUANTISED]
+        allowed = architecture.quantisation(configs[name]) or listing(others)
+        yield f"{where}: none is possible for model {name}: {reasons[name, precisions[0]]}; allowed: {allowed}"
+    for index, precision in enumerate(() if lacking else precisions):
+        if configs and all(reasons[name, precision] for name in configs):
+            why = "; ".join(f"{name}: {reasons[name, precision]}" for name in configs)
+            yield f"{where}[{index}]: no model of the grid can be {precision} ({why}); remove it"
+
+
+def _needed_packages(used: Sequence[GridEngine], precisions: Sequence[str]) -> dict[str, str]:
+    """The packages that an environment has to name, each with what needs it."""
+    needed: dict[str, str] = {}
+    for _, name, engine, options in used:
+        if engines.ENGINES[engine].needs_weights:
+            needed = {**dict.fromkeys(environments.LIBRARIES, name), **needed}
+        for precision in precisions:
+            for package, what in engines.needed_packages(engine, precision, options).items():
+                needed.setdefault(package, name if what == engine else f"{what} in {name}")
+    return needed
+
+
+def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:
+    """Where cells are measured elsewhere, a compiler that is missing here says nothing."""
+    compiling = [each for each in used if each.compiles]
+    lacking = compiler.missing(device) if compiling else None
+    if lacking is None or not families.installed() or (device == "cuda" and hardware.detect_device() == "cpu"):
+        return
+    for each in compiling:
+        yield f"{each.where}: {each.name} compiles the model, and {lacking}, or remove {each.name}"
+
+
+def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
+    room = architecture.size(config_json, "max_position_embeddings")
+    for index, workload in enumerate(grid["workloads"] if room else ()):
+        length = workload["prompt_tokens"] + workload["new_tokens"]
+        if length > room:
+            where = f"grid.{device}.workloads[{index}]"
+            yield f"{where}: prompt and new tokens make {length} positions; model {name} has {room}"
