@@ -128,7 +128,7 @@ def is_read(model_type: str, key: str) -> bool:
         return True
     if key in families.rope_keys():
         return "rope_parameters" in family.defaults
-    return key in families.common() or key in families.common_older()
+    return key in families.common()
 
 
 def other_names(model_type: str) -> list[str]:

@@ -36,35 +36,34 @@ def answers() -> dict[str, Any]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING, CONFIG_MAPPING_NAMES
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-    classes = {}
+    classes, found = {}, {}
     for model_type in CONFIG_MAPPING_NAMES:
         try:
-            classes[model_type] = CONFIG_MAPPING[model_type]
-        except Exception as error:  # one that needs what is not installed
+            class_ = classes[model_type] = CONFIG_MAPPING[model_type]
+            if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+                found[model_type] = _family(class_, PreTrainedConfig) | _model(MODEL_FOR_CAUSAL_LM_MAPPING[class_])
+        except Exception as error:  # it needs a package that is not installed, or a broken one
             print(f"transformers cannot import {model_type}: {error}", file=sys.stderr)
-    found: dict[str, Any] = {
-        model_type: _family(class_, PreTrainedConfig) | _model(MODEL_FOR_CAUSAL_LM_MAPPING[class_])
-        for model_type, class_ in classes.items()
-        if model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
-    }
     parts = {part for family in found.values() for part in family["parts"].values()}
     found |= {each: _family(classes[each], PreTrainedConfig) for each in parts & classes.keys() - found.keys()}
     if not found:
         raise LookupError("it knows no causal language model")
-    ropes = (each for each in classes.values() if getattr(each, _OF_ROPE) is getattr(PreTrainedConfig, _OF_ROPE))
-    rope = next(each for each in ropes if hasattr(each, "rope_parameters"))
+    with_rope = next(
+        each
+        for each in classes.values()
+        if hasattr(each, "rope_parameters") and getattr(each, _OF_ROPE) is getattr(PreTrainedConfig, _OF_ROPE)
+    )
+    rope_keys = _older_keys(with_rope, [getattr(with_rope, _OF_ROPE)], vars(with_rope()))
     common = {field.name for field in dataclasses.fields(PreTrainedConfig)} | {"tie_word_embeddings"}
-    return {
-        **found,
-        "index": {
-            "names": dict(CONFIG_MAPPING_NAMES),
-            "causal": dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
-            "encoder_decoders": [name for name, class_ in classes.items() if _has_encoder_and_decoder(class_)],
-            "common": sorted(common),
-            "common_older": sorted(_older_keys(PreTrainedConfig, [PreTrainedConfig.__post_init__], common)),
-            "rope_keys": sorted(_older_keys(rope, [getattr(rope, _OF_ROPE)], vars(rope()))),
-        },
+    common |= _older_keys(PreTrainedConfig, [PreTrainedConfig.__post_init__], common).keys() - rope_keys.keys()
+    found["index"] = {
+        "names": dict(CONFIG_MAPPING_NAMES),
+        "causal": dict(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+        "encoder_decoders": [name for name, class_ in classes.items() if _has_encoder_and_decoder(class_)],
+        "common": sorted(common),
+        "rope_keys": sorted(rope_keys),
     }
+    return found
 
 
 def _family(class_: type, base: type) -> dict[str, Any]:

@@ -72,13 +72,8 @@ def causal() -> Mapping[str, str]:
 
 
 def common() -> list[str]:
-    """The keys that every configuration declares."""
+    """The keys that every configuration takes, but for those of rotary embeddings."""
     return _index()["common"]
-
-
-def common_older() -> list[str]:
-    """The keys that every configuration takes besides these."""
-    return _index()["common_older"]
 
 
 def rope_keys() -> list[str]:
@@ -125,7 +120,7 @@ def installed() -> bool:
 def _index() -> Mapping[str, Any]:
     if installed():
         return files.read_json(_folder() / "index.json")
-    return {"names": {}, "causal": {}, "encoder_decoders": [], "common": [], "common_older": [], "rope_keys": []}
+    return {"names": {}, "causal": {}, "encoder_decoders": [], "common": [], "rope_keys": []}
 
 
 @cache
