@@ -32,7 +32,7 @@ def percentage(text: str) -> float:
     """``5%`` as 0.05. Raises argparse.ArgumentTypeError."""
     match = re.fullmatch(r"(\d{1,2}(?:\.\d+)?)%", text)
     if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is no percentage such as 5%")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage such as 5%")
     return float(match[1]) / 100
 
 

@@ -62,7 +62,7 @@ def test_one_process_is_no_pass_and_no_regression(tmp_path):
 def test_a_share_that_is_none_is_named(folders, percent):
     done = run(folders["base"], folders["again"], f"--fail-on-regression={percent}")
     assert done.returncode == 2
-    assert "is no percentage such as 5%" in done.stderr
+    assert "is not a percentage such as 5%" in done.stderr
 
 
 def test_what_cannot_be_compared_is_one_line(tmp_path, folders):

@@ -162,9 +162,12 @@ def test_the_script_prints_a_part_for_each_model_and_workload(summary):
     [
         (["--model", "huge"], "choose.py: {summary}: has no model 'huge'; give one of tiny, other"),
         (["--workload", "long"], "choose.py: {summary}: has no workload 'long'; give one of prompt4-new8"),
-        (["--max-memory-gb", "0"], "choose.py: error: argument --max-memory-gb: '0' is no number above 0"),
-        (["--price-per-hour", "nan"], "choose.py: error: argument --price-per-hour: 'nan' is no number above 0"),
-        (["--max-ms-per-token", "50ms"], "choose.py: error: argument --max-ms-per-token: '50ms' is no number above 0"),
+        (["--max-memory-gb", "0"], "choose.py: error: argument --max-memory-gb: '0' is not a number above 0"),
+        (["--price-per-hour", "nan"], "choose.py: error: argument --price-per-hour: 'nan' is not a number above 0"),
+        (
+            ["--max-ms-per-token", "50ms"],
+            "choose.py: error: argument --max-ms-per-token: '50ms' is not a number above 0",
+        ),
         (["--goal", "speed"], "choose.py: error: argument --goal: invalid choice: 'speed'"),
     ],
 )

@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,20 +48,6 @@ class Weights:
     format: str
     shards: tuple[Path, ...]
     index: Path | None
-
-
-@dataclass(frozen=True)
-class _Stamp:
-    """What changes with a file's content, and can be had without reading it."""
-
-    size: int
-    mtime_ns: int
-    ctime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, status: os.stat_result) -> _Stamp:
-        return cls(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def find(folder: Path, config: Mapping[str, Any]) -> Weights:
@@ -151,7 +137,7 @@ def _tensors(path: Path) -> dict[str, str]:
                 return {}
             header_bytes = int.from_bytes(start[:8], "little")
             if len(start) < 8 or not 2 <= header_bytes <= _MAX_HEADER_BYTES:
-                raise CheckpointError(f"{path} is no safetensors file; copy or download it again")
+                raise CheckpointError(f"{path} is not a safetensors file; copy or download it again")
             stream.seek(8)
             header = stream.read(header_bytes) if header_bytes <= size - 8 else b""
         header = json.loads(header) if header else {}
@@ -166,7 +152,9 @@ def _tensors(path: Path) -> dict[str, str]:
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
-        raise CheckpointError(f"{path} has a header that is no safetensors header; copy or download it again") from None
+        raise CheckpointError(
+            f"{path} has a header that is not a safetensors header; copy or download it again"
+        ) from None
 
 
 def _check_pickle(path: Path, start: bytes) -> None:
@@ -178,7 +166,7 @@ def _check_pickle(path: Path, start: bytes) -> None:
             pass
     except zipfile.BadZipFile:
         is_cut = start.startswith(b"PK")
-        what = "is cut off or still being copied" if is_cut else "is no file of weights that torch has written"
+        what = "is cut off or still being copied" if is_cut else "is not a weights file written by torch"
         raise CheckpointError(f"{path} {what}; copy or download it again") from None
 
 
@@ -190,6 +178,11 @@ def _some(names: Iterable[str]) -> str:
 # -- digests -------------------------------------------------------------------------------------------
 
 
+def _stamp(status: os.stat_result) -> list[int]:
+    """What changes with a file's content, and can be had without reading it."""
+    return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+
+
 def _note(path: Path, memory: Path) -> Path:
     """Where the digest of a file is remembered."""
     return memory / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
@@ -199,7 +192,7 @@ def _known(path: Path, memory: Path) -> str | None:
     """The remembered digest of a file that has not changed since."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         note = files.read_json(_note(path, memory))
-        if note["stamp"] == asdict(_Stamp.of(path.stat())):
+        if note["stamp"] == _stamp(path.stat()):
             return str(note["sha256"])
     return None
 
@@ -211,7 +204,7 @@ def _file_digest(path: Path, memory: Path) -> str:
         after = os.fstat(stream.fileno())
     # A change within the same tick of the file system's clock would leave the stamp as it is.
     is_settled = time.time_ns() - max(after.st_mtime_ns, after.st_ctime_ns) > _SETTLED_NS
-    if _Stamp.of(before) == _Stamp.of(after) and is_settled:
+    if _stamp(before) == _stamp(after) and is_settled:
         with suppress(OSError):  # a cache that cannot be written to
-            files.write(json.dumps({"stamp": asdict(_Stamp.of(after)), "sha256": text}), _note(path, memory))
+            files.write(json.dumps({"stamp": _stamp(after), "sha256": text}), _note(path, memory))
     return text
