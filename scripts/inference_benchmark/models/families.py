@@ -19,8 +19,6 @@ from inference_benchmark import files
 from inference_benchmark.models.cache import RefusedError, cache_root, made_once
 from inference_benchmark.models.weights import CheckpointError
 
-_MODULE = "inference_benchmark.models.ask_transformers"
-
 
 class FamiliesError(CheckpointError):
     """transformers is installed and does not answer; the message says why."""
@@ -131,13 +129,13 @@ def _folder() -> Path:
     sources = [package / "__init__.py"]
     if not re.fullmatch(r"[\d.]+", version):  # a checkout, whose files change between versions
         sources += sorted(package.glob("models/*/*.py"))
-    asking = importlib.util.find_spec(_MODULE).loader.get_data(importlib.util.find_spec(_MODULE).origin)
+    asking = Path(__file__).with_name("ask_transformers.py").read_bytes()
     key = [version, *((str(path), path.stat().st_mtime_ns) for path in sources), asking]
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
     try:
         return made_once(
             cache_root() / "transformers" / digest,
-            _MODULE,
+            "inference_benchmark.models.ask_transformers",
             {},
             f"transformers {version} could not be asked about its model families",
             f"Asking transformers {version} about its model families, once",
