@@ -23,9 +23,13 @@ from transformers import LogitsProcessorList, StaticCache
 from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
+from inference_benchmark.machine.packages import PACKAGES
 from inference_benchmark.models import checkpoint
 from inference_benchmark.models.cache import RefusedError
 from inference_benchmark.models.checkpoint import CheckpointError
+
+#: What needs a package that is not always installed.
+OPTIONAL = {what for package in PACKAGES.values() if not package.is_dependency for what in package.needed_for}
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -166,9 +170,7 @@ def test_hf_static_counts_the_cuda_graphs_that_torch_records_and_gives_up(monkey
     assert after["cuda_graphs_skipped"] == before["cuda_graphs_skipped"] + 1
 
 
-@pytest.mark.parametrize(
-    "precision", sorted(engines.ENGINES["hf-static"].precisions.keys() - engines.PRECISION_PACKAGES)
-)
+@pytest.mark.parametrize("precision", sorted(set(engines.ENGINES["hf-static"].precisions) - OPTIONAL))
 def test_hf_static_has_only_the_precisions_that_transformers_compiles(precision):
     engine = engines.create("hf-static")
     engine.start("cpu", 2, weights())

@@ -15,7 +15,7 @@ from quantised import GROUP_SIZE, data_bytes, save
 from real_engines import load, prompts
 from running import REPO, measure_cli, read_record, study_cli
 
-from inference_benchmark.engines import ENGINES, PRECISION_PACKAGES, shapes
+from inference_benchmark.engines import ENGINES, needed_packages, shapes
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -150,7 +150,9 @@ def test_without_the_package_a_cell_is_one_line(tmp_path, folders):
 
 
 def test_every_method_of_checkpoints_is_a_precision_and_names_its_packages():
-    assert set(QUANTISED) <= PRECISION_PACKAGES.keys() & ENGINES["hf"].precisions.keys()
+    assert set(QUANTISED) <= ENGINES["hf"].precisions.keys()
+    for method in QUANTISED:
+        assert method in needed_packages("hf", method).values()
 
 
 def test_weights_that_the_first_call_makes_dense_are_noticed():

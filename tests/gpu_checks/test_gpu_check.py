@@ -21,7 +21,7 @@ from running import REPO, fake_gpus
 from gpu_checks import of_cells, of_engines, of_studies, order, setup
 from gpu_checks.runner import Check, Verdict, chosen, may_take_s, ok_if, overtime, run_checks, skipped
 from inference_benchmark.analysis.roofline import Peaks
-from inference_benchmark.engines import ENGINES, PRECISION_PACKAGES
+from inference_benchmark.engines import ENGINES, PACKAGES
 from inference_benchmark.models.architecture import QUANTISED
 
 ON_CPU, ON_CUDA = (order.checks(setup.SETUPS[device]) for device in ("cpu", "cuda"))
@@ -100,7 +100,10 @@ def test_what_cannot_be_checked_is_named(tmp_path):
 
 
 def test_on_cuda_every_engine_and_precision_is_a_check_and_only_what_is_not_installed_is_skipped():
-    optional = {f"cells/{engine}/{precision}" for engine in ("hf", "hf-static") for precision in PRECISION_PACKAGES}
+    needing = {
+        precision for package in PACKAGES.values() if not package.is_dependency for precision in package.needed_for
+    }
+    optional = {f"cells/{engine}/{precision}" for engine in ("hf", "hf-static") for precision in needing}
     skipped = {check.name: check.skip for check in ON_CUDA if check.skip}
     assert skipped.keys() <= optional
     assert set(skipped.values()) <= {"the package torchao is not installed"}

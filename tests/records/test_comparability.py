@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from made_up import OLD, OOM, make_ceilings, make_cell, make_record
 
+from inference_benchmark.engines import PACKAGES
 from inference_benchmark.records import comparability
 
 
@@ -15,7 +17,7 @@ def test_what_a_cell_could_not_find_out_disagrees_with_nothing():
         make_cell(batch_size=2), outcome="oom", reason=OOM, model={}, variables={"OMP_NUM_THREADS": "2"}
     )
     assert comparability.disagreements([whole, cut_off]) == []
-    assert comparability.variants([whole, cut_off]) == ["", ""]
+    assert comparability.splits([whole, cut_off]) == ["", ""]
     others = make_record(make_cell(batch_size=4), model={"threads": 4}, device={"name": "Other CPU"}, variables={})
     differences = comparability.disagreements([whole, cut_off, others])
     path = "results/box/tiny/prompt4-new8/fake/fp32/batch-4.json"
@@ -44,12 +46,12 @@ def test_environments_have_software_of_their_own_and_agree_within_each():
 
     alike = [make_record(make_cell(batch_size=n)) for n in (1, 2)] + [of("2.8.0"), of("2.8.0", 2)]
     assert comparability.disagreements(alike) == []
-    assert comparability.variants(alike) == [""] * 4
+    assert comparability.splits(alike) == [""] * 4
     other = of("2.9.0", 4)
     assert comparability.disagreements([*alike, other])[:-1] == [
         f"tiny prompt4-new8 in old: torch differs: 2.8.0 in 2 cells; 2.9.0 in {other.cell.path}"
     ]
-    assert comparability.variants([*alike, other]) == ["", "", "torch 2.8.0", "torch 2.8.0", "torch 2.9.0"]
+    assert comparability.splits([*alike, other]) == ["", "", "torch 2.8.0", "torch 2.8.0", "torch 2.9.0"]
     elsewhere = of("2.8.0", 4, device={"name": "Other CPU"})
     assert comparability.disagreements([*alike, elsewhere])[:-1] == [
         f"tiny prompt4-new8: device differs: Some CPU in 4 cells; Other CPU in {elsewhere.cell.path}"
@@ -58,6 +60,19 @@ def test_environments_have_software_of_their_own_and_agree_within_each():
         "current": {"torch": ["2.13.0"], "python": ["3.11"]},
         "old": {"torch": ["2.8.0"], "python": ["3.11"]},
     }
+
+
+@pytest.mark.parametrize("package", [each for each in PACKAGES.values() if each.compared_in], ids=str)
+def test_every_package_may_differ_between_environments_and_not_within_one(package):
+    def of(version, batch_size, environment):
+        cell = make_cell(batch_size=batch_size, environment=environment)
+        return make_record(cell, **{package.compared_in: {package.name: version}})
+
+    current, old, older = of("1", 1, {}), of("2", 1, OLD), of("3", 2, OLD)
+    assert comparability.disagreements([current, old]) == []
+    assert comparability.disagreements([current, old, older])[:-1] == [
+        f"tiny prompt4-new8 in old: {package} differs: 2 in 1 cells; 3 in {older.cell.path}"
+    ]
 
 
 def test_ceilings_are_those_of_the_machine_whatever_software_a_cell_has():

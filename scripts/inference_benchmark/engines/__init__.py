@@ -1,12 +1,8 @@
-"""Text generation engines: one file per engine, all with the same protocol.
-
-See docs/add-an-engine.md.
-"""
+"""Text generation engines behind one protocol, one module each. See docs/add-an-engine.md."""
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,50 +14,55 @@ from typing import TYPE_CHECKING, Any
 
 from inference_benchmark.engines.options import OPTIONS, chosen
 from inference_benchmark.engines.refusal import UnsupportedError
+from inference_benchmark.machine import packages
+from inference_benchmark.machine.packages import Package
 
 if TYPE_CHECKING:
     import numpy
 
     from inference_benchmark.analysis.timeline import Profile
 
+_NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
+
 
 class Engine(ABC):
     """One loaded model that generates text. Methods are called in the order below.
 
-    The defaults of methods that are not abstract are for an engine that runs eagerly on the CPU.
+    The defaults of methods that are not abstract are for an engine that runs eagerly on the CPU. Token ids are int64
+    arrays on the host: prompts (batch, prompt_tokens), tokens (batch, new_tokens).
     """
 
     #: Seconds from an arbitrary start; times every sample.
     clock = staticmethod(time.perf_counter)
-    #: What a variant of the engine chooses, by the name in OPTIONS; the engine decides the rest.
-    options: Mapping[str, Any] = {}
+    #: The name in ENGINES.
+    name = ""
+    #: The options of a variant, by the name in OPTIONS; the engine decides the others.
+    options: Mapping[str, Any] = _NO_OPTIONS
 
     @abstractmethod
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
-        """Import everything that this checkpoint needs and initialise the device (``cpu`` or ``cuda``).
+        """Import everything that this checkpoint needs, initialise the device (``cpu`` or ``cuda``) and convert the
+        checkpoint if necessary. This counts neither as load time nor as load memory.
 
-        This does not count as load time or load memory. The conversion of a checkpoint also belongs here.
         checkpoint: None if the engine needs no weights.
         """
 
     def import_libraries(self, checkpoint: Path) -> None:  # noqa: B027  optional
-        """Import what this checkpoint needs, and find out what all its workers would, as far as that touches no device
-        and starts no thread.
-
-        Workers are forked from the process that has called it. start follows in a worker, in a new engine.
-        """
+        """Import what this checkpoint needs, and find out what all its workers would, as far as that uses no device and
+        starts no thread. Workers are forked from the process that called it; each calls start of a new engine."""
 
     def unsupported(self, precision: str) -> str | None:
         """Why this device or library does not support a precision that ENGINES lists; None if it does."""
         return None
 
     def combination(self, precision: str) -> str:
-        """What is put together in this cell, separated by commas, for a message that it does not go together."""
+        """Engine, libraries and settings of this cell, separated by commas, for the message that they do not go
+        together."""
         return f"{type(self).__name__}, {precision}"
 
     def yardstick(self) -> dict[str, Any] | None:
         """Times of two short fixed kernels on this device and these threads, as the record has them; None if the engine
-        has none. Called after start, and once more after unload: then no limit on memory holds any more."""
+        has none. Called after start, and again after unload without a limit on memory."""
         return None
 
     @abstractmethod
@@ -73,7 +74,7 @@ class Engine(ABC):
         """Load the checkpoint's weights onto the device in this precision."""
 
     def not_loaded_as(self, precision: str) -> str | None:
-        """Why the loaded weights are not what the precision says; None if they are. Libraries only log such a thing."""
+        """Why the loaded weights are not in this precision; None if they are. Some libraries only log that."""
         return None
 
     @property
@@ -88,11 +89,8 @@ class Engine(ABC):
 
     @abstractmethod
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        """Greedy continuation of every row, without stopping early.
-
-        prompts: int64 (batch, prompt_tokens) on the host. Returns int64 (batch, new_tokens) on the host. If a row does
-        end early, its missing tokens are an id outside range(vocab_size).
-        """
+        """Greedy continuation of every row, without stopping early. If a row does end early, its missing tokens are an
+        id outside range(vocab_size)."""
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         """An observed generate call, never timed as a sample. Returns its tokens and facts for the record.
@@ -110,44 +108,42 @@ class Engine(ABC):
         raise UnsupportedError(f"{type(self).__name__} does not tell when a step has ended")
 
     def mark(self) -> Any:
-        """A moment on the device, without waiting for it; on a CPU the clock's."""
+        """A moment on the device, without waiting for the device."""
         return self.clock()
 
     def seconds_between(self, marks: Sequence[Any]) -> list[float]:
-        """The seconds from each of several marks to the next. Called when the device is idle."""
+        """The seconds from each mark to the next. Called when the device is idle."""
         return [later - sooner for sooner, later in pairwise(marks)]
 
     def memory_in_use_bytes(self) -> int | None:
-        """What the process has allocated on the device now, or what of it is resident; None where it is not known."""
+        """Bytes that the process has allocated on the device, or that are resident; None if unknown."""
         return None
 
     def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
-        """What runs on the device during a generate call; None where the engine cannot tell. trace: the file for a
-        Chrome trace, compressed; None for no trace."""
+        """What runs on the device during a generate call; None if the engine cannot tell. trace: the file for a
+        compressed Chrome trace; None for no trace."""
         return None
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         """The logits from which generate chooses each token, given that the tokens before it are from continuation.
 
-        prompts: int64 (batch, prompt_tokens); continuation: int64 (batch, steps), both on the host.
-        Returns float32 (batch, steps, vocab_size) on the host.
+        continuation: int64 (batch, steps). Returns float32 (batch, steps, vocab_size) on the host.
         """
         raise NotImplementedError(f"{type(self).__name__} provides no logits")
 
     def compilation(self) -> dict[str, Any]:
         """``graphs`` (number) and ``seconds`` of all compilation in this process so far; ``why_not`` if an engine that
-        compiles could not. An engine that runs compiled code as CUDA graphs also has ``cuda_graphs_recorded``, and
-        ``cuda_graphs_skipped``, the number of those that it gave up."""
+        compiles could not. With CUDA graphs also ``cuda_graphs_recorded`` and ``cuda_graphs_skipped`` (numbers)."""
         return {"graphs": 0, "seconds": 0.0}
 
     def synchronize(self) -> None:  # noqa: B027  optional
         """Wait until the device is idle."""
 
-    def release(self) -> None:  # noqa: B027
+    def release(self) -> None:  # noqa: B027  optional
         """Free all memory of earlier calls that the next call may not need."""
 
     def unload(self) -> None:
-        """Free the model, too. Of the engine only yardstick is used again."""
+        """Free the model, too. Afterwards only yardstick is called."""
         self.release()
 
     @abstractmethod
@@ -163,8 +159,8 @@ class Engine(ABC):
         """Whether an exception from any method above means out of memory."""
 
     def is_refusal(self, error: BaseException) -> bool:
-        """Whether an exception from any method above means that the library cannot do this combination of model,
-        precision and engine. Not asked for exceptions that mean out of memory."""
+        """Whether an exception from any method above, other than out of memory, means that the library cannot do this
+        combination of model, precision and engine."""
         return isinstance(error, UnsupportedError)
 
 
@@ -173,16 +169,16 @@ class EngineEntry:
     """One engine in ENGINES.
 
     target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
-    explanation for table headers, "" if the name is enough. package: an optional dependency that the engine needs.
-    has_environment: whether it is measured in an environment of its own, made from envs/NAME.lock, because package does
-    not install beside what the others need. devices: where it runs.
-    needs_weights: whether it reads a checkpoint; an engine that does not makes up its times. compiles: whether it needs
-    a compiler on the machine. options: the settings in OPTIONS that its variants may choose.
+    explanation for table headers, "" if the name is enough. package: one that this engine needs, and its others do not.
+    has_environment: whether it is measured in an environment of its own, made from envs/NAME.lock, because package
+    cannot be installed beside what the other engines need. devices: where it runs. needs_weights: False for an engine
+    without a checkpoint, which makes up its times. compiles: whether it needs a compiler on the machine. options: the
+    settings in OPTIONS that its variants may choose.
     """
 
     target: str
     precisions: Mapping[str, str] = field(default_factory=dict)
-    package: str | None = None
+    package: Package | None = None
     has_environment: bool = False
     devices: tuple[str, ...] = ("cuda", "cpu")
     needs_weights: bool = True
@@ -190,7 +186,7 @@ class EngineEntry:
     options: tuple[str, ...] = ()
 
 
-#: Precisions of transformers and bitsandbytes, the same for all engines that use them.
+#: Precisions of transformers and the libraries that quantise for it.
 _TRANSFORMERS = {
     "fp32": "",
     "bf16": "",
@@ -203,15 +199,6 @@ _TRANSFORMERS = {
     "gptq": "weights of the checkpoint",
     "awq": "weights of the checkpoint",
 }
-#: Optional dependencies that precisions need, in engines of transformers.
-PRECISION_PACKAGES = {
-    "int8-weight-only": ("torchao",),
-    "int4-weight-only": ("torchao",),
-    "gptq": ("gptqmodel", "optimum"),
-    "awq": ("gptqmodel",),
-}
-#: The same of packages that the default environment has, and another one may lack.
-_QUANTISING = dict.fromkeys(("int8", "int8-threshold-0", "nf4"), ("bitsandbytes",))
 ENGINES = {
     "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision")),
     "hf-static": EngineEntry(
@@ -223,12 +210,12 @@ ENGINES = {
     "ctranslate2": EngineEntry(
         "ctranslate2:CTranslate2Engine",
         {"fp32": "", "bf16": "", "fp16": "", "int8": "weights and activations"},
-        package="ctranslate2",
+        package=packages.PACKAGES["ctranslate2"],
     ),
     "openvino": EngineEntry(
         "openvino:OpenVinoEngine",
         {"fp32": "", "bf16": "", "int8": "8-bit weights", "int4": "4-bit weights"},
-        package="openvino_genai",
+        package=Package("openvino_genai"),
         has_environment=True,
         devices=("cpu",),
     ),
@@ -238,13 +225,15 @@ ENGINES = {
 }
 #: All precisions of all engines.
 PRECISIONS = tuple(dict.fromkeys(name for entry in ENGINES.values() for name in entry.precisions))
+#: All packages, by name.
+PACKAGES = {**packages.PACKAGES, **{each.package.name: each.package for each in ENGINES.values() if each.package}}
 
 
-def create(name: str, options: Mapping[str, Any] = MappingProxyType({})) -> Engine:
+def create(name: str, options: Mapping[str, Any] = _NO_OPTIONS) -> Engine:
     """A new engine, by its name in ENGINES. options: of a variant of it."""
     module, _, attribute = ENGINES[name].target.partition(":")
     engine = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)()
-    engine.options = chosen(options)
+    engine.name, engine.options = name, chosen(options)
     return engine
 
 
@@ -258,19 +247,19 @@ def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str
             yield option, f"{value!r} is not allowed; allowed: {', '.join(OPTIONS[option].values)}"
 
 
-def needed_packages(name: str, precision: str, options: Mapping[str, Any] = MappingProxyType({})) -> dict[str, str]:
-    """The packages that an engine, a precision in it, or a variant of it with these options needs beside torch and
-    transformers, each with what needs it: the engine, the precision or the value of the option."""
+def needed_packages(name: str, precision: str, options: Mapping[str, Any] = _NO_OPTIONS) -> dict[Package, str]:
+    """The packages that a cell of an engine, or of a variant of it with these options, needs; each with what needs it:
+    the engine, the precision or the value of an option."""
     entry = ENGINES[name]
-    of_precision = {**PRECISION_PACKAGES, **_QUANTISING} if entry.precisions is _TRANSFORMERS else {}
-    needed = {entry.package: name, **dict.fromkeys(of_precision.get(precision, ()), precision)}
-    needed |= {OPTIONS[option].packages.get(value): value for option, value in chosen(options).items()}
-    return {package: what for package, what in needed.items() if package}
+    reasons = {
+        **({packages.WEIGHTS: name} if entry.needs_weights else {}),
+        **({precision: precision} if entry.precisions is _TRANSFORMERS else {}),
+        **{value: value for value in chosen(options).values()},
+    }
+    needed = {each: what for of, what in reasons.items() for each in PACKAGES.values() if of in each.needed_for}
+    return {entry.package: name, **needed} if entry.package else needed
 
 
-def missing_package(name: str, precision: str = "", options: Mapping[str, Any] = MappingProxyType({})) -> str | None:
-    """The package that an engine, a precision in it, or a variant of it with these options needs and that is not
-    installed; None if all can be used."""
-    installed = {package for packages in _QUANTISING.values() for package in packages}  # with this program
-    optional = (package for package in needed_packages(name, precision, options) if package not in installed)
-    return next((package for package in optional if importlib.util.find_spec(package) is None), None)
+def missing_package(name: str, precision: str = "", options: Mapping[str, Any] = _NO_OPTIONS) -> Package | None:
+    """The first package that such a cell needs and that is not installed; None if it can be measured."""
+    return next((each for each in needed_packages(name, precision, options) if each.is_missing), None)

@@ -11,7 +11,6 @@ from typing import Any
 import ctranslate2
 import numpy
 import torch
-import transformers
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
 
 from inference_benchmark.analysis.timeline import Profile
@@ -52,9 +51,6 @@ class CTranslate2Engine(TorchDeviceEngine):
         version, listed = ctranslate2.__version__, ", ".join(sorted(supported))
         return f"ctranslate2 {version} has no {compute_type} on this {self.device.type}; it has {listed}"
 
-    def libraries(self, precision: str) -> str:
-        return f"ctranslate2 {ctranslate2.__version__}, transformers {transformers.__version__}"
-
     def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
         # The allocator of CTranslate2 has no limit. This tensor takes the memory beyond the limit instead.
         self.ballast = torch.empty(total_bytes - n_bytes, dtype=torch.uint8, device=self.device)
@@ -94,7 +90,7 @@ class CTranslate2Engine(TorchDeviceEngine):
         shape_facts = shapes.facts(model, self.followed, self._stored, self._activations)
         return {
             "class": "ctranslate2.Generator",
-            "ctranslate2": ctranslate2.__version__,
+            **self.package_versions(self.precision),
             "parameters": shapes.parameters(model),
             "compute_type": self.generator.compute_type,
             "quantised": {"library": "ctranslate2"} if self.precision == "int8" else None,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +24,7 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from inference_benchmark.engines import PRECISION_PACKAGES, hf_facts, shapes
+from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.options import CACHE_BITS
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.shapes import dtype_name
@@ -177,13 +176,9 @@ class HfEngine(TorchDeviceEngine):
         odd = next((width for width in self.followed.kv_widths if width % block), None)
         return odd and f"hqq packs {self.cache_bits}-bit keys or values by {block}, and a token has {odd} in a layer"
 
-    def libraries(self, precision: str) -> str:
-        packages = ("bitsandbytes",) if precision in _BITSANDBYTES else PRECISION_PACKAGES.get(precision, ())
-        packages = ("transformers", *packages, *(("hqq",) if self.cache_bits else ()))
-        return ", ".join(f"{package} {version(package)}" for package in packages)
-
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(checkpoint)
+        self.precision = precision
         self.default_matmul_precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self.options.get("matmul_precision", self.default_matmul_precision))
         attention, quantisation = self.options.get("attention"), quantisation_config(precision)
@@ -219,17 +214,13 @@ class HfEngine(TorchDeviceEngine):
         return self.model.get_input_embeddings().num_embeddings
 
     def describe(self) -> dict[str, Any]:
-        facts = hf_facts.model_facts(self.model, self.device, self.followed)
+        facts = hf_facts.model_facts(self.model, self.device, self.followed) | self.package_versions(self.precision)
         if self.options:
             facts["options"] = self.options
-        if facts["quantised"] and (library := facts["quantised"]["library"]) in ("torchao", "gptqmodel"):
-            facts[library] = version(library)
-        if self.cache_bits:
-            facts["hqq"] = version("hqq")
-            if facts["shapes"]:
-                facts["shapes"] |= shapes.quantised_cache(
-                    self.followed, self.model.dtype, self.cache_bits, _HQQ["q_group_size"], _HQQ["residual_length"]
-                )
+        if self.cache_bits and facts["shapes"]:
+            facts["shapes"] |= shapes.quantised_cache(
+                self.followed, self.model.dtype, self.cache_bits, _HQQ["q_group_size"], _HQQ["residual_length"]
+            )
         matmul_precision = self.options.get("matmul_precision", "highest")
         if self.model.dtype is torch.float32 and matmul_precision != "highest":
             reason = f"float32 products in {matmul_precision} precision have no ceiling"

@@ -15,7 +15,6 @@ import numpy
 import openvino
 import openvino_genai
 import torch
-import transformers
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from inference_benchmark.analysis.timeline import Profile
@@ -60,9 +59,6 @@ class OpenVinoEngine(TorchDeviceEngine):
             return str(error)
         return None
 
-    def libraries(self, precision: str) -> str:
-        return f"openvino-genai {metadata.version('openvino-genai')}, transformers {transformers.__version__}"
-
     def load(self, checkpoint: Path, precision: str) -> None:
         self.hold_limit_while_loading(self.exported)
         self.precision = precision
@@ -98,7 +94,7 @@ class OpenVinoEngine(TorchDeviceEngine):
         shape_facts = shapes.facts(model, self.followed, self._stored(), self._activations)
         return {
             "class": "openvino_genai.ContinuousBatchingPipeline",
-            "openvino_genai": metadata.version("openvino-genai"),
+            **self.package_versions(self.precision),
             "parameters": shapes.parameters(model),
             "properties": self._properties,
             "quantised": {"library": "nncf"} if self.precision in COMPRESSED else None,

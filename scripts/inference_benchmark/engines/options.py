@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -11,12 +10,11 @@ class Option(NamedTuple):
     """A setting of an engine.
 
     values: those that can be chosen; without any, the engine decides. inexact: those with which answers may differ from
-    the reference's by more than rounding. packages: the optional dependencies of those that need one.
+    the reference's by more than rounding.
     """
 
     values: tuple[str, ...]
     inexact: tuple[str, ...] = ()
-    packages: Mapping[str, str] = MappingProxyType({})
 
 
 #: The bits in which each quantised cache stores a key or a value.
@@ -25,7 +23,7 @@ OPTIONS: Mapping[str, Option] = {
     # The kernels of attention; transformers chooses sdpa where the family has it, else eager.
     "attention": Option(("eager", "sdpa", "flex", "flash")),
     # Where keys and values are kept, and as what.
-    "cache": Option(("dynamic", "static", *CACHE_BITS), tuple(CACHE_BITS), dict.fromkeys(CACHE_BITS, "hqq")),
+    "cache": Option(("dynamic", "static", *CACHE_BITS), tuple(CACHE_BITS)),
     # torch.compile's mode of the decoding step. reduce-overhead, the one that transformers chooses, means CUDA graphs.
     "compile_mode": Option(("default", "reduce-overhead", "max-autotune")),
     # torch.set_float32_matmul_precision: high is TF32 on CUDA; medium is bf16 inside.

@@ -6,7 +6,6 @@ import ctypes
 import errno
 import gc
 import sys
-from abc import abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 
 from inference_benchmark.analysis.timeline import Profile
-from inference_benchmark.engines import Engine, cpu_memory, refusal, shapes, torch_profile, yardstick
+from inference_benchmark.engines import Engine, cpu_memory, needed_packages, refusal, shapes, torch_profile, yardstick
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
 
@@ -29,10 +28,6 @@ class TorchDeviceEngine(Engine):
     #: Which family of transformers the checkpoint is of; "" until it is known.
     family = ""
 
-    @abstractmethod
-    def libraries(self, precision: str) -> str:
-        """The libraries that a precision takes, with their versions, separated by commas."""
-
     def import_libraries(self, checkpoint: Path) -> None:
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
@@ -41,8 +36,18 @@ class TorchDeviceEngine(Engine):
         shapes.follow_checkpoint(checkpoint)
 
     def combination(self, precision: str) -> str:
+        libraries = (
+            f"{package.distribution} {package.version}"
+            for package in needed_packages(self.name, precision, self.options)
+            if package.name not in ("torch", "accelerate")
+        )
         chosen = (f"{option} {value}" for option, value in self.options.items())
-        return ", ".join(filter(None, (self.libraries(precision), self.family, precision, self.device.type, *chosen)))
+        return ", ".join(filter(None, (*libraries, self.family, precision, self.device.type, *chosen)))
+
+    def package_versions(self, precision: str) -> dict[str, str | None]:
+        """For the record: the versions of the packages that not every cell uses."""
+        needed = needed_packages(self.name, precision, self.options)
+        return {package.name: package.version for package in needed if package.compared_in == "model"}
 
     def initialise_device(self, device: str, threads: int) -> None:
         """Start the thread pool, or the CUDA context and its libraries, with a large enough matrix product."""

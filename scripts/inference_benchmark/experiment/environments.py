@@ -12,10 +12,8 @@ from typing import Any, NamedTuple
 from inference_benchmark import files
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.config_errors import guess_text, listing, show
+from inference_benchmark.machine.packages import Package
 from inference_benchmark.results.column import CURRENT
-
-#: What every worker of an engine with weights imports and a lock has to name; torch and transformers bring the rest.
-LIBRARIES = ("torch", "transformers", "accelerate")
 
 _EXACT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w, .-]*\])?\s*==\s*[\w.+!-]+\s*(?:;[^#]*?)?(?:\s+--hash=\S+)*")
 #: Options of pip that say where packages come from. Others name files, whose content nobody would notice to change.
@@ -111,17 +109,17 @@ def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"environments.{name}: no grid names it; add it to grid.cuda.environments or grid.cpu.environments"
 
 
-def lacking(name: str, lock: Lock, needed: Mapping[str, str]) -> Iterator[str]:
+def lacking(name: str, lock: Lock, needed: Mapping[Package, str]) -> Iterator[str]:
     """The packages that a lock lacks, one line each. needed: what needs each of them."""
     for package, what in needed.items():
-        if package.replace("_", "-") not in lock.packages:
+        if package.distribution not in lock.packages:
             yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
 
 
 def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> tuple[Mapping[str, str], ...]:
     """Cell.environment of each environment that an engine with one of its own is measured in: that one as the current
     one, and each other whose lock has its package. named: by a grid."""
-    package = ENGINES[engine].package.replace("_", "-")
+    package = ENGINES[engine].package.distribution
     return tuple(
         of_cell(engine if name == CURRENT else name, locks)
         for name in named

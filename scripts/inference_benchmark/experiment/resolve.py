@@ -16,6 +16,7 @@ from inference_benchmark.experiment.environments import CURRENT, Lock
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.variants import GridEngine
 from inference_benchmark.machine import compiler, hardware, torch_build
+from inference_benchmark.machine.packages import Package
 from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, look_into
 from inference_benchmark.units import parse_bytes
@@ -41,9 +42,6 @@ _BY_DEVICE = {
         "max_seconds": 10,
     },
 }
-
-#: How pip is asked for packages that would replace others if they were asked for by name.
-_INSTALL = dict.fromkeys(("gptqmodel", "optimum"), "--no-deps -r envs/gptqmodel.lock")
 
 
 def read_locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> dict[str, Lock]:
@@ -213,8 +211,8 @@ def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Seque
         missing += [(where, precision, engines.missing_package(engine, precision)) for engine in complete]
     for where, name, package in dict.fromkeys(missing):
         if package:
-            install = f"pip install {_INSTALL.get(package, package)}"
-            yield f"{where}: {name} needs the package {package}, which is not installed here; {install}"
+            problem = f"{name} needs the package {package}, which is not installed here"
+            yield f"{where}: {problem}; pip install {package.install}"
 
 
 def _not_together(
@@ -242,12 +240,10 @@ def _not_together(
             yield f"{where}[{index}]: no model of the grid can be {precision} ({why}); remove it"
 
 
-def _needed_packages(used: Sequence[GridEngine], precisions: Sequence[str]) -> dict[str, str]:
+def _needed_packages(used: Sequence[GridEngine], precisions: Sequence[str]) -> dict[Package, str]:
     """The packages that an environment has to name, each with what needs it."""
-    needed: dict[str, str] = {}
+    needed: dict[Package, str] = {}
     for _, name, engine, options in used:
-        if engines.ENGINES[engine].needs_weights:
-            needed = {**dict.fromkeys(environments.LIBRARIES, name), **needed}
         for precision in precisions:
             for package, what in engines.needed_packages(engine, precision, options).items():
                 needed.setdefault(package, name if what == engine else f"{what} in {name}")

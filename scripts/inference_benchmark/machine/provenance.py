@@ -8,28 +8,17 @@ import re
 import socket
 import subprocess
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from inference_benchmark.machine import cgroups, hardware, slurm
-
-#: Packages whose version can change a figure.
-PACKAGES = (
-    "torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2", "tokenizers", "safetensors", "numpy",
-    "snakemake",
-)  # fmt: skip
+from inference_benchmark.machine.packages import PACKAGES
 
 
 def software() -> dict[str, Any]:
-    """Versions of Python and of PACKAGES; None for a package that is not installed."""
-    versions: dict[str, Any] = {"python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
-    return versions
+    """Versions of Python and of the packages that every record names; None for one that is not installed."""
+    versions = {name: package.version for name, package in PACKAGES.items() if package.in_software}
+    return {"python": platform.python_version(), **versions}
 
 
 def device(gpu: hardware.Gpu | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which facts must agree for cells to share a table, and what follows where they do not agree."""
+"""Which facts must agree for cells to share a table, and how cells are split or refused if they do not."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
+from inference_benchmark.engines import PACKAGES
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.environments import name_of
 from inference_benchmark.experiment.studies import Study
 from inference_benchmark.records.record import AnyRecord, Record
 
-#: Facts of a record, each with the part of the record that has it and its key there.
+_PACKAGES = {name: (package.compared_in, name) for name, package in PACKAGES.items() if package.compared_in}
+#: Facts of a record: (part of the record, key).
 _FACTS = {
     "device": ("device", "name"),
     "driver": ("device", "driver"),
@@ -24,15 +26,7 @@ _FACTS = {
     "CUDA": ("model", "cuda"),
     "float32 matmul precision": ("model", "float32_matmul_precision"),
     "TF32": ("model", "tf32"),
-    "torch": ("software", "torch"),
-    "transformers": ("software", "transformers"),
-    "accelerate": ("software", "accelerate"),
-    "bitsandbytes": ("software", "bitsandbytes"),
-    "ctranslate2": ("model", "ctranslate2"),  # of the cells that used it
-    "openvino_genai": ("model", "openvino_genai"),
-    "torchao": ("model", "torchao"),
-    "hqq": ("model", "hqq"),
-    "gptqmodel": ("model", "gptqmodel"),
+    **_PACKAGES,
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),
@@ -54,10 +48,7 @@ _FREE = {
 }  # fmt: skip
 
 #: Facts of the software that cells are measured in: they have to agree within each environment.
-_SOFTWARE = {
-    "CUDA", "float32 matmul precision", "TF32", "torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2",
-    "openvino_genai", "torchao",
-}  # fmt: skip
+_SOFTWARE = {"CUDA", "float32 matmul precision", "TF32", *_PACKAGES}
 
 _ENVIRONMENT = "environment "
 #: How many cells are named with a disagreement.
@@ -65,27 +56,18 @@ _NAMED = 3
 
 
 def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
-    """Every fact that some record may know, with its value in each record: what it was measured on and with.
-
-    None where a record does not know it.
-    """
+    """Every fact about hardware, software and settings with its value in each record; None where it is unknown."""
     by_name = {
         name: [(getattr(record, part) or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()
     }
     for index, record in enumerate(records):
-        for name in _chosen(record):
-            by_name[name][index] = None
+        if "matmul_precision" in (record.model or {}).get("options", {}):  # a choice of the variant, as its name says
+            by_name["float32 matmul precision"][index] = by_name["TF32"][index] = None
     for name in dict.fromkeys(name for record in records for name in record.variables):
         by_name[f"{_ENVIRONMENT}{name}"] = [record.variables.get(name) for record in records]
     return {
         name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in by_name.items()
     }
-
-
-def _chosen(record: AnyRecord) -> tuple[str, ...]:
-    """The facts that a variant of an engine has chosen: they are its name, and no circumstance."""
-    chosen = (record.model or {}).get("options", {})
-    return ("float32 matmul precision", "TF32") if "matmul_precision" in chosen else ()
 
 
 def all_facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
@@ -95,7 +77,7 @@ def all_facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
 
 
 def environments(records: Sequence[Record]) -> dict[str, dict[str, list[Any]]]:
-    """For each environment the values that its facts of software take, as all_facts has them."""
+    """all_facts about the software of each environment."""
     by_name: dict[str, list[Record]] = {}
     for record in records:
         by_name.setdefault(name_of(record.cell.environment), []).append(record)
@@ -111,8 +93,8 @@ def facts_that_must_agree(record: AnyRecord) -> dict[str, Any]:
 
 
 def facts_about(study: Study, known: Mapping[str, Any], cell: Cell) -> Mapping[str, Any]:
-    """Of the facts_that_must_agree of a study, those in which a cell has to agree with it: none of software where the
-    study was done in another environment, as ceilings are."""
+    """The facts in which a cell has to agree with a study. If the study was done in another environment, as ceilings
+    are, these are not about software. known: facts_that_must_agree of the study."""
     if study.setup.environment == cell.environment:
         return known
     return {name: value for name, value in known.items() if name not in _SOFTWARE}
@@ -136,10 +118,7 @@ def disagreements(records: Sequence[Record]) -> list[str]:
 
 
 def disagreeing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """The facts in which two records, such as a study and a cell it says something about, do not agree.
-
-    ours, theirs: their facts_that_must_agree.
-    """
+    """The facts in which two records do not agree. ours, theirs: their facts_that_must_agree."""
     return {
         name: (ours.get(name, "not set"), theirs.get(name, "not set"))
         for name in (() if ours == theirs else sorted(shared(ours, theirs)))
@@ -148,12 +127,12 @@ def disagreeing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str,
 
 
 def shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
-    """The facts in which two can differ: those that both know, and environment variables that one of them set."""
+    """The facts that can be compared: those that both know, and environment variables that one of them set."""
     return ours.keys() & theirs.keys() | {n for n in ours.keys() | theirs.keys() if n.startswith(_ENVIRONMENT)}
 
 
-def variants(records: Sequence[Record]) -> list[str]:
-    """For each record what sets it apart within its table (``torch 2.12.0, driver 570``); "" where all agree."""
+def splits(records: Sequence[Record]) -> list[str]:
+    """For each record the facts in which its table differs (``torch 2.12.0, driver 570``); "" where all agree."""
     names: list[list[str]] = [[] for _ in records]
     for _, indices, is_about in _alike(records):
         for name, values in _differing([records[i] for i in indices], is_about).items():
@@ -163,9 +142,9 @@ def variants(records: Sequence[Record]) -> list[str]:
 
 
 def _alike(records: Sequence[Record]) -> Iterator[tuple[str, list[int], Callable[[str], bool]]]:
-    """Which records have to agree in which facts: a name for them, their indices, and whether a fact is one.
+    """(name, indices, is_about) of each group of records that have to agree in the facts for which is_about is true.
 
-    Those of one model and workload make one table. Where it has several environments, each has software of its own.
+    A table holds one model and workload. If it has several environments, software has to agree within each only.
     """
     tables: dict[str, dict[str, list[int]]] = {}
     for index, record in enumerate(records):
@@ -182,10 +161,10 @@ def _alike(records: Sequence[Record]) -> Iterator[tuple[str, list[int], Callable
 
 
 def _differing(records: Sequence[Record], is_about: Callable[[str], bool]) -> dict[str, dict[int, Any]]:
-    """The facts that must agree and do not: for each, its value by the record's position. is_about: which facts."""
+    """The facts that must agree and do not: for each, its value by the record's position."""
     differing = {}
     for name, values in ((name, values) for name, values in facts(records).items() if is_about(name)):
-        if name.startswith(_ENVIRONMENT):  # a variable that one record has and another has not makes them differ
+        if name.startswith(_ENVIRONMENT):  # a variable that is set in one record only makes them differ
             values = ["not set" if value is None else value for value in values]
         by_position = {index: value for index, value in enumerate(values) if _must_agree(name, value)}
         if len(set(by_position.values())) > 1:
@@ -194,7 +173,7 @@ def _differing(records: Sequence[Record], is_about: Callable[[str], bool]) -> di
 
 
 def _must_agree(name: str, value: Any) -> bool:
-    """Whether a fact must agree. What a cell did not get far enough to find out need not."""
+    """Whether a fact must agree. A cell that ended early does not know the facts in ``model``."""
     return name not in _FREE and (value is not None or _FACTS.get(name, ("model",))[0] != "model")
 
 

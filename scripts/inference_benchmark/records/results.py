@@ -49,7 +49,7 @@ NO_STUDIES = Studies.of({})
 def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] | None = None) -> list[CellResult]:
     """A result for each cell, of all rounds that it has, where cells of another split are others. studies: by path."""
     about = Studies.of(studies or {})
-    cells = combined_by_split(records, comparability.variants(records))
+    cells = combined_by_split(records, comparability.splits(records))
     rounds = rounds_by_path(records)
     ratios = _ratios(cells, rounds)
     whole = [record for record, _ in cells]

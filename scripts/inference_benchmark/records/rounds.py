@@ -17,7 +17,7 @@ def combined(records: Sequence[Record]) -> list[Record]:
 
 
 def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[tuple[Record, str]]:
-    """The same with the split of each, as comparability.variants: rounds of another split are another cell."""
+    """The same with the split of each, as comparability.splits: rounds of another split are another cell."""
     rounds: dict[tuple[str, str], list[Record]] = {}
     for record, split in zip(records, splits, strict=True):
         rounds.setdefault((record.cell.first_round.path, split), []).append(record)

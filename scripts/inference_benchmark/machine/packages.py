@@ -1,0 +1,78 @@
+"""The packages that cells depend on. An engine's own package, if it is not here, is in its row of engines.ENGINES."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that a measurement uses.
+
+    name: as it is imported, and in records. needed_for: precisions of transformers, and values of options.
+    is_dependency: whether it is installed with this project, and not on demand. in_software: whether every record has
+    its version, in ``software``. compared_in: the part of a record whose version has to agree within an environment:
+    ``software``, or ``model``, which only the cells that used the package have it in; None if versions may differ.
+    lock: the file in envs/ from which it is installed without the packages that it would replace.
+    """
+
+    name: str
+    needed_for: tuple[str, ...] = ()
+    is_dependency: bool = False
+    in_software: bool = False
+    compared_in: Literal["software", "model"] | None = "model"
+    lock: str | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def distribution(self) -> str:
+        """Its name on PyPI."""
+        return self.name.replace("_", "-")
+
+    @property
+    def install(self) -> str:
+        """The arguments of ``pip install``."""
+        return f"--no-deps -r envs/{self.lock}" if self.lock else self.distribution
+
+    @property
+    def version(self) -> str | None:
+        """The installed version; None if it is not installed."""
+        try:
+            return metadata.version(self.distribution)
+        except metadata.PackageNotFoundError:
+            return None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it would have to be installed."""
+        return not self.is_dependency and importlib.util.find_spec(self.name) is None
+
+
+#: In Package.needed_for: every engine that loads weights.
+WEIGHTS = "weights"
+
+
+def _dependency(name: str, *needed_for: str, compared_in: Literal["software"] | None = "software") -> Package:
+    return Package(name, needed_for, is_dependency=True, in_software=True, compared_in=compared_in)
+
+
+PACKAGES = {
+    package.name: package
+    for package in (
+        _dependency("torch", WEIGHTS),
+        _dependency("transformers", WEIGHTS),
+        _dependency("accelerate", WEIGHTS),
+        _dependency("bitsandbytes", "int8", "int8-threshold-0", "nf4"),
+        *(_dependency(name, compared_in=None) for name in ("tokenizers", "safetensors", "numpy", "snakemake")),
+        Package("ctranslate2", in_software=True),
+        Package("torchao", ("int8-weight-only", "int4-weight-only")),
+        Package("hqq", ("quantized-8bit", "quantized-4bit", "quantized-2bit")),
+        Package("gptqmodel", ("gptq", "awq"), lock="gptqmodel.lock"),
+        Package("optimum", ("gptq",), compared_in=None, lock="gptqmodel.lock"),
+    )
+}
