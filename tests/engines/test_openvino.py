@@ -132,7 +132,7 @@ def test_what_it_does_not_have_is_not_available(environment):
     model = {"name": "rwkv", "architecture": FAMILIES["rwkv"], "seed": 0}
     record = measured(replace(cell_of(environment), model=model))
     assert record["outcome"] == "unsupported"
-    assert record["reason"]["message"].startswith("openvino cannot export this model: ")
+    assert record["reason"]["message"].startswith("openvino cannot convert this model: ")
 
 
 def test_its_studies(environment):

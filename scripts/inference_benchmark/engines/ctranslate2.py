@@ -1,8 +1,7 @@
-"""CTranslate2: a C++ engine with its own kernels. It runs on weights converted from the same checkpoint."""
+"""CTranslate2: a C++ engine with its own kernels. Run as a module, it converts a checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,35 +10,26 @@ from typing import Any
 import ctranslate2
 import numpy
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig, AutoModelForCausalLM
+from ctranslate2.converters import TransformersConverter
 
-from inference_benchmark.analysis.timeline import Profile
-from inference_benchmark.engines import hf_facts, refusal, shapes
+from inference_benchmark.engines import converted as conversion
+from inference_benchmark.engines import refusal, shapes
+from inference_benchmark.engines.converted import ConvertedEngine, tokens_of
 from inference_benchmark.engines.refusal import UnsupportedError
-from inference_benchmark.engines.torch_device import TorchDeviceEngine
-from inference_benchmark.models import checkpoint as checkpoints
-from inference_benchmark.models.cache import RefusedError, cache_root, made_once
-
-#: Increase it whenever the conversion of a checkpoint gives different files.
-CONVERSION_VERSION = 1
+from inference_benchmark.models.cache import RefusedError
 
 
-class CTranslate2Engine(TorchDeviceEngine):
+class CTranslate2Engine(ConvertedEngine):
     """Generator(compute_type=...).generate_batch(...)."""
 
     ballast: torch.Tensor | None = None
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
-        self.initialise_device(device, threads)
-        self.threads = threads
-        self.config = AutoConfig.from_pretrained(checkpoint)
-        self.family = self.config.model_type
-        self.model_class = MODEL_FOR_CAUSAL_LM_MAPPING[type(self.config)]
+        super().start(device, threads, checkpoint)
         try:
             self.converted = converted(checkpoint)
         except RefusedError as error:
             raise UnsupportedError(str(error)) from error
-        self.followed = shapes.follow_checkpoint(checkpoint)
         if device == "cuda":
             self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
 
@@ -71,33 +61,18 @@ class CTranslate2Engine(TorchDeviceEngine):
             raise UnsupportedError(refusal.words_of(error)) from error
         # CTranslate2 takes tokens as words. In the converted vocabulary the word of a token is its id in digits.
         self.words = [str(i) for i in range(self.vocab_size)]
-        # The first call starts CTranslate2's threads. Under the final limit, a failed start could end the process.
-        self.generate(numpy.zeros((1, 1), dtype=numpy.int64), 1)
-        self.hold_limit()
-        self.note_loaded()
+        self.finish_loading()
 
     def not_loaded_as(self, precision: str) -> str | None:
         wanted, loaded = self._compute_type(precision), self.generator.compute_type
         return None if loaded == wanted else f"ctranslate2 computes in {loaded}, not in {wanted}"
 
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
     def describe(self) -> dict[str, Any]:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
-        shape_facts = shapes.facts(model, self.followed, self._stored, self._activations)
         return {
+            **super().describe(),
             "class": "ctranslate2.Generator",
-            **self.package_versions(self.precision),
-            "parameters": shapes.parameters(model),
             "compute_type": self.generator.compute_type,
             "quantised": {"library": "ctranslate2"} if self.precision == "int8" else None,
-            "device_map": {"": self.device.type},
-            **hf_facts.torch_settings(self.device),
-            "threads": self.threads,
-            **shape_facts,
         }
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
@@ -108,7 +83,7 @@ class CTranslate2Engine(TorchDeviceEngine):
         results = self._generate(prompts, new_tokens, return_scores=True)
         scores = numpy.array([result.scores[0] for result in results])
         facts = {
-            "activations": [shapes.dtype_name(self._activations)],
+            "activations": [shapes.dtype_name(self.activations)],
             "non_finite_rows": int((~numpy.isfinite(scores)).sum()),
         }
         return self._tokens(results, new_tokens), facts
@@ -131,10 +106,6 @@ class CTranslate2Engine(TorchDeviceEngine):
     def memory_in_use_bytes(self) -> int:
         return self._used_bytes() if self.device.type == "cuda" else super().memory_in_use_bytes()
 
-    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
-        # Of what it does on a CPU torch's profiler sees nothing; kernels of CUDA it sees whoever launches them.
-        return super().profile(prompts, new_tokens, trace) if self.device.type == "cuda" else None
-
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
         logits = self.generator.forward_batch(ids.tolist()).to(ctranslate2.DataType.float32)
@@ -154,11 +125,7 @@ class CTranslate2Engine(TorchDeviceEngine):
         )
 
     def _tokens(self, results, new_tokens: int) -> numpy.ndarray:
-        tokens = numpy.full((len(results), new_tokens), -1, dtype=numpy.int64)
-        for row, result in zip(tokens, results, strict=True):
-            ids = result.sequences_ids[0]
-            row[: len(ids)] = ids
-        return tokens
+        return tokens_of([result.sequences_ids[0] for result in results], new_tokens)
 
     def unload(self) -> None:
         self.generator = self.ballast = None
@@ -182,29 +149,52 @@ class CTranslate2Engine(TorchDeviceEngine):
     def _used_bytes(self) -> int:
         return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
 
+        return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
+
     def _compute_type(self, precision: str) -> str:
         half = "float16" if self.device.type == "cuda" else "float32"
         return {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": f"int8_{half}"}[precision]
 
     @property
-    def _activations(self) -> torch.dtype:
+    def activations(self) -> torch.dtype:
         return getattr(torch, self.generator.compute_type.removeprefix("int8_"))
 
-    def _stored(self, module: torch.nn.Module) -> tuple[int, str]:
+    def stored(self, module: torch.nn.Module) -> tuple[int, str]:
         """int8 has one scale per output; other precisions store the dtype of the activations."""
         elements, outputs = module.weight.numel(), shapes.sizes(module)[1]
         if self.precision == "int8":
             return elements + 4 * outputs, "int8"
-        return elements * self._activations.itemsize, shapes.dtype_name(self._activations)
+        return elements * self.activations.itemsize, shapes.dtype_name(self.activations)
 
 
 def converted(checkpoint: Path) -> Path:
-    """The checkpoint in CTranslate2's format, converted once. The folder's name is a digest of all it depends on."""
-    inputs = [CONVERSION_VERSION, ctranslate2.__version__, checkpoints.fingerprint(checkpoint)]
-    key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-    return made_once(
-        cache_root() / "ctranslate2" / key,
-        "inference_benchmark.engines.ctranslate2_convert",
-        {"checkpoint": str(checkpoint)},
-        "ctranslate2 could not convert the weights",
-    )
+    """The checkpoint in CTranslate2's format."""
+    return conversion.converted("ctranslate2", checkpoint, ctranslate2.__version__)
+
+
+class DigitTokenizer:
+    """Replaces the model's tokenizer: the word of a token is its id in digits.
+
+    The benchmark uses token ids only, and synthesized weights have no tokenizer.
+    """
+
+    bos_token = eos_token = unk_token = "0"
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def get_vocab(self) -> dict[str, int]:
+        return {str(i): i for i in range(self.vocab_size)}
+
+
+class Converter(TransformersConverter):
+    def load_tokenizer(self, tokenizer_class, folder, **_) -> DigitTokenizer:
+        return DigitTokenizer(json.loads((Path(folder) / "config.json").read_text())["vocab_size"])
+
+
+def convert(checkpoint: str, output: str) -> None:
+    Converter(checkpoint).convert(output)
+
+
+if __name__ == "__main__":
+    conversion.main("ctranslate2", convert)

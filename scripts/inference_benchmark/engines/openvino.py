@@ -1,9 +1,7 @@
-"""OpenVINO GenAI: what Intel's CPUs are used with. It runs on weights exported from the same checkpoint."""
+"""OpenVINO GenAI, for Intel's CPUs. Run as a module, it converts a checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from functools import cached_property
@@ -15,37 +13,30 @@ import numpy
 import openvino
 import openvino_genai
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
 
-from inference_benchmark.analysis.timeline import Profile
-from inference_benchmark.engines import hf_facts, refusal, shapes
-from inference_benchmark.engines.openvino_convert import COMPRESSED
+from inference_benchmark.engines import converted as conversion
+from inference_benchmark.engines import refusal, shapes
+from inference_benchmark.engines.converted import ConvertedEngine, tokens_of
 from inference_benchmark.engines.refusal import UnsupportedError
-from inference_benchmark.engines.torch_device import TorchDeviceEngine
-from inference_benchmark.models import checkpoint as checkpoints
-from inference_benchmark.models.cache import RefusedError, cache_root, made_once
+from inference_benchmark.models.cache import RefusedError
 
-#: Increase it whenever the export of a checkpoint gives different files.
-CONVERSION_VERSION = 1
-#: What decides the files that an export gives.
+#: The precisions in which NNCF compresses weights, without data: bits of a weight.
+COMPRESSED = {"int8": 8, "int4": 4}
+#: The packages that decide the converted files.
 _EXPORTERS = ("openvino", "optimum", "optimum-intel", "nncf", "torch", "transformers")
-#: More than any batch has; OpenVINO takes it as it is.
+#: More rows or tokens than any batch has. OpenVINO accepts this number.
 _NO_LIMIT = 2**62
 #: OpenVINO's names of dtypes, for its settings and for the constants of a model.
 _HINTS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 _WEIGHTS = {"int8": "u8", "int4": "u4"}
 
 
-class OpenVinoEngine(TorchDeviceEngine):
-    """ContinuousBatchingPipeline, which LLMPipeline is made of: it says when a step has ended."""
+class OpenVinoEngine(ConvertedEngine):
+    """ContinuousBatchingPipeline, on which LLMPipeline is based: it shows when a step has ended."""
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
-        self.initialise_device(device, threads)
-        self.threads, self.checkpoint = threads, checkpoint
-        self.config = AutoConfig.from_pretrained(checkpoint)
-        self.family = self.config.model_type
-        self.core = openvino.Core()
-        self.followed = shapes.follow_checkpoint(checkpoint)
+        super().start(device, threads, checkpoint)
+        self.checkpoint, self.core = checkpoint, openvino.Core()
 
     def unsupported(self, precision: str) -> str | None:
         if self.device.type != "cpu":
@@ -70,68 +61,33 @@ class OpenVinoEngine(TorchDeviceEngine):
             self.pipeline = openvino_genai.ContinuousBatchingPipeline(
                 self.exported, scheduler_config=scheduler, device="CPU", properties=self._properties
             )
-        except RuntimeError as error:  # of whatever kind
+        except RuntimeError as error:  # for any reason
             if self.is_out_of_memory(error):
                 raise
             raise UnsupportedError(refusal.words_of(error)) from error
-        # The first call starts OpenVINO's threads. Under the final limit, a failed start could end the process.
-        self.generate(numpy.zeros((1, 1), dtype=numpy.int64), 1)
-        self.hold_limit()
-        self.note_loaded()
+        self.finish_loading()
 
     def not_loaded_as(self, precision: str) -> str | None:
-        wanted = _WEIGHTS.get(precision, "f32")  # bf16 is made of fp32 when the model is compiled
+        wanted = _WEIGHTS.get(precision, "f32")  # bf16 is made from fp32 when the model is compiled
         found = {dtype for dtypes in self._constants.values() for dtype, _ in dtypes}
         return None if wanted in found else f"openvino has its weights in {', '.join(sorted(found))}, not in {wanted}"
 
-    @property
-    def vocab_size(self) -> int:
-        return self.config.vocab_size
-
     def describe(self) -> dict[str, Any]:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
-        shape_facts = shapes.facts(model, self.followed, self._stored(), self._activations)
         return {
+            **super().describe(),
             "class": "openvino_genai.ContinuousBatchingPipeline",
-            **self.package_versions(self.precision),
-            "parameters": shapes.parameters(model),
             "properties": self._properties,
             "quantised": {"library": "nncf"} if self.precision in COMPRESSED else None,
-            "device_map": {"": self.device.type},
-            **hf_facts.torch_settings(self.device),
-            "threads": self.threads,
-            **shape_facts,
         }
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        return self._generate(prompts, new_tokens, lambda: None)
+        return self.generate_in_steps(prompts, new_tokens, lambda: None)
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
-        return self.generate(prompts, new_tokens), {"activations": [shapes.dtype_name(self._activations)]}
+        return self.generate(prompts, new_tokens), {"activations": [shapes.dtype_name(self.activations)]}
 
     def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):
-        return self._generate(prompts, new_tokens, step_ended)
-
-    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
-        return None  # torch's profiler sees nothing of it
-
-    def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
-        # The pipeline gives no logits: the same files, compiled with the same settings, and no cache of pages.
-        compiled = self.core.compile_model(self._model(), "CPU", self._properties)
-        ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": numpy.ones_like(ids),
-            "position_ids": numpy.broadcast_to(numpy.arange(ids.shape[1]), ids.shape),
-            "beam_idx": numpy.arange(len(ids), dtype=numpy.int32),
-        }
-        names = {port.any_name for port in compiled.inputs}
-        logits = compiled.create_infer_request().infer({name: inputs[name] for name in names})["logits"]
-        return numpy.array(logits, dtype=numpy.float32)[:, prompts.shape[1] - 1 :]
-
-    def _generate(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]) -> numpy.ndarray:
-        # Without an end token a pipeline takes that of the model. This one no model generates.
+        # Without an end token the pipeline takes the one in the model's files. No model generates this one.
         settings = openvino_genai.GenerationConfig(
             max_new_tokens=new_tokens, eos_token_id=self.vocab_size, ignore_eos=True, do_sample=False
         )
@@ -145,13 +101,23 @@ class OpenVinoEngine(TorchDeviceEngine):
                 pipeline.step()
                 step_ended()
         except BaseException:
-            self.pipeline = None  # it would go on with what is left of these requests
+            self.pipeline = None  # it would continue with the unfinished requests
             raise
-        tokens = numpy.full((len(prompts), new_tokens), -1, dtype=numpy.int64)
-        for row, handle in zip(tokens, rows, strict=True):
-            ids = handle.read_all()[0].generated_ids
-            row[: len(ids)] = ids
-        return tokens
+        return tokens_of([handle.read_all()[0].generated_ids for handle in rows], new_tokens)
+
+    def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
+        # The pipeline gives no logits: the same files are compiled with the same settings, but without its cache.
+        compiled = self.core.compile_model(self._model(), "CPU", self._properties)
+        ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": numpy.ones_like(ids),
+            "position_ids": numpy.broadcast_to(numpy.arange(ids.shape[1]), ids.shape),
+            "beam_idx": numpy.arange(len(ids), dtype=numpy.int32),
+        }
+        names = {port.any_name for port in compiled.inputs}
+        logits = compiled.create_infer_request().infer({name: inputs[name] for name in names})["logits"]
+        return numpy.array(logits, dtype=numpy.float32)[:, prompts.shape[1] - 1 :]
 
     def unload(self) -> None:
         self.pipeline = None
@@ -162,18 +128,18 @@ class OpenVinoEngine(TorchDeviceEngine):
         return "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
     @property
-    def _activations(self) -> torch.dtype:
-        """With compressed weights what OpenVINO itself chooses: bf16 where the CPU has instructions for it."""
+    def activations(self) -> torch.dtype:
+        """With compressed weights, what OpenVINO itself chooses: bf16 if the CPU has instructions for it."""
         is_bf16 = self.precision == "bf16" or (self.precision in COMPRESSED and self._has_bf16)
         return torch.bfloat16 if is_bf16 else torch.float32
 
     @property
     def _properties(self) -> dict[str, Any]:
-        """Everything that OpenVINO would choose by the machine and that changes speed or answers."""
-        hint = _HINTS[self._activations]
+        """All settings that change speed or answers and whose defaults depend on the machine."""
+        hint = _HINTS[self.activations]
         return {
             "INFERENCE_PRECISION_HINT": hint,
-            "KV_CACHE_PRECISION": hint,  # by default 8 bits, whatever the weights have
+            "KV_CACHE_PRECISION": hint,  # by default 8 bits, for all weights
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
         }
@@ -198,31 +164,38 @@ class OpenVinoEngine(TorchDeviceEngine):
                 found[outputs, inputs].append((each.get_element_type().get_type_name(), n_bytes))
         return found
 
-    def _stored(self) -> shapes.Stored:
-        """Weights that are not compressed have the dtype of activations. A product with compressed weights is at best
-        one of 8 bits: OpenVINO quantises activations for it, where the CPU has instructions for that."""
+    def stored(self, module: torch.nn.Module) -> tuple[int, str | None]:
+        """Weights that are not compressed have the dtype of activations. Products with compressed weights count as
+        8-bit: OpenVINO quantises activations for them if the CPU has instructions for that."""
         if self.precision not in COMPRESSED:
-            return lambda module: (module.weight.numel() * self._activations.itemsize, None)
-        constants = self._constants
-
-        def stored(module: torch.nn.Module) -> tuple[int, str]:
-            inputs, outputs = shapes.sizes(module)
-            if (outputs, inputs) not in constants:
-                raise shapes.UnknownShapesError(f"no matrix of {outputs} x {inputs} is in the exported files")
-            return min(n_bytes for _, n_bytes in constants[outputs, inputs]), "int8"
-
-        return stored
+            return module.weight.numel() * self.activations.itemsize, None
+        inputs, outputs = shapes.sizes(module)
+        if (outputs, inputs) not in self._constants:
+            raise shapes.UnknownShapesError(f"no matrix of {outputs} x {inputs} is in the exported files")
+        return min(n_bytes for _, n_bytes in self._constants[outputs, inputs]), "int8"
 
 
 def exported(checkpoint: Path, precision: str) -> Path:
-    """The checkpoint in OpenVINO's format, exported once. The folder's name is a digest of all that it depends on."""
+    """The checkpoint in OpenVINO's format, with the weights of a precision."""
     weights = precision if precision in COMPRESSED else "fp32"
-    versions = [metadata.version(name) for name in _EXPORTERS]
-    inputs = [CONVERSION_VERSION, versions, checkpoints.fingerprint(checkpoint), weights]
-    key = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16]
-    return made_once(
-        cache_root() / "openvino" / key,
-        "inference_benchmark.engines.openvino_convert",
-        {"checkpoint": str(checkpoint), "weights": weights},
-        "openvino could not export the weights",
-    )
+    return conversion.converted("openvino", checkpoint, [*map(metadata.version, _EXPORTERS)], weights=weights)
+
+
+def convert(checkpoint: str, output: str, weights: str) -> None:
+    """With the settings of ``optimum-cli export openvino --weight-format``. weights: fp32, or a key of COMPRESSED."""
+    from optimum.intel import OVModelForCausalLM, OVWeightQuantizationConfig
+
+    bits = COMPRESSED.get(weights)
+    adjust = {"group_size_fallback": "adjust"} if bits == 4 else {}  # if 128 does not divide the inputs
+    OVModelForCausalLM.from_pretrained(
+        checkpoint,
+        export=True,
+        compile=False,
+        torch_dtype=torch.float32,
+        load_in_8bit=False,  # None would be 8 bits from a billion parameters on
+        quantization_config=OVWeightQuantizationConfig(bits=bits, **adjust) if bits else None,
+    ).save_pretrained(output)
+
+
+if __name__ == "__main__":
+    conversion.main("openvino", convert)

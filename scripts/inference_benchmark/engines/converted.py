@@ -1,0 +1,107 @@
+"""What engines share that run on weights converted from the checkpoint into a format of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from inference_benchmark.analysis.timeline import Profile
+from inference_benchmark.engines import hf_facts, shapes
+from inference_benchmark.engines.refusal import is_refusal, words_of
+from inference_benchmark.engines.torch_device import TorchDeviceEngine
+from inference_benchmark.models import checkpoint as checkpoints
+from inference_benchmark.models.cache import REFUSED, cache_root, made_once
+
+#: Increase it whenever the conversion of a checkpoint gives different files.
+CONVERSION_VERSION = 1
+
+
+class ConvertedEngine(TorchDeviceEngine):
+    """A subclass loads the converted weights, sets ``precision`` and calls finish_loading."""
+
+    def start(self, device: str, threads: int, checkpoint: Path) -> None:
+        self.initialise_device(device, threads)
+        self.threads = threads
+        self.config = AutoConfig.from_pretrained(checkpoint)
+        self.family = self.config.model_type
+        self.followed = shapes.follow_checkpoint(checkpoint)
+
+    def finish_loading(self) -> None:
+        # The first call starts the library's threads. Under the final limit, a failed start could end the process.
+        self.generate(numpy.zeros((1, 1), dtype=numpy.int64), 1)
+        self.hold_limit()
+        self.note_loaded()
+
+    @property
+    @abstractmethod
+    def activations(self) -> torch.dtype:
+        """The dtype of activations, keys and values."""
+
+    @abstractmethod
+    def stored(self, module: torch.nn.Module) -> tuple[int, str | None]:
+        """How the engine stores a matrix: as shapes.Stored."""
+
+    @property
+    def vocab_size(self) -> int:
+        return self.config.vocab_size
+
+    def describe(self) -> dict[str, Any]:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(self.config)
+        return {
+            "parameters": shapes.parameters(model),
+            "device_map": {"": self.device.type},
+            **hf_facts.torch_settings(self.device),
+            "threads": self.threads,
+            **self.package_versions(self.precision),
+            **shapes.facts(model, self.followed, self.stored, self.activations),
+        }
+
+    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
+        # torch's profiler sees all CUDA kernels, but nothing that another library does on a CPU.
+        return super().profile(prompts, new_tokens, trace) if self.device.type == "cuda" else None
+
+
+def tokens_of(rows: Sequence[Sequence[int]], new_tokens: int) -> numpy.ndarray:
+    """Generated ids as Engine.generate returns them."""
+    tokens = numpy.full((len(rows), new_tokens), -1, dtype=numpy.int64)
+    for row, ids in zip(tokens, rows, strict=True):
+        row[: len(ids)] = ids
+    return tokens
+
+
+def converted(engine: str, checkpoint: Path, versions: Any, **request: str) -> Path:
+    """The folder with a checkpoint in an engine's format, made once by running the module of the engine (see main).
+
+    versions: of the converting libraries. request: further arguments of the conversion. The name of the folder is a
+    digest of all this. Raises CheckpointError, and RefusedError if the library cannot convert the model.
+    """
+    inputs = [CONVERSION_VERSION, versions, checkpoints.fingerprint(checkpoint), *request.values()]
+    return made_once(
+        cache_root() / engine / hashlib.sha256(json.dumps(inputs).encode()).hexdigest()[:16],
+        f"inference_benchmark.engines.{engine}",
+        {"checkpoint": str(checkpoint), **request},
+        f"{engine} could not convert the weights",
+    )
+
+
+def main(engine: str, convert: Callable[..., None]) -> None:
+    """Convert, in a process of its own, what its argument says: JSON with the arguments of convert, ``checkpoint`` and
+    ``output``, a folder that does not exist, among them. Ends the process as cache.made_once expects."""
+    request = json.loads(sys.argv[1])
+    print(f"converting {request['checkpoint']} for {engine}", file=sys.stderr)
+    try:
+        convert(**request)
+    except Exception as error:  # converters raise many kinds of errors for unsupported models
+        refused = is_refusal(error)
+        print(f"{engine} cannot convert this model: {words_of(error)}", file=sys.stdout if refused else sys.stderr)
+        sys.exit(REFUSED if refused else 1)
