@@ -20,6 +20,7 @@ from inference_benchmark.cli import fail, run
 from inference_benchmark.experiment import cells
 from inference_benchmark.experiment.config_errors import allowed
 from inference_benchmark.experiment.defaults import resolved
+from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.records import parts, record, study_results
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.render.published import published_tables
@@ -85,7 +86,7 @@ def _default_of_each(key: Key, defaults: Mapping[str, Any]) -> str:
 
 
 def config_keys() -> str:
-    schema = yaml.safe_load(Path("config.schema.yaml").read_text())
+    schema = with_names(yaml.safe_load(Path("config.schema.yaml").read_text()))
     rows = [(key.name, key.default, key.allowed, key.meaning) for key in keys_of(schema, schema)]
     return _table(("key", "default", "allowed", "meaning"), rows, code=2)
 

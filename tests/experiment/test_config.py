@@ -19,6 +19,7 @@ from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.defaults import resolved, with_defaults
+from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.models import families
 
@@ -112,8 +113,9 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
 
 
 def test_the_schema_allows_the_engines_and_precisions_that_there_are():
-    grid = SCHEMA["$defs"]["grid"]["properties"]
-    variant = SCHEMA["properties"]["engines"]["additionalProperties"]["properties"]
+    schema = with_names(SCHEMA)
+    grid = schema["$defs"]["grid"]["properties"]
+    variant = schema["properties"]["engines"]["additionalProperties"]["properties"]
     assert variant["engine"]["enum"] == list(engines.ENGINES)
     chosen = {name: tuple(sub["enum"]) for name, sub in variant.items() if name != "engine"}
     assert chosen == {name: option.values for name, option in OPTIONS.items()}

@@ -26,9 +26,10 @@ from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.config_file import has_keys, not_plain
 from inference_benchmark.experiment.defaults import with_defaults
+from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.models import families
 
-SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
+SCHEMA = with_names(yaml.safe_load((REPO / "config.schema.yaml").read_text()))
 CONFIG = yaml.safe_load((REPO / "config.yaml").read_text())
 IS_VALID = fastjsonschema.compile(SCHEMA, use_default=False)
 SLURM = {"partition": "a", "gpu_model": None, "gres": "gpu:1", "cpus": 8, "mem_mb": 1000, "runtime_minutes": 5}

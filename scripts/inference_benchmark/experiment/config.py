@@ -35,6 +35,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     problems = [line for path in files for line in repeated_keys(path)]
     if unusable := list(not_plain(config)):
         raise ConfigError(problems + unusable)
+    schema = variant_problems.with_names(schema)
     config = with_defaults(config, schema)
     errors = _schema_errors(config, schema)
     problems += [line for error in errors for line in explain(error, schema)]

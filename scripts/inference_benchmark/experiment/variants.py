@@ -1,20 +1,21 @@
-"""The engines of a grid, variants among them, and what is wrong with those."""
+"""The engines of a grid, variants among them, and problems with them."""
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inference_benchmark import engines
-from inference_benchmark.engines.options import CACHE_BITS, chosen
+from inference_benchmark.engines.options import CACHE_BITS, OPTIONS, chosen
 from inference_benchmark.experiment.config_errors import guess_text, listing, show
 from inference_benchmark.models import architecture, families
 
 
 class GridEngine(NamedTuple):
-    """An engine that a grid names at a place of the configuration: its name there, which may be that of a variant, the
-    engine in engines.ENGINES, and the options of a variant."""
+    """An engine in a grid. where: its place in the configuration. name: its own or that of a variant. engine: its name
+    in engines.ENGINES. options: of a variant."""
 
     where: str
     name: str
@@ -26,8 +27,19 @@ class GridEngine(NamedTuple):
         return engines.ENGINES[self.engine].compiles or self.options.get("attention") == "flex"
 
 
+def with_names(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema of a configuration with the names of engines, options' values and precisions that there are."""
+    schema = copy.deepcopy(dict(schema))
+    variant = schema["properties"]["engines"]["additionalProperties"]["properties"]
+    variant["engine"]["enum"] = list(engines.ENGINES)
+    for name, option in OPTIONS.items():
+        variant[name]["enum"] = list(option.values)
+    schema["$defs"]["grid"]["properties"]["precisions"]["items"]["enum"] = list(engines.PRECISIONS)
+    return schema
+
+
 def of_grid(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> list[GridEngine]:
-    """The engines in the grid of a device, without names that are unknown."""
+    """The engines in the grid of a device, without unknown names."""
     return [
         GridEngine(f"grid.{device}.engines[{index}]", name, variant.get("engine", name), variant)
         for index, name in enumerate(names)
@@ -36,7 +48,7 @@ def of_grid(device: str, names: Sequence[str], variants: Mapping[str, Mapping[st
 
 
 def unknown(device: str, names: Sequence[str], variants: Mapping[str, Any]) -> Iterator[str]:
-    """The names in the grid of a device that are neither engines nor variants, one line each."""
+    """Names that are neither engines nor variants, one line each."""
     allowed = [*engines.ENGINES, *variants]
     for index, name in enumerate(names):
         if name not in allowed:
@@ -45,7 +57,7 @@ def unknown(device: str, names: Sequence[str], variants: Mapping[str, Any]) -> I
 
 
 def not_on(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The engines in the grid of a device that do not run there, one line each."""
+    """Engines that do not run on the device, one line each."""
     for where, name, engine, _ in of_grid(device, names, variants):
         devices = engines.ENGINES[engine].devices
         if device not in devices:
@@ -53,9 +65,9 @@ def not_on(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str
 
 
 def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with an entry of ``engines``, one line each."""
+    """Problems with an entry of ``engines``, one line each."""
     where, engine = f"engines.{name}", variant["engine"]
-    if name.lower() in engines.ENGINES:  # some file systems ignore capitals
+    if name.lower() in engines.ENGINES:  # some file systems ignore case
         yield f"{where}: {show(name)} is the name of an engine; choose another"
     if not chosen(variant):
         allowed = listing(engines.ENGINES[engine].options) or f"none for {engine}"
@@ -65,10 +77,9 @@ def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
 
 
 def impossible(device: str, used: Sequence[GridEngine], configs: Sequence[Mapping[str, Any] | None]) -> Iterator[str]:
-    """Variants that the device, or none of the models, can do, one line each.
+    """Variants that the device or all models do not support, one line each.
 
-    configs: the configurations of the models; None where it is not known yet. A variant that only some of the models
-    can do is n/a for the others.
+    configs: of the models; None if unknown. A variant that some of the models do not support is n/a for these.
     """
     for each in used:
         if engines.ENGINES[each.engine].needs_weights:
