@@ -1,4 +1,4 @@
-"""Environments, the software that cells are measured in: their lock files, and what is wrong with those."""
+"""Environments, the software that cells are measured in: lock files, and problems with them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from inference_benchmark.machine.packages import Package
 from inference_benchmark.results.column import CURRENT
 
 _EXACT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w, .-]*\])?\s*==\s*[\w.+!-]+\s*(?:;[^#]*?)?(?:\s+--hash=\S+)*")
-#: Options of pip that say where packages come from. Others name files, whose content nobody would notice to change.
+#: Options of pip that say where packages come from. Others name files, whose changes would not be noticed.
 _SOURCES = re.compile(
     r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--only-binary|--no-binary|--prefer-binary"
     r"|--require-hashes|--trusted-host)\b.*"
@@ -34,16 +34,16 @@ class Lock(NamedTuple):
 
     @property
     def digest(self) -> str:
-        """Of what is installed: a changed comment makes no other environment."""
+        """A digest of the text: a changed comment does not change it."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
     @property
     def path(self) -> Path:
-        """Where jobs read it: the one that was planned with, whatever has become of the file since."""
+        """Where jobs read it, as it was when they were planned."""
         return lock_path(self.digest)
 
     def save(self) -> None:
-        """Write it there. Raises OSError."""
+        """Write it to its path. Raises OSError."""
         if not self.path.exists():
             files.write(self.text, self.path)
 
@@ -54,7 +54,7 @@ def lock_path(digest: str) -> Path:
 
 
 def parse(text: str) -> tuple[Lock, list[str]]:
-    """(lock, what is wrong with it, one line each) of the text of a file of requirements."""
+    """(lock, problems, one line each) of the text of a file of requirements."""
     lines, packages, problems = [], set(), []
     joined = re.sub(r"\\\n", " ", text)
     for number, raw in enumerate(joined.splitlines(), start=1):
@@ -73,7 +73,7 @@ def parse(text: str) -> tuple[Lock, list[str]]:
 
 
 def read(path: Path) -> tuple[Lock | None, list[str]]:
-    """(lock, what is wrong with it) of a file; no lock where it cannot be read."""
+    """(lock, problems) of a file; no lock if it cannot be read."""
     if path.suffix in (".yaml", ".yml"):
         return None, [f"{path} is a conda file; allowed: a file of pip requirements with exact versions"]
     try:
@@ -81,15 +81,15 @@ def read(path: Path) -> tuple[Lock | None, list[str]]:
     except OSError as error:
         return None, [f"{path}: {error.strerror}; allowed: a file of pip requirements with exact versions"]
     except ValueError:
-        return None, [f"{path}: is no text in UTF-8"]
+        return None, [f"{path} is not UTF-8 text"]
     return lock, [f"{path}: {problem}" for problem in problems]
 
 
 def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong with names, one line each. config: with an environments and a grid that fit the schema."""
+    """Problems with names, one line each. config: its environments and grid fit the schema."""
     named = config["environments"]
     for name in named:
-        if name.lower() == CURRENT:  # some file systems ignore capitals
+        if name.lower() == CURRENT:  # some file systems ignore case
             yield f"environments.{name}: {show(name)} is the environment that Snakemake runs in; choose another name"
         if name.lower() in ENGINES:
             yield f"environments.{name}: {show(name)} is the name of an engine; choose another name"
@@ -101,10 +101,8 @@ def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         used |= {*grid["environments"]}
         for index, name in enumerate(grid["environments"]):
             if name not in allowed:
-                where = f"grid.{device}.environments[{index}]"
-                yield f"{where}: {show(name)} is not under environments; allowed: {listing(allowed)}" + guess_text(
-                    name, allowed
-                )
+                where, guess = f"grid.{device}.environments[{index}]", guess_text(name, allowed)
+                yield f"{where}: {show(name)} is not under environments; allowed: {listing(allowed)}{guess}"
     for name in (name for name in named if name not in used):
         yield f"environments.{name}: no grid names it; add it to grid.cuda.environments or grid.cpu.environments"
 
@@ -117,8 +115,8 @@ def lacking(name: str, lock: Lock, needed: Mapping[Package, str]) -> Iterator[st
 
 
 def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> tuple[Mapping[str, str], ...]:
-    """Cell.environment of each environment that an engine with one of its own is measured in: that one as the current
-    one, and each other whose lock has its package. named: by a grid."""
+    """Cell.environment of each environment in which an engine with an environment of its own is measured: its own in
+    place of the current one, and each other whose lock has its package. named: the environments of a grid."""
     package = ENGINES[engine].package.distribution
     return tuple(
         of_cell(engine if name == CURRENT else name, locks)

@@ -61,7 +61,7 @@ _RELEVANT = re.compile(
     r"|CUBLAS|CUDNN|NCCL|MALLOC|BITSANDBYTES|BNB|TRANSFORMERS|ACCELERATE)_\w+"
     r"|NVIDIA_TF32_OVERRIDE|LD_PRELOAD|GLIBC_TUNABLES"
 )
-#: Exceptions: locations (the record already names the locked GPU) and secrets.
+#: Exceptions: locations and secrets. The record already names the locked GPU.
 _EXCLUDED = re.compile(
     r"CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|\w+_(HOME|PATH|DIR|ROOT|CACHE|VERSION)|\w*(TOKEN|KEY|SECRET|PASS)\w*"
 )
@@ -74,10 +74,8 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 
 def git(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit of the measuring code and whether it has uncommitted changes; None outside a checkout.
-
-    Changes of the configuration do not count: each record holds its own.
-    """
+    """Commit of the measuring code and whether it has uncommitted changes; None outside a checkout. Changes of the
+    configuration do not count: each record has its own."""
     folder = folder or Path(__file__).resolve().parents[3]
     commit = _git_output(folder, "rev-parse", "HEAD")
     if not commit:

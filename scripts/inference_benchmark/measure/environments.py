@@ -1,7 +1,7 @@
 """The Pythons that workers run in: the one of this process, and environments, each made once from its lock file.
 
-An environment is a virtual environment in the cache, outside of Snakemake's graph, as weights are. Its folder is named
-by a digest of the lock, the version of Python and the platform, and counts only with the marker that is written last.
+An environment is a virtual environment in the cache, outside Snakemake's graph, like weights. Its folder is named by a
+digest of the lock, the version of Python and the platform. The marker, which is written last, makes it complete.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.worker_process import STOPPING
 from inference_benchmark.models.cache import cache_root
 
-#: Raised whenever environments are made in another way.
+#: Increase it whenever environments are made in another way.
 _VERSION = 1
 _MARKER = "made.json"
-#: How much of a line of pip's a message has: it may list every version that there is.
-_SAID = 300
+#: The maximal length of a line of pip in a message: pip may list all versions.
+_LINE_LENGTH = 300
 
 
 def python_of(environment: Mapping[str, str]) -> Interpreter:
-    """The Python of a cell's environment, which is made if it is missing. Raises MeasurementError."""
+    """The Python of a cell's environment, made if it is missing. Raises MeasurementError."""
     return _python_of(environment["name"], environment["lock"]) if environment else interpreter.this()
 
 
@@ -59,10 +59,8 @@ def folder_of(digest: str) -> Path:
 
 
 def ensure(name: str, digest: str) -> Path:
-    """The Python of the environment of a lock, made if it is missing; what pip says goes to stderr.
-
-    name: for messages. Raises MeasurementError.
-    """
+    """The Python of the environment of a lock, made if it is missing; pip's output goes to stderr. Raises
+    MeasurementError."""
     lock, folder = lock_path(digest), folder_of(digest)
     if _is_whole(folder):
         return _python(folder)
@@ -94,11 +92,11 @@ def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
 
 
 def _run(name: str, command: list[str], held: IO[str]) -> None:
-    """Run a command, which holds the lock as long as it lives, whatever becomes of this process."""
-    # What other Pythons find by these variables is not installed in the environment.
+    """Run a command. It inherits the lock, and so holds it even if this process is killed."""
+    # Packages that these variables name are not installed in the environment.
     environ = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     process, lines = None, []
-    # A signal waits until the process is known: it would not be ended otherwise.
+    # Signals wait until the process is known, so that it can be ended.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
         try:
@@ -122,14 +120,14 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
                 lines.append(line.strip())
         if process.wait() == 0:
             return
-    except BaseException:  # a signal, too
+    except BaseException:  # signals among them
         if process:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         raise
-    errors = (line for line in lines if line.lower().startswith("error:"))  # the first says most
+    errors = (line for line in lines if line.lower().startswith("error:"))  # the first is the most specific
     last = next(filter(None, reversed(lines)), f"{command[2]} ended with exit status {process.returncode}")
-    raise MeasurementError(printable(f"environment {name} could not be made: {next(errors, last)[:_SAID]}"))
+    raise MeasurementError(printable(f"environment {name} could not be made: {next(errors, last)[:_LINE_LENGTH]}"))
 
 
 def _python(folder: Path) -> Path:
@@ -137,13 +135,13 @@ def _python(folder: Path) -> Path:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether an environment was made to the end, and the Python that it was made with is still there."""
+    """Whether an environment is complete, and its Python still exists."""
     return (folder / _MARKER).exists() and os.access(_python(folder), os.X_OK)
 
 
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[IO[str]]:
-    """Hold a file lock, which nobody else can then."""
+    """Hold a file lock."""
     with path.open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
