@@ -42,10 +42,7 @@ class Engine(ABC):
     @abstractmethod
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
         """Import everything that this checkpoint needs, initialise the device (``cpu`` or ``cuda``) and convert the
-        checkpoint if necessary. This counts neither as load time nor as load memory.
-
-        checkpoint: None if the engine needs no weights.
-        """
+        checkpoint, which is None for an engine without weights. Counts neither as load time nor as load memory."""
 
     def import_libraries(self, checkpoint: Path) -> None:  # noqa: B027  optional
         """Import what this checkpoint needs, and find out what all its workers would, as far as that uses no device and
@@ -56,8 +53,7 @@ class Engine(ABC):
         return None
 
     def combination(self, precision: str) -> str:
-        """Engine, libraries and settings of this cell, separated by commas, for the message that they do not go
-        together."""
+        """Libraries and settings of this cell, separated by commas, for the message that they do not go together."""
         return f"{type(self).__name__}, {precision}"
 
     def yardstick(self) -> dict[str, Any] | None:
@@ -93,12 +89,9 @@ class Engine(ABC):
         id outside range(vocab_size)."""
 
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
-        """An observed generate call, never timed as a sample. Returns its tokens and facts for the record.
-
-        The facts are those that only a running call shows: ``cache`` (class), ``activations`` (dtypes),
-        ``non_finite_rows`` (number of rows with a non-finite logit at any step), and ``outlier_columns`` if the
-        precision computes some columns separately.
-        """
+        """(tokens, facts for the record) of an observed generate call, never timed as a sample: ``cache`` (class),
+        ``activations`` (dtypes), ``non_finite_rows`` (number of rows with a non-finite logit at any step), and
+        ``outlier_columns`` if the precision computes some columns separately."""
         return self.generate(prompts, new_tokens), {}
 
     def generate_in_steps(
@@ -125,10 +118,8 @@ class Engine(ABC):
         return None
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
-        """The logits from which generate chooses each token, given that the tokens before it are from continuation.
-
-        continuation: int64 (batch, steps). Returns float32 (batch, steps, vocab_size) on the host.
-        """
+        """float32 (batch, steps, vocab_size) on the host: the logits from which generate chooses each token, given that
+        the tokens before it are from continuation, int64 (batch, steps)."""
         raise NotImplementedError(f"{type(self).__name__} provides no logits")
 
     def compilation(self) -> dict[str, Any]:

@@ -38,8 +38,7 @@ class ConvertedEngine(TorchDeviceEngine):
     def finish_loading(self) -> None:
         # The first call starts the library's threads. Under the final limit, a failed start could end the process.
         self.generate(numpy.zeros((1, 1), dtype=numpy.int64), 1)
-        self.hold_limit()
-        self.note_loaded()
+        super().finish_loading()
 
     @property
     @abstractmethod

@@ -16,10 +16,9 @@ _MMAP_THRESHOLD_BYTES = 2**18
 class GrowthLimit:
     """Limits how much more memory this process can allocate. Beyond the limit, allocations fail.
 
-    RLIMIT_DATA counts private writable pages (setrlimit(2)). These include the memory-mapped checkpoint files, so the
-    limit is higher while loading. Freed blocks must return to the system, as on a device. By default glibc keeps more
-    and more of them, and the largest batch that fits would be random. Returning them costs page faults: with a limit,
-    throughput is a few percent lower.
+    RLIMIT_DATA counts private writable pages (setrlimit(2)), memory-mapped checkpoint files among them. By default
+    glibc keeps more and more of the freed blocks, and the largest batch that fits would be random. Here they return to
+    the system. This costs page faults: throughput is a few percent lower with a limit.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -31,11 +30,8 @@ class GrowthLimit:
         self.limit_bytes = data_bytes() + n_bytes
 
     def hold(self, extra_bytes: int = 0) -> None:
-        """Apply the limit plus extra_bytes to all further allocations.
-
-        Raises MemoryError if the process is above it already: otherwise a thread that cannot start could end the
-        process silently.
-        """
+        """Apply the limit plus extra_bytes. Raises MemoryError if the process is above it already: otherwise a thread
+        that cannot start could end the process silently."""
         used_bytes = data_bytes()
         if used_bytes > self.limit_bytes + extra_bytes:
             raise MemoryError(f"{used_bytes - self.limit_bytes - extra_bytes} bytes more than the limit are taken")

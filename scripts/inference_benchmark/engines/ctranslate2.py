@@ -47,7 +47,7 @@ class CTranslate2Engine(ConvertedEngine):
         self.free_before_bytes, _ = torch.cuda.mem_get_info(self.device)
 
     def load(self, checkpoint: Path, precision: str) -> None:
-        self.hold_limit_while_loading(self.converted)
+        self.begin_loading(self.converted)
         self.precision = precision
         try:
             self.generator = ctranslate2.Generator(
@@ -130,11 +130,6 @@ class CTranslate2Engine(ConvertedEngine):
     def unload(self) -> None:
         self.generator = self.ballast = None
         self.release()
-
-    def note_loaded(self) -> None:
-        super().note_loaded()
-        if self.device.type == "cuda":
-            self.loaded = {"loaded_bytes": self._used_bytes()}
 
     def memory(self) -> dict[str, int]:
         if self.device.type == "cpu":

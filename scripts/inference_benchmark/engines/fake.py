@@ -8,10 +8,10 @@ The environment variable FAKE_ENGINE (JSON) changes this:
 ``sleep_s``: real seconds per call. ``real_clock``: report real times.
 ``scatter``: [processes, calls], standard deviations of the logarithm of the time, between processes and between calls.
 ``slow``: factor on all times. ``drift``: fraction by which each call is slower than the one before.
-``fault``: error, io-error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer each call),
-kill, abort (a C++ library's, with a real std::bad_alloc), abort-silently, no-thread (ends as libgomp does where it
-cannot start a thread), bitsandbytes (ends as that does where a kernel finds no memory), cublas (cuBLAS cannot be
-started), compile (a compiler's exception with out of memory behind it), hang or hog, in generate.
+``fault``, in generate: error, io-error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer
+in each call), kill, abort (of a C++ library, with a real std::bad_alloc), abort-silently, no-thread (libgomp cannot
+start a thread), bitsandbytes (a kernel finds no memory), cublas (cannot be started), compile (a compiler's exception
+with out of memory behind it), hang or hog.
 ``after``: number of good calls before the fault. ``on_batch``: the only batch size with the fault.
 ``at_load``: the fault happens while loading. ``unless_new``: a file; no fault in the process that creates it.
 ``one_time``: per count of ``compilation``, the numbers of the calls, from 1, that raise it.
@@ -34,8 +34,7 @@ import numpy
 
 from inference_benchmark.engines import Engine
 
-#: Made-up model: bytes of weights and per row and token, seconds per call, token and row; seconds of a pass of the
-#: yardstick.
+#: Made-up: bytes of weights, and per row and token; seconds of a pass of the yardstick, and per token.
 WEIGHTS_BYTES = {"fp32": 200_000_000, "bf16": 100_000_000, "int8": 60_000_000}
 ROW_TOKEN_BYTES = 50_000
 YARDSTICK_S = 0.01

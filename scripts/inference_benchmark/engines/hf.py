@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 import accelerate  # noqa: F401  otherwise transformers imports it during the timed load
 import numpy
@@ -27,56 +29,67 @@ from transformers.utils import logging
 from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.options import CACHE_BITS
 from inference_benchmark.engines.refusal import UnsupportedError
-from inference_benchmark.engines.shapes import dtype_name
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.machine.hardware import GpuError, detect_device
 from inference_benchmark.models.architecture import QUANTISED
 
 logging.disable_progress_bar()
 
-#: dtypes of activations and of weights that are not quantised.
-_DTYPES = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
+#: Imported before loading, whose time would otherwise include it.
+_BITSANDBYTES = ("bitsandbytes", "transformers.integrations.bitsandbytes")
+_TORCHAO = "torchao.quantization"
+
+
+class _Precision(NamedTuple):
+    """How a model is loaded.
+
+    dtype: of activations and of weights that are not quantised. stored_as: how the weights of the blocks are stored; ""
+    if the checkpoint decides. quantisation_config: makes the settings of quantisation. modules: of its library.
+    """
+
+    dtype: torch.dtype
+    stored_as: str = ""
+    quantisation_config: Callable[[], BitsAndBytesConfig | TorchAoConfig] | None = None
+    modules: tuple[str, ...] = ()
+
+
+def _bitsandbytes(dtype: torch.dtype, stored_as: str, **settings: Any) -> _Precision:
+    return _Precision(dtype, stored_as, lambda: BitsAndBytesConfig(**settings), _BITSANDBYTES)
+
+
+def _torchao(stored_as: str, config: str, **settings: Any) -> _Precision:
+    def make() -> TorchAoConfig:
+        return TorchAoConfig(getattr(import_module(_TORCHAO), config)(**settings))
+
+    return _Precision(torch.bfloat16, stored_as, make, (_TORCHAO,))
+
+
+PRECISIONS = {
+    "fp32": _Precision(torch.float32, "float32"),
+    "bf16": _Precision(torch.bfloat16, "bfloat16"),
+    "fp16": _Precision(torch.float16, "float16"),
     # Dettmers et al. 2022, arXiv:2208.07339. The authors' kernels compute in float16. With bfloat16 activations,
     # bitsandbytes casts and logs a warning at every matrix product.
-    "int8": torch.float16,
-    "int8-threshold-0": torch.float16,
+    "int8": _bitsandbytes(torch.float16, "int8", load_in_8bit=True, llm_int8_threshold=6.0),
+    "int8-threshold-0": _bitsandbytes(torch.float16, "int8", load_in_8bit=True, llm_int8_threshold=0.0),
     # Dettmers et al. 2023, arXiv:2305.14314.
-    "nf4": torch.bfloat16,
-    "int8-weight-only": torch.bfloat16,
-    "int4-weight-only": torch.bfloat16,
+    "nf4": _bitsandbytes(
+        torch.bfloat16, "nf4", load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    ),
+    "int8-weight-only": _torchao("int8", "Int8WeightOnlyConfig"),
+    # The layout of torch's own kernels.
+    "int4-weight-only": _torchao(
+        "int4", "Int4WeightOnlyConfig", group_size=128, int4_packing_format="tile_packed_to_4d"
+    ),
     # The dtype of gptqmodel's products on a CPU. On CUDA transformers makes it float16 for awq.
-    **dict.fromkeys(QUANTISED, torch.bfloat16),
-}
-#: Settings of bitsandbytes for the precisions that it quantises.
-_BITSANDBYTES: dict[str, dict[str, Any]] = {
-    "int8": {"load_in_8bit": True, "llm_int8_threshold": 6.0},
-    "int8-threshold-0": {"load_in_8bit": True, "llm_int8_threshold": 0.0},
-    "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_compute_dtype": torch.bfloat16},
-}
-#: The same of torchao: a class of torchao.quantization, and its arguments.
-_TORCHAO: dict[str, tuple[str, dict[str, Any]]] = {
-    "int8-weight-only": ("Int8WeightOnlyConfig", {}),
-    # The layout of the kernels that torch itself has.
-    "int4-weight-only": ("Int4WeightOnlyConfig", {"group_size": 128, "int4_packing_format": "tile_packed_to_4d"}),
-}
-#: How each precision stores the weights of the blocks, unless the checkpoint decides.
-_STORED_AS = {
-    **{precision: dtype_name(_DTYPES[precision]) for precision in ("fp32", "bf16", "fp16")},
-    "int8": "int8",
-    "int8-threshold-0": "int8",
-    "nf4": "nf4",
-    "int8-weight-only": "int8",
-    "int4-weight-only": "int4",
+    **dict.fromkeys(QUANTISED, _Precision(torch.bfloat16, modules=("gptqmodel",))),
 }
 #: transformers' names of the option attention.
 _ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "flash": "flash_attention_2"}
-#: transformers' defaults, but for the axes, which are those that its documentation recommends for hqq: a group lies in
-#: one row, so that no row of a batch changes another. Its other library, quanto, has no 8 bits, and needs nvcc on CUDA.
+#: transformers' defaults, except the axes, which its documentation recommends for hqq: a group is in one row, so that
+#: rows of a batch do not change each other. The other library, quanto, has no 8 bits and needs nvcc on CUDA.
 _HQQ = {"backend": "hqq", "axis_key": 1, "axis_value": 1, "q_group_size": 64, "residual_length": 128}
-#: The kind of each option cache (hf_facts.kind_of_cache), and how generate is asked for it.
+#: For each value of the option cache: hf_facts.kind_of_cache, and the arguments of generate.
 _CACHES: dict[str, tuple[str, dict[str, Any]]] = {
     "dynamic": ("DynamicCache", {"cache_implementation": "dynamic"}),
     "static": ("StaticCache", {"cache_implementation": "static", "disable_compile": True}),
@@ -88,27 +101,9 @@ _CACHES: dict[str, tuple[str, dict[str, Any]]] = {
         for name, bits in CACHE_BITS.items()
     },
 }
-#: The least part of these weights that has to be stored so. A few stay as they are in any precision: the router of a
-#: mixture of experts, the convolution of a state space.
+#: The minimal share of the weights of the blocks that is stored as the precision says. The router of a mixture of
+#: experts and the convolution of a state space are never quantised.
 _LEAST_SHARE = 0.9
-
-
-def quantisation_config(precision: str) -> BitsAndBytesConfig | TorchAoConfig | None:
-    """How the weights are quantised for a precision; None where they are not. Raises ImportError."""
-    if precision in _BITSANDBYTES:
-        return BitsAndBytesConfig(**_BITSANDBYTES[precision])
-    if precision in _TORCHAO:
-        from torchao import quantization
-
-        name, arguments = _TORCHAO[precision]
-        return TorchAoConfig(getattr(quantization, name)(**arguments))
-    return None
-
-
-def _import_bitsandbytes() -> None:
-    """With the part of transformers for it: importing is not to count as load time. Raises ImportError."""
-    import bitsandbytes  # noqa: F401
-    import transformers.integrations.bitsandbytes  # noqa: F401
 
 
 class HfEngine(TorchDeviceEngine):
@@ -116,7 +111,7 @@ class HfEngine(TorchDeviceEngine):
 
     #: Additional arguments of every generate call.
     generate_options: Mapping[str, Any] = MappingProxyType({})
-    #: How a checkpoint stores the weights of the blocks if they are quantised already; "" if they are not.
+    #: How a quantised checkpoint stores the weights of the blocks.
     stored_in_checkpoint = ""
 
     @property
@@ -126,10 +121,11 @@ class HfEngine(TorchDeviceEngine):
 
     def import_libraries(self, checkpoint: Path) -> None:
         super().import_libraries(checkpoint)
-        with suppress(ImportError, GpuError):  # a worker that needs the package, or the GPU, says so
-            # Where there is a GPU, bitsandbytes asks CUDA about it, and a fork could then not use it.
+        with suppress(ImportError, GpuError):  # a worker that needs the package, or the GPU, reports it
+            # With a GPU, bitsandbytes initialises CUDA, which a fork cannot use then.
             if detect_device() == "cpu":
-                _import_bitsandbytes()
+                for module in _BITSANDBYTES:
+                    import_module(module)
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
@@ -142,12 +138,8 @@ class HfEngine(TorchDeviceEngine):
         self.followed = shapes.follow_checkpoint(checkpoint)
 
     def unsupported(self, precision: str) -> str | None:
-        if precision in _BITSANDBYTES:
-            _import_bitsandbytes()  # a missing package is an error, not an unsupported precision
-        if precision in _TORCHAO:
-            import torchao.quantization  # noqa: F401  the same
-        if precision in QUANTISED:
-            import gptqmodel  # noqa: F401  the same
+        for module in PRECISIONS[precision].modules:
+            import_module(module)  # a missing package is an error, not an unsupported precision
         if precision == "int4-weight-only" and self.device.type == "cpu":
             return "torchao has no products with 4-bit weights for a CPU"
         if reason := self._unpackable():
@@ -156,19 +148,20 @@ class HfEngine(TorchDeviceEngine):
             return None
         name, capability = torch.cuda.get_device_name(self.device), torch.cuda.get_device_capability(self.device)
         device = f"{name} (compute capability {capability[0]}.{capability[1]})"
-        if _DTYPES[precision] is torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False):
+        is_bf16 = PRECISIONS[precision].dtype is torch.bfloat16
+        if is_bf16 and not torch.cuda.is_bf16_supported(including_emulation=False):
             return f"{device} has no bfloat16 arithmetic"
         if precision == "int4-weight-only" and capability < (8, 0):
             return f"{device} has no products with 4-bit weights; 8.0 or newer"
-        if "load_in_8bit" in _BITSANDBYTES.get(precision, {}) and capability < (7, 5):
+        if precision in ("int8", "int8-threshold-0") and capability < (7, 5):
             return f"{device} has no int8 tensor cores; 7.5 or newer"
         return None
 
     def _unpackable(self) -> str | None:
         """Why hqq cannot pack keys and values; None if it can, or if the cache is not quantised.
 
-        Groups that fill a byte are packed together. Those of each token have to be, or else the numbers of rows and of
-        tokens would decide whether a cell can be measured.
+        hqq packs groups of several tokens together, unless those of a token fill whole bytes. Then the numbers of rows
+        and tokens would decide whether a cell can be measured.
         """
         if not self.cache_bits:
             return None
@@ -177,32 +170,31 @@ class HfEngine(TorchDeviceEngine):
         return odd and f"hqq packs {self.cache_bits}-bit keys or values by {block}, and a token has {odd} in a layer"
 
     def load(self, checkpoint: Path, precision: str) -> None:
-        self.hold_limit_while_loading(checkpoint)
+        self.begin_loading(checkpoint)
         self.precision = precision
         self.default_matmul_precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self.options.get("matmul_precision", self.default_matmul_precision))
-        attention, quantisation = self.options.get("attention"), quantisation_config(precision)
+        attention, (dtype, _, quantisation_config, _) = self.options.get("attention"), PRECISIONS[precision]
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
-            dtype=_DTYPES[precision],
+            dtype=dtype,
             device_map={"": self.device},
-            # None would be a choice, too: of random weights in place of those that are quantised already.
-            **({"quantization_config": quantisation} if quantisation else {}),
+            # None as an argument would replace quantised weights of the checkpoint by random ones.
+            **({"quantization_config": quantisation_config()} if quantisation_config else {}),
             **({"attn_implementation": _ATTENTION[attention]} if attention else {}),
         ).eval()
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()
         if "cache" in self.options:
             self.generate_options = _CACHES[self.options["cache"]][1]
-        self.synchronize()
-        self.hold_limit()
-        self.note_loaded()
+        self.finish_loading()
 
     def not_loaded_as(self, precision: str) -> str | None:
         attention = _ATTENTION.get(self.options.get("attention"))
         if attention and (found := self.model.config._attn_implementation) != attention:
             return f"the loaded model has {found} attention"
-        stored, wanted = hf_facts.block_weights(self.model), _STORED_AS.get(precision, self.stored_in_checkpoint)
+        stored = hf_facts.block_weights(self.model)
+        wanted = PRECISIONS[precision].stored_as or self.stored_in_checkpoint
         n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
         if stored and n_wanted >= _LEAST_SHARE * n_weights:
             return None
@@ -268,8 +260,8 @@ class HfEngine(TorchDeviceEngine):
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         ids = torch.from_numpy(prompts).to(self.device)
-        # Keyword arguments, because transformers fills eos_token_id=None in a GenerationConfig from the model's.
-        # The padding id is outside the vocabulary, so that a row that stopped early is detected.
+        # In a GenerationConfig transformers would replace eos_token_id=None by the model's. The padding id is outside
+        # the vocabulary, so that a row that stopped early is detected.
         return self.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
@@ -288,4 +280,12 @@ class HfEngine(TorchDeviceEngine):
         self.release()
 
     def compilation(self) -> dict[str, Any]:
-        return hf_facts.compilation()
+        """With ``graphs_from_cache``, the number of graphs that were in torch's cache on disk."""
+        dynamo = sys.modules.get("torch._dynamo.utils")
+        if dynamo is None:
+            return {"graphs": 0, "graphs_from_cache": 0, "seconds": 0.0}
+        return {
+            "graphs": dynamo.counters["stats"]["unique_graphs"],
+            "graphs_from_cache": dynamo.counters["inductor"]["fxgraph_cache_hit"],
+            "seconds": dynamo.calculate_time_spent().get("total_wall_time", 0.0),
+        }

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
-from transformers.cache_utils import HQQQuantizedLayer, QuantizedCache, QuantizedLayer
+from transformers.cache_utils import HQQQuantizedLayer, QuantizedCache
 
 from inference_benchmark.engines import shapes
 from inference_benchmark.engines.shapes import dtype_name, matrix_modules
@@ -37,9 +37,9 @@ def model_facts(model: torch.nn.Module, device: torch.device, followed: shapes.F
 
 
 def block_weights(model: torch.nn.Module) -> dict[str, int]:
-    """How the weights are stored that every step reads and multiplies by: {dtype or quantisation: number of weights}.
+    """How the weights of the blocks are stored: {dtype or quantisation: number of weights}.
 
-    All but embeddings, the output layer, norms and biases. No precision quantises those, and they are few.
+    These are the weights without embeddings, output layer, norms and biases, which no precision quantises.
     """
     tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     head = model.get_output_embeddings()
@@ -77,41 +77,24 @@ def torch_settings(device: torch.device) -> dict[str, Any]:
     }
 
 
-def compilation() -> dict[str, Any]:
-    """Number of graphs that torch has compiled in this process, how many of them it found in its cache on disk, where
-    earlier processes leave them, and the seconds it took."""
-    dynamo = sys.modules.get("torch._dynamo.utils")
-    if dynamo is None:
-        return {"graphs": 0, "graphs_from_cache": 0, "seconds": 0.0}
-    return {
-        "graphs": dynamo.counters["stats"]["unique_graphs"],
-        "graphs_from_cache": dynamo.counters["inductor"]["fxgraph_cache_hit"],
-        "seconds": dynamo.calculate_time_spent().get("total_wall_time", 0.0),
-    }
-
-
 def kind_of_cache(cache: Any) -> str:
-    """The class of a cache; of one that hqq quantises also the bits in which it stores a key or a value."""
+    """The class of a cache; if hqq quantises it, also the bits of a stored key or value."""
+    kinds = set()
+    for layer in cache.layers if isinstance(cache, QuantizedCache) else ():
+        kind = type(layer).__name__
+        if isinstance(layer, HQQQuantizedLayer) and layer._quantized_keys is not None:
+            parts = (layer._quantized_keys, layer._quantized_values)
+            bits = {8 * packed.nbytes / packing["shape"].numel() for packed, packing in parts}
+            kind = f"{'- and '.join(f'{n:g}' for n in sorted(bits))}-bit {kind}"
+        kinds.add(kind)
     name = type(cache).__name__
-    if not isinstance(cache, QuantizedCache):
-        return name
-    return f"{name} of {', '.join(sorted(set(map(_kind_of_layer, cache.layers))))}"
-
-
-def _kind_of_layer(layer: QuantizedLayer) -> str:
-    name = type(layer).__name__
-    if not isinstance(layer, HQQQuantizedLayer) or layer._quantized_keys is None:
-        return name
-    parts = (layer._quantized_keys, layer._quantized_values)
-    bits = {8 * packed.nbytes / packing["shape"].numel() for packed, packing in parts}
-    return f"{'- and '.join(f'{n:g}' for n in sorted(bits))}-bit {name}"
+    return f"{name} of {', '.join(sorted(kinds))}" if kinds else name
 
 
 class Observation(LogitsProcessor):
-    """Logits processor that collects facts about the generate call in its block; changes nothing.
+    """Logits processor that collects facts about the generate call in its block and changes nothing.
 
-    The hooks on modules run during prefill only and are removed before decoding starts. Otherwise decoding would be
-    compiled with the hooks, and again without them.
+    Its hooks on modules are removed after prefill. Otherwise decoding would be compiled with them, and again without.
     """
 
     def __init__(self, model: torch.nn.Module) -> None:
@@ -123,7 +106,8 @@ class Observation(LogitsProcessor):
     def __enter__(self) -> Observation:
         for name, module in matrix_modules(self.model):
             self.hooks.append(module.register_forward_hook(self._add_dtype))
-            if threshold := _outlier_threshold(module):
+            # The magnitude from which LLM.int8() computes a column separately; 0 if it never does.
+            if _is_of_bitsandbytes(module, "Linear8bitLt") and (threshold := module.state.threshold):
                 hook = self._outlier_hook(name.rsplit(".", 1)[-1], threshold)
                 self.hooks.append(module.register_forward_pre_hook(hook))
         return self
@@ -139,8 +123,8 @@ class Observation(LogitsProcessor):
 
     def facts(self) -> dict[str, Any]:
         """activations: output dtypes of matrix products. non_finite_rows: number of rows whose largest logit was NaN
-        or infinite at any step. outlier_columns: for the prompts, per module, the number of activation columns (of)
-        and the mean and max over the layers of how many LLM.int8() computes separately."""
+        or infinite at any step. outlier_columns: per module, for the prompts, the number of activation columns (of)
+        and how many of them LLM.int8() computes separately (mean and max over the layers)."""
         return {
             "activations": sorted(self.dtypes),
             "non_finite_rows": 0 if self.non_finite is None else int(self.non_finite.sum()),
@@ -156,7 +140,7 @@ class Observation(LogitsProcessor):
             self.hooks.pop().remove()
 
     def _add_dtype(self, module, inputs, output) -> None:
-        # The router of a mixture of experts has a matrix too, and gives what it chose: a tuple, and no product.
+        # The router of a mixture of experts has a matrix too, and returns a tuple of what it chose.
         if isinstance(output, torch.Tensor):
             self.dtypes.add(dtype_name(output.dtype))
 
@@ -186,15 +170,6 @@ class TeacherForcing(LogitsProcessor):
         return forced.scatter_(1, self.continuation[:, step : step + 1], 0)
 
 
-def _outlier_threshold(module: torch.nn.Module) -> float:
-    """The magnitude from which LLM.int8() computes a column separately; 0 if it does not."""
-    if "bitsandbytes" not in sys.modules:
-        return 0.0
-    from bitsandbytes.nn import Linear8bitLt
-
-    return module.state.threshold if isinstance(module, Linear8bitLt) else 0.0
-
-
 def _device_map(model: torch.nn.Module) -> dict[str, str]:
     """Device of each part, "" for the whole model; transformers sets hf_device_map for several devices only."""
     device_map = getattr(model, "hf_device_map", None)
@@ -205,34 +180,37 @@ def _device_map(model: torch.nn.Module) -> dict[str, str]:
 def _quantisation(model: torch.nn.Module) -> dict[str, Any] | None:
     """Counts of modules with and without quantised weights, by last name, and the settings of the library."""
     modules = dict(matrix_modules(model))
-    if packed := {name: module for name, module in modules.items() if shapes.is_packed(module)}:
-        return {
-            "library": "gptqmodel",
-            "kernels": sorted({type(module).__name__ for module in packed.values()}),
-            "bits": sorted({int(module.bits) for module in packed.values()}),
-            "group_size": sorted({module.group_size for module in packed.values()}),
-            "modules": _count_last_names(packed),
-            "not_quantised": _count_last_names(modules.keys() - packed.keys()),
-        }
-    if by_torchao := {name for name, module in modules.items() if hasattr(module.weight, "__tensor_flatten__")}:
-        not_quantised = _count_last_names(modules.keys() - by_torchao)
-        return {"library": "torchao", "modules": _count_last_names(by_torchao), "not_quantised": not_quantised}
-    if "bitsandbytes" not in sys.modules:
+    libraries = {name: library for name, module in modules.items() if (library := _quantised_by(module))}
+    if not libraries:
         return None
-    from bitsandbytes.nn import Linear4bit, Linear8bitLt
-
-    quantised = {name: module for name, module in modules.items() if isinstance(module, (Linear4bit, Linear8bitLt))}
-    if not quantised:
-        return None
-    in_8_bits = [module for module in quantised.values() if isinstance(module, Linear8bitLt)]
-    in_4_bits = [module for module in quantised.values() if isinstance(module, Linear4bit)]
-    return {
-        "library": "bitsandbytes",
-        "modules": _count_last_names(quantised),
-        **({"threshold": sorted({module.state.threshold for module in in_8_bits})} if in_8_bits else {}),
-        **({"type": sorted({module.weight.quant_type for module in in_4_bits})} if in_4_bits else {}),
-        "not_quantised": _count_last_names(modules.keys() - quantised.keys()),
+    quantised = [modules[name] for name in libraries]
+    packed = [module for module in quantised if shapes.is_packed(module)]
+    settings = {
+        "kernels": {type(module).__name__ for module in packed},
+        "bits": {int(module.bits) for module in packed},
+        "group_size": {module.group_size for module in packed},
+        "threshold": {module.state.threshold for module in quantised if _is_of_bitsandbytes(module, "Linear8bitLt")},
+        "type": {module.weight.quant_type for module in quantised if _is_of_bitsandbytes(module, "Linear4bit")},
     }
+    return {
+        "library": next(iter(libraries.values())),
+        "modules": _count_last_names(libraries),
+        "not_quantised": _count_last_names(modules.keys() - libraries.keys()),
+        **{name: sorted(values) for name, values in settings.items() if values},
+    }
+
+
+def _quantised_by(module: torch.nn.Module) -> str | None:
+    if shapes.is_packed(module):
+        return "gptqmodel"
+    if hasattr(module.weight, "__tensor_flatten__"):
+        return "torchao"
+    return "bitsandbytes" if _is_of_bitsandbytes(module, "Linear8bitLt", "Linear4bit") else None
+
+
+def _is_of_bitsandbytes(module: torch.nn.Module, *classes: str) -> bool:
+    library = sys.modules.get("bitsandbytes")  # nothing is quantised by it before it is imported
+    return library is not None and isinstance(module, tuple(getattr(library.nn, name) for name in classes))
 
 
 def _count_last_names(names) -> dict[str, int]:

@@ -13,7 +13,7 @@ from transformers import CompileConfig, StaticCache
 from transformers.quantizers import AutoHfQuantizer
 
 from inference_benchmark.engines import cpu_memory
-from inference_benchmark.engines.hf import HfEngine, quantisation_config
+from inference_benchmark.engines.hf import PRECISIONS, HfEngine
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import compiler
 from inference_benchmark.models.architecture import QUANTISED
@@ -22,14 +22,14 @@ from inference_benchmark.models.architecture import QUANTISED
 class HfStaticEngine(HfEngine):
     """generate(past_key_values=StaticCache(...)).
 
-    All calls share one cache, as long as it has the rows and enough positions; it is emptied before each call. A new
-    cache for each call, as generate(cache_implementation="static") makes it, would be held twice: torch.compile keeps
-    the first one alive in a reference cycle. And a CUDA graph holds for the addresses it was recorded with only, so
-    that every new cache would be recorded again.
+    All calls share one cache, which is emptied before each call, as long as it has the rows and enough positions.
+    generate(cache_implementation="static") makes a new one for each call. Two would be in memory then, because
+    torch.compile keeps the first in a reference cycle; and CUDA graphs, which are bound to addresses, would be recorded
+    again in each call.
 
-    On CUDA transformers compiles decoding by default (CUDA graphs). On the CPU a compile config must request it. Both
-    need a compiler; without one it runs eagerly. What transformers does not compile at all, such as weights quantised
-    by bitsandbytes, is not supported: it would be a slow copy of hf.
+    On CUDA transformers compiles decoding by default (CUDA graphs); on the CPU a compile config must request it.
+    Without a compiler it runs eagerly. What transformers does not compile, such as weights quantised by bitsandbytes,
+    is not supported: it would be a slow copy of hf.
     """
 
     has_compiled = False
@@ -48,8 +48,8 @@ class HfStaticEngine(HfEngine):
             return reason
         if self.options.get("compile_mode") == "reduce-overhead" and self.device.type == "cpu":
             return "reduce-overhead means CUDA graphs, which a CPU does not have"
-        config = quantisation_config(precision)
-        if config is not None and not AutoHfQuantizer.from_config(config, pre_quantized=False).is_compileable:
+        make = PRECISIONS[precision].quantisation_config
+        if make and not AutoHfQuantizer.from_config(make(), pre_quantized=False).is_compileable:
             return f"transformers does not compile {precision} weights of bitsandbytes"
         return None
 
@@ -83,8 +83,7 @@ class HfStaticEngine(HfEngine):
     def _observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         if not self.growth_limit or self.why_no_compiler:
             return super().observe(prompts, new_tokens)
-        # This call compiles. On the CPU the limit applies to the model only, so the memory that the compiler keeps is
-        # added to it. The next call must fit into the limit.
+        # This call compiles. On the CPU the limit is for the model only: what the compiler keeps is added to it.
         self.growth_limit.lift()
         try:
             return super().observe(prompts, new_tokens)
@@ -127,7 +126,7 @@ class HfStaticEngine(HfEngine):
 
 
 def _cuda_graphs() -> dict[str, int]:
-    """torch's own counts in this process. What it has given up is counted once, and runs without a CUDA graph since."""
+    """torch's counts in this process. A CUDA graph that it gave up is counted once, and not tried again."""
     from torch._dynamo import utils
 
     return {
@@ -137,7 +136,7 @@ def _cuda_graphs() -> dict[str, int]:
 
 
 def _why_no_compiler(device: torch.device) -> str | None:
-    """Why torch cannot compile for a device here; None if it can. Otherwise the first call would fail with it."""
+    """Why torch cannot compile for a device here; None if it can."""
     if lacking := compiler.missing(device.type):
         return lacking
     try:

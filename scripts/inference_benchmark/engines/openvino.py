@@ -51,7 +51,7 @@ class OpenVinoEngine(ConvertedEngine):
         return None
 
     def load(self, checkpoint: Path, precision: str) -> None:
-        self.hold_limit_while_loading(self.exported)
+        self.begin_loading(self.exported)
         self.precision = precision
         scheduler = openvino_genai.SchedulerConfig()
         scheduler.enable_prefix_caching = False  # it would answer the same prompts from memory

@@ -7,11 +7,8 @@ from typing import Any, NamedTuple
 
 
 class Option(NamedTuple):
-    """A setting of an engine.
-
-    values: those that can be chosen; without any, the engine decides. inexact: those with which answers may differ from
-    the reference's by more than rounding.
-    """
+    """A setting that the engine decides unless a variant does. inexact: the values with which answers may differ from
+    the reference's by more than rounding."""
 
     values: tuple[str, ...]
     inexact: tuple[str, ...] = ()
@@ -32,10 +29,10 @@ OPTIONS: Mapping[str, Option] = {
 
 
 def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a variant chooses, without the engine that it is one of."""
+    """The options of a variant without its ``engine``."""
     return {name: value for name, value in options.items() if name != "engine"}
 
 
 def is_exact(options: Mapping[str, Any]) -> bool:
-    """Whether a variant computes the same function as its engine, so that rounding alone tells them apart."""
+    """Whether answers of a variant differ from those of its engine by rounding only."""
     return not any(value in OPTIONS[name].inexact for name, value in chosen(options).items())

@@ -1,11 +1,11 @@
-"""Exceptions by which a library shows that it cannot do what is asked of it. Imports no library."""
+"""Exceptions that mean that a library cannot do what is asked of it. Imports no library."""
 
 from __future__ import annotations
 
-#: What the code of a library raises for a model, precision or cache that it was not written for.
+#: What libraries raise for a model, precision or cache that they were not written for.
 _KINDS = (AttributeError, TypeError, ValueError, KeyError, NotImplementedError, AssertionError, RuntimeError)
-#: Words of exceptions of these kinds that are about the GPU, the compiler on this machine, or the checkpoint's files.
-_OF_SOMETHING_ELSE = (
+#: In messages of such exceptions about the GPU, the compiler on this machine, or the checkpoint's files.
+_OTHER_CAUSES = (
     "CUDA error",
     "CUDA failed",
     "CUBLAS_STATUS",
@@ -22,14 +22,11 @@ class UnsupportedError(Exception):
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether a library raised an exception because it cannot do what is asked of it.
-
-    It was raised in code of the library, not of this program, and its kind is that of a fault in code. Files, network,
-    missing packages and the GPU have other kinds.
-    """
+    """Whether an exception means that a library cannot do what is asked of it: it was raised by the library's own code,
+    and is not about files, network, missing packages or the GPU."""
     if isinstance(error, UnsupportedError):
         return True
-    if not isinstance(error, _KINDS) or any(words in str(error) for words in _OF_SOMETHING_ELSE):
+    if not isinstance(error, _KINDS) or any(words in str(error) for words in _OTHER_CAUSES):
         return False
     traceback, module = error.__traceback__, _OURS
     while traceback is not None:

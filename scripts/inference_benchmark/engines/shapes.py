@@ -1,4 +1,4 @@
-"""The shapes that determine the work of a transformers model, counted from its modules and a pass over a few tokens."""
+"""The shapes that determine the work of a transformers model, counted from its modules and passes over a few tokens."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,16 +22,15 @@ from transformers.cache_utils import DynamicLayer
 
 from inference_benchmark.analysis.roofline import Matrix, Shapes
 
-#: (bytes of the stored weights, dtype of the product) of a module with a matrix; None is the dtype of activations.
+#: module with a matrix -> (bytes of the stored weights, dtype of the product; None is the dtype of activations).
 Stored = Callable[[torch.nn.Module], tuple[int, str | None]]
 
-#: Names of the number of experts in the model families.
+#: Names in configurations: of the number of experts; of the number of tokens that a layer attends to, if not all.
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
-#: Names of the number of tokens that a layer looks back at, where it does not look at all of them.
 _WINDOW = re.compile(r"(.*_)?(window|window_size|window_len|attention_chunk_size|index_topk)")
-#: The part of a pass that may be other products: transformers 4 makes the angles of rotary embeddings by one.
+#: The share of a pass that other products may take, such as the angles of rotary embeddings in transformers 4.
 _NEGLIGIBLE = 1e-3
-#: Numbers of tokens of the passes that are followed. Work grows with the square of the number: three passes tell how.
+#: Numbers of tokens of the passes. Work is a quadratic function of the number, so that three passes determine it.
 _PASSES = (3, 4, 5)
 
 
@@ -39,11 +39,11 @@ class UnknownShapesError(ValueError):
 
 
 class Followed(NamedTuple):
-    """What passes over a few tokens do, followed on a model without weights.
+    """What passes over a few tokens do in a model without weights.
 
-    kv_widths: how many numbers the cache keeps of a token: of its keys and of its values, in each layer.
-    attention_width: operations of attention per pair of tokens, over 4. flop_per_token: all other operations. unknown:
-    why these cannot be told; None if they can.
+    kv_widths: how many numbers the cache has of a token: its keys and its values, in each layer. attention_width:
+    operations of attention per pair of tokens, over 4. flop_per_token: all other operations. unknown: why the others
+    are unknown; None if they are known.
     """
 
     kv_widths: tuple[int, ...] = ()
@@ -53,7 +53,7 @@ class Followed(NamedTuple):
 
     @property
     def kv_numbers(self) -> int:
-        """The numbers of a token in all layers together."""
+        """The numbers that the cache has of a token."""
         return sum(self.kv_widths)
 
 
@@ -74,30 +74,33 @@ def is_packed(module: torch.nn.Module) -> bool:
 
 
 def tensors(model: torch.nn.Module) -> list[torch.Tensor]:
-    """What holds the weights: the parameters, and the buffers of packed layers."""
+    """All tensors with weights: the parameters, and the buffers of packed layers."""
     packed = [module for module in model.modules() if is_packed(module)]
     return [*model.parameters(), *(buffer for module in packed for buffer in module.buffers())]
 
 
 @cache
 def follow_checkpoint(folder: Path) -> Followed:
-    """Follow passes of the model of a checkpoint: once in a process and those forked from it, as it takes a while."""
+    """As follow, for a checkpoint; once in a process and those forked from it."""
     return follow(AutoConfig.from_pretrained(folder))
 
 
 def follow(config: Any) -> Followed:
-    """Follow passes of the model that a configuration describes. It takes neither weights nor a device."""
+    """Follow passes of the model that a configuration describes, without weights and device."""
     try:
         _check_countable(config.get_text_config(decoder=True))
         with torch.device("meta"):
-            # Plain attention, whose products can be counted. The configuration is copied, as it keeps the choice.
+            # The products of eager attention can be counted. The choice would stay in the configuration: it is copied.
             model = AutoModelForCausalLM.from_config(deepcopy(config), attn_implementation="eager").eval()
-        _check_has_cache(model)
+        if "past_key_values" not in inspect.signature(model.forward).parameters:  # openai-gpt
+            raise UnknownShapesError(
+                "no cache of keys and values: what a step reads and computes depends on the family"
+            )
         flop, caches = zip(*(_pass(model, n_tokens) for n_tokens in _PASSES), strict=True)
         kv_widths = _kv_widths(caches[-1], _PASSES[-1])
     except UnknownShapesError as error:
         return Followed(unknown=str(error))
-    except Exception as error:  # code of a family that needs weights to run
+    except Exception as error:  # the code of some families needs weights
         return Followed(unknown=f"a pass without weights fails: {type(error).__name__}: {error}")
     per_pair = (flop[2] - 2 * flop[1] + flop[0]) // 2
     return Followed(kv_widths, per_pair // 4, flop[1] - flop[0] - (_PASSES[0] + _PASSES[1]) * per_pair)
@@ -106,25 +109,15 @@ def follow(config: Any) -> Followed:
 def _pass(model: torch.nn.Module, n_tokens: int) -> tuple[int, Any]:
     """(operations of all products, cache) of a pass over a prompt."""
     ids = torch.zeros((1, n_tokens), dtype=torch.long, device="meta")
-    with torch.no_grad(), _without_autocast(), FlopCounterMode(display=False) as counter:
+    # transformers 4 turns autocast off, which was never on. On the meta device torch raises an exception for that.
+    without_autocast = mock.patch.object(torch, "autocast", return_value=nullcontext())
+    with torch.no_grad(), without_autocast, FlopCounterMode(display=False) as counter:
         output = model(ids, use_cache=True)
     return counter.get_total_flops(), getattr(output, "past_key_values", None)
 
 
-@contextmanager
-def _without_autocast() -> Iterator[None]:
-    """Nothing turns autocast on. transformers 4 turns it off all the same, which torch cannot where a device has no
-    arithmetic."""
-    autocast = torch.autocast
-    torch.autocast = lambda *_, **__: nullcontext()
-    try:
-        yield
-    finally:
-        torch.autocast = autocast
-
-
 def _kv_widths(cache: Any, n_tokens: int) -> tuple[int, ...]:
-    """Followed.kv_widths of a cache. Raises UnknownShapesError where it keeps anything else."""
+    """Followed.kv_widths of a cache. Raises UnknownShapesError if it holds anything else."""
     layers = getattr(cache, "layers", None)
     if not layers:
         raise UnknownShapesError("no cache of keys and values: what a step reads is not known")
@@ -139,10 +132,7 @@ def _kv_widths(cache: Any, n_tokens: int) -> tuple[int, ...]:
 def facts(
     model: torch.nn.Module, followed: Followed, stored: Stored | None = None, dtype: torch.dtype | None = None
 ) -> dict[str, Any]:
-    """``shapes`` for the record: roofline.Shapes, or None with the reason in ``shapes_unknown``.
-
-    followed: of the model's configuration.
-    """
+    """``shapes`` for the record, as count; or None with the reason in ``shapes_unknown``."""
     try:
         counted = asdict(count(model, followed, stored or stored_by_transformers, dtype or model.dtype))
         return {"shapes": {name: value for name, value in counted.items() if value is not None}}
@@ -153,8 +143,8 @@ def facts(
 def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: torch.dtype) -> Shapes:
     """The shapes of a model on any device, including meta.
 
-    stored: how the engine stores a matrix. dtype: of activations, keys and values, norms, biases and embeddings.
-    Raises UnknownShapesError.
+    followed: of its configuration. stored: how the engine stores a matrix. dtype: of activations, keys and values,
+    norms, biases and embeddings. Raises UnknownShapesError.
     """
     if followed.unknown:
         raise UnknownShapesError(followed.unknown)
@@ -165,7 +155,7 @@ def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: tor
         n_bytes, arithmetic = stored(module)
         arithmetic = arithmetic or dtype_name(dtype)
         kinds[Matrix(name.rsplit(".", 1)[-1], 1, inputs, outputs, n_bytes, arithmetic, module is not head)] += 1
-    matrices = tuple(Matrix(**{**asdict(kind), "count": n}) for kind, n in kinds.items())
+    matrices = tuple(replace(kind, count=n) for kind, n in kinds.items())
     embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     n_vector_parameters = sum(p.numel() for p in (*model.parameters(), *_packed_biases(model)) if p.dim() <= 1)
     _check_all_counted(model, matrices, embeddings, n_vector_parameters)
@@ -184,10 +174,8 @@ def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: tor
 def quantised_cache(
     followed: Followed, dtype: torch.dtype, bits: int, group_size: int, residual_tokens: int
 ) -> dict[str, int]:
-    """The fields of roofline.Shapes of a cache that is quantised: each group of numbers has a scale and a zero point.
-
-    dtype: of these, which is that of activations.
-    """
+    """The fields of roofline.Shapes for a quantised cache: each group of numbers has a scale and a zero point, of the
+    dtype of activations."""
     groups_bytes = 2 * dtype.itemsize * followed.kv_numbers // group_size
     return {
         "quantised_kv_bytes": followed.kv_numbers * bits // 8 + groups_bytes,
@@ -209,11 +197,8 @@ def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str | None]:
 
 
 def _packed_bytes(module: torch.nn.Module) -> int:
-    """The bytes of a packed layer in the files of GPTQ and AWQ, which a kernel may hold wider.
-
-    These are the weights, and for each output and group of inputs a zero point and a scale of two bytes; the group of
-    each input, of four bytes, only where they are not in order (desc_act): otherwise no kernel need read it.
-    """
+    """The bytes of a packed layer in the files of GPTQ and AWQ: the weights, a zero point and a scale of two bytes for
+    each output and group of inputs, and, if inputs are not in order (desc_act), the group of each in four bytes."""
     inputs, outputs = sizes(module)
     groups = math.ceil(inputs / module.group_size) if module.group_size > 0 else 1
     weights_and_zeros = (inputs + groups) * outputs * int(module.bits) // 8
@@ -223,7 +208,7 @@ def _packed_bytes(module: torch.nn.Module) -> int:
 
 
 def stored_bytes(weight: torch.Tensor) -> int:
-    """The bytes of a parameter; where torchao has quantised it, those of its numbers and scales."""
+    """The bytes of the tensors that hold a parameter."""
     return sum(part.numel() * part.element_size() for part in stored_parts(weight))
 
 
@@ -256,7 +241,7 @@ def _check_countable(config: Any) -> None:
 
 
 def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) -> None:
-    """Raises UnknownShapesError if the counts do not cover all parameters: the roofline would be silently wrong."""
+    """Raises UnknownShapesError unless the counts cover all parameters."""
     head, counted = model.get_output_embeddings(), n_vector_parameters
     counted += sum(m.count * m.inputs * m.outputs for m in matrices) + sum(e.weight.numel() for e in embeddings)
     if not is_packed(head) and any(e.weight is head.weight for e in embeddings):
@@ -264,11 +249,6 @@ def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) ->
     total = parameters(model)
     if counted != total:
         raise UnknownShapesError(f"{total - counted} of {total} parameters are in no linear layer, norm or embedding")
-
-
-def _check_has_cache(model: torch.nn.Module) -> None:
-    if "past_key_values" not in inspect.signature(model.forward).parameters:  # openai-gpt
-        raise UnknownShapesError("no cache of keys and values: what a step reads and computes depends on the family")
 
 
 def _check_all_used(matrices: tuple[Matrix, ...], followed: Followed) -> None:
@@ -282,7 +262,7 @@ def _check_all_used(matrices: tuple[Matrix, ...], followed: Followed) -> None:
 
 
 def parameters(model: torch.nn.Module) -> int:
-    """The number of parameters, independent of how many bits store each."""
+    """The number of parameters, of any number of bits."""
     packed = sum(math.prod(sizes(module)) for module in model.modules() if is_packed(module))
     return packed + sum(map(numbers, (*model.parameters(), *_packed_biases(model))))
 
@@ -294,6 +274,6 @@ def _packed_biases(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 def numbers(weight: torch.nn.Parameter) -> int:
-    """The number of weights in a parameter, independent of how many bits store each."""
+    """The number of weights in a tensor, of any number of bits."""
     state = getattr(weight, "quant_state", None)
     return weight.numel() if state is None else state.shape.numel()

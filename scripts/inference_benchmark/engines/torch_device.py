@@ -25,7 +25,7 @@ class TorchDeviceEngine(Engine):
 
     growth_limit: cpu_memory.GrowthLimit | None = None
     loaded: dict[str, int] = {}
-    #: Which family of transformers the checkpoint is of; "" until it is known.
+    #: The model_type of the checkpoint; "" until it is known.
     family = ""
 
     def import_libraries(self, checkpoint: Path) -> None:
@@ -61,7 +61,7 @@ class TorchDeviceEngine(Engine):
         return yardstick.measure(self.device)
 
     def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
-        self._lift_limit()  # which is for the model, and not for a hundred thousand events
+        self._lift_limit()  # a profile may hold a hundred thousand events
         return torch_profile.profiled(lambda: self.generate(prompts, new_tokens), self.device, trace)
 
     def _lift_limit(self) -> None:
@@ -82,21 +82,17 @@ class TorchDeviceEngine(Engine):
     def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
         torch.cuda.set_per_process_memory_fraction(n_bytes / total_bytes, self.device)
 
-    def hold_limit_while_loading(self, folder: Path) -> None:
+    def begin_loading(self, folder: Path) -> None:
         """Apply the limit plus the size of the folder's weights files, which are memory-mapped while loading."""
         if self.growth_limit:
             self.growth_limit.hold(extra_bytes=sum(path.stat().st_size for path in weights_files(folder)))
 
-    def hold_limit(self) -> None:
+    def finish_loading(self) -> None:
+        """Apply the limit, store the memory use after loading, and restart the peaks."""
+        self.synchronize()
         if self.growth_limit:
             self.growth_limit.hold()
-
-    def note_loaded(self) -> None:
-        """Store the memory use after loading, and restart the peaks."""
-        if self.device.type == "cuda":
-            self.loaded = {"loaded_bytes": torch.cuda.memory_allocated(self.device)}
-        else:
-            self.loaded = {"loaded_bytes": cpu_memory.rss_bytes()["rss_bytes"]}
+        self.loaded = {"loaded_bytes": self.memory_in_use_bytes()}
         self.reset_peak_memory()
 
     def synchronize(self) -> None:

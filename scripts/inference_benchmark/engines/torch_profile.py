@@ -21,9 +21,8 @@ _NS = 1e9
 def profiled(call: Callable[[], Any], device: torch.device, trace: Path | None) -> Profile:
     """What ran on the device during a call.
 
-    On the CPU these are the operators of the thread of the call, which may call each other; the threads that an
-    operator works with are within its time. On CUDA they are kernels and copies, each with the operator that launched
-    it. The call ends with the device idle. trace: the file for a Chrome trace, as in Engine.profile.
+    On the CPU these are the operators of the calling thread, which may be nested. On CUDA they are kernels and copies,
+    each with the operator that launched it. The call ends with the device idle. trace: as in Engine.profile.
     """
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
     with profile(activities=activities) as profiler, record_function(_CALL):
@@ -55,6 +54,6 @@ def _on_cuda(events) -> list[Work]:
 
 
 def _work(event, zero_ns: int, called_by: str = "") -> Work:
-    """zero_ns: where the clock begins, so that nanoseconds are not lost in a float."""
+    """zero_ns: the zero of the clock. A float cannot hold nanoseconds since the epoch."""
     begins_ns = event.start_ns() - zero_ns
     return Work(event.name(), begins_ns / _NS, (begins_ns + event.duration_ns()) / _NS, called_by)

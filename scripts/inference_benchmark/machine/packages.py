@@ -12,11 +12,11 @@ from typing import Literal
 class Package:
     """A package that a measurement uses.
 
-    name: as it is imported, and in records. needed_for: precisions of transformers, and values of options.
-    is_dependency: whether it is installed with this project, and not on demand. in_software: whether every record has
-    its version, in ``software``. compared_in: the part of a record whose version has to agree within an environment:
-    ``software``, or ``model``, which only the cells that used the package have it in; None if versions may differ.
-    lock: the file in envs/ from which it is installed without the packages that it would replace.
+    name: for import and in records. needed_for: precisions of transformers, and values of options. is_dependency:
+    whether it is installed with this project, not on demand. in_software: whether every record has its version, in
+    ``software``. compared_in: the part of a record with the version that has to agree within an environment:
+    ``software``, or ``model`` of the cells that used the package; None if versions may differ. lock: the file in envs/
+    from which it is installed without the packages that it would replace.
     """
 
     name: str
