@@ -18,6 +18,7 @@ from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.resolve import history, read_locks, resolve
 from inference_benchmark.experiment.supervision import Supervision
+from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.models import families
 from inference_benchmark.models.weights import CheckpointError
 
@@ -35,7 +36,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     problems = [line for path in files for line in repeated_keys(path)]
     if unusable := list(not_plain(config)):
         raise ConfigError(problems + unusable)
-    schema = variant_problems.with_names(schema)
+    schema = with_names(schema)
     config = with_defaults(config, schema)
     errors = _schema_errors(config, schema)
     problems += [line for error in errors for line in explain(error, schema)]

@@ -10,6 +10,7 @@ from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.statistics import percentile
 from inference_benchmark.analysis.timeline import KINDS, Timeline
+from inference_benchmark.engines import PACKAGES
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 from inference_benchmark.units import format_figure, format_half_width
 
@@ -76,7 +77,7 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {values(name, of)}" for name in packages if name in of)
 
     where = values("device") + (f", driver {values('driver')}, CUDA {values('CUDA')}" if "driver" in facts else "")
-    packages = ("torch", "transformers", "accelerate", "bitsandbytes", "ctranslate2", "openvino_genai")
+    packages = [name for name, package in PACKAGES.items() if package.compared_in]
     software = "; ".join(f"{name}: {libraries(of)}" for name, of in provenance.get("environments", {}).items())
     days = " to ".join(dict.fromkeys(provenance[key][:10] for key in ("measured_from", "measured_to")))
     commits = " and ".join(c[:10] for c in facts.get("commit", [])) or "outside a checkout"

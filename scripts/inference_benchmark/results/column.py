@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from inference_benchmark.engines import ENGINES
 
-#: The environment that Snakemake runs in; as an axis also the one that an engine has of its own.
+#: The environment that Snakemake runs in. As an axis it also stands for an engine's own environment.
 CURRENT = "current"
 #: A heading as lines of plain text.
 Heading = tuple[str, ...]
