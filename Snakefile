@@ -23,7 +23,7 @@ rule all:
 
 
 include: "rules/measure.smk"
-include: "rules/limits.smk"
+include: "rules/studies.smk"
 include: "rules/aggregate.smk"
 include: "rules/compare.smk"
 include: "rules/history.smk"

@@ -57,7 +57,7 @@ def make_cell(architecture: dict, precision: str, batch: int, new_tokens: int, c
 
 
 def measure_command(cell: Cell, output: Path) -> list[str]:
-    return [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", str(output)]
+    return [sys.executable, str(REPO / "scripts/measure.py"), "--subject", cell.to_json(), "--output", str(output)]
 
 
 def measured_s(output: Path) -> float:

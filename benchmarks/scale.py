@@ -142,7 +142,7 @@ def first_cells(made: Workspace, experiment: Experiment, count: int = 12) -> flo
     ours = (paths[-1].stat().st_mtime - paths[0].stat().st_mtime) / count
     by_hand = []
     for cell in list(experiment.cells())[:count]:
-        command = [sys.executable, "scripts/measure.py", "--cell", cell.to_json(), "--output", "by-hand.json"]
+        command = [sys.executable, "scripts/measure.py", "--subject", cell.to_json(), "--output", "by-hand.json"]
         by_hand.append(run(command, made.folder)[0].seconds)
     shutil.rmtree(made.folder / "results")
     return ours - statistics.mean(by_hand)

@@ -275,7 +275,7 @@ def sampling(seconds: float) -> str:
 def parent(seconds: float) -> str:
     cell = make_cell(measurement=measurement(min_seconds=seconds + 30, max_seconds=seconds + 30))
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json()]
+        command = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", cell.to_json()]
         child = subprocess.Popen(
             [*command, "--output", f"{scratch}/r.json"],
             env={**os.environ, "FAKE_ENGINE": json.dumps({"real_clock": True, "sleep_s": 0.02})},

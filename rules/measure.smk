@@ -1,18 +1,33 @@
-# From the configuration to records: every cell, a model in one engine and precision at one batch size, is measured in a
-# process of its own. What is measured, and when anything is measured again, follows from the parameter "cell" alone.
-# Environments are made before the first job, where a person sees it; a job on another machine makes those it lacks.
+# Cells: a model in one engine and precision at one batch size, each measured in a process of its own. The parameter
+# "subject" is the whole cell as JSON. It alone decides when a cell is measured again.
 
 
 onstart:
+    # Here a person sees it. A job on another machine makes the environments that it lacks.
     make_environments([str(path) for job in workflow.dag.needrun_jobs() for path in job.output])
 
 
-rule measure:
-    """Measure one cell.
+# The command of all rules that measure, with their params subject, script and watch.
+MEASURE = (
+    "python {params.script:q}"
+    " --subject {params.subject:q}"
+    " --output {output:q}"
+    " --timeout-s {params.watch.timeout_s}"
+    " --sample-hz {params.watch.sample_hz}"
+    " --exclusive {params.watch.exclusive}"
+    " --device-name={params.watch.device_name:q}"
+    " --attempt {resources.attempt}"
+    " 2> {log:q}"
+)
 
-    output: its record: the samples, or the evidence that it did not fit or cannot be done. An earlier record is not
-    removed first (update) but kept beside the new one. {column} is MODEL/WORKLOAD/ENGINE/PRECISION, below a folder for
-    the environment where that is not the current one; {batch} the batch size, and from round 2 on the round too.
+
+rule measure:
+    """Measure one cell in one round.
+
+    output: the record, with the samples, or with the evidence that the cell did not fit or is not supported. An earlier
+    record is renamed when the new one is written, not removed before (update). {column} is
+    MODEL/WORKLOAD/ENGINE/PRECISION, in a folder of the environment unless that is the current one. {batch} is the batch
+    size, from round 2 on with the round.
     """
     output:
         update("results/{machine}/{column}/batch-{batch}.json"),
@@ -25,21 +40,13 @@ rule measure:
         "../envs/benchmark.yaml"
     resources:
         **PLAN.slurm_resources,
-        # The slot to measure in, on a machine without a GPU too: cells side by side would slow each other.
+        # Also without a GPU: cells that run at the same time would slow each other.
         gpu=PLAN.gpus,
         attempt=PLAN.attempt,
     params:
-        cell=PLAN.cell_json,
-        # Not compared with those of an earlier run, because their types are not built-in.
+        subject=PLAN.cell_json,
+        # Snakemake compares only parameters of built-in types with those of an earlier run. These two are not.
         script=CODE / "scripts/measure.py",
         watch=PLAN.watched,
     shell:
-        "python {params.script:q}"
-        " --cell {params.cell:q}"
-        " --output {output:q}"
-        " --timeout-s {params.watch.timeout_s}"
-        " --sample-hz {params.watch.sample_hz}"
-        " --exclusive {params.watch.exclusive}"
-        " --device-name={params.watch.device_name:q}"
-        " --attempt {resources.attempt}"
-        " 2> {log:q}"
+        MEASURE

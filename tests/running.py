@@ -19,7 +19,6 @@ import yaml
 from made_up import TINY_BLOOM, as_config
 
 from inference_benchmark.experiment import environments
-from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Study, Subject
 from inference_benchmark.records import record_file
 from inference_benchmark.records.record import StudyRecord
@@ -72,20 +71,10 @@ def scramble(folder: Path) -> None:
 
 
 def measure_cli(
-    cell: Cell, output: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), **environ: str
+    subject: Subject, output: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), **environ: str
 ) -> subprocess.CompletedProcess:
-    """scripts/measure.py as the rule runs it."""
-    command = [*prefix, sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), *options]
-    return subprocess.run(
-        [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
-    )
-
-
-def study_cli(
-    study: Study, output: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), **environ: str
-) -> subprocess.CompletedProcess:
-    """scripts/study.py as the rules run it."""
-    command = [*prefix, sys.executable, str(REPO / "scripts/study.py"), "--study", study.to_json(), *options]
+    """scripts/measure.py as the rules run it."""
+    command = [*prefix, sys.executable, str(REPO / "scripts/measure.py"), "--subject", subject.to_json(), *options]
     return subprocess.run(
         [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
     )
@@ -93,7 +82,7 @@ def study_cli(
 
 def run_study(study: Study, path: Path, **environ: str) -> StudyRecord:
     """The record of a study, expected to succeed."""
-    done = study_cli(study, path, **environ)
+    done = measure_cli(study, path, **environ)
     assert done.returncode == 0, done.stderr
     return record_file.load_for(study, path)
 

@@ -78,7 +78,7 @@ def test_a_rule_that_only_reads_follows_from_all_code_that_its_script_imports(sc
 
 
 def test_no_rule_that_measures_follows_from_code():
-    for name in ("measure", "limits"):
+    for name in ("measure", "studies"):
         assert "code(" not in (REPO / f"rules/{name}.smk").read_text()
 
 

@@ -13,7 +13,7 @@ import pytest
 from made_up import make_cell
 from quantised import GROUP_SIZE, data_bytes, save
 from real_engines import load, prompts
-from running import REPO, measure_cli, read_record, study_cli
+from running import REPO, measure_cli, read_record
 
 from inference_benchmark.engines import ENGINES, needed_packages, shapes
 from inference_benchmark.engines.refusal import UnsupportedError
@@ -134,7 +134,7 @@ def test_plain_weights_are_not_quantised_by_a_method_of_checkpoints(tmp_path, fo
 
 def test_answers_cannot_be_compared_with_weights_that_there_are_not(tmp_path, folders, gptqmodel):
     study = ColumnStudy.of("divergence", cell_of(folders["gptq"], "gptq"))
-    done = study_cli(study, tmp_path / "study.json", **gptqmodel)
+    done = measure_cli(study, tmp_path / "study.json", **gptqmodel)
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "study.json").read_text())
     assert (record["outcome"], record["results"]) == ("unsupported", [])

@@ -32,7 +32,7 @@ def start_slow(output: Path, sleep_s: float = 30.0) -> subprocess.Popen:
     command = [
         sys.executable,
         str(REPO / "scripts/measure.py"),
-        "--cell",
+        "--subject",
         make_cell().to_json(),
         "--output",
         str(output),
@@ -182,7 +182,8 @@ CELL = json.loads(make_cell().to_json())
     ],
 )
 def test_a_text_that_is_no_cell_is_one_clear_line(tmp_path, text):
-    command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", text, "--output", str(tmp_path / "r.json")]
+    script, output = str(REPO / "scripts/measure.py"), str(tmp_path / "r.json")
+    command = [sys.executable, script, "--subject", text, "--output", output]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr.strip().count("\n")) == (1, 0)
     assert not list(tmp_path.iterdir())

@@ -20,7 +20,7 @@ CELL = make_cell(memory_limit_bytes=300_000_000)
 def measure(tmp_path):
     def measured(batch_size: int, **changes) -> dict:
         cell = replace(CELL, batch_size=batch_size, **changes)
-        command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", cell.path]
+        command = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", cell.to_json(), "--output", cell.path]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return read_record(tmp_path / cell.path, cell)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 from made_up import make_cell, measurement
-from running import fake_gpus, fault, flag_names, measure_cli, read_record, study_cli
+from running import fake_gpus, fault, flag_names, measure_cli, read_record
 
 from inference_benchmark.experiment.studies import CeilingsStudy
 
@@ -109,6 +109,6 @@ def test_a_torch_that_cannot_use_the_gpu_is_told_before_a_worker_starts(tmp_path
     (tmp_path / "path/torch/version.py").write_text("__version__ = '9.0'\ncuda: Optional[str] = '13.0'\n")
     environ = fake_gpus(tmp_path)
     environ["PYTHONPATH"] = f"{tmp_path}/path:{environ['PYTHONPATH']}"
-    done = study_cli(CeilingsStudy("box", "cuda", None), tmp_path / "r.json", **environ)
+    done = measure_cli(CeilingsStudy("box", "cuda", None), tmp_path / "r.json", **environ)
     assert done.returncode == 1
-    assert done.stderr.startswith("study.py: the driver 570.00 knows CUDA up to 12.8, and torch 9.0")
+    assert done.stderr.startswith("measure.py: the driver 570.00 knows CUDA up to 12.8, and torch 9.0")

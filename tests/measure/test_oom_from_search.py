@@ -19,7 +19,7 @@ def test_a_cell_beyond_the_limit_is_written_at_once_without_torch(tmp_path):
 
     def measured(batch_size: int, **changes) -> tuple[dict, str]:
         subject, output = replace(cell, batch_size=batch_size, **changes), tmp_path / f"{batch_size}.json"
-        command = [sys.executable, "-X", "importtime", str(REPO / "scripts/measure.py"), "--cell", subject.to_json()]
+        command = [sys.executable, "-X", "importtime", str(REPO / "scripts/measure.py"), "--subject", subject.to_json()]
         done = subprocess.run([*command, "--output", str(output)], capture_output=True, text=True, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return read_record(output, subject), done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from made_up import make_cell
-from running import REPO, fake_gpus, fault, study_cli
+from running import REPO, fake_gpus, fault, measure_cli
 
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -34,7 +34,7 @@ def batch_sizes(path: Path) -> list[int]:
 
 def interrupted(folder: Path, **behaviour) -> subprocess.CompletedProcess:
     """A search that ends at the try of four rows."""
-    done = study_cli(
+    done = measure_cli(
         STUDY, folder / "max-batch.json", FAKE_ENGINE=fault(**{"fault": "kill", "on_batch": 4, **behaviour})
     )
     assert done.returncode == 1
@@ -45,7 +45,7 @@ def interrupted(folder: Path, **behaviour) -> subprocess.CompletedProcess:
 def goes_on(folder: Path) -> None:
     """The next attempt makes the missing tries and leaves only the record."""
     began_at = json.loads(tries_path(folder).read_text())["started_at"]
-    done = study_cli(STUDY, folder / "max-batch.json", **NOT_FROM_THE_START)
+    done = measure_cli(STUDY, folder / "max-batch.json", **NOT_FROM_THE_START)
     assert done.returncode == 0, done.stderr
     assert "max-batch.tries.json: going on from 2 tries" in done.stderr
     record = load_for(STUDY, folder / "max-batch.json")
@@ -65,7 +65,7 @@ def test_a_search_that_fails_goes_on_from_its_tries(tmp_path, kind):
 
 def test_a_search_whose_time_is_up_goes_on_from_its_tries(tmp_path):
     hangs = {"FAKE_ENGINE": fault(fault="hang", on_batch=4)}
-    done = study_cli(STUDY, tmp_path / "max-batch.json", options=("--timeout-s", "5"), **hangs)
+    done = measure_cli(STUDY, tmp_path / "max-batch.json", options=("--timeout-s", "5"), **hangs)
     assert done.returncode == 124
     assert "timeout during search: no end of the try of batch size 4 after 5 s" in done.stderr
     goes_on(tmp_path)
@@ -73,7 +73,7 @@ def test_a_search_whose_time_is_up_goes_on_from_its_tries(tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_a_search_that_is_ended_from_outside_goes_on_from_its_tries(tmp_path, number):
-    command = [sys.executable, str(REPO / "scripts/study.py"), "--study", STUDY.to_json()]
+    command = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", STUDY.to_json()]
     environ = {**os.environ, "FAKE_ENGINE": fault(fault="hang", on_batch=4)}
     parent = subprocess.Popen([*command, "--output", str(tmp_path / "max-batch.json")], env=environ)
     for _ in range(600):
@@ -90,7 +90,7 @@ def test_each_try_has_the_time_of_a_process_for_itself(tmp_path):
     study = replace(STUDY, device="cuda")
     began = time.monotonic()
     environ = {**fake_gpus(tmp_path), "FAKE_ENGINE": fault(sleep_s=0.25)}
-    done = study_cli(study, tmp_path / "max-batch.json", options=("--timeout-s", "5"), **environ)
+    done = measure_cli(study, tmp_path / "max-batch.json", options=("--timeout-s", "5"), **environ)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began > 5
     assert batch_limit(load_for(study, tmp_path / "max-batch.json").results) == (166, 167)
@@ -117,7 +117,7 @@ def test_tries_that_are_foreign_stale_or_broken_are_not_used(tmp_path, change, s
     if change:
         change(document)
     tries_path(tmp_path).write_text(json.dumps(document) if change else "{")
-    done = study_cli(STUDY, tmp_path / "max-batch.json", **NOT_FROM_THE_START)
+    done = measure_cli(STUDY, tmp_path / "max-batch.json", **NOT_FROM_THE_START)
     assert done.returncode == 1, "the search begins with one row"
     line = next(line for line in done.stderr.splitlines() if "not used" in line)
     assert line.startswith(f"{tries_path(tmp_path)}: not used: ")
@@ -127,9 +127,9 @@ def test_tries_that_are_foreign_stale_or_broken_are_not_used(tmp_path, change, s
 def test_a_model_that_no_longer_fits_says_nothing_of_rows_that_fitted(tmp_path):
     """For example because another program has taken the memory. On CUDA the model is loaded before any try."""
     study, gpu = replace(STUDY, device="cuda"), fake_gpus(tmp_path)
-    study_cli(study, tmp_path / "max-batch.json", **gpu, FAKE_ENGINE=fault(fault="kill", on_batch=4))
+    measure_cli(study, tmp_path / "max-batch.json", **gpu, FAKE_ENGINE=fault(fault="kill", on_batch=4))
     full = fault(fault="oom", at_load=True)
-    done = study_cli(study, tmp_path / "max-batch.json", **gpu, FAKE_ENGINE=full)
+    done = measure_cli(study, tmp_path / "max-batch.json", **gpu, FAKE_ENGINE=full)
     assert done.returncode == 1
     assert "out of memory during load, where 2 rows fitted before: made-up memory is full" in done.stderr
     assert batch_sizes(tries_path(tmp_path)) == [1, 2]
@@ -137,7 +137,7 @@ def test_a_model_that_no_longer_fits_says_nothing_of_rows_that_fitted(tmp_path):
 
 def test_tries_that_cannot_be_kept_do_not_end_the_search(tmp_path):
     tries_path(tmp_path).mkdir()
-    done = study_cli(STUDY, tmp_path / "max-batch.json")
+    done = measure_cli(STUDY, tmp_path / "max-batch.json")
     assert done.returncode == 0, done.stderr
     assert "max-batch.tries.json: Is a directory; the tries are not kept" in done.stderr
     assert batch_limit(load_for(STUDY, tmp_path / "max-batch.json").results) == (166, 167)
@@ -150,7 +150,7 @@ def test_tries_of_which_none_is_missing_are_the_record(tmp_path):
     one, two = document["results"]
     document["results"] = [one, {**two, "fits": False, "exception_type": "X", "message": "full"}, one]
     tries_path(tmp_path).write_text(json.dumps(document))
-    done = study_cli(STUDY, tmp_path / "max-batch.json", **NOT_FROM_THE_START)
+    done = measure_cli(STUDY, tmp_path / "max-batch.json", **NOT_FROM_THE_START)
     assert done.returncode == 0, done.stderr
     record = load_for(STUDY, tmp_path / "max-batch.json")
     assert batch_limit(record.results) == (1, 2)

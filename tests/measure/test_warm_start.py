@@ -58,7 +58,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 def measured(cell: Cell, folder: Path, environ: dict[str, str]) -> dict[str, Any]:
-    command = [sys.executable, str(REPO / "scripts/measure.py"), "--cell", cell.to_json(), "--output", cell.path]
+    command = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", cell.to_json(), "--output", cell.path]
     done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "starts cold" not in done.stderr

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 from made_up import make_cell, measurement
-from running import fake_gpus, inside, measure_cli, read_record, run_study, study_cli
+from running import fake_gpus, inside, measure_cli, read_record, run_study
 
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -54,7 +54,7 @@ def test_a_model_that_does_not_fit_at_all_fits_no_batch(tmp_path):
 def test_a_try_that_the_kernel_kills_counts_and_the_search_goes_on(tmp_path, memory_cgroup):
     study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
     environ = {"FAKE_ENGINE": json.dumps({"fault": "hog", "on_batch": 4})}
-    done = study_cli(study, tmp_path / "x.json", inside(memory_cgroup), **environ)
+    done = measure_cli(study, tmp_path / "x.json", inside(memory_cgroup), **environ)
     assert done.returncode == 0, done.stderr
     record = load_for(study, tmp_path / "x.json")
     assert [(t["batch_size"], t["fits"]) for t in record.results] == [
@@ -72,7 +72,7 @@ def test_a_library_that_fails_without_memory_counts_and_the_search_goes_on_in_a_
     assert [(t["batch_size"], t["fits"]) for t in record.results[:4]] == [(1, True), (2, True), (4, False), (3, True)]
     assert record.results[2]["evidence"] == {"device_free_bytes": 10**8}
     assert "CUBLAS_STATUS_NOT_INITIALIZED" in record.results[2]["message"]
-    done = study_cli(study, tmp_path / "y.json", **fake_gpus(tmp_path), **behaviour)
+    done = measure_cli(study, tmp_path / "y.json", **fake_gpus(tmp_path), **behaviour)
     assert (done.returncode, "CUBLAS_STATUS_NOT_INITIALIZED" in done.stderr) == (1, True)
 
 
@@ -104,7 +104,7 @@ def test_a_try_that_a_library_ends_for_memory_counts_too(tmp_path, fault, except
 )
 def test_a_search_that_fails_for_another_reason_leaves_no_file(tmp_path, fault, message):
     study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
-    done = study_cli(study, tmp_path / "x.json", FAKE_ENGINE=json.dumps({"fault": fault, "on_batch": 4}))
+    done = measure_cli(study, tmp_path / "x.json", FAKE_ENGINE=json.dumps({"fault": fault, "on_batch": 4}))
     assert done.returncode == 1
     assert message in done.stderr
     assert not (tmp_path / "x.json").exists()

@@ -126,6 +126,13 @@ class TimelineStudy(Study):
 Subject = Cell | Study
 
 
+def subject_from_json(text: str) -> Subject:
+    """The cell or study that to_json wrote. Raises CellError, also for another version of it."""
+    document = parsed(text)
+    is_study = isinstance(document, dict) and "kind" in document
+    return study_from_document(document) if is_study else Cell.from_json(text)
+
+
 def study_from_json(text: str) -> Study:
     """The study that to_json wrote, of whichever kind. Raises CellError."""
     return study_from_document(parsed(text))

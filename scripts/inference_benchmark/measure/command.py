@@ -1,4 +1,4 @@
-"""The command line of the scripts that measure: from a cell or study to a record."""
+"""The command line of scripts/measure.py: from a cell or study to a record."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, NoReturn
 
 from inference_benchmark import files
 from inference_benchmark.cli import fail
 from inference_benchmark.experiment.as_json import CellError
-from inference_benchmark.experiment.studies import Subject
+from inference_benchmark.experiment.studies import subject_from_json
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.measure.outcome import CellFailure, MeasurementError, MeasurementTimeout
 from inference_benchmark.models.checkpoint import CheckpointError
@@ -26,39 +26,14 @@ TIMED_OUT = 124  # as timeout(1)
 
 
 def main(
-    description: str,
-    subject_option: Literal["--cell", "--study"],
-    parse: Callable[[str], Subject],
-    measure: Callable[[Any, Supervision, Path], AnyRecord],
-    one_line: Callable[[Any], str],
+    description: str, measure: Callable[[Any, Supervision, Path], AnyRecord], one_line: Callable[[AnyRecord], str]
 ) -> int:
     """Parse the command line, measure what it asks for, write the record, and print in one line how it ended.
 
-    parse: raises CellError. measure: is given the place of the record, too.
-    Returns 124 where the time was up, and 1 for any other end without a record.
+    measure: is given the cell or study, how to watch it, and the path of the record.
+    Returns 124 if the time was up, and 1 for any other end without a record.
     """
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument(subject_option, required=True, dest="subject", metavar="JSON", help="as Snakemake prints it")
-    parser.add_argument("--output", required=True, type=Path, metavar="PATH", help="where the record goes")
-    default = Supervision()
-    parser.add_argument(
-        "--timeout-s",
-        type=float,
-        default=default.timeout_s,
-        help="seconds that a process, or a try of a search, may take",
-    )
-    parser.add_argument(
-        "--sample-hz", type=float, default=default.sample_hz, help="samples of the device's state per second"
-    )
-    parser.add_argument(
-        "--exclusive",
-        choices=["warn", "fail"],
-        default=default.exclusive,
-        help="what to do if others use the GPU at the start",
-    )
-    parser.add_argument("--device-name", default=default.device_name, help="a part of the name of the device")
-    parser.add_argument("--attempt", type=int, default=1, help="the number of this attempt, from 1")
-    arguments = parser.parse_args()
+    arguments = _parser(description).parse_args()
     watch = Supervision(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
     # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.
     signal.signal(signal.SIGTERM, _terminated)
@@ -71,7 +46,7 @@ def main(
         return 1
     finished = None
     try:
-        subject = parse(arguments.subject)
+        subject = subject_from_json(arguments.subject)
         files.check_writable(arguments.output)
         finished = measure(subject, watch, arguments.output)
         if earlier:
@@ -93,6 +68,22 @@ def main(
         return 128 + signal.SIGINT
     print(f"{subject.label}: {one_line(finished)}", file=sys.stderr)
     return 0
+
+
+def _parser(description: str) -> argparse.ArgumentParser:
+    default = Supervision()
+    parser = argparse.ArgumentParser(description=description)
+    option = parser.add_argument
+    option("--subject", required=True, metavar="JSON", help="the cell or study, as snakemake -p prints it")
+    option("--output", required=True, type=Path, metavar="PATH", help="the file of the record")
+    limit = "seconds for each process, or for each try of a search"
+    option("--timeout-s", type=float, default=default.timeout_s, help=limit)
+    option("--sample-hz", type=float, default=default.sample_hz, help="samples of the device's state per second")
+    busy = "what to do if others use the GPU at the start"
+    option("--exclusive", choices=["warn", "fail"], default=default.exclusive, help=busy)
+    option("--device-name", default=default.device_name, help="a part of the name of the device")
+    option("--attempt", type=int, default=1, help="the number of this attempt, from 1")
+    return parser
 
 
 def _terminated(*_: object) -> NoReturn:

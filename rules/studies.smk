@@ -1,0 +1,59 @@
+# Studies: measurements other than cells. They show how far a cell is from what is possible. Only collect reads them. If
+# they were inputs of measure, a study that is done again would measure every cell again.
+
+
+rule ceilings:
+    """Do one study: of the ceilings of the machine, memory bandwidth and matrix products per dtype.
+
+    output: the record, with all samples and the conditions.
+    """
+    output:
+        update("results/{machine}/ceilings.json"),
+    log:
+        "logs/{machine}/ceilings.log",
+    conda:
+        "../envs/benchmark.yaml"
+    resources:
+        **PLAN.slurm_resources,
+        gpu=PLAN.gpus,
+        attempt=PLAN.attempt,
+    params:
+        subject=PLAN.study_json("ceilings"),
+        script=CODE / "scripts/measure.py",
+        watch=PLAN.watched,
+    shell:
+        MEASURE
+
+
+use rule ceilings as max_batch with:
+    # The largest batch that fits. The search starts from what the records of cells show, doubles the batch until it
+    # does not fit, and then halves the interval. The record holds every try with its evidence.
+    output:
+        update("results/{machine}/{column}/max-batch.json"),
+    log:
+        "logs/{machine}/{column}/max-batch.log",
+    params:
+        subject=PLAN.study_json("max-batch"),
+
+
+use rule ceilings as divergence with:
+    # How far the answers of one engine and precision are from those of hf in fp32 to the same prompts.
+    output:
+        update("results/{machine}/{column}/divergence.json"),
+    log:
+        "logs/{machine}/{column}/divergence.log",
+    priority: PLAN.priority_after_column
+    params:
+        subject=PLAN.study_json("divergence"),
+
+
+use rule ceilings as timeline with:
+    # Where the time of a cell's calls goes: per step, and by kind of work. With timeline_trace, a Chrome trace is
+    # written next to the record.
+    output:
+        update("results/{machine}/{column}/timeline-batch-{batch}.json"),
+    log:
+        "logs/{machine}/{column}/timeline-batch-{batch}.log",
+    priority: PLAN.priority_after_column
+    params:
+        subject=PLAN.study_json("timeline"),
