@@ -1,7 +1,5 @@
-# Wiring for all rules: from the configuration to PLAN, in which the rules look up what they measure and make. What it
-# says of cells, studies and jobs is in scripts/inference_benchmark/experiment/plan.py.
+# What all rules use: the configuration as PLAN (scripts/inference_benchmark/experiment/plan.py), and helpers.
 
-import gc
 import os
 import re
 import sys
@@ -26,12 +24,8 @@ os.environ.update(
     INFERENCE_BENCHMARK_RUN=str(os.getpid()),
 )
 sys.path.insert(0, str((CODE / "scripts").absolute()))
-# A module of another workflow leaves that workflow's process as it is.
 IS_MODULE = not workflow.modifier.is_main_snakefile()
-if not IS_MODULE:
-    # Snakemake imports pandas, a fifth of its whole start, to ask whether a parameter is a data frame. None is.
-    sys.modules.setdefault("pandas", None)
-elif workflow.modifier.modify_path("results/x") != "results/x":
+if IS_MODULE and workflow.modifier.modify_path("results/x") != "results/x":
     raise WorkflowError("module: prefix and replace_prefix are not supported; results go to results/MACHINE")
 
 from inference_benchmark.experiment.config import load
@@ -46,10 +40,10 @@ from inference_benchmark.experiment.outputs import (
     derived,
     overall,
 )
-from inference_benchmark.files import files_beside, set_aside
+from inference_benchmark.files import set_aside
 from inference_benchmark.records.attempts import AttemptLog
-from inference_benchmark.records.other_cells import resting_on_lost
-from inference_benchmark.render.progress import MEASURING_RULES, attach_progress
+from inference_benchmark.records.derived_records import derived_from_deleted
+from inference_benchmark.render.progress import MEASURING_RULES, ProgressHandler, attach_progress
 
 # The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.
 CONFIG = next(filter(Path.exists, (Path("config.yaml"), CODE / "config.yaml")), None)
@@ -68,37 +62,32 @@ try:
 except ConfigError as error:
     raise WorkflowError("the configuration cannot be used:", *error.problems) from None
 
-# Under this name profiles/slurm puts cells together that share a job.
-workflow.parent_groupids.update(dict.fromkeys(PLAN.job_names.values(), "cells"))
+ATTEMPTS = AttemptLog()
+
+
+include: "undocumented.smk"
+
+
+def rename(path, why):
+    """Rename a record, so that its cell is measured again."""
+    logger.info(f"{path} {why}; it is renamed and the cell is measured again")
+    set_aside(Path(path))
+
 
 if workflow.is_main_process:
     if problems := not_files((*PLAN.cells, *PLAN.studies)):
         raise WorkflowError("records cannot be read:", *problems)
-    for path in resting_on_lost(PLAN.cells):
-        logger.info(f"{path} rests on a record that is gone: it is set aside, and the cell is tried")
-        set_aside(Path(path))
+    for path in derived_from_deleted(PLAN.cells):
+        rename(path, "was derived from a record that was deleted")
     date_derived_files(PLAN.experiments)
     PLAN.save()
-    attach_progress(
-        logger,
-        {**PLAN.cells, **PLAN.studies},
-        AttemptLog(forget_backup=lambda path: workflow.persistence.cleanup_backup(path)),
-        runs_jobs=lambda: not (workflow.dryrun or workflow.touch),
-        only_plans=lambda: workflow.dryrun,
-        retries=lambda: workflow.execution_settings.retries,
-        rules=[workflow.modifier.modify_rulename(name) for name in MEASURING_RULES],
-        terse=not IS_MODULE,
-    )
-
-if not IS_MODULE:
-    # What there is by now stays. Not to look at it again and again for garbage saves a tenth of a start with many
-    # cells.
-    gc.freeze()
+    subjects, rule_name = {**PLAN.cells, **PLAN.studies}, workflow.modifier.modify_rulename
+    progress = ProgressHandler(subjects, ATTEMPTS, run_mode, retries, [*map(rule_name, MEASURING_RULES)])
+    attach_progress(logger, progress, terse=not IS_MODULE)
 
 
 wildcard_constraints:
     machine="|".join(map(re.escape, PLAN.machines)),
-    # A wildcard for each part of it would cost a twentieth of a start with many cells.
     column=PLAN.columns,
     model=r"[^/]+",
     batch=r"\d+(\.round-\d+)?",
@@ -116,22 +105,11 @@ def code(script, *packages):
     return [str(CODE / "scripts" / script), *(str(file) for part in parts for file in sorted(part))]
 
 
-def all_records(wildcards):
-    """The records of all cells. Tells Snakemake which files there are: it would list the folder of the first record, and
-    ask for each file of the others by itself."""
-    known = workflow.iocache.exists_local
-    for folder, paths in files_beside(PLAN.cells).items():
-        known.update(dict.fromkeys(paths, True))
-        known.has_inventory.add(folder)
-    return list(PLAN.cells)
-
-
-def cell_priority_and_keep_going(wildcards):
-    """The priority of a cell. In a job of a cluster, lets the cells after one that fails be measured all the same."""
-    if workflow.remote_exec:
-        # Snakemake does not hand its keep-going on to jobs, and reads it after this.
-        workflow.execution_settings.keep_going = True
-    return PLAN.priority(wildcards)
+def rename_outdated_records():
+    """After a failed run. Snakemake restores the earlier record of a cell that failed, and would take it for a record of
+    today's settings in the next run."""
+    for path in ATTEMPTS.outdated():
+        rename(path, "has other settings than the configuration, and measuring the cell failed")
 
 
 def all_comparisons(wildcards):
@@ -143,8 +121,8 @@ def all_comparisons(wildcards):
 
 
 def make_environments(outputs):
-    """Make the environments that the jobs with these outputs measure in. Where that fails, the run ends with one line:
-    for an error Snakemake would show where in the rules it was raised."""
+    """Make the environments that the jobs with these outputs need. If that fails, the run ends with one line instead of
+    an error of Snakemake with a place in the rules."""
     needed = PLAN.environments_of(outputs)
     by_conda = DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method  # the jobs' Python is another
     if needed and not workflow.touch and not by_conda:

@@ -4,7 +4,11 @@
 
 onstart:
     # Here a person sees it. A job on another machine makes the environments that it lacks.
-    make_environments([str(path) for job in workflow.dag.needrun_jobs() for path in job.output])
+    make_environments(unfinished_outputs())
+
+
+onerror:
+    rename_outdated_records()
 
 
 # The command of all rules that measure, with their params subject, script and watch.
@@ -33,9 +37,9 @@ rule measure:
         update("results/{machine}/{column}/batch-{batch}.json"),
     log:
         "logs/{machine}/{column}/batch-{batch}.log",
-    priority: cell_priority_and_keep_going
+    priority: PLAN.priority
     group:
-        PLAN.job_name
+        shared_job if PLAN.job_names else None
     conda:
         "../envs/benchmark.yaml"
     resources:

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +31,6 @@ def read_json(path: Path) -> Any:
         return json.loads(read(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not JSON ({error})") from None
-
-
-def files_beside(paths: Iterable[str]) -> dict[str, list[str]]:
-    """The files in the folder of each of these paths, by folder; none in one that is missing. Raises OSError."""
-    found: dict[str, list[str]] = {}
-    for folder in dict.fromkeys(map(os.path.dirname, paths)):
-        try:
-            with os.scandir(folder) as entries:
-                found[folder] = [entry.path for entry in entries if entry.is_file()]
-        except FileNotFoundError:
-            found[folder] = []
-    return found
 
 
 def private_folder(suffix: str = "") -> Path:

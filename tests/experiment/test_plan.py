@@ -90,7 +90,7 @@ def test_on_this_machine_nothing_is_asked_of_slurm():
     assert HERE.slurm_resources == {}
     assert HERE.watched == Supervision()
     assert HERE.gpus({"machine": "box"}) == 1
-    assert HERE.job_name is None
+    assert not HERE.job_names
 
 
 def test_a_repeated_job_asks_for_more_time_and_memory_and_for_nothing_else():
@@ -116,7 +116,7 @@ def test_cells_that_follow_each_other_share_a_job():
     plan = on_slurm(cells_per_job=3)
     names = [plan.job_name(of(plan, n, machine)) for machine in ("a100", "h200") for n in (1, 2, 4, 8)]
     assert names == ["a100-0"] * 3 + ["a100-1"] + ["h200-0"] * 3 + ["h200-1"]
-    assert on_slurm().job_name is None
+    assert not on_slurm().job_names
 
 
 def test_a_baseline_is_found_by_its_name():

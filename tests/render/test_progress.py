@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from types import SimpleNamespace
 
 from made_up import DRIFTS, SHARED, epyc_ceilings, make_cell, make_oom, make_record, write_records
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.render import progress
@@ -18,13 +18,14 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     measured = make_record(cells[0], samples_s=[0.5] * 3, stability=DRIFTS, flags=SHARED)
     write_records(tmp_path, [measured, make_oom(cells[1])])
     lines, now = [], [100.0]
+    planned = {c.path: c for c in cells}
     handler = progress.ProgressHandler(
-        {c.path: c for c in cells}, AttemptLog(), write=lines.append, clock=lambda: now[0]
+        planned, AttemptLog(), mode=lambda: "run", retries=lambda: 0, write=lines.append, clock=lambda: now[0]
     )
 
     def tell(kind, **facts):
         record = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
-        record.__dict__ |= {"event": SimpleNamespace(value=kind), **facts}
+        record.__dict__ |= {"event": LogEvent(kind), **facts}
         handler.emit(record)
 
     tell("run_info", stats={"measure": 3, "total": 7})

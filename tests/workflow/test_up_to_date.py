@@ -152,7 +152,7 @@ def test_what_is_no_file_in_the_place_of_a_record_is_named_before_any_job(measur
     assert "Job stats" not in printed
 
 
-def test_a_cell_that_rests_on_another_is_tried_once_that_record_is_deleted(workspace):
+def test_a_cell_derived_from_another_record_is_measured_when_that_is_deleted(workspace):
     workspace.grid.update(precisions=["fp32"], batch_sizes=[1, 512, 1024])
     workspace.save()
     assert "batch 1024: oom, as a smaller batch showed" in workspace.run(SUMMARY).stderr
@@ -160,10 +160,10 @@ def test_a_cell_that_rests_on_another_is_tried_once_that_record_is_deleted(works
     assert measure_jobs(workspace.plan()) == 0
     workspace.record_path("fp32", 512).unlink()
     done = workspace.run("-n")
-    assert "batch-1024.json rests on a record that is gone: it is set aside" in done.stdout + done.stderr
+    assert "batch-1024.json was derived from a record that was deleted; it is renamed" in done.stdout + done.stderr
     assert measure_jobs(workspace.plan()) == 2
     workspace.run()
-    # Where the record it rests on is in no grid, it is refused by name.
+    # If the record it was derived from is in no grid, it is refused by name.
     workspace.grid["batch_sizes"] = [1, 1024]
     workspace.save()
     workspace.record_path("fp32", 512).unlink()

@@ -5,7 +5,6 @@ Methods with a parameter ``wildcards`` are input functions: Snakemake calls them
 
 from __future__ import annotations
 
-import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -99,37 +98,43 @@ class Plan:
         """The names of jobs that measure several successive cells, by the paths of their cells."""
         return {
             path: f"{machine}-{index // size}"
-            for machine, paths in self._as_measured.items()
+            for machine, paths in self._measuring_order.items()
             if (size := self.slurm.get(machine, {}).get("cells_per_job", 1)) > 1
             for index, path in enumerate(paths)
         }
+
+    @cached_property
+    def slurm_resources(self) -> Mapping[str, Callable[..., Any]]:
+        """What jobs request from Slurm: an input function for each of Snakemake's resources."""
+        return {resource: self._request(key) for resource, key in _SLURM_RESOURCES.items()} if self.slurm else {}
+
+    @cached_property
+    def watched(self) -> Supervision | Callable[[Wildcards], Supervision]:
+        """How a job is watched, and the device that it needs. An input function only if machines are named: Snakemake
+        calls it for every job."""
+        if not self.slurm:
+            return self.watch
+        machines = self.machines
+        return lambda wildcards: replace(self.watch, device_name=machines[wildcards["machine"]].device_name or "")
 
     # -- input functions -------------------------------------------------------------------------
 
     def records_of_machine(self, wildcards: Wildcards) -> list[str]:
         """The records of all cells of a machine."""
-        machine = wildcards["machine"]
-        return [path for path, cell in self.cells.items() if cell.machine == machine]
+        return list(self._cells_of(wildcards["machine"]))
 
     def studies_of_machine(self, wildcards: Wildcards) -> list[str]:
         """The studies that the configuration asks for on a machine."""
         return [study.path for study in requested_studies(self.machines[wildcards["machine"]])]
 
-    @cached_property
-    def cell_json(self) -> Callable[[Wildcards], str]:
+    def cell_json(self, wildcards: Wildcards) -> str:
         """The whole cell as one text: a change of any setting is a changed parameter."""
-
-        def cell_json(wildcards: Wildcards) -> str:
-            return self.cells[record_path(**wildcards)].to_json()
-
-        # Snakemake asks for it three times a job, and to find it out takes longer than the text.
-        cell_json.__signature__ = inspect.signature(cell_json)
-        return cell_json
+        return self.cells[record_path(**wildcards)].to_json()
 
     def study_json(self, kind: str) -> Callable[[Wildcards], str]:
-        """The whole study of a kind as one text: a change of any setting is a changed parameter.
+        """An input function: the whole study of a kind as one text, as for a cell.
 
-        Snakemake compares no parameter whose function takes the output as well.
+        It must not take the output: Snakemake does not compare such a parameter with that of an earlier run.
         """
         return lambda wildcards: self.studies[study_path(kind, **wildcards)].to_json()
 
@@ -150,61 +155,40 @@ class Plan:
         return self._priorities[record_path(**wildcards)]
 
     def priority_after_column(self, wildcards: Wildcards) -> int:
-        """Of a study that comes right after the cells of its column in the first round, while their server is there."""
+        """Of a study that comes right after the cells of its column in the first round, while their server runs."""
         last_batch_size = self.any_machine.batch_sizes[-1]
         last = record_path(machine=wildcards["machine"], column=wildcards["column"], batch=last_batch_size)
         return self._priorities[last] - 1
+
+    def job_name(self, wildcards: Wildcards) -> str:
+        """The name of the job that a cell shares with others."""
+        return self.job_names[record_path(**wildcards)]
 
     def gpus(self, wildcards: Wildcards) -> int:
         """0 if ``gres`` already requests the GPU, else 1: on a CPU too, the slot that a job measures in."""
         return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else 1
 
     def attempt(self, wildcards: Wildcards, attempt: int) -> int:
-        """Which attempt a job is: 1, or more where it is repeated."""
+        """The number of this attempt at a job, from 1."""
         return attempt
 
-    # -- constants unless machines are named: Snakemake calls an input function for every job ------------------------
+    def _request(self, key: str) -> Callable[..., Any]:
+        def request(wildcards: Wildcards, attempt: int) -> Any:
+            value = self.slurm[wildcards["machine"]][key]
+            return value * attempt if key in _GROWING else value
 
-    @cached_property
-    def job_name(self) -> Callable[[Wildcards], str | None] | None:
-        """The name of the job that a cell shares with others, and None where it has its own."""
-        return self._job_name_of if self.job_names else None
-
-    @cached_property
-    def watched(self) -> Supervision | Callable[[Wildcards], Supervision]:
-        """How a job is watched, and the device that it needs."""
-        return self._watch_on if self.slurm else self.watch
-
-    @cached_property
-    def slurm_resources(self) -> Mapping[str, Callable[..., Any]]:
-        """What jobs ask Slurm for, by the names of Snakemake's resources."""
-        if not self.slurm:
-            return {}
-        return {resource: self._slurm_value(key) for resource, key in _SLURM_RESOURCES.items()}
+        return request
 
     @cached_property
     def _priorities(self) -> Mapping[str, int]:
         # Every other number, so that a study fits between two cells.
-        paths = list(chain.from_iterable(self._as_measured.values()))
+        paths = list(chain.from_iterable(self._measuring_order.values()))
         return {path: 2 * (len(paths) - index) for index, path in enumerate(paths)}
 
     @cached_property
-    def _as_measured(self) -> Mapping[str, Sequence[str]]:
+    def _measuring_order(self) -> Mapping[str, Sequence[str]]:
         """The paths of the cells of each machine in the order in which they are measured."""
-        of_machine: dict[str, dict[str, Cell]] = {machine: {} for machine in self.machines}
-        for path, cell in self.cells.items():
-            of_machine[cell.machine][path] = cell
-        return {machine: in_measuring_order(cells) for machine, cells in of_machine.items()}
+        return {machine: in_measuring_order(self._cells_of(machine)) for machine in self.machines}
 
-    def _job_name_of(self, wildcards: Wildcards) -> str | None:
-        return self.job_names.get(record_path(**wildcards))
-
-    def _watch_on(self, wildcards: Wildcards) -> Supervision:
-        return replace(self.watch, device_name=self.machines[wildcards["machine"]].device_name or "")
-
-    def _slurm_value(self, key: str) -> Callable[..., Any]:
-        def value(wildcards: Wildcards, attempt: int) -> Any:
-            requested = self.slurm[wildcards["machine"]][key]
-            return requested * attempt if key in _GROWING else requested
-
-        return value
+    def _cells_of(self, machine: str) -> dict[str, Cell]:
+        return {path: cell for path, cell in self.cells.items() if cell.setup.machine == machine}

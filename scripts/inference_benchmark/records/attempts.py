@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +23,8 @@ from inference_benchmark.machine import slurm
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record_file import load_for
 
+#: What changes when a file is written anew; None where there is no file.
+_Stamp = tuple[int, int] | None
 #: Ends the last line of a log where the cell itself was at fault.
 FINAL = "; not tried again"
 #: The line in which a script of ours, or an exception, says why it failed.
@@ -49,6 +50,13 @@ class Attempt:
     finished: bool
 
     @property
+    def reason(self) -> str:
+        """What the scheduler and the log say: ``TIMEOUT on gpu07: ...``."""
+        line = re.sub(r"^\w+\.py: ", "", (self.said or "").removesuffix(FINAL))
+        where = f"{self.state} on {self.node}" if self.node else self.state
+        return ": ".join(filter(None, [where, line]))
+
+    @property
     def final(self) -> bool:
         """Whether the cell itself was at fault, so that the next attempt would fail too."""
         return bool(self.said and self.said.endswith(FINAL))
@@ -59,38 +67,26 @@ class Attempt:
 
 
 class AttemptLog:
-    """Notes failed attempts, in the process that runs Snakemake.
+    """Notes failed attempts, in the process that runs Snakemake."""
 
-    forget_backup: makes Snakemake forget its copy of an output.
-    """
-
-    def __init__(self, forget_backup: Callable[[Path], Any] = lambda path: None) -> None:
-        self.forget_backup = forget_backup
-        self.before: dict[str, Any] = {}
-        self.failed: dict[str, list[Attempt]] = {}
+    def __init__(self) -> None:
+        self._begun: dict[str, tuple[Subject, _Stamp, _Stamp]] = {}
+        self._failed: dict[str, list[Attempt]] = {}
 
     def begin(self, subject: Subject) -> None:
         """An attempt is about to start."""
-        self.before[subject.path] = _stamp(Path(subject.path)), _stamp(log_path(subject.path))
+        self._begun[subject.path] = subject, _stamp(Path(subject.path)), _stamp(log_path(subject.path))
 
     def fail(self, subject: Subject, job: str | None, message: str | None, retries: int) -> Attempt:
         """An attempt has failed: note it for the next one, if there will be one.
 
         job: the scheduler's number for it. message: Snakemake's, where the attempt wrote no log. retries: how many
         attempts may follow the first.
-
-        An earlier record of other settings is set aside: Snakemake would take it for one of today's settings and not
-        measure the cell again.
         """
-        output, log, earlier = Path(subject.path), log_path(subject.path), self.failed.setdefault(subject.path, [])
-        output_before, log_before = self.before[subject.path]
-        output_now = _stamp(output)
-        finished = output_now is not None and (
-            output_now != output_before or any(attempt.finished for attempt in earlier)
-        )
-        if output_now and not finished and not _is_of(subject, output):
-            files.set_aside(output)
-            self.forget_backup(output)
+        output, log, earlier = Path(subject.path), log_path(subject.path), self._failed.setdefault(subject.path, [])
+        _, output_before, log_before = self._begun[subject.path]
+        is_new = _stamp(output) != output_before or any(attempt.finished for attempt in earlier)
+        finished = is_new and _is_of(subject, output)
         number, now = len(earlier) + 1, datetime.now(UTC).isoformat(timespec="seconds")
         state, node = slurm.ending(job) if job else (None, None)
         failure = failure_line(log) if _stamp(log) != log_before else None
@@ -100,6 +96,11 @@ class AttemptLog:
         if number <= retries:
             files.write(json.dumps([asdict(each) for each in earlier], indent=1) + "\n", _notes(output))
         return earlier[-1]
+
+    def outdated(self) -> list[Path]:
+        """The records of other settings in place of those that were attempted."""
+        begun = ((subject, Path(path)) for path, (subject, *_) in self._begun.items())
+        return [path for subject, path in begun if path.exists() and not _is_of(subject, path)]
 
 
 def earlier(output: Path, attempt: int) -> list[Attempt]:
@@ -135,8 +136,7 @@ def _is_of(subject: Subject, output: Path) -> bool:
     return True
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """What changes when a file is written anew; None where there is no file."""
+def _stamp(path: Path) -> _Stamp:
     try:
         status = path.stat()
     except OSError:

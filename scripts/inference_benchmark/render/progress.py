@@ -1,5 +1,5 @@
-"""One line per finished cell or study, made from Snakemake's log events, wherever the job ran; at the end of a run that
-is not complete, what is missing and why; and at the end of a dry run, how long the run will take.
+"""The lines that a run prints: one per finished cell or study, wherever the job ran; at the end of an incomplete run,
+what is missing and why; and at the end of a dry run, how long the run will take.
 """
 
 from __future__ import annotations
@@ -13,19 +13,30 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+from snakemake_interface_logger_plugins.common import LogEvent
 
 from inference_benchmark.cli import printable
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.records import estimate, record_file
-from inference_benchmark.records.attempts import FINAL, Attempt, AttemptLog
+from inference_benchmark.records.attempts import Attempt, AttemptLog
 from inference_benchmark.render.one_line import record_text
 from inference_benchmark.units import format_duration
 
 #: The rules that measure, each with one cell or study as its output.
 MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "timeline")
-#: How Snakemake's messages begin that say no more than our lines.
+#: Snakemake's events that say no more than our lines.
+_REDUNDANT_EVENTS = {
+    LogEvent.JOB_INFO,
+    LogEvent.JOB_STARTED,
+    LogEvent.JOB_FINISHED,
+    LogEvent.PROGRESS,
+    LogEvent.GROUP_INFO,
+    LogEvent.GROUP_ERROR,
+}
+#: How Snakemake's other messages begin that say no more than our lines.
 _REDUNDANT = (
     "Select jobs to execute",
     "Cannot restore ",
@@ -52,28 +63,25 @@ class _Failure(NamedTuple):
 
 
 class ProgressHandler(logging.Handler):
-    """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 15 left, about 2 min`` as cells and studies end."""
+    """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 15 left, about 2 min`` as cells and studies end.
+
+    planned: the cells and studies by the paths of their records. attempts: is told of every attempt. mode: what
+    Snakemake does; retries: how often it repeats a failed job. rules: the names of the rules that measure.
+    """
 
     def __init__(
         self,
         planned: Mapping[str, Subject],
         attempts: AttemptLog,
-        runs_jobs: Callable[[], bool] = lambda: True,
-        only_plans: Callable[[], bool] = lambda: False,
-        retries: Callable[[], int] = lambda: 0,
+        mode: Callable[[], Literal["plan", "touch", "run"]],
+        retries: Callable[[], int],
         rules: Sequence[str] = MEASURING_RULES,
         write: Callable[[str], Any] = sys.stderr.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """planned: the cells and studies by the paths of their records. runs_jobs: whether Snakemake does more than to
-        plan or to touch files. only_plans: whether it is a dry run. retries: how often a failed job is repeated. All
-        three are known once Snakemake begins.
-
-        rules: the names of the rules that measure.
-        """
         super().__init__(logging.INFO)
-        self.planned, self.attempts, self.retries, self.rules = planned, attempts, retries, rules
-        self.runs_jobs, self.only_plans, self.write_line, self.clock = runs_jobs, only_plans, write, clock
+        self.planned, self.attempts, self.mode, self.retries, self.rules = planned, attempts, mode, retries, rules
+        self.write_line, self.clock = write, clock
         self.several_machines = len({subject.setup.machine for subject in planned.values()}) > 1
         self.total = 0
         self.began = clock()
@@ -86,35 +94,35 @@ class ProgressHandler(logging.Handler):
 
     def emit(self, event: logging.LogRecord) -> None:
         try:
-            self._receive(_kind(event), event)
+            self._receive(event)
         except Exception as error:  # a line that cannot be printed is no reason to stop measuring
             self.write_line(f"(no line for this cell: {error})\n")
 
-    def _receive(self, kind: str, event: logging.LogRecord) -> None:
-        if kind == "job_info" and self.only_plans() and (subject := self._subject(event)):
-            self.would_run.append(subject)
-        if not self.runs_jobs():
-            return
-        if kind == "run_info":
-            self.total = sum(event.stats.get(rule, 0) for rule in self.rules)
-            self.began = self.clock()
-        elif kind == "job_info" and (subject := self._subject(event)):
-            self.running[event.jobid] = subject
-            self.attempts.begin(subject)
-        elif kind == "job_finished" and event.job_id in self.running:
-            self._finish(self.running.pop(event.job_id))
-        elif kind == "group_error":
-            failure = _Failure(getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job")
-            self.group_failures |= {job["jobid"]: failure for job in event.job_error_info}
-        elif kind == "job_error" and event.jobid in self.running:
-            message = (event.rule_msg or "").partition("\n")[0]
-            failure = _Failure(event.aux.get("external_jobid"), event.log[1:], message)
-            self._fail(self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
-        elif kind == "job_error" and _explains_itself(event):
-            log = event.log[0]
-            self.failures[log] = _failed(f"{event.rule_name}, see {log}", _messages(Path(log)))
+    def _receive(self, event: Any) -> None:
+        match getattr(event, "event", None):
+            case LogEvent.RUN_INFO:
+                self.total = sum(event.stats.get(rule, 0) for rule in self.rules)
+                self.began = self.clock()
+            case LogEvent.JOB_INFO if subject := self._subject(event):
+                if self.mode() == "plan":
+                    self.would_run.append(subject)
+                elif self.mode() == "run":
+                    self.running[event.jobid] = subject
+                    self.attempts.begin(subject)
+            case LogEvent.JOB_FINISHED if event.job_id in self.running:
+                self._finish(self.running.pop(event.job_id))
+            case LogEvent.GROUP_ERROR:
+                failure = _Failure(getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job")
+                self.group_failures |= {job["jobid"]: failure for job in event.job_error_info}
+            case LogEvent.JOB_ERROR if event.jobid in self.running:
+                message = (event.rule_msg or "").partition("\n")[0]
+                failure = _Failure(event.aux.get("external_jobid"), event.log[1:], message)
+                self._fail(self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
+            case LogEvent.JOB_ERROR if messages := _explanation(event):
+                log = event.log[0]
+                self.failures[log] = _failed(f"{event.rule_name}, see {log}", messages)
 
-    def _subject(self, event: logging.LogRecord) -> Subject | None:
+    def _subject(self, event: Any) -> Subject | None:
         """The cell or study of a job; None for a job that does not measure."""
         output = next(iter(event.output), "")
         return self.planned.get(str(output).removesuffix(" (update)"))
@@ -136,12 +144,12 @@ class ProgressHandler(logging.Handler):
         elif subject.path not in self.ended:
             logs = [log for log in map(str, (log_path(subject.path), *failure.logs)) if Path(log).exists()]
             see = f", see {' and '.join(logs)}" if logs else ""
-            self.failures[subject.path] = _failed(f"{subject.label}{see}", [_reason(attempt)])
+            self.failures[subject.path] = _failed(f"{subject.label}{see}", [attempt.reason])
             self._end(subject, f"failed{_why(attempt)}{see}")
-            self.write_line(_tail(Path(attempt.log)))
+            self.write_line("".join(f"    {printable(line)}\n" for line in _lines(attempt.log)[-_TAIL_LINES:]))
 
     def _end(self, subject: Subject, ending: str) -> None:
-        """The line of a cell or study that has come to its end, with what is left."""
+        """Print the line of a cell or study that has ended, with what is left."""
         if subject.path in self.ended:
             return
         self.ended.add(subject.path)
@@ -151,11 +159,19 @@ class ProgressHandler(logging.Handler):
             ending += f", {left} left, about {format_duration(seconds_left)}"
         self._print(subject, ending)
 
-    def summary(self, command: str) -> str:
-        """What a run has measured, what is missing and why; "" where nothing is missing.
+    def _print(self, subject: Subject, text: str) -> None:
+        machine = f"{subject.setup.machine}: " if self.several_machines else ""
+        self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
+
+    def ending(self, command: str) -> str:
+        """What is printed at the end of a run or dry run; "" if there is nothing to say.
 
         command: the one that was run.
         """
+        return self._estimate() if self.mode() == "plan" else self.summary(command) if self.mode() == "run" else ""
+
+    def summary(self, command: str) -> str:
+        """What a run has measured, what is missing and why; "" if nothing is missing."""
         failed = sum(path in self.planned for path in self.failures)
         missing = max(0, self.total - len(self.ended))
         if not self.failures and not missing:
@@ -165,8 +181,7 @@ class ProgressHandler(logging.Handler):
         lines = [f"Cells and studies: {', '.join(counts)}."] if self.total else []
         return "\n".join([*lines, *self.failures.values(), f"To go on, with what is missing: {command}"]) + "\n"
 
-    def estimate(self) -> str:
-        """How long the cells and studies of a dry run will take; "" where there are none."""
+    def _estimate(self) -> str:
         if not self.would_run:
             return ""
         machines = dict.fromkeys(subject.setup.machine for subject in self.would_run)
@@ -178,96 +193,56 @@ class ProgressHandler(logging.Handler):
             text += " and max_seconds for each timed part"
         return f"{text}.\n"
 
-    def _print(self, subject: Subject, text: str) -> None:
-        machine = f"{subject.setup.machine}: " if self.several_machines else ""
-        self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
-
 
 class RedundantMessages(logging.Filter):
-    """Drops what Snakemake says before and after every single job, also of failed cells; our lines say it all.
+    """Drops what Snakemake says before and after every single job, also of failed cells.
 
-    Snakemake's own ``quiet`` settings would also keep other errors from the terminal, or events from us.
+    Snakemake's own ``quiet`` settings would drop more: errors of other rules, the plan, and commands (-p).
     """
 
-    def filter(self, event: logging.LogRecord) -> bool:
-        kind = _kind(event)
-        if kind == "job_error":
-            return event.rule_name not in MEASURING_RULES and not _explains_itself(event)
-        redundant = ("job_info", "job_started", "job_finished", "progress", "group_info", "group_error")
-        return kind not in redundant and not str(event.msg).startswith(_REDUNDANT)
+    def filter(self, event: Any) -> bool:
+        kind = getattr(event, "event", None)
+        if kind == LogEvent.JOB_ERROR:
+            return event.rule_name not in MEASURING_RULES and not _explanation(event)
+        return kind not in _REDUNDANT_EVENTS and not str(event.msg).startswith(_REDUNDANT)
 
 
-def attach_progress(
-    logger: logging.Logger,
-    planned: Mapping[str, Subject],
-    attempts: AttemptLog,
-    runs_jobs: Callable[[], bool],
-    only_plans: Callable[[], bool],
-    retries: Callable[[], int],
-    rules: Sequence[str] = MEASURING_RULES,
-    terse: bool = True,
-) -> None:
-    """Let Snakemake's logger print a line per cell and study; terse: and little else. Once for the same cells.
-
-    rules: the names of MEASURING_RULES; others where they are rules of a module.
-    """
-    if any(isinstance(each, ProgressHandler) and each.planned == planned for each in logger.handlers):
+def attach_progress(logger: logging.Logger, progress: ProgressHandler, terse: bool) -> None:
+    """Let Snakemake's logger print a line per cell and study; terse: and little else. Once for the same cells."""
+    if any(isinstance(each, ProgressHandler) and each.planned == progress.planned for each in logger.handlers):
         return  # each "use rule" of another workflow comes by here
-    progress = ProgressHandler(planned, attempts, runs_jobs, only_plans, retries, rules)
     if terse:
         for handler in logger.handlers:
             handler.addFilter(RedundantMessages())
-        # After all that Snakemake has to say.
         command = shlex.join(["snakemake", *sys.argv[1:]])
-        atexit.register(lambda: sys.stderr.write(progress.estimate() + progress.summary(command)))
+        # After all that Snakemake has to say.
+        atexit.register(lambda: sys.stderr.write(progress.ending(command)))
     logger.addHandler(progress)
 
 
 def _why(attempt: Attempt) -> str:
     """`` (TIMEOUT on gpu07: ...)``: what the scheduler and the log say of a failure. `` (timeout)``: the cell's own
     time was up. Any other failure of the cell itself is in the end of the log, which is shown."""
-    text = _reason(attempt)
     if attempt.final:
-        return " (timeout)" if text.startswith("timeout") else ""
-    return printable(f" ({text})") if text else ""
-
-
-def _reason(attempt: Attempt) -> str:
-    """What the scheduler and the log say of a failure."""
-    line = re.sub(r"^\w+\.py: ", "", (attempt.said or "").removesuffix(FINAL))
-    where = f"{attempt.state} on {attempt.node}" if attempt.node else attempt.state
-    return ": ".join(filter(None, [where, line]))
+        return " (timeout)" if attempt.reason.startswith("timeout") else ""
+    return printable(f" ({attempt.reason})") if attempt.reason else ""
 
 
 def _failed(label: str, messages: Sequence[str]) -> str:
     return printable("\n    ".join([f"Failed: {label}", *filter(None, messages)]))
 
 
-def _explains_itself(event: logging.LogRecord) -> bool:
-    """Whether a failed job is one of a script that only reads and has said in its log why it failed."""
-    return event.rule_name not in MEASURING_RULES and bool(event.log) and bool(_messages(Path(event.log[0])))
-
-
-def _messages(log: Path) -> list[str]:
-    """The error messages of a script in its log, without the script's name; of many, the first few."""
-    try:
-        text = log.read_text(errors="replace")
-    except OSError:
+def _explanation(event: Any) -> list[str]:
+    """The error messages in the log of a failed script that only reads; of many, the first few and the last."""
+    if event.rule_name in MEASURING_RULES or not event.log:
         return []
-    messages = re.findall(r"^\w+\.py: (.*)", text, re.MULTILINE)
+    messages = [found[1] for line in _lines(event.log[0]) if (found := re.match(r"\w+\.py: (.*)", line))]
     left_out = len(messages) - _SHOWN_MESSAGES
     return messages if left_out <= 1 else [*messages[: _SHOWN_MESSAGES - 1], f"... {left_out} more", messages[-1]]
 
 
-def _tail(log: Path) -> str:
-    """The end of a log, indented."""
+def _lines(log: str) -> list[str]:
     try:
-        lines = log.read_text(errors="replace").splitlines()[-_TAIL_LINES:]
+        return Path(log).read_text(errors="replace").splitlines()
     except OSError:
-        return ""
-    return "".join(f"    {printable(line)}\n" for line in lines)
-
-
-def _kind(event: logging.LogRecord) -> str:
-    """The name of a Snakemake log event, or ""."""
-    return getattr(getattr(event, "event", None), "value", "")
+        return []

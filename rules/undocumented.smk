@@ -1,0 +1,37 @@
+# What the workflow uses of Snakemake beyond its documentation. If a new version breaks the workflow, look here first.
+
+import sys
+
+if not IS_MODULE:
+    # To compare parameters, Snakemake imports pandas where it is installed, which takes a fourth of a start. It needs
+    # pandas for data frames only, and our parameters are texts. As a module, the other workflow may have data frames.
+    sys.modules.setdefault("pandas", None)
+
+
+def shared_job(wildcards):
+    """The group of a cell that shares a job of a cluster with others.
+
+    group-components in profiles/slurm cannot name these groups one by one. So each is noted as part of a group "cells",
+    as Snakemake itself does it for a group with wildcards. In the job, the other cells are measured if one fails:
+    Snakemake does not pass --keep-going on to jobs.
+    """
+    name = PLAN.job_name(wildcards)
+    workflow.parent_groupids[name] = "cells"
+    if workflow.remote_exec:
+        workflow.execution_settings.keep_going = True
+    return name
+
+
+def run_mode():
+    """``plan`` for a dry run, ``touch``, or ``run``. Known when Snakemake has read all rules."""
+    return "plan" if workflow.dryrun else "touch" if workflow.touch else "run"
+
+
+def retries():
+    """How many times a failed job is repeated. Known when Snakemake has read all rules."""
+    return workflow.execution_settings.retries
+
+
+def unfinished_outputs():
+    """The outputs of all jobs that are still to be run."""
+    return [str(path) for job in workflow.dag.needrun_jobs() for path in job.output]
