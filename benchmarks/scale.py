@@ -6,7 +6,8 @@ The records are made up, their cells those of the fake engine; everything that h
 dry run   snakemake -n with nothing measured
 first     seconds per cell of the first cells of a whole grid, with all others waiting, over those of
           scripts/measure.py by hand
-no-op     snakemake with everything done, over an empty Snakefile with as many jobs, in turn
+no-op     snakemake with everything done, over an empty Snakefile with as many jobs, in turn; the ratio is one of CPU
+          time, because other programs may use the machine
 collect, compare, tables, charts, report   each script on the records of all cells
 
 Beside the seconds: MB of memory at the most. The longest: the longest command line of any job.
@@ -41,7 +42,14 @@ from inference_benchmark.experiment.experiment import Experiment
 
 SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
 #: Models, workloads and batch sizes, of two precisions each, by the number of cells.
-SHAPES = {66: (1, 1, 33), 660: (1, 3, 110), 6600: (3, 11, 100), 10000: (5, 10, 100), 20000: (10, 10, 100)}
+SHAPES = {
+    66: (1, 1, 33),
+    108: (1, 1, 54),
+    660: (1, 3, 110),
+    6600: (3, 11, 100),
+    10000: (5, 10, 100),
+    20000: (10, 10, 100),
+}
 #: As many jobs, and nothing in them; rules that follow from all of them as ours do.
 EMPTY = """
 N = range({n})
@@ -74,13 +82,14 @@ if not pid:
     os.execvp(sys.argv[2], sys.argv[2:])
 _, status, usage = os.wait4(pid, 0)
 with open(sys.argv[1], "w") as file:
-    print(time.perf_counter() - began, usage.ru_maxrss, file=file)
+    print(time.perf_counter() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, file=file)
 sys.exit(os.waitstatus_to_exitcode(status) != 0)
 """
 
 
 class Cost(NamedTuple):
     seconds: float
+    cpu_seconds: float
     megabytes: float
 
     def __str__(self) -> str:
@@ -92,10 +101,10 @@ def run(command: list[str], folder: Path) -> tuple[Cost, str]:
     with tempfile.NamedTemporaryFile() as cost:
         process = [sys.executable, "-I", "-S", "-c", METER, cost.name, *command]
         done = subprocess.run(process, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        seconds, kilobytes = map(float, cost.read().split())
+        seconds, cpu_seconds, kilobytes = map(float, cost.read().split())
     if done.returncode:
         raise RuntimeError(f"{command[:3]} failed:\n{done.stdout[-3000:]}")
-    return Cost(seconds, kilobytes / 1000), done.stdout
+    return Cost(seconds, cpu_seconds, kilobytes / 1000), done.stdout
 
 
 def project(folder: Path, n: int) -> tuple[Workspace, Experiment]:
@@ -194,7 +203,7 @@ def measure(n: int, pairs: int) -> None:
             tell(name, run(["bash", "-c", f"exec {sys.executable} {command}"], made.folder)[0])
         run([SNAKEMAKE], made.folder)
         costs = list(no_op(made, n, pairs))
-        ratios = [ours.seconds / theirs.seconds for ours, theirs in costs]
+        ratios = [ours.cpu_seconds / theirs.cpu_seconds for ours, theirs in costs]
         ours, theirs = (Cost(*map(statistics.median, zip(*side, strict=True))) for side in zip(*costs, strict=True))
         ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         tell("no-op", f"{ours}; empty {theirs}; ratio {ratio}")
@@ -204,7 +213,7 @@ def measure(n: int, pairs: int) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "cells", nargs="*", type=int, default=[66, 660, 6600, 20000], help=f"of {', '.join(map(str, SHAPES))}"
+        "cells", nargs="*", type=int, default=[108, 660, 6600, 20000], help=f"of {', '.join(map(str, SHAPES))}"
     )
     parser.add_argument("--pairs", type=int, default=3, help="pairs of no-op runs")
     arguments = parser.parse_args()

@@ -48,7 +48,7 @@ rule measure:
         gpu=PLAN.gpus,
         attempt=PLAN.attempt,
     params:
-        subject=PLAN.cell_json,
+        subject=PLAN.json_of("cell"),
         # Snakemake compares only parameters of built-in types with those of an earlier run. These two are not.
         script=CODE / "scripts/measure.py",
         watch=PLAN.watched,

@@ -18,7 +18,7 @@ rule ceilings:
         gpu=PLAN.gpus,
         attempt=PLAN.attempt,
     params:
-        subject=PLAN.study_json("ceilings"),
+        subject=PLAN.json_of("ceilings"),
         script=CODE / "scripts/measure.py",
         watch=PLAN.watched,
     shell:
@@ -33,7 +33,7 @@ use rule ceilings as max_batch with:
     log:
         "logs/{machine}/{column}/max-batch.log",
     params:
-        subject=PLAN.study_json("max-batch"),
+        subject=PLAN.json_of("max-batch"),
 
 
 use rule ceilings as divergence with:
@@ -44,7 +44,7 @@ use rule ceilings as divergence with:
         "logs/{machine}/{column}/divergence.log",
     priority: PLAN.priority_after_column
     params:
-        subject=PLAN.study_json("divergence"),
+        subject=PLAN.json_of("divergence"),
 
 
 use rule ceilings as timeline with:
@@ -56,4 +56,4 @@ use rule ceilings as timeline with:
         "logs/{machine}/{column}/timeline-batch-{batch}.log",
     priority: PLAN.priority_after_column
     params:
-        subject=PLAN.study_json("timeline"),
+        subject=PLAN.json_of("timeline"),

@@ -34,13 +34,13 @@ def of(plan: Plan, batch: int | str, machine: str = "box") -> dict[str, str]:
 def test_cells_and_studies_are_found_by_the_paths_of_their_records():
     paths = [f"results/box/tiny/prompt4-new8/hf/fp32/batch-{n}.json" for n in (1, 2)]
     assert list(HERE.cells) == HERE.records_of_machine({"machine": "box"}) == paths
-    assert HERE.cell_json(of(HERE, 2)) == HERE.cells[paths[1]].to_json()
+    assert HERE.json_of("cell")(of(HERE, 2)) == HERE.cells[paths[1]].to_json()
     folder = "results/box/tiny/prompt4-new8/hf/fp32"
     assert HERE.requested_studies == ["results/box/ceilings.json", f"{folder}/max-batch.json"]
     assert HERE.studies_of_machine({"machine": "box"}) == HERE.requested_studies
     assert HERE.studies.keys() == {*HERE.requested_studies, f"{folder}/divergence.json"}
     assert (
-        HERE.study_json("max-batch")({"machine": "box", "column": "tiny/prompt4-new8/hf/fp32"})
+        HERE.json_of("max-batch")({"machine": "box", "column": "tiny/prompt4-new8/hf/fp32"})
         == HERE.studies[f"{folder}/max-batch.json"].to_json()
     )
 

@@ -127,15 +127,15 @@ class Plan:
         """The studies that the configuration asks for on a machine."""
         return [study.path for study in requested_studies(self.machines[wildcards["machine"]])]
 
-    def cell_json(self, wildcards: Wildcards) -> str:
-        """The whole cell as one text: a change of any setting is a changed parameter."""
-        return self.cells[record_path(**wildcards)].to_json()
+    def json_of(self, kind: str) -> Callable[[Wildcards], str]:
+        """An input function: a whole cell ("cell"), or a study of a kind, as one text. So a change of any setting is a
+        changed parameter.
 
-    def study_json(self, kind: str) -> Callable[[Wildcards], str]:
-        """An input function: the whole study of a kind as one text, as for a cell.
-
-        It must not take the output: Snakemake does not compare such a parameter with that of an earlier run.
+        It must not take the output: Snakemake does not compare such a parameter with that of an earlier run. Not a
+        method, because Snakemake looks up the signature for every job, and that of a method takes twice as long.
         """
+        if kind == "cell":
+            return lambda wildcards: self.cells[record_path(**wildcards)].to_json()
         return lambda wildcards: self.studies[study_path(kind, **wildcards)].to_json()
 
     def experiment_json(self, wildcards: Wildcards) -> str:
