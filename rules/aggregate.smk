@@ -64,11 +64,10 @@ rule tables:
 
 
 rule readme:
-    """Put charts and tables of the configured machines between the markers in README.md. Runs only on request."""
+    """Put charts and throughput of the configured machines between the markers in README.md. Runs only on request."""
     input:
         summary=expand("results/{machine}/summary.csv", machine=PLAN.machines),
         provenance=expand("results/{machine}/provenance.json", machine=PLAN.machines),
-        comparisons=expand(comparison_files(PLAN.any_machine, ("json",)), machine=PLAN.machines),
         charts=expand(chart_files(PLAN.any_machine), machine=PLAN.machines),
     log:
         "logs/readme.log",
@@ -82,7 +81,6 @@ rule readme:
         "python {params.script:q}"
         " --summary {input.summary:q}"
         " --provenance {input.provenance:q}"
-        " --comparison {input.comparisons:q}"
         " --charts {params.folders:q}"
         " --readme README.md"
         " 2> {log:q}"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the parts of README.md and docs/ that follow from code and data, or --check whether they are up to date."""
+"""Make the parts of docs/ and reference/ that follow from code and data, or --check whether they are up to date."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("docs/record.md"), "keys", record_keys),
     (Path("docs/record.md"), "study keys", study_keys),
     (Path("docs/method.md"), "figures", figures),
-    (Path("README.md"), "published", published),
+    (Path("reference/README.md"), "published", published),
 )
 
 
@@ -195,9 +195,9 @@ def main() -> int:
     status = 0
     for page, name, make in PARTS:
         before = page.read_text()
-        begin, end = f"<!-- {name}: begin (made by scripts/docs.py) -->", f"<!-- {name}: end -->"
+        markers = f"<!-- {name}: begin (made by scripts/docs.py) -->", f"<!-- {name}: end -->"
         try:
-            after = insert(before, make(), begin, end)
+            after = insert(before, make(), markers)
         except MarkerError as error:
             status = fail(f"{page}: {error}")
             continue

@@ -75,7 +75,7 @@ def test_target_rules_are_listed_with_what_they_do():
 
 
 def test_links_in_the_docs_lead_somewhere():
-    for page in (REPO / "README.md", *REPO.glob("docs/*.md")):
+    for page in (REPO / "README.md", *REPO.glob("docs/*.md"), *REPO.glob("reference/*.md")):
         for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / target).exists(), f"{page}: {target}"
 
@@ -83,7 +83,9 @@ def test_links_in_the_docs_lead_somewhere():
 def test_the_readme_block_has_its_place():
     from inference_benchmark.render.readme import insert
 
-    assert "x y z" in insert((REPO / "README.md").read_text(), "x y z")
+    page = (REPO / "README.md").read_text()
+    assert "x y z" in insert(page, "x y z")
+    assert len(page.splitlines()) <= 120
 
 
 def test_a_missing_file_is_one_line(tmp_path):

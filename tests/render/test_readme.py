@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inference_benchmark.render.readme import BEGIN, END, MarkerError, insert
+from inference_benchmark.render.readme import RESULTS, MarkerError, insert
+
+BEGIN, END = RESULTS
 
 
 def test_readme_block_replaces_only_what_is_between_the_markers():

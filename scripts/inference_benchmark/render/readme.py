@@ -1,39 +1,40 @@
-"""The block of a README that is made from results."""
+"""The blocks of a README that are made from results."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 
 from inference_benchmark.experiment.outputs import FILE_CHARTS, THEMES, chart_file
+from inference_benchmark.results.cell_result import CellResult
 
-BEGIN = "<!-- results: begin (made by `snakemake readme`) -->"
-END = "<!-- results: end -->"
+#: The first and the last line of each block.
+RESULTS = ("<!-- results: begin (made by `snakemake readme`) -->", "<!-- results: end -->")
+CHARTS = ("<!-- charts: begin (made by `snakemake readme`) -->", "<!-- charts: end -->")
 
 
 class MarkerError(ValueError):
     """A page that has no single place for a block."""
 
 
-def pictures(folder: Path) -> Callable[[str, str], str]:
-    """A function from model and workload to the Markdown of their charts in a folder, for the theme of the reader."""
-
-    def of(model: str, workload: str) -> str:
-        return "\n".join(_picture(folder, model, workload, chart) for chart in FILE_CHARTS)
-
-    return of
+def pictures(results: Iterable[CellResult], folder: Path) -> str:
+    """The charts of each model and workload in a folder as Markdown, for the theme of the reader."""
+    grids = dict.fromkeys((cell.column.model, cell.column.workload) for cell in results)
+    return "\n".join(_picture(folder, *grid, chart) for grid in grids for chart in FILE_CHARTS)
 
 
 def _picture(folder: Path, model: str, workload: str, chart: str) -> str:
     light, dark = (folder / f"{chart_file(model, workload, chart, theme)}.svg" for theme in THEMES)
+    about = f"{chart} over batch size, with 95 % intervals: {model}, {workload}"
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="{chart} over batch size: {model}, {workload}" src="{light}" width="49%"></picture>'
+        f'<img alt="{about}" src="{light}" width="49%"></picture>'
     )
 
 
-def insert(page: str, block: str, begin: str = BEGIN, end: str = END) -> str:
-    """The page with the block between its markers, and everything else as it was. Raises MarkerError."""
+def insert(page: str, block: str, markers: tuple[str, str] = RESULTS) -> str:
+    """The page with the block between its markers, and the rest as it was. Raises MarkerError."""
+    begin, end = markers
     if page.count(begin) != 1 or page.count(end) != 1 or page.index(begin) > page.index(end):
         raise MarkerError(f"it must hold the line {begin} once and, after it, the line {end} once")
     before, rest = page.split(begin)

@@ -89,36 +89,30 @@ def column_rows(cells: Results) -> list[list[str]]:
     return [row for row in rows if any(row[1:])]
 
 
-def document(
-    results: Iterable[CellResult],
-    comparisons: Sequence[Comparison] = (),
-    pictures: Callable[[str, str], str] | None = None,
-) -> str:
-    """tables.md: every table of each model and workload, and of each model over the prompt length. pictures: Markdown
-    to put before those of a model and workload."""
+def document(results: Iterable[CellResult], comparisons: Sequence[Comparison] = ()) -> str:
+    """tables.md: every table of each model and workload, and of each model over the prompt length."""
     parts = []
     for model in models(results):
-        for cells in model.workloads:
-            column = cells[0].column
-            shown = pictures(column.model, column.workload) if pictures else ""
-            about = f"{column.prompt_tokens} prompt tokens, {column.new_tokens} new tokens per sequence"
-            parts.append(_part(cells, "", about, shown, tables(cells, comparisons)))
-        for cells in model.contexts:
-            about = f"{cells[0].column.new_tokens} new tokens per sequence"
-            parts.append(_part(cells, " over the prompt length", about, "", context_tables(cells)))
+        parts += [_part(cells, tables(cells, comparisons)) for cells in model.workloads]
+        parts += [_part(cells, context_tables(cells), " over the prompt length") for cells in model.contexts]
     return "\n".join(parts)
 
 
-def _part(cells: Results, over: str, about: str, pictures: str, views: Iterable[TableView]) -> str:
+def overview(results: Iterable[CellResult]) -> str:
+    """The throughput of each model and workload, as Markdown for a README."""
+    grids = [cells for model in models(results) for cells in model.workloads]
+    return "\n".join(_part(cells, [table(cells, BY_NAME["throughput_tok_per_s"])]) for cells in grids)
+
+
+def _part(cells: Results, views: Iterable[TableView], over: str = "") -> str:
     """A heading, what the tables are about, and the tables."""
-    engines = ", ".join(dict.fromkeys(cell.column.engine for cell in cells))
+    column, engines = cells[0].column, ", ".join(dict.fromkeys(cell.column.engine for cell in cells))
+    prompts = "" if over else f"{column.prompt_tokens} prompt tokens, "
     return (
-        f"### {markdown.escape(cells[0].column.model)} on {markdown.escape(cells[0].machine)}{over}\n\n"
-        f"{about}; engine: {markdown.escape(engines)}. "
+        f"### {markdown.escape(column.model)} on {markdown.escape(cells[0].machine)}{over}\n\n"
+        f"{prompts}{column.new_tokens} new tokens per sequence; engine: {markdown.escape(engines)}. "
         "Greedy, every row generated to full length. ± is half of the 95 % interval, ±? where it is unknown."
-        f"{_legend(cells)}\n\n"
-        + (f"{pictures}\n\n" if pictures else "")
-        + "\n".join(to_markdown(view) for view in views)
+        f"{_legend(cells)}\n\n" + "\n".join(map(to_markdown, views))
     )
 
 
