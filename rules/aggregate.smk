@@ -12,7 +12,7 @@ rule collect:
         studies=PLAN.studies_of_machine,
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
-        code=code("collect.py", "analysis", "engines", "results", "experiment", "machine", "records"),
+        code=code("collect.py", "analysis", "machine", "engines", "results", "experiment", "records"),
     output:
         summary=report(
             "results/{machine}/summary.csv",
@@ -42,7 +42,7 @@ rule tables:
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
-        code=code("tables.py", "analysis", "engines", "results", "experiment", "records", "compare", "render"),
+        code=code("tables.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"),
     output:
         report(
             "results/{machine}/tables.md",

@@ -22,7 +22,7 @@ def test_peaks_are_of_the_fastest_sample_and_never_rise_with_size():
     slow_cache[1] = {**slow_cache[1], "samples_s": [4.0]}
     assert list(peaks(slow_cache).bandwidth) == [(10, 10.0), (20, 10.0)]
     ceilings = Ceilings.of(CEILINGS_RESULTS, ["cpu-contended"])
-    assert ceilings == (best, "cpu-contended")
+    assert ceilings == (best, ("cpu-contended",))
     assert ceilings.for_process(tf32=True).peaks.flop_per_s["float32"] == 20.0
     assert ceilings.for_process(tf32=False) == ceilings
 
