@@ -3,32 +3,62 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from running import Workspace, fake_grid
+from filelock import FileLock
+from running import Workspace, fake_grid, run_study, wait_for
 
+from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.machine import cgroups
 from inference_benchmark.models import families
 
 # As where Snakemake is run by hand: a shell that starts something in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Threads that wait for others sleep. With more processes than CPUs, those that spin take most of the time.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+
+
+#: Folders whose files take longest, those that take most first: what processes begin last should end soon.
+_LONGEST = ("cluster", "gpu_checks", "browser", "engines", "workflow", "measure", "worker", "models")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    folders = {name: n for n, name in enumerate(_LONGEST)}
+    items.sort(key=lambda item: folders.get(item.path.parent.name, len(folders)))
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """A folder that all processes of a test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_tests(tmp_path_factory, pytestconfig):
+def _cache_of_tests(shared_folder, pytestconfig):
     """Weights drawn by tests go to a cache of their own. What transformers says of its families is kept between runs."""
-    folder = tmp_path_factory.mktemp("cache")
+    folder = shared_folder / "cache"
+    folder.mkdir(exist_ok=True)
     if hasattr(pytestconfig, "cache"):
-        (folder / "transformers").symlink_to(pytestconfig.cache.mkdir("transformers"))
+        with suppress(FileExistsError):
+            (folder / "transformers").symlink_to(pytestconfig.cache.mkdir("transformers"))
     os.environ["INFERENCE_BENCHMARK_CACHE"] = str(folder)
     families.names()  # here, so that no test meets the line that says that transformers is asked
+
+
+@pytest.fixture(scope="session")
+def ceilings_once(shared_folder) -> Path:
+    """The record of the ceilings of this machine, "box"."""
+    path = shared_folder / "ceilings.json"
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            run_study(CeilingsStudy("box", "cpu", None), path)
+    return path
 
 
 @pytest.fixture
@@ -38,17 +68,15 @@ def workspace(tmp_path) -> Workspace:
 
 
 @pytest.fixture(scope="session")
-def _measured_once(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("measured")
-    Workspace.make(folder, fake_grid()).run()
-    return folder
+def measured_once(shared_folder) -> Workspace:
+    """The same, everything measured and made; only to be looked at."""
+    return Workspace.run_once(shared_folder / "measured", fake_grid())
 
 
 @pytest.fixture
-def measured(_measured_once, tmp_path) -> Workspace:
-    """The same, everything measured, with Snakemake's memory of it."""
-    shutil.copytree(_measured_once, tmp_path, dirs_exist_ok=True)
-    return Workspace(tmp_path)
+def measured(measured_once, tmp_path) -> Workspace:
+    """The same, with Snakemake's memory of it, to be changed."""
+    return measured_once.copy(tmp_path)
 
 
 @pytest.fixture
@@ -63,6 +91,15 @@ def small_disk(tmp_path):
         pytest.skip(f"a small file system needs the right to mount: {mounted.stderr.strip()}")
     yield folder
     subprocess.run(["umount", folder], check=True)
+
+
+def _is_removed(cgroup: Path) -> bool:
+    """Whether no process is left in it, so that it can be removed."""
+    try:
+        cgroup.rmdir()
+    except OSError:
+        return False
+    return True
 
 
 @contextmanager
@@ -84,12 +121,7 @@ def cgroup_of_ours(controller: str, v1: dict[str, str], v2: dict[str, str]) -> I
             pytest.skip(f"a limit of {controller} cannot be set here: {error}")
         yield folder
     finally:
-        for _ in range(50):
-            try:
-                folder.rmdir()
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_for(lambda: _is_removed(folder))
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark.models import checkpoint
+from running import drawn
 
 _LIKE_LLAMA = {
     "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
@@ -84,4 +84,4 @@ def model_of(family: str) -> dict[str, Any]:
 
 def family_weights(family: str) -> Path:
     """The checkpoint of a family."""
-    return checkpoint.ensure(model_of(family))
+    return drawn(model_of(family))

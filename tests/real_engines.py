@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy
 from made_up import MODELS
+from running import convert, drawn
 
 from inference_benchmark import engines
-from inference_benchmark.models import checkpoint
 
 #: (rows, prompt tokens, new tokens)
 FORMS = [(1, 1, 1), (1, 1, 24), (1, 9, 2), (2, 3, 17), (5, 17, 8), (8, 40, 32), (33, 2, 5)]
@@ -16,7 +16,7 @@ FORMS = [(1, 1, 1), (1, 1, 24), (1, 9, 2), (2, 3, 17), (5, 17, 8), (8, 40, 32), 
 
 def weights(family: str = "bloom", seed: int = 0) -> Path:
     """A checkpoint of a family in MODELS."""
-    return checkpoint.ensure({"architecture": MODELS[family], "seed": seed})
+    return drawn({"architecture": MODELS[family], "seed": seed})
 
 
 def load(
@@ -31,6 +31,8 @@ def load_from(
 ) -> engines.Engine:
     """The same with the checkpoint in a folder."""
     engine = engines.create(name, options)
+    if name == "ctranslate2":
+        convert(folder)
     engine.start("cpu", 2, folder)
     assert engine.unsupported(precision) is None
     if limit_bytes:

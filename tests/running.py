@@ -9,17 +9,22 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import chdir, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock
 from made_up import TINY_BLOOM, as_config
+from preloaded import HANGS_S, Preloaded
 
 from inference_benchmark.experiment import environments
 from inference_benchmark.experiment.studies import Study, Subject
+from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record_file
 from inference_benchmark.records.record import StudyRecord
 
@@ -28,6 +33,25 @@ CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "r
 PUBLISHED = REPO / "reference/bloom_a100_80gb.csv"
 #: Files of the machine "box" that are quicker to make than all of them.
 SUMMARY, TABLES, REPORT = (f"results/box/{name}" for name in ("summary.csv", "tables.md", "report.html"))
+#: Processes that have imported Snakemake; what measures in the parent; and the real engines with what measures.
+SNAKEMAKE = Preloaded("snakemake.cli", "snakemake.report.html_reporter")
+_MEASURES = [
+    f"inference_benchmark.measure.{path.stem}" for path in REPO.glob("scripts/inference_benchmark/measure/[a-z]*.py")
+]
+_WORKS = [
+    f"inference_benchmark.worker.{path.stem}" for path in REPO.glob("scripts/inference_benchmark/worker/[a-z]*.py")
+]
+PARENT = Preloaded(*_MEASURES)
+_ENGINES = (
+    *_MEASURES,
+    *(f"inference_benchmark.engines.{name}" for name in ("hf_static", "ctranslate2")),
+    *(name for name in _WORKS if not name.endswith(".server")),  # which is started as a module
+    *(f"transformers.models.{family}.modeling_{family}" for family in ("bloom", "gpt2", "llama")),
+    *("ctranslate2.converters", "transformers.integrations.accelerate"),
+    # Where there is a GPU, bitsandbytes asks CUDA about it, and forks could then not use it.
+    *(() if Path("/dev/nvidiactl").exists() else ("bitsandbytes", "transformers.integrations.bitsandbytes")),
+)
+ENGINES = Preloaded(*_ENGINES)
 #: A plan of no jobs.
 NOTHING: dict[str, int] = {}
 #: The jobs that follow from a summary.
@@ -54,6 +78,22 @@ def fault(**behaviour: Any) -> str:
     return json.dumps(behaviour)
 
 
+def clock_stands_until(event: str | Path, **behaviour: Any) -> dict[str, str]:
+    """The environment of scripts that measure in which their time begins to run out only at an event, however busy the
+    machine is: a file that comes to be, or ``stopped``, a worker that was. behaviour: of the fake engine."""
+    path = os.pathsep.join(filter(None, [str(REPO / "tests/standing_clock"), os.environ.get("PYTHONPATH")]))
+    return {"PYTHONPATH": path, "CLOCK_STANDS_UNTIL": str(event), "FAKE_ENGINE": fault(**behaviour)}
+
+
+def wait_for(what: Callable[[], Any]) -> Any:
+    """The first true value of what(), asked again and again."""
+    until = time.monotonic() + HANGS_S
+    while not (value := what()):
+        assert time.monotonic() < until, f"nothing came of {what}"
+        time.sleep(0.05)
+    return value
+
+
 def flag_names(record: dict, prefixes: tuple[str, ...] = ("gpu", "energy", "conditions")) -> set[str]:
     """The names of a record's flags that begin like this."""
     return {flag["name"] for flag in record["flags"] if flag["name"].startswith(prefixes)}
@@ -71,13 +111,43 @@ def scramble(folder: Path) -> None:
 
 
 def measure_cli(
-    subject: Subject, output: Path, prefix: tuple[str, ...] = (), options: tuple[str, ...] = (), **environ: str
+    subject: Subject,
+    output: Path | str,
+    prefix: tuple[str, ...] = (),
+    options: tuple[str, ...] = (),
+    cwd: Path | None = None,
+    **environ: str,
 ) -> subprocess.CompletedProcess:
-    """scripts/measure.py as the rules run it."""
-    command = [*prefix, sys.executable, str(REPO / "scripts/measure.py"), "--subject", subject.to_json(), *options]
-    return subprocess.run(
-        [*command, "--output", str(output)], capture_output=True, text=True, env={**os.environ, **environ}, timeout=300
-    )
+    """scripts/measure.py as the rules run it, but for its start where nothing depends on that."""
+    command = [REPO / "scripts/measure.py", "--subject", subject.to_json(), *options, "--output", output]
+    whole, path, engine = {**os.environ, **environ}, environ.get("PYTHONPATH"), getattr(subject, "base_engine", None)
+    if prefix or "HF_HOME" in environ or (path and engine == "fake"):  # read when Python, or a library, is imported
+        words = [*prefix, sys.executable, *command]
+        return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=whole, timeout=HANGS_S)
+    if engine == "ctranslate2" and "architecture" in subject.model:
+        convert(drawn(subject.model))
+    preloaded = PARENT if engine == "fake" else _engines_with(path) if path else ENGINES
+    return preloaded.run(command, cwd, whole)
+
+
+@cache
+def _engines_with(path: str) -> Preloaded:
+    """What ENGINES is, with optional packages."""
+    return Preloaded(*_ENGINES, path=path)
+
+
+def drawn(model: dict[str, Any]) -> Path:
+    """The checkpoint of a model with an architecture, drawn if need be."""
+    if not checkpoint.cache_folder(model["architecture"], model["seed"]).exists():
+        code = "import json, sys; from inference_benchmark.models import checkpoint; checkpoint.ensure(json.loads(sys.argv[1]))"
+        ENGINES.run(["-c", code, json.dumps(model)])
+    return checkpoint.ensure(model)
+
+
+def convert(folder: Path) -> None:
+    """Convert a checkpoint for ctranslate2, if it can be: an engine that needs it would import all anew for that."""
+    code = "import sys, pathlib; from inference_benchmark.engines import ctranslate2; ctranslate2.converted(pathlib.Path(sys.argv[1]))"
+    ENGINES.run(["-c", code, folder])
 
 
 def run_study(study: Study, path: Path, **environ: str) -> StudyRecord:
@@ -161,6 +231,29 @@ class Workspace:
         self.config = yaml.safe_load((folder / "config.yaml").read_text())
 
     @classmethod
+    def run_once(
+        cls, folder: Path, grid: dict, change: Callable[[dict], None] = lambda _: None, **environ: str
+    ) -> Workspace:
+        """One in which everything was measured and made, by the first process that asks for it: only to be looked at.
+        What Snakemake said is in run.log. change: of the configuration."""
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "run.log").exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                made = cls.make(folder, grid)
+                change(made.config)
+                made.save()
+                done = made.run(**environ)
+                (folder / "run.log").write_text(done.stdout + done.stderr)
+        return cls(folder)
+
+    def copy(self, folder: Path) -> Workspace:
+        """The same in another folder, which may be changed."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        (folder / "run.log").unlink()
+        return Workspace(folder)
+
+    @classmethod
     def make(cls, folder: Path, grid: dict, models: dict | None = None) -> Workspace:
         """Copy the code to a folder and configure it for the machine "box" and this grid."""
         for name in CODE:
@@ -186,14 +279,7 @@ class Workspace:
         return [str(Path(sys.executable).parent / "snakemake"), *arguments, "--cores", "1", "--resources", "gpu=1"]
 
     def snakemake(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            self.command(*arguments),
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **environ},
-            timeout=600,
-        )
+        return SNAKEMAKE.run(self.command(*arguments), self.folder, {**os.environ, **environ})
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
         """snakemake, expected to succeed."""

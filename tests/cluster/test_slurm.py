@@ -11,12 +11,12 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from running import REPO, Workspace, fake_grid
+from preloaded import HANGS_S
+from running import REPO, Workspace, fake_grid, wait_for
 
 CONF = Path("/etc/slurm/slurm.conf")
 PLUGINS = REPO / ".venv/slurm"
@@ -89,7 +89,10 @@ class Campaign(Workspace):
         return [sys.executable, str(SNAKEMAKE), *arguments, *profile, "--config", "device=cpu"]
 
     def snakemake(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
-        return super().snakemake(*arguments, **{"PYTHONPATH": str(PLUGINS)} | environ)
+        whole = {**os.environ, "PYTHONPATH": str(PLUGINS), **environ}
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, capture_output=True, text=True, env=whole, timeout=HANGS_S
+        )
 
     def start(self, *arguments: str, **environ: str) -> subprocess.Popen:
         return subprocess.Popen(
@@ -107,9 +110,9 @@ class Campaign(Workspace):
         return (self.folder / "logs" / name).with_suffix(".log").exists()
 
 
-def end_of(run: subprocess.Popen, seconds: float = 400) -> str:
+def end_of(run: subprocess.Popen) -> str:
     """What a run says until it ends."""
-    printed, _ = run.communicate(timeout=seconds)
+    printed, _ = run.communicate(timeout=HANGS_S)
     return printed
 
 
@@ -118,15 +121,6 @@ def jobs(cluster: Path, campaign: Campaign) -> list[dict[str, str]]:
     lines = (cluster / "log/jobs.txt").read_text().splitlines()
     devices = (dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines)
     return [job for job in devices if job["WorkDir"] == str(campaign.folder)]
-
-
-def wait_for(what, seconds: float = 180):
-    """The first true value of what(), asked again and again."""
-    for _ in range(int(seconds * 10)):
-        if value := what():
-            return value
-        time.sleep(0.1)
-    raise AssertionError(f"nothing came of {what} in {seconds} s")
 
 
 def queue(*options: str) -> list[str]:
@@ -325,7 +319,9 @@ def test_the_docs_are_right_word_for_word(cluster, tmp_path):
 
     def do(commands: str) -> str:
         command = ["bash", "-euc", commands]
-        done = subprocess.run(command, cwd=campaign.folder, env=environ, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            command, cwd=campaign.folder, env=environ, capture_output=True, text=True, timeout=HANGS_S
+        )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr
 

@@ -14,17 +14,15 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
-from families import family_weights
 from made_up import MODELS, make_cell
 from real_engines import FORMS, load, load_from, prompts, weights
-from running import REPO, measure_cli, read_record
+from running import REPO, convert, drawn, measure_cli, read_record
 from transformers import LogitsProcessorList, StaticCache
 
 from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
 from inference_benchmark.machine.packages import PACKAGES
-from inference_benchmark.models import checkpoint
 from inference_benchmark.models.cache import RefusedError
 from inference_benchmark.models.checkpoint import CheckpointError
 
@@ -143,7 +141,7 @@ OTHER_CACHES = {
 
 @pytest.mark.parametrize("family", [*MODELS, *OTHER_CACHES])
 def test_a_used_static_cache_gives_the_tokens_of_a_new_one(family):
-    folder = checkpoint.ensure({"architecture": {**MODELS, **OTHER_CACHES}[family], "seed": 0})
+    folder = drawn({"architecture": {**MODELS, **OTHER_CACHES}[family], "seed": 0})
     engine, reference = load_from(folder, "hf-static"), load_from(folder, "hf")
     engine.generate_options["disable_compile"] = True
     cases = [(prompts(3, length), new_tokens) for length, new_tokens in ((9, 24), (9, 1), (20, 5), (2, 12), (9, 24))]
@@ -242,17 +240,6 @@ def test_the_logits_of_an_engine_are_those_its_tokens_were_chosen_by(name, preci
     assert not (other[:, 1:].argmax(axis=-1) == tokens[:, 1:]).all()
 
 
-@pytest.mark.parametrize("family", [*MODELS, "falcon-multi-query", "gpt_bigcode", "minicpm3", "youtu", "gpt_neox"])
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_kv_cache_has_the_bytes_of_the_shapes(family, precision):
-    engine = load_from(weights(family) if family in MODELS else family_weights(family), "hf", precision)
-    shapes = engine.describe()["shapes"]
-    output = engine._generate(prompts(2, 7, vocab_size=300), 4, return_dict_in_generate=True)
-    cached = [tensor for layer in output.past_key_values.layers for tensor in (layer.keys, layer.values)]
-    tokens = 2 * (7 + 4 - 1)
-    assert sum(t.numel() * t.element_size() for t in cached) == tokens * shapes["kv_bytes"]
-
-
 def test_shapes_are_the_same_for_every_engine_and_smaller_if_quantised():
     hf, ct2 = (load(name).describe() for name in ("hf", "ctranslate2"))
     assert hf["shapes"] == ct2["shapes"]
@@ -273,7 +260,9 @@ def test_converted_weights_are_cached_by_content(tmp_path):
     copy = tmp_path / "elsewhere"
     shutil.copytree(weights(), copy)
     assert converted(weights()) == converted(copy)
-    other = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 1})
+    other = weights(seed=1)
+    for folder in (weights(), other):
+        convert(folder)
     assert converted(other) != converted(copy)
 
 

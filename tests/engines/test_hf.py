@@ -15,7 +15,6 @@ from running import measure_cli, read_record
 from inference_benchmark import engines
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.engines import cpu_memory
-from inference_benchmark.models import checkpoint
 from inference_benchmark.models.synthesize import synthesize
 
 
@@ -144,7 +143,7 @@ def test_greedy_tokens_equal_those_of_a_loop_without_cache():
 
 def test_a_checkpoints_own_generation_settings_are_ignored(tmp_path):
     """In this checkpoint every token ends the sequence, and its generation settings sample and penalise."""
-    folder = checkpoint.ensure({"architecture": MODELS["bloom"], "seed": 0})
+    folder = weights()
     shutil.copytree(folder, tmp_path / "altered")
     settings = {"eos_token_id": list(range(1000)), "do_sample": True, "repetition_penalty": 5.0, "max_length": 12}
     (tmp_path / "altered/generation_config.json").write_text(json.dumps(settings))

@@ -105,9 +105,9 @@ def test_a_sample_is_cheap():
     sampler.open()
     spent_s = []
     for _ in range(50):
-        began_s = time.perf_counter()
+        began_s = time.thread_time()
         sampler.sample()
-        spent_s.append(time.perf_counter() - began_s)
+        spent_s.append(time.thread_time() - began_s)
     assert min(spent_s) < 0.002
 
 

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from preloaded import HANGS_S
 
 from inference_benchmark.machine import gpu_lock
 from inference_benchmark.machine.hardware import Gpu
@@ -46,7 +47,7 @@ def test_hold_waits_for_a_gpu_and_reports_it_once(capsys):
         time.sleep(0.7)
         assert not acquired
         released_at = time.monotonic()
-    thread.join(timeout=10)
+    thread.join(timeout=HANGS_S)
     assert acquired[0][0] == held_gpu
     assert acquired[0][1] >= released_at
     assert capsys.readouterr().err == "all of GPU-0000 are in use; waiting for one\n"
@@ -55,7 +56,7 @@ def test_hold_waits_for_a_gpu_and_reports_it_once(capsys):
 def test_the_lock_of_a_killed_holder_is_released(tmp_path):
     code = (
         "import sys, time\nfrom inference_benchmark.machine import gpu_lock\nfrom inference_benchmark.machine.hardware import Gpu\n"
-        "with gpu_lock.hold([Gpu(0, 'GPU-0000', 'x', 1)]):\n    print('held', flush=True)\n    time.sleep(60)\n"
+        "with gpu_lock.hold([Gpu(0, 'GPU-0000', 'x', 1)]):\n    print('held', flush=True)\n    time.sleep(1000)\n"
     )
     environ = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(gpu_lock.__file__).parents[2])}
     holder = subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True)

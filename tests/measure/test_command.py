@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up import make_cell
-from running import REPO, fault, measure_cli
+from preloaded import HANGS_S
+from running import REPO, clock_stands_until, fault, measure_cli, wait_for
 
 from inference_benchmark.records.record import Record
 
@@ -20,15 +22,16 @@ from inference_benchmark.records.record import Record
 def worker_of(parent: subprocess.Popen) -> int:
     """The pid of the worker of a running measure.py, once it is there."""
     children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-    for _ in range(200):
-        for pid in children.read_text().split():
-            if b"inference_benchmark.worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                return int(pid)
-        time.sleep(0.05)
-    raise AssertionError("no worker was started")
+
+    def workers() -> list[int]:
+        found = map(int, children.read_text().split())
+        return [pid for pid in found if b"inference_benchmark.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+
+    return wait_for(workers)[0]
 
 
-def start_slow(output: Path, sleep_s: float = 30.0) -> subprocess.Popen:
+def start(output: Path, **behaviour: Any) -> subprocess.Popen:
+    """measure.py with a fake engine of this behaviour, else one that sleeps."""
     command = [
         sys.executable,
         str(REPO / "scripts/measure.py"),
@@ -37,19 +40,26 @@ def start_slow(output: Path, sleep_s: float = 30.0) -> subprocess.Popen:
         "--output",
         str(output),
     ]
-    environ = {**os.environ, "FAKE_ENGINE": fault(sleep_s=sleep_s)}
+    environ = {**os.environ, "FAKE_ENGINE": fault(**behaviour or {"sleep_s": HANGS_S})}
     return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
 
 
+def state(pid: int) -> str:
+    """The kernel's letter for what a process is doing; Z where there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return "Z"
+
+
 def is_alive(pid: int) -> bool:
-    stat = Path(f"/proc/{pid}/stat")
-    return stat.exists() and stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    return state(pid) != "Z"
 
 
 def test_sigkill_of_the_worker_is_a_failure_not_an_oom(tmp_path):
-    parent = start_slow(tmp_path / "r.json")
+    parent = start(tmp_path / "r.json")
     os.kill(worker_of(parent), signal.SIGKILL)
-    _, stderr = parent.communicate(timeout=20)
+    _, stderr = parent.communicate(timeout=HANGS_S)
     assert parent.returncode == 1
     assert "was killed by SIGKILL" in stderr
     assert not list(tmp_path.iterdir())
@@ -57,10 +67,9 @@ def test_sigkill_of_the_worker_is_a_failure_not_an_oom(tmp_path):
 
 def test_a_stopped_worker_is_killed_when_its_time_is_up(tmp_path):
     began = time.monotonic()
-    done = measure_cli(
-        make_cell(), tmp_path / "r.json", options=("--timeout-s", "5"), FAKE_ENGINE=fault(fault="hang", after=2)
-    )
-    assert 5 <= time.monotonic() - began < 30
+    behaviour = clock_stands_until("stopped", fault="hang", after=2)
+    done = measure_cli(make_cell(), tmp_path / "r.json", options=("--timeout-s", "5"), **behaviour)
+    assert time.monotonic() - began >= 5
     assert (done.returncode, done.stderr.strip()) == (
         124,
         "measure.py: timeout during measure: no end after 5 s; the worker, stopped by a signal, was killed; not tried again",
@@ -69,7 +78,9 @@ def test_a_stopped_worker_is_killed_when_its_time_is_up(tmp_path):
 
 
 def test_a_slow_worker_times_out_too(tmp_path):
-    done = measure_cli(make_cell(), tmp_path / "r.json", options=("--timeout-s", "4"), FAKE_ENGINE=fault(sleep_s=60))
+    called = tmp_path / "called"
+    behaviour = clock_stands_until(called, fault="moody", once=str(called), sleep_s=HANGS_S)
+    done = measure_cli(make_cell(), tmp_path / "r.json", options=("--timeout-s", "4"), **behaviour)
     assert (done.returncode, done.stderr.strip()) == (
         124,
         "measure.py: timeout during warm-up: no end after 4 s; the worker was killed; not tried again",
@@ -79,12 +90,12 @@ def test_a_slow_worker_times_out_too(tmp_path):
 @pytest.mark.parametrize("hanging", [False, True], ids=["sleeping", "stopped"])
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_parent_takes_its_worker_with_it(tmp_path, number, status, hanging):
-    parent = start_slow(tmp_path / "r.json")
+    parent = start(tmp_path / "r.json")
     worker = worker_of(parent)
     if hanging:
         os.kill(worker, signal.SIGSTOP)
     parent.send_signal(number)
-    parent.communicate(timeout=20)
+    parent.communicate(timeout=HANGS_S)
     assert parent.returncode == status
     assert not is_alive(worker)
     assert not list(tmp_path.iterdir())
@@ -109,22 +120,19 @@ with worker_process.WorkerProcess("timed_calls", {}, None, dict(os.environ)):
 """
     environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
     command = [sys.executable, "-c", code, str(int(number))]
-    parent = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
+    parent = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, env=environ)
     assert not is_alive(int(parent.stdout))
     assert parent.returncode in (143, -signal.SIGINT, 128 + signal.SIGINT)
 
 
 def test_a_killed_parent_takes_its_worker_with_it(tmp_path):
-    parent = start_slow(tmp_path / "r.json")
+    called = tmp_path / "called"
+    parent = start(tmp_path / "r.json", fault="moody", once=str(called), sleep_s=HANGS_S)
     worker = worker_of(parent)
-    time.sleep(1)  # until the worker has asked the kernel for this
+    wait_for(called.exists)  # the worker has asked the kernel for this
     parent.kill()
-    parent.communicate(timeout=20)
-    for _ in range(100):
-        if not is_alive(worker):
-            return
-        time.sleep(0.05)
-    pytest.fail("the worker outlived its parent")
+    parent.communicate(timeout=HANGS_S)
+    wait_for(lambda: not is_alive(worker))
 
 
 def test_an_output_that_cannot_be_written_is_said_before_anything_is_measured(tmp_path):
@@ -154,13 +162,17 @@ def test_a_read_only_folder_is_one_clear_line(tmp_path):
     assert "Read-only" in done.stderr or "Permission denied" in done.stderr
 
 
-def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(small_disk):
-    parent = start_slow(small_disk / "r.json", sleep_s=0.5)
-    worker_of(parent)
+def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(small_disk, tmp_path):
+    called = tmp_path / "called"
+    parent = start(small_disk / "r.json", fault="hang", once=str(called))
+    worker = worker_of(parent)
+    wait_for(called.exists)
     with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as filler:
         while True:
             filler.write(b"\0" * 4096)
-    _, stderr = parent.communicate(timeout=30)
+    wait_for(lambda: state(worker) == "T")
+    os.kill(worker, signal.SIGCONT)
+    _, stderr = parent.communicate(timeout=HANGS_S)
     assert [p.name for p in small_disk.iterdir()] == ["filler"]
     assert parent.returncode == 1
     assert "No space left on device" in stderr

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 from families import model_of
 from made_up import make_cell, make_oom, write_records
-from running import REPO, read_record
+from running import measure_cli, read_record
 
 from inference_benchmark.machine import provenance
 
@@ -20,8 +18,7 @@ CELL = make_cell(memory_limit_bytes=300_000_000)
 def measure(tmp_path):
     def measured(batch_size: int, **changes) -> dict:
         cell = replace(CELL, batch_size=batch_size, **changes)
-        command = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", cell.to_json(), "--output", cell.path]
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+        done = measure_cli(cell, cell.path, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         return read_record(tmp_path / cell.path, cell)
 

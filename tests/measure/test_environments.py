@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from running import REPO, light_lock
+from preloaded import HANGS_S
+from running import REPO, light_lock, wait_for
 
 from inference_benchmark.experiment.environments import parse
 from inference_benchmark.measure import environments
@@ -49,7 +49,7 @@ def make(digest: str, **environ: str) -> subprocess.Popen:
 
 def test_two_processes_make_an_environment_once(digest):
     with ThreadPoolExecutor() as pool:
-        ends = list(pool.map(lambda process: process.communicate(timeout=120), [make(digest), make(digest)]))
+        ends = list(pool.map(lambda process: process.communicate(timeout=HANGS_S), [make(digest), make(digest)]))
     assert ends[0][0] == ends[1][0]
     assert sum("installing 1 package into" in said for _, said in ends) == 1
     assert sum("another process is making it; waiting" in said for _, said in ends) == 1
@@ -75,17 +75,14 @@ def test_a_signal_ends_what_makes_an_environment(digest):
         process.stderr.readline()
         (child,) = children(process.pid)
         process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
+        process.wait(timeout=HANGS_S)
     assert not Path(f"/proc/{child}").exists()
     assert not environments._is_whole(environments.folder_of(digest))
 
 
 def children(pid: int) -> list[int]:
-    for _ in range(1000):
-        if found := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-            return [int(child) for child in found]
-        time.sleep(0.02)
-    return []
+    found = wait_for(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return [int(child) for child in found]
 
 
 def test_an_environment_follows_from_lock_python_and_platform(digest, monkeypatch):

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from made_up import make_cell
-from running import REPO, fake_gpus, fault, measure_cli
+from preloaded import HANGS_S
+from running import REPO, clock_stands_until, fake_gpus, fault, measure_cli, wait_for
 
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -64,7 +65,7 @@ def test_a_search_that_fails_goes_on_from_its_tries(tmp_path, kind):
 
 
 def test_a_search_whose_time_is_up_goes_on_from_its_tries(tmp_path):
-    hangs = {"FAKE_ENGINE": fault(fault="hang", on_batch=4)}
+    hangs = clock_stands_until("stopped", fault="hang", on_batch=4)
     done = measure_cli(STUDY, tmp_path / "max-batch.json", options=("--timeout-s", "5"), **hangs)
     assert done.returncode == 124
     assert "timeout during search: no end of the try of batch size 4 after 5 s" in done.stderr
@@ -76,12 +77,9 @@ def test_a_search_that_is_ended_from_outside_goes_on_from_its_tries(tmp_path, nu
     command = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", STUDY.to_json()]
     environ = {**os.environ, "FAKE_ENGINE": fault(fault="hang", on_batch=4)}
     parent = subprocess.Popen([*command, "--output", str(tmp_path / "max-batch.json")], env=environ)
-    for _ in range(600):
-        if tries_path(tmp_path).exists() and batch_sizes(tries_path(tmp_path)) == [1, 2]:
-            break
-        time.sleep(0.05)
+    wait_for(lambda: tries_path(tmp_path).exists() and batch_sizes(tries_path(tmp_path)) == [1, 2])
     parent.send_signal(number)
-    parent.wait(timeout=20)
+    parent.wait(timeout=HANGS_S)
     goes_on(tmp_path)
 
 
@@ -89,7 +87,10 @@ def test_each_try_has_the_time_of_a_process_for_itself(tmp_path):
     """The search takes longer than --timeout-s, but none of its tries does."""
     study = replace(STUDY, device="cuda")
     began = time.monotonic()
-    environ = {**fake_gpus(tmp_path), "FAKE_ENGINE": fault(sleep_s=0.25)}
+    called = tmp_path / "called"
+    environ = clock_stands_until(called, fault="moody", once=str(called), sleep_s=0.25)
+    gpus = fake_gpus(tmp_path)
+    environ |= gpus | {"PYTHONPATH": os.pathsep.join([gpus["PYTHONPATH"], environ["PYTHONPATH"]])}
     done = measure_cli(study, tmp_path / "max-batch.json", options=("--timeout-s", "5"), **environ)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - began > 5

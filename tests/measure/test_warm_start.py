@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,8 @@ from typing import Any
 
 import pytest
 from made_up import MODELS, make_cell, measurement
-from running import REPO, another_python, fault, read_record
+from preloaded import HANGS_S
+from running import REPO, another_python, fault, read_record, wait_for
 
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.measure import warm_start
@@ -41,7 +41,7 @@ print(json.dumps([report.returncode, end.get("outcome"), report.phase, report.la
 @pytest.fixture
 def owner() -> Iterator[subprocess.Popen]:
     """A process in the role of Snakemake."""
-    with subprocess.Popen(["sleep", "600"]) as process:
+    with subprocess.Popen(["sleep", "infinity"]) as process:
         yield process
         process.kill()
 
@@ -59,7 +59,7 @@ def folder(tmp_path_factory) -> Path:
 
 def measured(cell: Cell, folder: Path, environ: dict[str, str]) -> dict[str, Any]:
     command = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", cell.to_json(), "--output", cell.path]
-    done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, cwd=folder, timeout=HANGS_S)
     assert done.returncode == 0, done.stderr
     assert "starts cold" not in done.stderr
     return read_record(folder / cell.path, cell)
@@ -86,14 +86,6 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def eventually(holds) -> bool:
-    for _ in range(200):
-        if holds():
-            return True
-        time.sleep(0.05)
-    return False
-
-
 def test_a_forked_worker_leaves_the_record_of_a_cold_one(owner, folder):
     settings = measurement(min_cycles=3)
     cells = [replace(CELL, batch_size=n, measurement=settings) for n in (1, 2)]
@@ -118,12 +110,12 @@ def test_each_round_has_a_server_of_its_own_and_none_outlives_its_owner(owner, f
     measured(CELL, folder, environ)
     (first,) = servers(folder)
     measured(replace(CELL, round=2), folder, environ)
-    assert eventually(lambda: len(servers(folder)) == 1)
+    assert wait_for(lambda: len(servers(folder)) == 1)
     assert servers(folder) != {first}
     (run_folder,) = folder.glob("inference-benchmark-*")
     owner.send_signal(signal.SIGKILL)
     owner.wait()
-    assert eventually(lambda: servers(folder) == set())
+    assert wait_for(lambda: servers(folder) == set())
     assert not run_folder.exists()
 
 
@@ -134,17 +126,17 @@ def test_a_worker_runs_in_the_python_that_it_is_to_run_in(owner, folder, cold):
     environ["PYTHONPATH"] += f"{os.pathsep}/packages/of/another"
     if cold:
         del environ[warm_start.OWNER]
-    command = [sys.executable, "-c", PARENT, make_cell().to_json(), "100", python]
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), str(HANGS_S), python]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as parent:
         worker, forked = parent.stdout.readline().split()
         assert forked == str(not cold)
         # A fork has the command line of its server. Where a process has only just begun, the kernel shows none.
-        assert eventually(lambda: Path(f"/proc/{worker}/cmdline").read_text().split("\0")[0] == python)
+        assert wait_for(lambda: Path(f"/proc/{worker}/cmdline").read_text().split("\0")[0] == python)
         words = Path(f"/proc/{worker}/environ").read_text().split("\0")
         assert any(word.startswith(f"PATH={Path(python).parent}:") for word in words)
         assert f"PYTHONPATH={REPO / 'scripts'}" in words
         parent.kill()
-        parent.communicate(timeout=20)
+        parent.communicate(timeout=HANGS_S)
 
 
 @pytest.mark.parametrize(
@@ -161,13 +153,13 @@ def test_a_worker_runs_in_the_python_that_it_is_to_run_in(owner, folder, cold):
 )
 def test_every_end_of_a_forked_worker_is_that_of_a_cold_one(owner, folder, behaviour, expected):
     def run(environ):
-        timeout_s = "3" if behaviour.get("fault") == "hang" else "60"
+        timeout_s = "3" if behaviour.get("fault") == "hang" else str(HANGS_S)
         done = subprocess.run(
             [sys.executable, "-c", PARENT, make_cell().to_json(), timeout_s],
             capture_output=True,
             text=True,
             env=environ | {"FAKE_ENGINE": json.dumps(behaviour)},
-            timeout=60,
+            timeout=HANGS_S,
         )
         pid_and_kind, _, report = done.stdout.partition("\n")
         pid, forked = pid_and_kind.split()
@@ -189,18 +181,18 @@ def test_every_end_of_a_forked_worker_is_that_of_a_cold_one(owner, folder, behav
 @pytest.mark.parametrize("victim", ["parent", "server", "parent, by Ctrl-C"])
 def test_a_worker_dies_with_its_parent_and_with_its_server(owner, folder, victim):
     environ = environment(owner, folder, FAKE_ENGINE=fault(fault="hang"))
-    command = [sys.executable, "-c", PARENT, make_cell().to_json(), "100"]
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), str(HANGS_S)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ) as parent:
         worker = int(parent.stdout.readline().split()[0])
         (server_pid,) = servers(folder)
-        assert eventually(lambda: not is_gone(worker) and "T" in Path(f"/proc/{worker}/stat").read_text().split())
+        assert wait_for(lambda: not is_gone(worker) and "T" in Path(f"/proc/{worker}/stat").read_text().split())
         if victim == "server":
             os.kill(server_pid, signal.SIGKILL)
             assert json.loads(parent.stdout.read())[:3] == [-signal.SIGKILL, None, "warm-up"]
         else:
             parent.send_signal(signal.SIGINT if "Ctrl-C" in victim else signal.SIGKILL)
-        assert eventually(lambda: is_gone(worker))
-        parent.wait(timeout=20)
+        assert wait_for(lambda: is_gone(worker))
+        parent.wait(timeout=HANGS_S)
     if victim != "server":
         assert servers(folder) == {server_pid}, "the next worker comes from the same one"
 
@@ -209,7 +201,7 @@ def test_where_no_server_can_be_started_the_worker_starts_cold_and_says_so(owner
     too_long = tmp_path / ("x" * 100)
     too_long.mkdir()
     environ = environment(owner, too_long)
-    command = [sys.executable, "-c", PARENT, make_cell().to_json(), "60"]
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), str(HANGS_S)]
     done = subprocess.run(command, capture_output=True, text=True, env=environ)
     assert done.stdout.splitlines()[0].endswith(" False")
     assert "the worker starts cold: AF_UNIX path too long" in done.stderr or "server ended" in done.stderr

@@ -7,13 +7,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
 from made_up import MODELS, TINY_BLOOM, make_cell
-from running import measure_cli, read_record
+from preloaded import HANGS_S
+from running import measure_cli, read_record, wait_for
 from transformers import AutoModelForCausalLM
 
 from inference_benchmark.machine import interpreter
@@ -86,7 +86,7 @@ def draw(architecture: dict, seed: int) -> subprocess.Popen:
 def test_concurrent_processes_draw_the_weights_only_once():
     folder = checkpoint.cache_folder(TINY_BLOOM, 77)
     processes = [draw(TINY_BLOOM, 77) for _ in range(3)]
-    assert {process.communicate(timeout=120)[0].strip() for process in processes} == {str(folder)}
+    assert {process.communicate(timeout=HANGS_S)[0].strip() for process in processes} == {str(folder)}
     assert not folder.with_suffix(".unfinished").exists()
 
 
@@ -95,10 +95,7 @@ def test_weights_killed_half_way_are_drawn_again():
     folder = checkpoint.cache_folder(big, 0)
     drawing = draw(big, 0)
     unfinished = folder.with_suffix(".unfinished")
-    for _ in range(2400):
-        if unfinished.exists() and list(unfinished.iterdir()):
-            break
-        time.sleep(0.02)
+    wait_for(lambda: unfinished.exists() and list(unfinished.iterdir()))
     os.killpg(drawing.pid, signal.SIGKILL)
     drawing.wait()
     assert unfinished.exists()

@@ -7,7 +7,7 @@ import pytest
 import torch
 import yaml
 from made_up import MODELS, TINY_BLOOM
-from real_engines import load_from, prompts
+from real_engines import load_from, prompts, weights
 from running import REPO
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -34,7 +34,7 @@ def test_transformers_own_initialisation_would_make_every_comparison_pass():
 
 @pytest.mark.parametrize("family", MODELS)
 def test_synthesized_weights_generate_varied_tokens(family):
-    folder = checkpoint.ensure({"architecture": MODELS[family], "seed": 0})
+    folder = weights(family)
     ids = prompts(8)
     output = load_from(folder, "hf").generate(ids, 32)
     distinct = sorted(len(set(row)) for row in output.tolist())

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from preloaded import HANGS_S
 from running import Workspace, fake_grid
 
 from inference_benchmark.experiment.experiment import Experiment
@@ -26,7 +27,7 @@ def files_of(folder: Path) -> dict[str, int]:
 
 
 def snakemake(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run([SNAKEMAKE, *arguments], cwd=folder, capture_output=True, text=True, timeout=300)
+    return subprocess.run([SNAKEMAKE, *arguments], cwd=folder, capture_output=True, text=True, timeout=HANGS_S)
 
 
 @pytest.fixture

@@ -58,10 +58,10 @@ def test_every_cell_is_measured_in_each_environment_and_says_with_what(in_two):
 
 
 def test_an_edited_lock_is_another_environment_and_its_old_records_are_refused_by_name(in_two):
-    in_two.run()
+    in_two.run(SUMMARY)
     lock = in_two.folder / "old.lock"
     lock.write_text(lock.read_text().replace("# the old torch", "# the older torch"))
-    assert in_two.plan() == NOTHING, "a comment installs nothing"
+    assert in_two.plan(SUMMARY) == NOTHING, "a comment installs nothing"
     lock.write_text(light_lock(in_two.folder / "wheels", torch="1.2.4"))
     assert in_two.plan()["measure"] == 2
     for path in (in_two.folder / ".snakemake").rglob("metadata"):

@@ -6,16 +6,23 @@ import csv
 import re
 
 import pytest
-from running import DERIVED, NOTHING, Workspace, fake_grid, fault, measure_jobs
+from running import DERIVED, NOTHING, SUMMARY, Workspace, fake_grid, fault, measure_jobs
+
+
+@pytest.fixture(scope="session")
+def twice_once(shared_folder) -> Workspace:
+    """Two precisions, three batch sizes of which the last does not fit, two rounds, all done; only to be looked at."""
+    scatters = fault(scatter=[0.02, 0.001])
+    two = {"rounds": 2}
+    return Workspace.run_once(
+        shared_folder / "rounds", fake_grid(), lambda config: config["measurement"].update(two), FAKE_ENGINE=scatters
+    )
 
 
 @pytest.fixture
-def twice(tmp_path) -> Workspace:
-    """Two precisions, three batch sizes of which the last does not fit, two rounds; not measured yet."""
-    workspace = Workspace.make(tmp_path, fake_grid())
-    workspace.config["measurement"]["rounds"] = 2
-    workspace.save()
-    return workspace
+def twice(twice_once, tmp_path) -> Workspace:
+    """The same, to be changed."""
+    return twice_once.copy(tmp_path)
 
 
 def rounds(workspace: Workspace, precision: str, batch_size: int) -> list[str]:
@@ -28,12 +35,12 @@ def summary(workspace: Workspace) -> dict[tuple[str, str], dict[str, str]]:
         return {(row["precision"], row["batch_size"]): row for row in csv.DictReader(stream)}
 
 
-def test_the_grid_is_measured_round_by_round_and_a_table_is_of_all_rounds(twice):
-    done = twice.run(FAKE_ENGINE=fault(scatter=[0.02, 0.001]))
-    lines = re.findall(r"^\[\d+/12\] tiny prompt4-new8 fake (.*?): (\w+)", done.stderr, re.MULTILINE)
+def test_the_grid_is_measured_round_by_round_and_a_table_is_of_all_rounds(twice_once, twice):
+    said = (twice_once.folder / "run.log").read_text()
+    lines = re.findall(r"^\[\d+/12\] tiny prompt4-new8 fake (.*?): (\w+)", said, re.MULTILINE)
     cells = [f"{precision} batch {n}" for precision in ("fp32", "bf16") for n in (1, 2, 512)]
     assert [cell for cell, _ in lines] == [*cells, *(f"{cell} round 2" for cell in cells)]
-    assert "fp32 batch 512 round 2: oom, as its first round showed" in done.stderr
+    assert "fp32 batch 512 round 2: oom, as its first round showed" in said
     rows = summary(twice)
     assert len(rows) == 6
     assert {rows["fp32", n]["processes"] for n in "12"} == {"2"}
@@ -46,24 +53,22 @@ def test_the_grid_is_measured_round_by_round_and_a_table_is_of_all_rounds(twice)
 
 
 def test_more_rounds_measure_only_the_new_ones_and_fewer_measure_nothing(twice):
-    twice.run()
     kept = {path: (twice.folder / path).read_bytes() for path in twice.all_records()}
     twice.config["measurement"]["rounds"] = 3
     twice.save()
     assert measure_jobs(twice.plan()) == 6
-    twice.run()
+    twice.run(SUMMARY)
     assert {path: (twice.folder / path).read_bytes() for path in kept} == kept
     assert summary(twice)["bf16", "1"]["processes"] == "3"
     twice.config["measurement"]["rounds"] = 1
     twice.save()
     assert measure_jobs(twice.plan()) == 0
-    twice.run()
+    twice.run(SUMMARY)
     assert summary(twice)["bf16", "1"]["processes"] == "1"
     assert len(twice.all_records()) == 18
 
 
 def test_a_lost_round_is_measured_again_and_a_lost_out_of_memory_in_every_round(twice):
-    twice.run()
     twice.record_path("fp32", "2.round-2").unlink()
     assert twice.plan() == {"measure": 1, "collect": 1, **DERIVED, "all": 1, "total": 7}
     twice.run()
@@ -78,7 +83,6 @@ def test_a_lost_round_is_measured_again_and_a_lost_out_of_memory_in_every_round(
 
 
 def test_a_preview_shows_the_rounds_that_there_are(twice):
-    twice.run()
     twice.record_path("fp32", "1.round-2").unlink()
     twice.record_path("fp32", 2).unlink()
     for path in (twice.record_path("bf16", 1), twice.record_path("bf16", "1.round-2")):

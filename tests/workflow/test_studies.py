@@ -8,23 +8,21 @@ import shutil
 from pathlib import Path
 
 import pytest
-from running import DERIVED, TABLES, Workspace, fake_grid, fault
+from running import DERIVED, SUMMARY, TABLES, Workspace, fake_grid, fault
 
 
 @pytest.fixture(scope="session")
-def _searched_once(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("searched")
+def searched_once(shared_folder) -> Workspace:
+    """A fake experiment with searches, all done. One engine that makes up its times: no ceilings, no answers."""
     search = {"max_batch": True, "max_batch_tolerance_percent": 0}
     grid = fake_grid() | search | {"divergence": True, "batch_sizes": [1, 512, 1024]}
-    Workspace.make(folder, grid).run()
-    return folder
+    return Workspace.run_once(shared_folder / "searched", grid)
 
 
 @pytest.fixture
-def searched(_searched_once, tmp_path) -> Workspace:
-    """A fake experiment with searches, all done. One engine that makes up its times: no ceilings, no answers."""
-    shutil.copytree(_searched_once, tmp_path, dirs_exist_ok=True)
-    return Workspace(tmp_path)
+def searched(searched_once, tmp_path) -> Workspace:
+    """The same, to be changed."""
+    return searched_once.copy(tmp_path)
 
 
 def test_searches_start_from_the_cells(searched):
@@ -68,7 +66,7 @@ def test_a_changed_setting_does_the_studies_it_concerns_again(searched):
 def test_a_search_spares_the_cells_that_are_asked_for_later(searched):
     searched.config["grid"]["cpu"]["batch_sizes"] = [1, 400, 512, 1024]
     searched.save()
-    searched.run()
+    searched.run(SUMMARY)
     reasons = [searched.record(precision, 400)["reason"] for precision in ("fp32", "bf16")]
     assert {reason["phase"] for reason in reasons} == {"max-batch"}
 
@@ -77,7 +75,7 @@ def test_cells_that_a_later_search_says_fit_are_refused_by_name(searched):
     """As after more memory was put in, and only the search done again."""
     searched.config["grid"]["cpu"] |= {"batch_sizes": [1, 400, 512, 1024], "precisions": ["fp32"]}
     searched.save()
-    searched.run()
+    searched.run(SUMMARY)
     path = searched.record_path("fp32", 1).parent / "max-batch.json"
     search = json.loads(path.read_text())
     for attempt in search["results"]:

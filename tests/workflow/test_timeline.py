@@ -5,30 +5,28 @@ from __future__ import annotations
 import csv
 import json
 import re
-import shutil
-from pathlib import Path
 
 import pytest
 from running import NOTHING, SUMMARY, Workspace, fake_grid, merge_cli
 
 
 @pytest.fixture(scope="session")
-def _measured_once(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("timeline")
-    grid = fake_grid(precisions=["fp32"], batch_sizes=[1, 2], timeline=[2])
-    done = Workspace.make(folder, grid).run()
-    assert "fake fp32 batch 2 timeline: first step 2.1 ms, then 2.1 ms" in done.stdout + done.stderr
-    return folder
+def timeline_once(shared_folder) -> Workspace:
+    """A fake experiment with a timeline, all done; only to be looked at."""
+    return Workspace.run_once(
+        shared_folder / "timeline", fake_grid(precisions=["fp32"], batch_sizes=[1, 2], timeline=[2])
+    )
 
 
 @pytest.fixture
-def with_timeline(_measured_once, tmp_path) -> Workspace:
-    """A fake experiment with a timeline, all done."""
-    shutil.copytree(_measured_once, tmp_path, dirs_exist_ok=True)
-    return Workspace(tmp_path)
+def with_timeline(timeline_once, tmp_path) -> Workspace:
+    """The same, to be changed."""
+    return timeline_once.copy(tmp_path)
 
 
-def test_a_timeline_is_measured_once_and_shown(with_timeline):
+def test_a_timeline_is_measured_once_and_shown(timeline_once, with_timeline):
+    said = (timeline_once.folder / "run.log").read_text()
+    assert "fake fp32 batch 2 timeline: first step 2.1 ms, then 2.1 ms" in said
     folder = with_timeline.folder / "results/box"
     assert [path.name for path in folder.rglob("timeline*")] == ["timeline-batch-2.json"]
     text = (folder / "tables.md").read_text()

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import pytest
-from running import NOTHING, SUMMARY, Workspace
+from running import NOTHING, SUMMARY, Workspace, fake_grid
+
+
+@pytest.fixture(scope="session")
+def variant_once(shared_folder) -> Workspace:
+    """An engine and a variant of it, all done; only to be looked at."""
+    grid = fake_grid(engines=["fake", "fake-eager"], precisions=["fp32"], batch_sizes=[1, 2])
+    variant = {"fake-eager": {"engine": "fake", "attention": "eager"}}
+    return Workspace.run_once(shared_folder / "variant", grid, lambda config: config.update(engines=variant))
 
 
 @pytest.fixture
-def with_variant(workspace) -> Workspace:
-    workspace.grid.update(engines=["fake", "fake-eager"], precisions=["fp32"], batch_sizes=[1, 2])
-    workspace.config["engines"] = {"fake-eager": {"engine": "fake", "attention": "eager"}}
-    workspace.save()
-    return workspace
+def with_variant(variant_once, tmp_path) -> Workspace:
+    """The same, to be changed."""
+    return variant_once.copy(tmp_path)
 
 
 def test_a_variant_is_measured_in_a_column_of_its_own_and_set_against_its_engine(with_variant):
-    with_variant.run()
     cell = with_variant.record("fp32", 1, engine="fake-eager")["cell"]
     assert (cell["engine"], cell["options"]) == ("fake-eager", {"engine": "fake", "attention": "eager"})
     assert "options" not in with_variant.record("fp32", 1)["cell"]
@@ -28,7 +33,6 @@ def test_a_variant_is_measured_in_a_column_of_its_own_and_set_against_its_engine
 
 
 def test_an_edited_variant_is_measured_again_and_its_old_records_are_not_used(with_variant):
-    with_variant.run()
     with_variant.config["engines"]["fake-eager"]["attention"] = "sdpa"
     with_variant.save()
     assert with_variant.plan()["measure"] == 2
