@@ -14,7 +14,7 @@ from inference_benchmark.cli import ProblemsError
 
 
 class CsvError(ProblemsError):
-    """A file that is no table; ``problems`` holds one line each."""
+    """A file that is not a table; ``problems`` holds one line each."""
 
 
 class CsvTable(NamedTuple):

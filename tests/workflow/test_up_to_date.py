@@ -135,8 +135,8 @@ def test_touching_files_and_planning_claim_no_measurement(measured):
     ("put", "message"),
     [
         (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
-        (lambda path: path.mkdir(), "is no file; remove it, or put the record there"),
-        (lambda path: os.mkfifo(path), "is no file; remove it, or put the record there"),
+        (lambda path: path.mkdir(), "is not a file; remove it, or put the record there"),
+        (lambda path: os.mkfifo(path), "is not a file; remove it, or put the record there"),
     ],
     ids=["link", "folder", "fifo"],
 )

@@ -122,8 +122,8 @@ def ratio_test(base: Groups, new: Groups) -> RatioTest | None:
 def paired_ratio_test(base: Mapping[int, Sequence[float]], new: Mapping[int, Sequence[float]]) -> RatioTest | None:
     """Student's t test on the logarithms of the ratios of means, a ratio for each round that both have.
 
-    base, new: samples by round, each round of the two measured one right after the other. What changes from round to
-    round, such as the speed of the machine, is in both and decides nothing. None for fewer than two rounds.
+    base, new: samples by round, each round of the two measured one right after the other. A round that slows both
+    does not change their ratio. None for fewer than two rounds.
     """
     shifts = [math.log(mean(new[number]) / mean(base[number])) for number in base if number in new]
     if len(shifts) < 2:

@@ -42,7 +42,7 @@ def not_files(paths: Iterable[str]) -> list[str]:
     for path in paths:
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
-                problems.append(f"{path}: is no file; remove it, or put the record there")
+                problems.append(f"{path}: is not a file; remove it, or put the record there")
         except FileNotFoundError:
             continue
         except OSError as error:

@@ -25,7 +25,7 @@ from inference_benchmark.records.parts import Conditions, FailedAttempt, Limit, 
 from inference_benchmark.records.study_results import check_results
 
 OUTCOMES = ("ok", "oom", "unsupported")
-#: The phase of a reason that rests on the record of another cell.
+#: The phase of a reason that was derived from the record of another cell.
 OTHER_CELL = "other-cell"
 
 
