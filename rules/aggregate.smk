@@ -42,7 +42,9 @@ rule tables:
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
-        code=code("tables.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"),
+        code=code(
+            "tables.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+        ),
     output:
         report(
             "results/{machine}/tables.md",

@@ -10,7 +10,9 @@ rule history:
         summaries=expand("results/{machine}/summary.csv", machine=PLAN.machines),
         earlier=PLAN.history,
         template=CODE / "report/history.html.j2",
-        code=code("history.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"),
+        code=code(
+            "history.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+        ),
     log:
         "logs/history.log",
     localrule: True

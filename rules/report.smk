@@ -7,7 +7,9 @@ rule charts:
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
-        code=code("charts.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"),
+        code=code(
+            "charts.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+        ),
     output:
         report(
             charts_of(PLAN.any_machine, "{model}"),
@@ -45,7 +47,9 @@ rule report:
                 *("page.css", "page.js", "choose.js"),
             )
         ],
-        code=code("report.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"),
+        code=code(
+            "report.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+        ),
     output:
         report(
             "results/{machine}/report.html",
