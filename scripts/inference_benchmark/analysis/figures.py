@@ -10,12 +10,12 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from operator import attrgetter, itemgetter
+from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, Literal, get_args
 
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.statistics import Estimate
-from inference_benchmark.analysis.timeline import KINDS, Timeline
+from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.units import format_figure
 
 #: What figures are about, and what the formulas of a group take; those of the last two are given as they are.
@@ -110,324 +110,127 @@ class Figure:
         return f"{stem}_{which}{unit}"
 
 
-def _limit(phase: str, unit: str, **more: Any) -> Figure:
-    return Figure(
-        name=f"{phase}_limit_share",
-        unit=unit,
-        better="higher",
-        formula=partial(metrics.limit_share, phase=phase),
-        interval="that of the measured time",
-        spec=".1%",
-        phase=phase,
-        warnings=("flags", "limit_flags"),
-        **more,
-    )
+def _limit(phase: str, title: str, unit: str, definition: str, **more: Any) -> Figure:
+    formula, warnings = partial(metrics.limit_share, phase=phase), ("flags", "limit_flags")
+    about = {"interval": "that of the measured time", "spec": ".1%", "better": "higher", "warnings": warnings}
+    return Figure(f"{phase}_limit_share", title, unit, definition, formula, phase=phase, **about, **more)
 
 
 _PERFORMANCE = (
-    Figure(
-        name="throughput_tok_per_s",
-        key="throughput",
-        title="Throughput",
-        unit="tokens/sec",
-        better="higher",
-        definition="tokens/sec = batch_size x new tokens / latency, prompt processing inside",
-        formula=metrics.throughput_tok_per_s,
-        interval="that of the latency",
-        samples="whole_s",
-        best="best throughput",
-        headline=True,
-    ),
-    Figure(
-        name="ms_per_token",
-        key="time-per-token",
-        title="Time per token of the whole batch",
-        unit="msec/token",
-        better="lower",
-        definition="msec/token = 1000 / (tokens/sec)",
-        formula=metrics.time_per_token_ms,
-        samples="whole_s",
-        side_by_side_with="throughput_tok_per_s",
-        has_chart=False,
-    ),
-    Figure(
-        name="latency_s",
-        key="latency",
-        title="Latency",
-        unit="sec",
-        better="lower",
-        definition="mean time of one generate call for the whole batch",
-        formula=metrics.latency_s,
-        interval="the calls of one process, or the means of several",
-        samples="whole_s",
-        best="lowest latency",
-        headline=True,
-    ),
-    Figure(
-        name="first_token_s",
-        key="first-token",
-        title="Time to first token",
-        unit="msec",
-        better="lower",
-        definition="TTFT, prefill: mean time of a call of the same shape with max_new_tokens=1",
-        formula=metrics.first_token_s,
-        interval="the calls of one process, or the means of several",
-        samples="first_token_s",
-        spec=".1f",
-        scale=1000,
-    ),
-    Figure(
-        name="prompt_tok_per_s",
-        key="prompt-throughput",
-        title="Prompt throughput",
-        unit="prompt tokens/sec",
-        better="higher",
-        definition="prompt tokens/sec, prefill throughput = batch_size x prompt tokens / TTFT",
-        formula=metrics.prompt_tok_per_s,
-        interval="that of the TTFT",
-        spec=".1f",
-        side_by_side_with="first_token_s",
-    ),
-    Figure(
-        name="decode_tok_per_s",
-        key="decode",
-        title="Decode",
-        unit="tokens/sec",
-        better="higher",
-        definition="tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT); blank where the 95 % interval of "
-        "latency - TTFT reaches zero",
-        formula=metrics.decode_tok_per_s,
-        interval="that of latency - TTFT",
-    ),
-    Figure(
-        name="time_per_output_token_s",
-        key="time-per-output-token",
-        title="Time per output token",
-        unit="msec/token of a row",
-        better="lower",
-        definition="time per output token, TPOT = (latency - TTFT) / (new tokens - 1)",
-        formula=metrics.time_per_output_token_s,
-        interval="that of latency - TTFT",
-        scale=1000,
-        side_by_side_with="decode_tok_per_s",
-        best="fastest token",
-        has_chart=False,
-    ),
-    _limit(
-        "whole",
-        "% of limit",
-        key="limit",
-        title="Share of the limit",
-        definition="% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the "
-        "measured time; m: bound by memory, a: by arithmetic; ?: limit unknown, because the cell is faster than that",
-        best="nearest to the limit",
-    ),
-    _limit(
-        "prefill",
-        "% in prefill",
-        key="prefill-limit",
-        title="Share of the limit of prefill",
-        definition="% in prefill: the same for the first token",
-        side_by_side_with="whole_limit_share",
-        has_chart=False,
-    ),
-    _limit(
-        "decode",
-        "% in decode",
-        key="decode-limit",
-        title="Share of the limit of decode",
-        definition="% in decode: the same for all tokens after it",
-        side_by_side_with="whole_limit_share",
-        has_chart=False,
-    ),
-    Figure(
-        name="energy_per_token_j",
-        key="energy",
-        title="Energy",
-        unit="joules/token",
-        better="lower",
-        definition="counted by the device over the timed calls, prefill inside",
-        formula=metrics.energy_per_token_j,
-        interval="the resolution of the counter",
-        spec=".3g",
-        best="least energy",
-    ),
-    Figure(
-        name="peak_memory_bytes",
-        key="memory",
-        title="Peak memory",
-        unit="GB",
-        better="lower",
-        definition="the most that a process took: allocated on the device, or resident of the host",
-        formula=metrics.peak_memory_bytes,
-        spec=".3g",
-        scale=1e-9,
-        has_table=False,
-    ),
-)
+    Figure("throughput_tok_per_s", "Throughput", "tokens/sec",
+           "tokens/sec = batch_size x new tokens / latency, prompt processing inside", metrics.throughput_tok_per_s,
+           interval="that of the latency", key="throughput", better="higher", samples="whole_s",
+           best="best throughput", headline=True),
+    Figure("ms_per_token", "Time per token of the whole batch", "msec/token",
+           "msec/token = 1000 / (tokens/sec)", metrics.time_per_token_ms,
+           key="time-per-token", samples="whole_s", side_by_side_with="throughput_tok_per_s", has_chart=False),
+    Figure("latency_s", "Latency", "sec",
+           "mean time of one generate call for the whole batch", attrgetter("latency_s"),
+           interval="the calls of one process, or the means of several", key="latency", samples="whole_s",
+           best="lowest latency", headline=True),
+    Figure("first_token_s", "Time to first token", "msec",
+           "TTFT, prefill: mean time of a call of the same shape with max_new_tokens=1",
+           attrgetter("first_token_latency_s"), interval="the calls of one process, or the means of several",
+           spec=".1f", scale=1000, key="first-token", samples="first_token_s"),
+    Figure("prompt_tok_per_s", "Prompt throughput", "prompt tokens/sec",
+           "prompt tokens/sec, prefill throughput = batch_size x prompt tokens / TTFT", metrics.prompt_tok_per_s,
+           interval="that of the TTFT", spec=".1f", key="prompt-throughput", better="higher",
+           side_by_side_with="first_token_s"),
+    Figure("decode_tok_per_s", "Decode", "tokens/sec",
+           "tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT); blank where the 95 % interval of "
+           "latency - TTFT reaches zero", metrics.decode_tok_per_s,
+           interval="that of latency - TTFT", key="decode", better="higher"),
+    Figure("time_per_output_token_s", "Time per output token", "msec/token of a row",
+           "time per output token, TPOT = (latency - TTFT) / (new tokens - 1)", metrics.time_per_output_token_s,
+           interval="that of latency - TTFT", scale=1000, key="time-per-output-token",
+           side_by_side_with="decode_tok_per_s", best="fastest token", has_chart=False),
+    _limit("whole", "Share of the limit", "% of limit",
+           "% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the measured time; "
+           "m: bound by memory, a: by arithmetic; ?: limit unknown, because the cell is faster than that",
+           key="limit", best="nearest to the limit"),
+    _limit("prefill", "Share of the limit of prefill", "% in prefill", "% in prefill: the same for the first token",
+           key="prefill-limit", side_by_side_with="whole_limit_share", has_chart=False),
+    _limit("decode", "Share of the limit of decode", "% in decode", "% in decode: the same for all tokens after it",
+           key="decode-limit", side_by_side_with="whole_limit_share", has_chart=False),
+    Figure("energy_per_token_j", "Energy", "joules/token",
+           "counted by the device over the timed calls, prefill inside", metrics.energy_per_token_j,
+           interval="the resolution of the counter", spec=".3g", key="energy", best="least energy"),
+    Figure("peak_memory_bytes", "Peak memory", "GB",
+           "the most that a process took: allocated on the device, or resident of the host", metrics.peak_memory_bytes,
+           spec=".3g", scale=1e-9, key="memory", has_table=False),
+)  # fmt: skip
+
+_samples = partial(Figure, group="samples", spec=".4g")
+_answers = partial(Figure, group="answers", spec=".1%")
+_steps = partial(Figure, group="steps")
+_ratios = partial(Figure, group="ratios", interval="the ratios of the rounds")
+_process = partial(Figure, group="process", spec=",.0f")
 
 _OTHERS = (
-    *(
-        Figure(name, title, "", definition, formula, group, spec=".0f")
-        for name, title, definition, formula, group in (
-            ("processes", "processes", "that measured the cell, one per round", metrics.processes, "samples"),
-            ("cycles", "calls", "timed whole calls of all processes", metrics.cycles, "samples"),
-            ("max_batch_fits", "max batch", "the largest that fits", attrgetter("fits"), "largest batch"),
-            ("max_batch_fails", "fails", "the smallest that does not fit", attrgetter("fails"), "largest batch"),
-        )
-    ),
-    *(
-        Figure(f"latency_{name}_s", title, "sec", definition, formula, "samples", spec=".4g")
-        for name, title, definition, formula in (
-            ("median", "median", "of all whole calls", partial(metrics.latency_percentile_s, percent=50)),
-            ("sd", "standard deviation", "of all whole calls (n - 1)", metrics.latency_sd_s),
-            ("p95", "95th percentile", "of all whole calls, if there are 20", metrics.latency_p95_s),
-            ("min", "shortest call", "", partial(metrics.latency_percentile_s, percent=0)),
-            ("max", "longest call", "", partial(metrics.latency_percentile_s, percent=100)),
-        )
-    ),
-    Figure("outliers", "outliers", "", "calls outside Tukey's fences of their process", group="samples", spec=".0f"),
-    Figure("drift", "drift", "% of the median", "from the first call to the last", group="samples", spec="+.1%"),
-    *(
-        Figure(
-            f"{phase}_floor_s",
-            f"limit of {phase}",
-            "sec",
-            "the least time that bandwidth and arithmetic allow",
-            partial(metrics.floor_s, phase=phase),
-            "limits",
-            spec=".4g",
-        )
-        for phase in metrics.PHASES
-    ),
-    Figure(
-        "token_agreement",
-        "same tokens",
-        "%",
-        "tokens of the answers that are those of hf in fp32",
-        itemgetter("token_agreement"),
-        "answers",
-        spec=".1%",
-    ),
-    Figure(
-        "first_difference",
-        "first difference",
-        "token",
-        "the earliest place in a row where the answers part",
-        lambda result: min((step for step in result["first_difference"] if step is not None), default=None),
-        "answers",
-        spec=".0f",
-    ),
-    Figure(
-        "next_token_agreement",
-        "same next token",
-        "%",
-        "given the tokens of the reference before it",
-        itemgetter("next_token_agreement"),
-        "answers",
-        spec=".1%",
-    ),
-    *(
-        Figure(
-            f"{name}_{what}{unit}",
-            f"{title}, {what}",
-            unit.strip("_"),
-            definition,
-            lambda result, name=name, unit=unit, what=what: result[name + unit][what],
-            "answers",
-            spec=".2g",
-        )
-        for name, unit, title, definition in (
-            ("logits_error", "", "logits error", "of the reference's, as a part of their spread"),
-            ("kl", "_nats", "KL divergence", "of the next token, from the reference"),
-        )
-        for what in ("mean", "max")
-    ),
-    *(
-        Figure(name, title, "ms", definition, formula, "steps", scale=1000)
-        for name, title, definition, formula in (
-            ("first_step_s", "first step", "prefill", lambda timeline: timeline.step_s[0]),
-            *(
-                (
-                    f"step_p{percent}_s",
-                    f"p{percent}",
-                    "of all later steps of all calls",
-                    partial(Timeline.decode_percentile_s, percent=percent),
-                )
-                for percent in (50, 95, 99)
-            ),
-            ("last_step_s", "last step", "", lambda timeline: timeline.decode_s[-1] if timeline.decode_s else None),
-        )
-    ),
-    Figure("step_growth", "growth", "", "of a step over the answer", attrgetter("growth"), "steps", spec="+.1%"),
-    Figure(
-        "step_memory_growth_bytes",
-        "memory growth",
-        "MB",
-        "from the end of the first step to that of the last",
-        attrgetter("memory_growth_bytes"),
-        "steps",
-        spec="+,.1f",
-        scale=1e-6,
-    ),
-    Figure("steps_s", "all steps", "sec", "of a call, mean over the calls", attrgetter("call_s"), "steps", spec=".3f"),
-    Figure(
-        "steps_cost",
-        "cost of timing",
-        "",
-        "by how much longer calls took whose steps were timed",
-        attrgetter("observing_cost"),
-        "steps",
-        spec="+.1%",
-    ),
-    Figure(
-        "profile_cost",
-        "cost of profiling",
-        "",
-        "by how much longer the profiled call took",
-        attrgetter("profiling_cost"),
-        "kinds",
-        spec="+.0%",
-    ),
-    *(
-        Figure(
-            f"{kind}_share",
-            title,
-            "% of a call",
-            "by torch's profiler",
-            lambda timeline, kind=kind: (timeline.shares or {}).get(kind),
-            "kinds",
-            spec=".1%",
-        )
-        for kind, title in KINDS.items()
-    ),
-    *(
-        Figure(f"{axis}_ratio", f"times {what}", "", definition, group="ratios", interval="the ratios of the rounds")
-        for axis, what, definition in (
-            ("engine", "the engine's throughput", "of a variant of an engine"),
-            ("environment", "the current environment's throughput", "of the same cell in another environment"),
-        )
-    ),
-    *(
-        Figure(name, title, unit, definition, group="process", spec=spec)
-        for name, title, unit, definition, spec in (
-            ("load_s", "loading", "sec", "the weights, from disk to device, in the first round", ".4g"),
-            ("first_call_s", "first call", "sec", "with all one-time work", ".4g"),
-            ("compile_s", "compiling", "sec", "", ".4g"),
-            ("loaded_bytes", "memory after loading", "bytes", "", ",.0f"),
-            ("peak_rss_bytes", "peak resident memory", "bytes", "of the host", ",.0f"),
-            ("peak_allocated_bytes", "peak allocated memory", "bytes", "of tensors on the device", ",.0f"),
-            ("peak_reserved_bytes", "peak reserved memory", "bytes", "by the engine's allocator on the device", ",.0f"),
-            ("device_total_bytes", "memory of the device", "bytes", "", ",.0f"),
-            ("memory_share", "share of the memory", "%", "peak memory of the device's, the host's or its limit", ".1%"),
-            ("parameters", "parameters", "", "of the loaded model", ",.0f"),
-            ("weights_bytes", "weights", "bytes", "as they are loaded", ",.0f"),
-        )
-    ),
-)
+    _samples("processes", "processes", "", "that measured the cell, one per round", metrics.processes, spec=".0f"),
+    _samples("cycles", "calls", "", "timed whole calls of all processes", metrics.cycles, spec=".0f"),
+    Figure("max_batch_fits", "max batch", "", "the largest that fits", attrgetter("fits"), "largest batch", spec=".0f"),
+    Figure("max_batch_fails", "fails", "", "the smallest that does not fit", attrgetter("fails"), "largest batch",
+           spec=".0f"),
+    _samples("latency_median_s", "median", "sec", "of all whole calls",
+             partial(metrics.latency_percentile_s, percent=50)),
+    _samples("latency_sd_s", "standard deviation", "sec", "of all whole calls (n - 1)", metrics.latency_sd_s),
+    _samples("latency_p95_s", "95th percentile", "sec", "of all whole calls, if there are 20", metrics.latency_p95_s),
+    _samples("latency_min_s", "shortest call", "sec", "", partial(metrics.latency_percentile_s, percent=0)),
+    _samples("latency_max_s", "longest call", "sec", "", partial(metrics.latency_percentile_s, percent=100)),
+    _samples("outliers", "outliers", "", "calls outside Tukey's fences of their process", spec=".0f"),
+    _samples("drift", "drift", "% of the median", "from the first call to the last", spec="+.1%"),
+    *(Figure(f"{phase}_floor_s", f"limit of {phase}", "sec", "the least time that bandwidth and arithmetic allow",
+             partial(metrics.floor_s, phase=phase), "limits", spec=".4g") for phase in metrics.PHASES),
+    _answers("token_agreement", "same tokens", "%", "tokens of the answers that are those of hf in fp32",
+             itemgetter("token_agreement")),
+    _answers("first_difference", "first difference", "token", "the earliest place in a row where the answers part",
+             lambda result: min((step for step in result["first_difference"] if step is not None), default=None),
+             spec=".0f"),
+    _answers("next_token_agreement", "same next token", "%", "given the tokens of the reference before it",
+             itemgetter("next_token_agreement")),
+    *(_answers(f"logits_error_{what}", f"logits error, {what}", "", "of the reference's, as a part of their spread",
+               lambda result, what=what: result["logits_error"][what], spec=".2g") for what in ("mean", "max")),
+    *(_answers(f"kl_{what}_nats", f"KL divergence, {what}", "nats", "of the next token, from the reference",
+               lambda result, what=what: result["kl_nats"][what], spec=".2g") for what in ("mean", "max")),
+    _steps("first_step_s", "first step", "ms", "prefill", lambda timeline: timeline.step_s[0], scale=1000),
+    *(_steps(f"step_p{percent}_s", f"p{percent}", "ms", "of all later steps of all calls",
+             methodcaller("decode_percentile_s", percent), scale=1000) for percent in (50, 95, 99)),
+    _steps("last_step_s", "last step", "ms", "",
+           lambda timeline: timeline.decode_s[-1] if timeline.decode_s else None, scale=1000),
+    _steps("step_growth", "growth", "", "of a step over the answer", attrgetter("growth"), spec="+.1%"),
+    _steps("step_memory_growth_bytes", "memory growth", "MB", "from the end of the first step to that of the last",
+           attrgetter("memory_growth_bytes"), spec="+,.1f", scale=1e-6),
+    _steps("steps_s", "all steps", "sec", "of a call, mean over the calls", attrgetter("call_s"), spec=".3f"),
+    _steps("steps_cost", "cost of timing", "", "by how much longer calls took whose steps were timed",
+           attrgetter("observing_cost"), spec="+.1%"),
+    Figure("profile_cost", "cost of profiling", "", "by how much longer the profiled call took",
+           attrgetter("profiling_cost"), "kinds", spec="+.0%"),
+    *(Figure(f"{kind}_share", title, "% of a call", "by torch's profiler",
+             lambda timeline, kind=kind: (timeline.shares or {}).get(kind), "kinds", spec=".1%")
+      for kind, title in KINDS.items()),
+    _ratios("engine_ratio", "times the engine's throughput", "", "of a variant of an engine"),
+    _ratios("environment_ratio", "times the current environment's throughput", "",
+            "of the same cell in another environment"),
+    _process("load_s", "loading", "sec", "the weights, from disk to device, in the first round", spec=".4g"),
+    _process("first_call_s", "first call", "sec", "with all one-time work", spec=".4g"),
+    _process("compile_s", "compiling", "sec", spec=".4g"),
+    _process("loaded_bytes", "memory after loading", "bytes"),
+    _process("peak_rss_bytes", "peak resident memory", "bytes", "of the host"),
+    _process("peak_allocated_bytes", "peak allocated memory", "bytes", "of tensors on the device"),
+    _process("peak_reserved_bytes", "peak reserved memory", "bytes", "by the engine's allocator on the device"),
+    _process("device_total_bytes", "memory of the device", "bytes"),
+    _process("memory_share", "share of the memory", "%", "peak memory of the device's, the host's or its limit",
+             spec=".1%"),
+    _process("parameters", "parameters", "", "of the loaded model"),
+    _process("weights_bytes", "weights", "bytes", "as they are loaded"),
+)  # fmt: skip
 
 #: Every figure, in the order of tables, charts and columns.
-FIGURES = (*_PERFORMANCE, *_OTHERS)
+FIGURES = (
+    *_PERFORMANCE,
+    *_OTHERS,
+)
 BY_NAME: Mapping[str, Figure] = {figure.name: figure for figure in FIGURES}
 BY_GROUP: Mapping[Group, tuple[Figure, ...]] = {
     group: tuple(figure for figure in FIGURES if figure.group == group) for group in get_args(Group)
