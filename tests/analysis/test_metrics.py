@@ -21,11 +21,11 @@ BY_HAND = MeasuredCell(
 
 
 def test_formulas_on_a_case_worked_by_hand():
-    latency, throughput = metrics.latency_s(BY_HAND), metrics.throughput_tok_per_s(BY_HAND)
+    latency, throughput = BY_HAND.latency_s, metrics.throughput_tok_per_s(BY_HAND)
     assert latency.value == pytest.approx(10 / 3)
     assert throughput.value == pytest.approx(12.0)
     assert metrics.time_per_token_ms(BY_HAND).value == pytest.approx(83.3333, abs=1e-4)
-    assert metrics.first_token_s(BY_HAND).value == pytest.approx(1 / 3)
+    assert BY_HAND.first_token_latency_s.value == pytest.approx(1 / 3)
     assert metrics.prompt_tok_per_s(BY_HAND).value == pytest.approx(4 * 4 / (1 / 3))
     assert metrics.time_per_output_token_s(BY_HAND).value == pytest.approx(1 / 3)
     assert metrics.decode_tok_per_s(BY_HAND).value == pytest.approx(4 * 9 / 3)
@@ -41,7 +41,7 @@ def test_formulas_on_a_case_worked_by_hand():
 
 def test_of_one_token_there_is_no_decode():
     one = MeasuredCell(batch_size=4, prompt_tokens=4, new_tokens=1, whole_s=[[2.0, 2.0]])
-    assert (metrics.throughput_tok_per_s(one).value, metrics.first_token_s(one).value) == (2.0, 2.0)
+    assert (metrics.throughput_tok_per_s(one).value, one.first_token_latency_s.value) == (2.0, 2.0)
     assert metrics.decode_tok_per_s(one) is None
 
 
@@ -67,7 +67,7 @@ def test_decode_within_noise_has_no_figure_and_no_limit(whole_s, first_token_s):
 
 def test_several_processes_count_alike_whatever_their_number_of_calls():
     cell = replace(BY_HAND, whole_s=[[1.0] * 9, [2.0] * 3], first_token_s=[[0.5] * 3, [1.5] * 3])
-    assert metrics.latency_s(cell).value == 1.5
+    assert cell.latency_s.value == 1.5
     assert metrics.time_per_output_token_s(cell).value == pytest.approx(0.5 / 9)
 
 

@@ -167,8 +167,10 @@ _ratios = partial(Figure, group="ratios", interval="the ratios of the rounds")
 _process = partial(Figure, group="process", spec=",.0f")
 
 _OTHERS = (
-    _samples("processes", "processes", "", "that measured the cell, one per round", metrics.processes, spec=".0f"),
-    _samples("cycles", "calls", "", "timed whole calls of all processes", metrics.cycles, spec=".0f"),
+    _samples("processes", "processes", "", "that measured the cell, one per round",
+             lambda cell: len(cell.whole_s), spec=".0f"),
+    _samples("cycles", "calls", "", "timed whole calls of all processes",
+             lambda cell: len(cell.whole_calls_s), spec=".0f"),
     Figure("max_batch_fits", "max batch", "", "the largest that fits", attrgetter("fits"), "largest batch", spec=".0f"),
     Figure("max_batch_fails", "fails", "", "the smallest that does not fit", attrgetter("fails"), "largest batch",
            spec=".0f"),

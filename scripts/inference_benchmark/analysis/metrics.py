@@ -19,8 +19,6 @@ from inference_benchmark.analysis.statistics import Estimate, Groups
 
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
-#: With fewer samples, one of them alone would be the 95th percentile.
-_P95_SAMPLES = 20
 
 
 class PhaseLimit(NamedTuple):
@@ -63,12 +61,19 @@ class MeasuredCell:
     shapes: Shapes | None = None
     ceilings: Ceilings | None = None
 
+    @property
+    def whole_calls_s(self) -> list[float]:
+        """Seconds of each whole call of all processes."""
+        return [seconds for samples in self.whole_s for seconds in samples]
+
     @cached_property
     def latency_s(self) -> Estimate:
+        """Mean time of one whole call."""
         return statistics.estimate(self.whole_s)
 
     @cached_property
     def first_token_latency_s(self) -> Estimate:
+        """Mean time of one call for one new token; the latency where only one is generated."""
         return self.latency_s if self.new_tokens == 1 else statistics.estimate(self.first_token_s)
 
     @cached_property
@@ -87,25 +92,19 @@ class MeasuredCell:
         if self.shapes is None or self.ceilings is None:
             return {}
         steps = {"prefill": roofline.prefill(self.shapes, self.batch_size, self.prompt_tokens)}
-        measured_s = {"prefill": self.first_token_latency_s, "whole": self.latency_s}
         if self.new_tokens > 1:
             steps["decode"] = roofline.decode(self.shapes, self.batch_size, self.prompt_tokens, self.new_tokens)
-        if self.decode_s is not None:
-            measured_s["decode"] = self.decode_s
         peaks = self.ceilings.peaks
         if any(dtype not in peaks.flop_per_s for part in steps.values() for dtype in part.flop):
             return {}
         floors = {name: roofline.floor(part, peaks) for name, part in steps.items()}
-        floors["whole"] = floors["prefill"].and_then(floors["decode"]) if "decode" in floors else floors["prefill"]
+        floors["whole"] = roofline.Floor(*map(sum, zip(*floors.values(), strict=True)))
+        measured_s = {"prefill": self.first_token_latency_s, "whole": self.latency_s, "decode": self.decode_s}
         return {
             name: PhaseLimit(floors[name].seconds, taken_s, floors[name].bound_by)
             for name, taken_s in measured_s.items()
+            if taken_s is not None
         }
-
-
-def latency_s(cell: MeasuredCell) -> Estimate:
-    """Mean time of one whole call."""
-    return cell.latency_s
 
 
 def throughput_tok_per_s(cell: MeasuredCell) -> Estimate:
@@ -116,11 +115,6 @@ def throughput_tok_per_s(cell: MeasuredCell) -> Estimate:
 def time_per_token_ms(cell: MeasuredCell) -> Estimate:
     """1000 / throughput."""
     return Estimate(ms_per_token(throughput_tok_per_s(cell).value))
-
-
-def first_token_s(cell: MeasuredCell) -> Estimate:
-    """Mean time of one call for one new token; the latency where only one is generated."""
-    return cell.first_token_latency_s
 
 
 def prompt_tok_per_s(cell: MeasuredCell) -> Estimate:
@@ -147,7 +141,7 @@ def energy_per_token_j(cell: MeasuredCell) -> Estimate | None:
     """Joules over the timed whole calls / the tokens they generated, prefill inside."""
     if not cell.energy_j:
         return None
-    tokens = cell.batch_size * cell.new_tokens * sum(len(samples) for samples in cell.whole_s)
+    tokens = cell.batch_size * cell.new_tokens * len(cell.whole_calls_s)
     joules, uncertainty = (sum(parts) / tokens for parts in zip(*cell.energy_j, strict=True))
     return Estimate(joules, joules - uncertainty, joules + uncertainty)
 
@@ -162,33 +156,19 @@ def floor_s(cell: MeasuredCell, phase: str) -> float | None:
     return cell.limits[phase].floor_s if phase in cell.limits else None
 
 
-def processes(cell: MeasuredCell) -> int:
-    """How many processes measured the cell."""
-    return len(cell.whole_s)
-
-
-def cycles(cell: MeasuredCell) -> int:
-    """Timed whole calls of all processes."""
-    return len(_whole_calls_s(cell))
-
-
 def latency_percentile_s(cell: MeasuredCell, percent: float) -> float:
     """Of the whole calls of all processes."""
-    return statistics.percentile(_whole_calls_s(cell), percent)
+    return statistics.percentile(cell.whole_calls_s, percent)
 
 
 def latency_p95_s(cell: MeasuredCell) -> float | None:
-    """The 95th percentile; None for fewer than 20 calls."""
-    return latency_percentile_s(cell, 95) if cycles(cell) >= _P95_SAMPLES else None
+    """The 95th percentile; None for fewer than 20 calls, where one of them alone would be it."""
+    return latency_percentile_s(cell, 95) if len(cell.whole_calls_s) >= 20 else None
 
 
 def latency_sd_s(cell: MeasuredCell) -> float | None:
     """The standard deviation (n - 1); None for a single call."""
-    return statistics.standard_deviation(_whole_calls_s(cell))
-
-
-def _whole_calls_s(cell: MeasuredCell) -> list[float]:
-    return [seconds for samples in cell.whole_s for seconds in samples]
+    return statistics.standard_deviation(cell.whole_calls_s)
 
 
 def memory_share(memory_bytes: Sequence[tuple[int, int | None]]) -> float | None:

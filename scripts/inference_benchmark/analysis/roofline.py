@@ -102,9 +102,6 @@ class Floor(NamedTuple):
         """``memory`` or ``arithmetic``, whichever takes the larger part."""
         return "memory" if self.memory_s >= self.arithmetic_s else "arithmetic"
 
-    def and_then(self, other: Floor) -> Floor:
-        return Floor(self.memory_s + other.memory_s, self.arithmetic_s + other.arithmetic_s)
-
 
 class Peaks(NamedTuple):
     """The highest speeds measured on the machine.
