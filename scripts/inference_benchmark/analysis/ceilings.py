@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis.roofline import Peaks
@@ -52,13 +53,10 @@ def peaks(results: Sequence[Mapping[str, Any]]) -> Peaks:
         else:
             dtype = result["dtype"]
             flop_per_s[dtype] = max(flop_per_s.get(dtype, 0.0), result["flop"] / seconds)
-    falling, best = [], 0.0
-    for size in sorted(bandwidth, reverse=True):
-        best = max(best, bandwidth[size])
-        falling.append((size, best))
-    return Peaks(falling[::-1], {dtype: _or_widened(dtype, flop_per_s) for dtype in flop_per_s})
-
-
-def _or_widened(dtype: str, flop_per_s: Mapping[str, float]) -> float:
-    """The speed of a dtype, or of the fastest that it can be widened to."""
-    return max(flop_per_s[each] for each in (dtype, *WIDER.get(dtype, ())) if each in flop_per_s)
+    falling = sorted(bandwidth, reverse=True)
+    fastest = accumulate((bandwidth[size] for size in falling), max)
+    widened = {
+        dtype: max(flop_per_s[each] for each in (dtype, *WIDER.get(dtype, ())) if each in flop_per_s)
+        for dtype in flop_per_s
+    }
+    return Peaks(list(zip(falling, fastest, strict=True))[::-1], widened)

@@ -1,13 +1,14 @@
 """The least time that a cell can take on its machine: the roofline model, step by step.
 
-Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore
-architectures", CACM 52(4), 2009. A step takes at least as long as memory needs for the bytes that it reads and
-writes, and at least as long as the arithmetic units need for its operations. The floor of a call is the sum over its
-steps of the larger of the two. docs/limits.md has an example worked by hand.
+Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures", CACM
+52(4), 2009. A step takes at least as long as memory needs for the bytes that it reads and writes, and at least as long
+as the arithmetic units need for its operations. The floor of a call is the sum over its steps of the larger of the two.
+docs/limits.md has an example worked by hand.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -34,10 +35,9 @@ class Matrix:
 class Shapes:
     """The sizes that determine the work of a decoder-only transformer.
 
-    vector_bytes: all norms and biases. lookup_bytes: read from embedding tables per token.
-    kv_bytes: keys and values of one token in one row, all layers. attention_width: sum over layers of
-    heads x head size. attention_arithmetic: dtype of attention's products.
-    logit_bytes: of one row's logits.
+    vector_bytes: all norms and biases. lookup_bytes: read from embedding tables per token. kv_bytes: keys and values of
+    one token in one row, all layers. attention_width: sum over layers of heads x head size. attention_arithmetic: dtype
+    of attention's products. logit_bytes: of one row's logits.
 
     A quantised cache stores the prompt with quantised_kv_bytes per token, scales included. New tokens are quantised as
     soon as there are residual_tokens of them. Both are None for other caches.
@@ -55,8 +55,7 @@ class Shapes:
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> Shapes:
-        matrices = tuple(Matrix(**matrix) for matrix in values["matrices"])
-        return cls(**{**values, "matrices": matrices})
+        return cls(**{**values, "matrices": tuple(Matrix(**matrix) for matrix in values["matrices"])})
 
     @property
     def weight_bytes(self) -> int:
@@ -72,8 +71,8 @@ class Shapes:
 class Steps(NamedTuple):
     """Steps of a call; each quantity is (first, growth): that of the first step, and how much each later one adds.
 
-    moved_bytes: read from memory and written to it. flop: operations per dtype of arithmetic, a multiplication
-    and an addition being two. shrinks: (every, bytes): after every so many steps, moved_bytes is less by these bytes.
+    moved_bytes: read from memory and written to it. flop: operations per dtype of arithmetic, a multiplication and an
+    addition being two. shrinks: (every, bytes): after every so many steps, moved_bytes is less by these bytes.
     """
 
     count: int
@@ -128,9 +127,9 @@ def prefill(shapes: Shapes, batch_size: int, prompt_tokens: int) -> Steps:
     Of a prompt's attention only what is causal counts: token p looks at p tokens, itself included.
     """
     tokens = batch_size * prompt_tokens
-    looked_at = batch_size * prompt_tokens * (prompt_tokens + 1) // 2
     moved_bytes = _moved_bytes(shapes, batch_size, tokens, shapes.prompt_kv_bytes)
-    return Steps(1, (moved_bytes, 0), _flop(shapes, batch_size, tokens, looked_at, 0))
+    flop = _flop(shapes, batch_size, tokens, looked_at=tokens * (prompt_tokens + 1) // 2, growth=0)
+    return Steps(1, (moved_bytes, 0), flop)
 
 
 def decode(shapes: Shapes, batch_size: int, prompt_tokens: int, new_tokens: int) -> Steps:
@@ -138,14 +137,12 @@ def decode(shapes: Shapes, batch_size: int, prompt_tokens: int, new_tokens: int)
 
     The i-th reads the keys and values of the prompt_tokens + i - 1 tokens before its own, and adds its own.
     """
-    kept_bytes = batch_size * shapes.kv_bytes
     first_bytes = _moved_bytes(shapes, batch_size, batch_size, shapes.kv_bytes)
     first_bytes += batch_size * prompt_tokens * shapes.prompt_kv_bytes
-    looked_at = batch_size * (prompt_tokens + 1)
-    flop = _flop(shapes, batch_size, batch_size, looked_at, batch_size)
+    flop = _flop(shapes, batch_size, batch_size, looked_at=batch_size * (prompt_tokens + 1), growth=batch_size)
     every = shapes.residual_tokens or 1
     shrinks = (every, every * batch_size * (shapes.kv_bytes - shapes.prompt_kv_bytes))
-    return Steps(new_tokens - 1, (first_bytes, kept_bytes), flop, shrinks)
+    return Steps(new_tokens - 1, (first_bytes, batch_size * shapes.kv_bytes), flop, shrinks)
 
 
 def _moved_bytes(shapes: Shapes, rows: int, tokens: int, kv_bytes: int) -> int:
@@ -156,15 +153,14 @@ def _moved_bytes(shapes: Shapes, rows: int, tokens: int, kv_bytes: int) -> int:
 
 def _flop(shapes: Shapes, rows: int, tokens: int, looked_at: int, growth: int) -> dict[str, tuple[int, int]]:
     """looked_at: (query, key) pairs in the first step; growth: how many more in each step after it."""
-    flop: dict[str, int] = {}
+    first: Counter[str] = Counter()
     for matrix in shapes.matrices:
         positions = tokens if matrix.every_position else rows
-        operations = 2 * positions * matrix.count * matrix.inputs * matrix.outputs
-        flop[matrix.arithmetic] = flop.get(matrix.arithmetic, 0) + operations
+        first[matrix.arithmetic] += 2 * positions * matrix.count * matrix.inputs * matrix.outputs
     # Queries times keys, and weights times values: 2 operations each per number of the head and pair.
-    dtype, per_pair = shapes.attention_arithmetic, 4 * shapes.attention_width
-    steady = {name: (n, 0) for name, n in flop.items()}
-    return steady | {dtype: (flop.get(dtype, 0) + per_pair * looked_at, per_pair * growth)}
+    per_pair = 4 * shapes.attention_width
+    first[shapes.attention_arithmetic] += per_pair * looked_at
+    return {dtype: (n, per_pair * growth if dtype == shapes.attention_arithmetic else 0) for dtype, n in first.items()}
 
 
 def floor(steps: Steps, peaks: Peaks) -> Floor:
@@ -174,8 +170,6 @@ def floor(steps: Steps, peaks: Peaks) -> Floor:
     index = numpy.arange(steps.count)
     moved_bytes = steps.moved_bytes_of(index)
     memory_s = moved_bytes / peaks.bytes_per_s(moved_bytes)
-    arithmetic_s = sum(
-        (first + index * growth) / peaks.flop_per_s[dtype] for dtype, (first, growth) in steps.flop.items()
-    )
+    arithmetic_s = sum((n + index * growth) / peaks.flop_per_s[dtype] for dtype, (n, growth) in steps.flop.items())
     by_memory = memory_s >= arithmetic_s
     return Floor(float(memory_s[by_memory].sum()), float(arithmetic_s[~by_memory].sum()))
