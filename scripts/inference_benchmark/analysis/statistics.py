@@ -1,10 +1,10 @@
 """Means with their intervals, tests, outliers and trends. Pure functions of raw samples.
 
-Samples are grouped by the process that took them: ``[[s, s, s], [s, s, s]]`` are two processes of three.
-All samples of one process share its memory layout, placement and threads, so they agree better than
-processes do. With several processes the interval is that of their means, with a degree of freedom per
-process (Kalibera and Jones, "Rigorous benchmarking in reasonable time", ISMM 2013, section 6). With one
-process it only says how well that process repeats itself.
+Samples are grouped by the process that took them: ``[[s, s, s], [s, s, s]]`` are two processes of three. All samples of
+one process share its memory layout, placement and threads, so they agree better than processes do. With several
+processes the interval is that of their means, with a degree of freedom per process (Kalibera and Jones, "Rigorous
+benchmarking in reasonable time", ISMM 2013, section 6). With one process it only says how well that process repeats
+itself.
 """
 
 from __future__ import annotations
@@ -17,13 +17,8 @@ from itertools import combinations
 from typing import NamedTuple
 
 LEVEL = 0.95
-
-#: Tukey, Exploratory Data Analysis, 1977: samples beyond the quartiles by this many interquartile ranges.
-_FENCE = 1.5
 #: Fewer samples have no quartiles, and no order to see a trend in, worth the name.
 _FEW = 5
-#: A trend is one that chance explains this rarely.
-_DRIFT_P = 0.05
 #: Even number of parts of Simpson's rule: the error of t is then below a millionth.
 _PARTS = 64
 #: More rounds than this are not asked for.
@@ -100,8 +95,8 @@ def estimate(groups: Groups) -> Estimate:
 def mean_difference(groups: Groups, others: Groups) -> Estimate:
     """The mean of groups less that of others, which the same processes took.
 
-    With several processes the differences are taken process by process; with one, the two sets of calls
-    are independent (Welch, Biometrika 34, 1947).
+    With several processes the differences are taken process by process; with one, the two sets of calls are independent
+    (Welch, Biometrika 34, 1947).
     """
     if len(groups) > 1:
         return estimate([[mean(a) - mean(b) for a, b in zip(groups, others, strict=True)]])
@@ -149,11 +144,8 @@ def _test_of_shift(shift: float, variance: float, freedom: float) -> RatioTest:
     """shift: the difference of two means of logarithms, with its squared standard error."""
     from scipy.special import stdtr
 
-    if variance == 0:
-        p_value = 1.0 if shift == 0 else 0.0
-    else:
-        p_value = float(2 * stdtr(freedom, -abs(shift) / math.sqrt(variance)))
-    return RatioTest(*map(math.exp, _around(shift, variance, freedom)), p_value)
+    p_value = 2 * stdtr(freedom, -abs(shift) / math.sqrt(variance)) if variance else shift == 0
+    return RatioTest(*map(math.exp, _around(shift, variance, freedom)), float(p_value))
 
 
 def significant(tests: Sequence[RatioTest], level: float = LEVEL) -> list[bool]:
@@ -161,9 +153,8 @@ def significant(tests: Sequence[RatioTest], level: float = LEVEL) -> list[bool]:
 
     Holm, "A simple sequentially rejective multiple test procedure", Scandinavian J. of Statistics 6, 1979.
     """
-    order = sorted(range(len(tests)), key=lambda i: tests[i].p_value)
     called = [False] * len(tests)
-    for rank, index in enumerate(order):
+    for rank, index in enumerate(sorted(range(len(tests)), key=lambda i: tests[i].p_value)):
         if tests[index].p_value > (1 - level) / (len(tests) - rank):
             break
         called[index] = True
@@ -179,22 +170,23 @@ def percentile(samples: Sequence[float], percent: float) -> float:
 
 
 def outliers(samples: Sequence[float]) -> int | None:
-    """How many samples lie outside Tukey's fences; None for fewer than five. They are counted, never dropped."""
+    """How many samples lie outside Tukey's fences (Exploratory Data Analysis, 1977): beyond the quartiles by 1.5
+    interquartile ranges. None for fewer than five samples. They are counted, never dropped."""
     if len(samples) < _FEW:
         return None
     low, high = percentile(samples, 25), percentile(samples, 75)
-    reach = _FENCE * (high - low)
+    reach = 1.5 * (high - low)
     return sum(not low - reach <= s <= high + reach for s in samples)
 
 
 def drift(samples: Sequence[float]) -> float | None:
     """The change from first to last as a part of the median, where there is a trend; else 0. None for fewer than five.
 
-    A trend is one by the test of Mann and Kendall; its size is that of median_slope.
+    A trend is one by the test of Mann and Kendall, at a level of 5 %; its size is that of median_slope.
     """
     if len(samples) < _FEW:
         return None
-    if _trend_p_value(samples) > _DRIFT_P:
+    if _trend_p_value(samples) > 0.05:
         return 0.0
     return median_slope(list(enumerate(samples))) * (len(samples) - 1) / percentile(samples, 50)
 
