@@ -29,40 +29,35 @@ _SLOPE_STEPS = 400
 
 #: Patterns of names in torch's profile, of operators, kernels of CUDA and kernels that torch compiled, by kind of work.
 #: The first that matches counts.
-_NAMES: tuple[tuple[str, str], ...] = (
-    (
-        "quantising",
+_NAMES = {
+    "quantising": (
         r"quant(?!.*(linear|gemm|matmul|_mm))|mm_dequant|int8_(double|vectorwise)|outlier|rowwise_absmax|"
-        r"choose_qparams|kInt8|kQuantize|kDequantize|kgetColRow",
+        r"choose_qparams|kInt8|kQuantize|kDequantize|kgetColRow"
     ),
-    (
-        "attention",
+    "attention": (
         r"attention|flash_fwd|flash_attn|fmha|aten::(bmm|baddbmm|_?softmax|_safe_softmax)$|softmax|"
-        r"batched_gemm|flex_",
+        r"batched_gemm|flex_"
     ),
-    (
-        "products",
+    "products": (
         r"aten::(mm|addmm|addmv|mv|linalg_vecdot|_int_mm|_scaled_mm|_grouped_mm|_weight_int\w+_mm\w*|dot)$|"
         r"gemm|gemv|nvjet|cutlass|xmma|splitK|mkl(dnn)?\b.*linear|onednn|matmul_kernel|_mm_|mm_kernel|MatMul|"
-        r"int8_(scaled_mm|linear_matmul|mixed_scaled_mm)|gemm_4bit|tinygemm",
+        r"int8_(scaled_mm|linear_matmul|mixed_scaled_mm)|gemm_4bit|tinygemm"
     ),
-    (
-        "copies",
+    "copies": (
         r"aten::(copy_|cat|clone|index|index_select|index_copy_?|index_put_?|_index_put_impl_|gather|scatter_?|repeat|"
         r"embedding|zero_|fill_|_local_scalar_dense)$|memcpy|memset|CatArray|copy_kernel|direct_copy|indexSelect|"
-        r"index_elementwise|gatherTopK|vectorized_gather|FillFunctor",
+        r"index_elementwise|gatherTopK|vectorized_gather|FillFunctor"
     ),
-    (
-        "outside",
+    "outside": (
         # What prepares the work of others: views, allocations, dispatch, checks of compiled code.
         r"aten::(view|as_strided|_reshape_alias|reshape|transpose|t|permute|expand|expand_as|select|slice|narrow|"
         r"squeeze|unsqueeze|unbind|split|split_with_sizes|chunk|detach|alias|lift_fresh|empty|empty_like|empty_strided|"
         r"new_empty|resize_|to|_to_copy|contiguous|linear|matmul|_unsafe_view|resolve_conj|resolve_neg|item|is_nonzero|"
         r"set_|result_type|flatten|unflatten)$|^detach|TorchDynamo|Torch-Compiled|AOTDispatcher|Pregraph|"
-        r"^cuda[A-Z]|^cu[A-Z]\w+Kernel|^ProfilerStep|Runtime Triggered|Lazy Function Loading",
+        r"^cuda[A-Z]|^cu[A-Z]\w+Kernel|^ProfilerStep|Runtime Triggered|Lazy Function Loading"
     ),
-)
-_PATTERNS = tuple((kind, re.compile(pattern, re.IGNORECASE)) for kind, pattern in _NAMES)
+}
+_PATTERNS = {kind: re.compile(pattern, re.IGNORECASE) for kind, pattern in _NAMES.items()}
 #: Kinds that an operator passes on to all operators and kernels that it calls.
 _INHERITED = ("quantising", "attention")
 
@@ -91,7 +86,7 @@ class Profile(NamedTuple):
 
 def kind_of(name: str) -> str:
     """One of KINDS, for the name of an operator or kernel; ``other`` if no pattern matches."""
-    return next((kind for kind, pattern in _PATTERNS if pattern.search(name)), "other")
+    return next((kind for kind, pattern in _PATTERNS.items() if pattern.search(name)), "other")
 
 
 def seconds_by_name(work: Iterable[Work]) -> dict[tuple[str, str], float]:
