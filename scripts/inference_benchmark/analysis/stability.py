@@ -4,15 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from inference_benchmark.analysis.statistics import (
-    Groups,
-    agree,
-    drift,
-    estimate,
-    mean,
-    outliers,
-    standard_deviation,
-)
+from inference_benchmark.analysis.statistics import Groups, agree, drift, estimate, mean, outliers, standard_deviation
 from inference_benchmark.units import format_half_width
 
 #: pyperf check: a standard deviation over 10 % of the mean, a sample 50 % off, values under 1 ms.

@@ -15,8 +15,8 @@ STRETCH_S = 0.01
 #: was further below in 1 of 75 measurements; with a busy thread per core it was 40 % and more below
 #: (benchmarks/trust.py).
 TOLERANCE = 0.2
-#: The best speed is a percentile, because the fastest of hundreds of times is luck and grows with their number.
-_BEST_PERCENTILE = 95
+#: What a person calls the two kernels.
+NAMES = ("memory", "arithmetic")
 
 
 class Speed(NamedTuple):
@@ -61,13 +61,10 @@ def _passes_per_s(seconds: Sequence[float]) -> float:
     return fastest or len(seconds) / sum(seconds)
 
 
-#: What a person calls the two.
-NAMES = ("memory", "arithmetic")
-
-
 def best(speeds: Iterable[Speed]) -> Speed:
-    """The 95th percentile of each kernel; at least one speed."""
-    return _percentile(speeds, _BEST_PERCENTILE)
+    """The 95th percentile of each kernel, because the fastest of hundreds is luck and grows with their number; at least
+    one speed."""
+    return _percentile(speeds, 95)
 
 
 def typical(speeds: Sequence[Speed]) -> Speed:
