@@ -19,8 +19,6 @@ from typing import NamedTuple
 LEVEL = 0.95
 #: Fewer samples have no quartiles, and no order to see a trend in, worth the name.
 _FEW = 5
-#: Even number of parts of Simpson's rule: the error of t is then below a millionth.
-_PARTS = 64
 #: More rounds than this are not asked for.
 MOST_ROUNDS = 1000
 
@@ -219,9 +217,6 @@ def agree(samples: Sequence[float], tolerance: float) -> bool:
     return len(samples) > 1 and abs(samples[-1] - samples[-2]) <= tolerance * min(samples[-2:])
 
 
-# -- how t intervals are made --------------------------------------------------------------------
-
-
 def _units(groups: Groups) -> Sequence[float]:
     """What varies independently: the means of processes, or the calls of a single one."""
     return [mean(samples) for samples in groups] if len(groups) > 1 else groups[0]
@@ -257,6 +252,7 @@ def t_quantile(freedom: float) -> float:
     With t = sqrt(freedom) tan(angle) the density is a power of the cosine of the angle. Its integral, by Simpson's
     rule, is solved for the angle by Newton's method: as it is concave, each step from below comes closer.
     """
+    parts = 64  # Even; the error of t is then below a millionth.
     scale = 2 * math.exp(math.lgamma((freedom + 1) / 2) - math.lgamma(freedom / 2)) / math.sqrt(math.pi)
 
     def density(angle: float) -> float:
@@ -264,8 +260,8 @@ def t_quantile(freedom: float) -> float:
 
     angle, step = 0.0, math.inf
     while step > 1e-12 * angle:
-        width = angle / _PARTS
-        inner = sum(density(i * width) * (4 if i % 2 else 2) for i in range(1, _PARTS))
+        width = angle / parts
+        inner = sum(density(i * width) * (4 if i % 2 else 2) for i in range(1, parts))
         step = (LEVEL - (density(0) + inner + density(angle)) * width / 3) / density(angle)
         angle += step
     return math.sqrt(freedom) * math.tan(angle)

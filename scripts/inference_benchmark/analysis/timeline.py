@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,10 +23,6 @@ KINDS = {
 }
 #: New tokens of the profiled call, at most: a profile of a hundred steps has some 100,000 events.
 PROFILED_TOKENS = 128
-#: How many names of the profile the record keeps, the longest-running first.
-_KEPT_NAMES = 20
-#: Steps from whose pairs the slope is estimated, at most; longer answers are thinned.
-_SLOPE_STEPS = 400
 
 #: Patterns of names in torch's profile, of operators, kernels of CUDA and kernels that torch compiled, by kind of work.
 #: The first that matches counts.
@@ -117,14 +114,14 @@ def seconds_by_name(work: Iterable[Work]) -> dict[tuple[str, str], float]:
 
 
 def profile_result(profile: Profile, new_tokens: int) -> dict[str, Any]:
-    """The profile of a call of new_tokens, as the record has it."""
+    """The profile of a call of new_tokens, as the record has it, with the 20 names that ran longest."""
     by_name = seconds_by_name(profile.work)
-    kinds = dict.fromkeys((kind for kind in KINDS if kind != "outside"), 0.0)
-    counts = Counter(each.name for each in profile.work)
+    kinds = dict.fromkeys(KINDS, 0.0)
     for (kind, _), seconds in by_name.items():
-        if kind in kinds:
-            kinds[kind] += seconds
-    longest = sorted(by_name.items(), key=lambda item: -item[1])[:_KEPT_NAMES]
+        kinds[kind] += seconds
+    del kinds["outside"]
+    counts = Counter(each.name for each in profile.work)
+    longest = sorted(by_name.items(), key=lambda item: -item[1])[:20]
     return {
         "kind": "profile",
         "new_tokens": new_tokens,
@@ -187,11 +184,10 @@ class Timeline:
     @property
     def growth(self) -> float | None:
         """How much longer the last decode step is than the first, as a part of the median step, by
-        statistics.median_slope; None for fewer than five steps."""
-        stride = -(-len(self.decode_s) // _SLOPE_STEPS)
-        steps = list(enumerate(self.decode_s))[:: stride or 1]
-        if len(steps) < 5:
+        statistics.median_slope of at most 400 steps; None for fewer than five."""
+        if len(self.decode_s) < 5:
             return None
+        steps = list(enumerate(self.decode_s))[:: math.ceil(len(self.decode_s) / 400)]
         return statistics.median_slope(steps) * (len(self.decode_s) - 1) / statistics.percentile(self.decode_s, 50)
 
     @property
