@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 from inference_benchmark.analysis import roofline, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
-from inference_benchmark.analysis.roofline import Shapes
 from inference_benchmark.analysis.statistics import Estimate, Groups
 
 #: Parts of a call that have a limit of their own.
@@ -58,7 +57,7 @@ class MeasuredCell:
     first_token_s: Groups = ()
     energy_j: Sequence[tuple[float, float]] | None = None
     memory_bytes: Sequence[tuple[int, int | None]] = ()
-    shapes: Shapes | None = None
+    shapes: roofline.Shapes | None = None
     ceilings: Ceilings | None = None
 
     @property
