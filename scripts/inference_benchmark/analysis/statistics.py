@@ -3,8 +3,7 @@
 Samples are grouped by the process that took them: ``[[s, s, s], [s, s, s]]`` are two processes of three. All samples of
 one process share its memory layout, placement and threads, so they agree better than processes do. With several
 processes the interval is that of their means, with a degree of freedom per process (Kalibera and Jones, "Rigorous
-benchmarking in reasonable time", ISMM 2013, section 6). With one process it only says how well that process repeats
-itself.
+benchmarking in reasonable time", ISMM 2013, section 6). With one process it only says how well that repeats itself.
 """
 
 from __future__ import annotations
