@@ -6,14 +6,12 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis import statistics, yardstick
 from inference_benchmark.analysis.figures import COMPARED, Figure
 from inference_benchmark.analysis.statistics import Estimate, RatioTest
-from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.compare.result_set import ResultSet
 from inference_benchmark.records import comparability
 from inference_benchmark.results.cell_result import KEYS, CellResult
@@ -27,6 +25,8 @@ FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "unknown"
 #: Where a result set has a single process: its calls agree better than processes do.
 PERHAPS_FASTER, PERHAPS_SLOWER = "perhaps faster", "perhaps slower"
 FITS_NOW, FITS_NO_LONGER, NEITHER_FITS, NO_FIGURE = "fits now", "fits no longer", "neither fits", "no figure"
+#: The verdicts where there are not two figures, by the outcomes of base and new; else there is no figure.
+_ENDINGS = {("oom", "ok"): FITS_NOW, ("ok", "oom"): FITS_NO_LONGER, ("oom", "oom"): NEITHER_FITS}
 #: A side is faster than its machine can be, so that its figure, or what is known of the machine, is wrong.
 ABOVE_LIMIT = "above limit"
 #: The fact that differs where the machine itself does.
@@ -77,12 +77,10 @@ class ComparedCell(NamedTuple):
     def from_document(cls, document: Mapping[str, Any]) -> Self:
         """The inverse of to_document. The base has the precision and batch size of the new one, and its own engine."""
         where = document["where"]
-        of_base = {name: value for name, value in where.items() if name != "environment"}
+        of_base = {**where, "engine": document["base_engine"], "environment": ""}
         ratio = Estimate(*(document[name] for name in ("ratio", "low", "high")))
         return cls(
-            CellResult.of_key(
-                of_base | {"engine": document["base_engine"]}, document["base_outcome"], document["base"]
-            ),
+            CellResult.of_key(of_base, document["base_outcome"], document["base"]),
             CellResult.of_key(where, document["new_outcome"], document["new"]),
             document["verdict"],
             None if ratio.value is None else ratio,
@@ -116,8 +114,8 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True)
 class Comparison:
-    """base, new: names of the result sets. figure: the name of the figure compared. notes: remarks of both.
-    only_base, only_new: cells that the other set does not have. paired: whether cells were compared round by round."""
+    """base, new: names of the result sets. figure: its name. notes: remarks of both. only_base, only_new: cells that
+    the other set does not have. paired: whether cells were compared round by round."""
 
     base: str
     new: str
@@ -212,8 +210,21 @@ def compare(
 
 
 def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
-    """What is not the same in both: facts that both know, and the speed of the machine itself."""
-    return [*_differences(base.facts, new.facts), *_differences_of_speed(base.speed, new.speed)]
+    """Facts that both know and that differ, and the kernels of the yardstick in which the machine itself differs by
+    more than the tolerance. A variable of the environment may be set in one set only."""
+    found = []
+    both = comparability.shared(base.facts, new.facts) if base.facts and new.facts else set()
+    for fact in (name for name in {**base.facts, **new.facts} if name in both):
+        ours, theirs = (list(each.facts.get(fact, ["not set"])) for each in (base, new))
+        if set(map(str, ours)) != set(map(str, theirs)):
+            found.append(Difference(fact, ours, theirs))
+    if base.speed and new.speed:
+        ratios = zip(yardstick.NAMES, new.speed.over(base.speed), base.speed.texts, new.speed.texts, strict=True)
+        for name, ratio, our, their in ratios:
+            if min(ratio, 1 / ratio) < 1 - yardstick.TOLERANCE:
+                now = f"{their}, {format_figure(ratio, '.2f')}x"
+                found.append(Difference(f"{SPEED} ({name}, median)", [our], [now]))
+    return found
 
 
 def matching_keys(base: Sequence[CellResult]) -> tuple[str, ...]:
@@ -270,7 +281,7 @@ def _compared(
     base: CellResult, new: CellResult, figure: Figure, test: RatioTest | None, significant: bool
 ) -> ComparedCell:
     if not (figure.name in base.figures and figure.name in new.figures):
-        return ComparedCell(base, new, _ending(base.outcome, new.outcome))
+        return ComparedCell(base, new, _ENDINGS.get((base.outcome, new.outcome), NO_FIGURE))
     if base.is_above_limit or new.is_above_limit:
         return ComparedCell(base, new, ABOVE_LIMIT)
     processes = len(base.samples(figure)), len(new.samples(figure))
@@ -283,41 +294,13 @@ def _compared(
     return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes)
 
 
-def _ending(base: str, new: str) -> str:
-    """The verdict where there are not two figures."""
-    return {("oom", "ok"): FITS_NOW, ("ok", "oom"): FITS_NO_LONGER, ("oom", "oom"): NEITHER_FITS}.get(
-        (base, new), NO_FIGURE
-    )
-
-
 def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
     columns: dict[str, list[ComparedCell]] = {}
     for cell in cells:
         columns.setdefault(cell.new.column_label, []).append(cell)
-    for members in columns.values():
-        first = members[0].new
+    for label, members in columns.items():
         logs = [math.log(cell.ratio.value) for cell in members if cell.ratio]
-        base, new = (
-            max((cell.new.batch_size for cell in members if side(cell).is_measured), default=None)
-            for side in (attrgetter("base"), attrgetter("new"))
-        )
         geometric_mean = math.exp(statistics.mean(logs)) if logs else None
-        yield ComparedColumn(first.column, first.column_label, geometric_mean, len(logs), base, new)
-
-
-def _differences_of_speed(base: Speed | None, new: Speed | None) -> Iterator[Difference]:
-    """The kernels of the yardstick in which the machine itself differs by more than the tolerance."""
-    if base is None or new is None:
-        return
-    for name, ratio, ours, theirs in zip(yardstick.NAMES, new.over(base), base.texts, new.texts, strict=True):
-        if min(ratio, 1 / ratio) < 1 - yardstick.TOLERANCE:
-            yield Difference(f"{SPEED} ({name}, median)", [ours], [f"{theirs}, {format_figure(ratio, '.2f')}x"])
-
-
-def _differences(base: Mapping[str, Sequence[Any]], new: Mapping[str, Sequence[Any]]) -> Iterator[Difference]:
-    """Facts that both sets know and that differ; a variable of the environment may be set in one set only."""
-    both = comparability.shared(base, new) if base and new else set()
-    for fact in (name for name in {**base, **new} if name in both):
-        ours, theirs = list(base.get(fact, ["not set"])), list(new.get(fact, ["not set"]))
-        if {str(value) for value in ours} != {str(value) for value in theirs}:
-            yield Difference(fact, ours, theirs)
+        base = max((cell.new.batch_size for cell in members if cell.base.is_measured), default=None)
+        new = max((cell.new.batch_size for cell in members if cell.new.is_measured), default=None)
+        yield ComparedColumn(members[0].new.column, label, geometric_mean, len(logs), base, new)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from inference_benchmark.analysis import statistics
 from inference_benchmark.analysis.change_points import change_points
-from inference_benchmark.analysis.statistics import Estimate, Groups
+from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Difference, differences
@@ -145,12 +145,11 @@ def _candidates(history: CellHistory, places: int) -> Iterator[tuple[Step, stati
     changes = change_points(logs, error, freedom, places) if error else []
     levels = [points[start:end] for start, end in pairwise([0, *changes, len(points)])]
     for old, new in pairwise(levels):
-        sides = _samples(old), _samples(new)
+        sides = [[samples for point in level for samples in point.cell.whole_s] for level in (old, new)]
         test = statistics.ratio_test(*sides) if min(map(len, sides)) > 1 else None
         ratio = test.speedup if test else Estimate(_level(new) / _level(old))
         before, after = old[-1].entry, new[0].entry
-        changed = differences(before.results, after.results)
-        yield Step(history, before, after, ratio, test is not None, changed), test
+        yield Step(history, before, after, ratio, bool(test), differences(before.results, after.results)), test
 
 
 def _error(points: Sequence[Point]) -> tuple[float, float]:
@@ -167,11 +166,6 @@ def _error(points: Sequence[Point]) -> tuple[float, float]:
         squares.append((math.log(throughput.high / throughput.low) / 2 / statistics.t_quantile(of_this)) ** 2)
         freedom += of_this
     return (max(math.sqrt(statistics.mean(squares)), _LEAST_ERROR), freedom) if squares else (0, 0)
-
-
-def _samples(points: Sequence[Point]) -> Groups:
-    """The whole calls of every process."""
-    return [samples for point in points for samples in point.cell.whole_s]
 
 
 def _level(points: Sequence[Point]) -> float:

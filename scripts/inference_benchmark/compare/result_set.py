@@ -87,8 +87,7 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
     studies, notes = _ceilings(path)
     by_value: dict[str, list[Record]] = {}
     for each in records:
-        value = each.cell.column.environment if axis == "environment" else each.cell.engine
-        by_value.setdefault(value, []).append(each)
+        by_value.setdefault(getattr(each.cell.column, axis), []).append(each)
     problems = [
         f"{path}: holds no record with {axis} {value}; it has {', '.join(by_value) or 'no records'}"
         for value in (base, new)
@@ -96,13 +95,11 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
     ]
     if problems:
         raise BaselineError(problems)
-    first, second = (of_records(by_value[value], value, str(path), studies) for value in (base, new))
-    return _without(axis, replace(first, notes=notes)), _without(axis, second)
-
-
-def _without(axis: str, results: ResultSet) -> ResultSet:
-    cells = [replace(cell, column=replace(cell.column, **{axis: ""})) for cell in results.cells]
-    return replace(results, cells=cells)
+    first, second = (
+        replace(results, cells=[replace(cell, column=replace(cell.column, **{axis: ""})) for cell in results.cells])
+        for results in (of_records(by_value[value], value, str(path), studies) for value in (base, new))
+    )
+    return replace(first, notes=notes), second
 
 
 # -- records ---------------------------------------------------------------------------------------
@@ -145,12 +142,7 @@ def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
     return comparability.all_facts(records) | settings
 
 
-def _settings(
-    measurement: Mapping[str, Any],
-    limit: int | None,
-    models: Iterable[Mapping[str, Any]],
-    variants: Mapping[str, Mapping[str, Any]],
-) -> dict[str, Any]:
+def _settings(measurement: Mapping, limit: int | None, models: Iterable[Mapping], variants: Mapping) -> dict[str, Any]:
     return {
         **{f"measurement {name}": value for name, value in measurement.items()},
         "memory limit (bytes)": limit,
@@ -190,18 +182,10 @@ def _from_provenance(path: Path) -> dict[str, Any]:
     """The facts in the provenance.json of a run, the speed of its machine and its date, as ResultSet names them."""
     try:
         provenance = files.read_json(path)
-        settings = _settings(
-            provenance["measurement"],
-            provenance["memory_limit_bytes"],
-            provenance["models"],
-            provenance.get("variants", {}),
-        )
-        speed = provenance.get("machine_speed")
+        known = (provenance[name] for name in ("measurement", "memory_limit_bytes", "models"))
+        settings = _settings(*known, provenance.get("variants", {}))
         facts = provenance["facts"] | {fact: [value] for fact, value in settings.items()}
-        return {
-            "facts": facts,
-            "speed": Speed.of_facts(speed) if speed else None,
-            "measured_from": provenance.get("measured_from"),
-        }
+        speed = Speed.of_facts(provenance["machine_speed"]) if provenance.get("machine_speed") else None
+        return {"facts": facts, "speed": speed, "measured_from": provenance.get("measured_from")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BaselineError([f"{path}: cannot be used ({error!r}); copy it again, or remove it"]) from None

@@ -16,14 +16,9 @@ from inference_benchmark.units import format_figure
 
 #: The sign behind a ratio, for its verdict.
 SIGNS = {
-    verdicts.FASTER: "▲",
-    verdicts.SLOWER: "▼",
-    verdicts.PERHAPS_FASTER: "△",
-    verdicts.PERHAPS_SLOWER: "▽",
-    verdicts.SAME: "≈",
-    verdicts.UNKNOWN: "",
-}
-
+    verdicts.FASTER: "▲", verdicts.SLOWER: "▼", verdicts.PERHAPS_FASTER: "△", verdicts.PERHAPS_SLOWER: "▽",
+    verdicts.SAME: "≈", verdicts.UNKNOWN: "",
+}  # fmt: skip
 #: Why a test on the calls of one process is no verdict.
 ONE_PROCESS = (
     "perhaps: one side was measured in a single process. Neither the test nor the interval can see how much processes "
@@ -151,8 +146,7 @@ def _column_row(column: ComparedColumn) -> list[str]:
 def _cell_row(comparison: Comparison, cell: ComparedCell) -> list[str]:
     figure = BY_NAME[comparison.figure]
     figures = [figure.text(side.value(figure.name)) or side.outcome for side in (cell.base, cell.new)]
-    ratio = format_figure(cell.ratio.value, ".3f") if cell.ratio else ""
-    interval = _interval_text(cell.ratio) if cell.ratio else ""
+    ratio, interval = (format_figure(cell.ratio.value, ".3f"), _interval_text(cell.ratio)) if cell.ratio else ("", "")
     return [cell.new.label, *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
 
 
@@ -169,9 +163,8 @@ def _why_disjoint(comparison: Comparison) -> str:
     for key in keys:
         values = {name: dict.fromkeys(cell.key.get(key) for cell in cells) for name, cells in sides.items()}
         if not set.intersection(*map(set, values.values())):
-            reasons.append(
-                f"{key} is " + " and ".join(f"{_some(list(each))} in {name}" for name, each in values.items())
-            )
+            listed = (f"{_some(list(each))} in {name}" for name, each in values.items())
+            reasons.append(f"{key} is {' and '.join(listed)}")
     return "; ".join(reasons) or f"no combination of {', '.join(keys)} is in both"
 
 

@@ -94,24 +94,15 @@ class CellResult:
         """The inverse of key, with an outcome, if it is known, and values of figures."""
         texts = {name: key.get(name, "") for name in ("model", "engine", "precision", "environment")}
         lengths = {name: key.get(name) for name in ("prompt_tokens", "new_tokens")}
-        values = {name: key[name] for name in ("parameters",) if name in key} | dict(figures)
-        estimates = {name: Estimate(value) for name, value in values.items()}
+        values = {"parameters": key.get("parameters"), **figures}
+        estimates = {name: Estimate(value) for name, value in values.items() if value is not None}
         return cls(Column(**texts, **lengths), key["batch_size"], outcome, figures=estimates)
 
     @property
     def key(self) -> dict[str, Any]:
         """What is known of KEYS."""
-        values = {
-            "model": self.column.model,
-            "parameters": self.value("parameters"),
-            "prompt_tokens": self.column.prompt_tokens,
-            "new_tokens": self.column.new_tokens,
-            "engine": self.column.engine,
-            "environment": self.column.environment,
-            "precision": self.column.precision,
-            "batch_size": self.batch_size,
-        }
-        return {name: value for name, value in values.items() if value not in (None, "")}
+        known = {**vars(self.column), "parameters": self.value("parameters"), "batch_size": self.batch_size}
+        return {name: known[name] for name in KEYS if known[name] not in (None, "")}
 
     def value(self, name: str) -> float | None:
         """A figure by its name; None where the cell does not have it."""
