@@ -15,17 +15,11 @@ from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment.cells import RECORD_STEM
 from inference_benchmark.experiment.environments import CURRENT
 from inference_benchmark.experiment.experiment import Experiment
-from inference_benchmark.experiment.studies import (
-    ColumnStudy,
-    Subject,
-    possible_studies,
-    requested_studies,
-    study_paths,
-)
+from inference_benchmark.experiment.studies import ColumnStudy, possible_studies, requested_studies, study_paths
 from inference_benchmark.machine import hardware
 from inference_benchmark.records import comparability, machine_speed, merge
 from inference_benchmark.records.check import RecordError
-from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.record_file import load, load_for
 
 #: How files are called that this program itself puts where records are.
@@ -56,7 +50,12 @@ def read(experiment: Experiment) -> Collection:
     for subjects, usable in ((experiment.cells(), records), (possible_studies(experiment), studies)):
         for subject in subjects:
             try:
-                usable[subject.path] = _usable(subject, experiment)
+                record = load_for(subject, Path(subject.path))
+                if hardware.is_called(name := record.device["name"], experiment.device_name):
+                    usable[subject.path] = record
+                else:
+                    setting = f"machines.{experiment.machine}.device_name asks for {experiment.device_name!r}"
+                    refused[subject.path] = f"measured on {name}; {setting}"
             except FileNotFoundError:
                 if usable is records or subject.path in requested:
                     missing.append(subject.path)
@@ -104,17 +103,6 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
         "facts": comparability.all_facts(records),
         "machine_speed": machine_speed.facts(records),
     }
-
-
-def _usable(subject: Subject, experiment: Experiment) -> AnyRecord:
-    """The record of a cell or study. Raises RecordError, also for one of another device, and OSError."""
-    record = load_for(subject, Path(subject.path))
-    name = record.device["name"]
-    if not hardware.is_called(name, experiment.device_name):
-        raise RecordError(
-            f"measured on {name}; machines.{experiment.machine}.device_name asks for {experiment.device_name!r}"
-        )
-    return record
 
 
 def _second_records(experiment: Experiment) -> Iterator[str]:

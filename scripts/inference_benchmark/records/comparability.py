@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 from inference_benchmark.engines import PACKAGES
@@ -14,8 +13,8 @@ from inference_benchmark.experiment.studies import Study
 from inference_benchmark.records.record import AnyRecord, Record
 
 _PACKAGES = {name: (package.compared_in, name) for name, package in PACKAGES.items() if package.compared_in}
-#: Facts of a record: (part of the record, key).
-_FACTS = {
+#: Facts that must agree: (part of the record, key).
+_COMPARED = {
     "device": ("device", "name"),
     "driver": ("device", "driver"),
     "device memory (bytes)": ("device", "memory_bytes"),
@@ -27,6 +26,11 @@ _FACTS = {
     "float32 matmul precision": ("model", "float32_matmul_precision"),
     "TF32": ("model", "tf32"),
     **_PACKAGES,
+}
+#: Facts that need not agree. Nodes of a cluster are alike under many names; kernel, Python and numpy have no
+#: measurable part in a timed call; memory decides whether a cell fits, which its record explains; attention
+#: belongs to the model; a change of how cells are measured raises MEASURE_VERSION, whatever the commit.
+_FREE = {
     "host": ("host", "name"),
     "system": ("host", "system"),
     "container": ("host", "container"),
@@ -38,27 +42,17 @@ _FACTS = {
     "commit": ("git", "commit"),
     "uncommitted changes": ("git", "dirty"),
 }
-
-#: Facts that need not agree. Nodes of a cluster are alike under many names; kernel, Python and numpy have no
-#: measurable part in a timed call; memory decides whether a cell fits, which its record explains; attention
-#: belongs to the model; a change of how cells are measured raises MEASURE_VERSION, whatever the commit.
-_FREE = {
-    "host", "system", "container", "host memory (bytes)", "memory limit", "attention", "python", "numpy",
-    "commit", "uncommitted changes",
-}  # fmt: skip
-
 #: Facts of the software that cells are measured in: they have to agree within each environment.
 _SOFTWARE = {"CUDA", "float32 matmul precision", "TF32", *_PACKAGES}
 
 _ENVIRONMENT = "environment "
-#: How many cells are named with a disagreement.
-_NAMED = 3
 
 
 def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
     """Every fact about hardware, software and settings with its value in each record; None where it is unknown."""
     by_name = {
-        name: [(getattr(record, part) or {}).get(key) for record in records] for name, (part, key) in _FACTS.items()
+        name: [(getattr(record, part) or {}).get(key) for record in records]
+        for name, (part, key) in {**_COMPARED, **_FREE}.items()
     }
     for index, record in enumerate(records):
         if "matmul_precision" in (record.model or {}).get("options", {}):  # a choice of the variant, as its name says
@@ -81,10 +75,9 @@ def environments(records: Sequence[Record]) -> dict[str, dict[str, list[Any]]]:
     by_name: dict[str, list[Record]] = {}
     for record in records:
         by_name.setdefault(name_of(record.cell.environment), []).append(record)
-    return {
-        environment: {name: values for name, values in all_facts(of_it).items() if name in _SOFTWARE | {"python"}}
-        for environment, of_it in by_name.items()
-    }
+    known = {name: all_facts(of_it) for name, of_it in by_name.items()}
+    shown = _SOFTWARE | {"python"}
+    return {name: {fact: each[fact] for fact in each if fact in shown} for name, each in known.items()}
 
 
 def facts_that_must_agree(record: AnyRecord) -> dict[str, Any]:
@@ -103,15 +96,14 @@ def facts_about(study: Study, known: Mapping[str, Any], cell: Cell) -> Mapping[s
 def disagreements(records: Sequence[Record]) -> list[str]:
     """One line per table and fact that must agree and does not: its values, and the cells in the minority."""
     lines = []
-    for where, indices, is_about in _alike(records):
-        for name, values in _differing([records[i] for i in indices], is_about).items():
-            common, *others = Counter(values.values()).most_common()
-            parts = [f"{_show(common[0])} in {common[1]} cells"]
-            for value, count in others:
-                paths = [records[indices[i]].cell.path for i, v in values.items() if v == value]
-                more = f" and {count - _NAMED} more" if count > _NAMED else ""
-                parts.append(f"{_show(value)} in {', '.join(islice(paths, _NAMED))}{more}")
-            lines.append(f"{where}: {name} differs: {'; '.join(parts)}")
+    for where, name, values in _differing(records):
+        common, *others = Counter(values.values()).most_common()
+        parts = [f"{_show(common[0])} in {common[1]} cells"]
+        for value, count in others:
+            named = [records[index].cell.path for index, each in values.items() if each == value][:3]
+            more = f" and {count - len(named)} more" if count > len(named) else ""
+            parts.append(f"{_show(value)} in {', '.join(named)}{more}")
+        lines.append(f"{where}: {name} differs: {'; '.join(parts)}")
     if lines:
         lines.append("measure these cells again, or set mixed_provenance: split to give them columns of their own")
     return lines
@@ -119,11 +111,9 @@ def disagreements(records: Sequence[Record]) -> list[str]:
 
 def disagreeing(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """The facts in which two records do not agree. ours, theirs: their facts_that_must_agree."""
-    return {
-        name: (ours.get(name, "not set"), theirs.get(name, "not set"))
-        for name in (() if ours == theirs else sorted(shared(ours, theirs)))
-        if ours.get(name, "not set") != theirs.get(name, "not set")
-    }
+    names = () if ours == theirs else sorted(shared(ours, theirs))
+    both = {name: (ours.get(name, "not set"), theirs.get(name, "not set")) for name in names}
+    return {name: (our, their) for name, (our, their) in both.items() if our != their}
 
 
 def shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
@@ -134,10 +124,9 @@ def shared(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> set[str]:
 def splits(records: Sequence[Record]) -> list[str]:
     """For each record the facts in which its table differs (``torch 2.12.0, driver 570``); "" where all agree."""
     names: list[list[str]] = [[] for _ in records]
-    for _, indices, is_about in _alike(records):
-        for name, values in _differing([records[i] for i in indices], is_about).items():
-            for position, value in values.items():
-                names[indices[position]].append(f"{name} {_show(value)}")
+    for _, name, values in _differing(records):
+        for index, value in values.items():
+            names[index].append(f"{name} {_show(value)}")
     return [", ".join(apart) for apart in names]
 
 
@@ -160,21 +149,22 @@ def _alike(records: Sequence[Record]) -> Iterator[tuple[str, list[int], Callable
             yield f"{where} in {environment}", indices, lambda name: name in _SOFTWARE
 
 
-def _differing(records: Sequence[Record], is_about: Callable[[str], bool]) -> dict[str, dict[int, Any]]:
-    """The facts that must agree and do not: for each, its value by the record's position."""
-    differing = {}
-    for name, values in ((name, values) for name, values in facts(records).items() if is_about(name)):
-        if name.startswith(_ENVIRONMENT):  # a variable that is set in one record only makes them differ
-            values = ["not set" if value is None else value for value in values]
-        by_position = {index: value for index, value in enumerate(values) if _must_agree(name, value)}
-        if len(set(by_position.values())) > 1:
-            differing[name] = by_position
-    return differing
+def _differing(records: Sequence[Record]) -> Iterator[tuple[str, str, dict[int, Any]]]:
+    """(group, fact, its value by the record's index) for each fact that must agree within a group and does not."""
+    for where, indices, is_about in _alike(records):
+        for name, values in facts([records[index] for index in indices]).items():
+            if not is_about(name):
+                continue
+            if name.startswith(_ENVIRONMENT):  # a variable that is set in one record only makes them differ
+                values = ["not set" if value is None else value for value in values]
+            by_index = {index: value for index, value in zip(indices, values, strict=True) if _must_agree(name, value)}
+            if len(set(by_index.values())) > 1:
+                yield where, name, by_index
 
 
 def _must_agree(name: str, value: Any) -> bool:
     """Whether a fact must agree. A cell that ended early does not know the facts in ``model``."""
-    return name not in _FREE and (value is not None or _FACTS.get(name, ("model",))[0] != "model")
+    return name not in _FREE and (value is not None or _COMPARED.get(name, ("model",))[0] != "model")
 
 
 def _show(value: Any) -> str:

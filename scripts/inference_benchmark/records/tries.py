@@ -37,12 +37,7 @@ class Tries:
 
     def write(self, output: Path) -> None:
         """Keep them for the next attempt. Raises OSError. output: the place of the search's record."""
-        document = {
-            "study": self.study.to_document(),
-            "circumstances": dict(self.circumstances),
-            "started_at": self.started_at,
-            "results": list(self.results),
-        }
+        document = {**vars(self), "study": self.study.to_document()}
         files.write(json.dumps(document, indent=1, sort_keys=True) + "\n", path(output))
 
 
@@ -57,8 +52,7 @@ def circumstances(origin: Mapping[str, Any], limit: Mapping[str, Any] | None) ->
     origin: where and with what, as a record has it. limit: the search's memory limit. The host memory that a job of a
     scheduler is granted may grow from attempt to attempt, and decides no try.
     """
-    host = origin["host"]
-    host_limit = None if host["job"] else host["memory_limit"]
+    host_limit = None if origin["host"]["job"] else origin["host"]["memory_limit"]
     return {
         **facts_that_must_agree(SimpleNamespace(**{"model": {}, **origin})),
         "memory limit (bytes)": limit and limit["bytes"],
