@@ -42,7 +42,7 @@ from inference_benchmark.experiment.outputs import (
 )
 from inference_benchmark.files import set_aside
 from inference_benchmark.records.attempts import AttemptLog
-from inference_benchmark.records.derived_records import derived_from_deleted
+from inference_benchmark.records.record_file import derived_from_deleted
 from inference_benchmark.render.progress import MEASURING_RULES, ProgressHandler, attach_progress
 
 # The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.

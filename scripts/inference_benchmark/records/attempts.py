@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -99,28 +100,23 @@ class AttemptLog:
 
     def outdated(self) -> list[Path]:
         """The records of other settings in place of those that were attempted."""
-        begun = ((subject, Path(path)) for path, (subject, *_) in self._begun.items())
+        begun = [(subject, Path(subject.path)) for subject, *_ in self._begun.values()]
         return [path for subject, path in begun if path.exists() and not _is_of(subject, path)]
 
 
 def earlier(output: Path, attempt: int) -> list[Attempt]:
     """The attempts before this one, as far as they were noted."""
-    if attempt == 1:
-        return []
-    try:
-        noted = [Attempt(**each) for each in files.read_json(_notes(output))]
-    except (OSError, ValueError, TypeError):
-        return []
-    return noted[: attempt - 1]
+    if attempt > 1:
+        with suppress(OSError, ValueError, TypeError):
+            return [Attempt(**each) for each in files.read_json(_notes(output))][: attempt - 1]
+    return []
 
 
 def failure_line(log: Path) -> str | None:
     """The last line of a log that reports a failure; None where there is no such line or no log."""
-    try:
-        lines = _FAILURE.findall(log.read_text(errors="replace"))
-    except OSError:
-        return None
-    return lines[-1] if lines else None
+    with suppress(OSError):
+        return next(reversed(_FAILURE.findall(log.read_text(errors="replace"))), None)
+    return None
 
 
 def _notes(output: Path) -> Path:
@@ -129,16 +125,13 @@ def _notes(output: Path) -> Path:
 
 def _is_of(subject: Subject, output: Path) -> bool:
     """Whether a file is a record of exactly this cell or study."""
-    try:
-        load_for(subject, output)
-    except (RecordError, OSError):
-        return False
-    return True
+    with suppress(RecordError, OSError):
+        return bool(load_for(subject, output))
+    return False
 
 
 def _stamp(path: Path) -> _Stamp:
-    try:
+    with suppress(OSError):
         status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
+        return status.st_ino, status.st_mtime_ns
+    return None

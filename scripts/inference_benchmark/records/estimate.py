@@ -80,9 +80,8 @@ def _of_column(cell: Cell, column: Mapping[int, Record]) -> float:
 
 
 def _of_study(study: Subject, earlier: Sequence[StudyRecord]) -> float | None:
-    same = [_took_s(record) for record in earlier if record.study.path == study.path]
-    any_of_kind = same or [_took_s(record) for record in earlier]
-    return statistics.median(any_of_kind) if any_of_kind else None
+    same = [record for record in earlier if record.study.path == study.path] or earlier
+    return statistics.median(map(_took_s, same)) if same else None
 
 
 def _seconds(record: Record, settings: Measurement) -> float:

@@ -19,7 +19,7 @@ from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.roofline import Shapes
 from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.cells import Cell
-from inference_benchmark.experiment.studies import Study, kind_of, study_from_document
+from inference_benchmark.experiment.studies import Study, Subject, kind_of, study_from_document
 from inference_benchmark.records.check import RecordError, check_known, checked
 from inference_benchmark.records.parts import Conditions, FailedAttempt, Limit, Note, Reason, Run, Stability
 from inference_benchmark.records.study_results import check_results
@@ -68,13 +68,16 @@ class _Finished:
             raise RecordError(f"outcome {self.outcome} contradicts reason {self.reason and asdict(self.reason)!r}")
 
     @property
+    def subject(self) -> Subject:
+        return getattr(self, self.SUBJECT)
+
+    @property
     def flag_names(self) -> list[str]:
         return [flag.name for flag in self.flags]
 
     def to_document(self) -> dict[str, Any]:
         """The record as JSON has it."""
-        parts = {**vars(self), self.SUBJECT: self.subject.to_document()}
-        document = msgspec.to_builtins(parts)
+        document = msgspec.to_builtins({**vars(self), self.SUBJECT: self.subject.to_document()})
         document["environment"] = document.pop("variables")
         for of, part in ((type(self), document), *((Run, run) for run in document.get("runs", ()))):
             for name in _optional(of):
@@ -141,10 +144,6 @@ class Record(_Finished):
                     raise RecordError(f"outcome ok with {len(getattr(run, name))} of {name}, fewer than min_cycles")
 
     @property
-    def subject(self) -> Cell:
-        return self.cell
-
-    @property
     def notes(self) -> tuple[Note, ...]:
         """All warnings about its figures."""
         return (*(self.stability.reasons if self.stability else ()), *self.flags)
@@ -193,10 +192,7 @@ class Record(_Finished):
 
 @dataclass(frozen=True, kw_only=True)
 class StudyRecord(_Finished):
-    """The record of one study.
-
-    Raises RecordError where it contradicts itself.
-    """
+    """The record of one study. Raises RecordError where it contradicts itself."""
 
     # History of schema_version:
     #   1  first; attempts (optional), the evidence of a try (optional) and calls_per_sample (optional) were added
@@ -217,10 +213,6 @@ class StudyRecord(_Finished):
         super().__post_init__()
         if self.outcome == "ok" and not self.results:
             raise RecordError("outcome ok without results")
-
-    @property
-    def subject(self) -> Study:
-        return self.study
 
     @classmethod
     def check_versions(cls, document: Any) -> None:

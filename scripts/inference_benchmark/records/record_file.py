@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from inference_benchmark.experiment.as_json import difference
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.records.check import RecordError
-from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
+from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 
 R = TypeVar("R", Record, AnyRecord)
 
@@ -25,7 +27,7 @@ def load(path: Path) -> Record:
 
 
 def load_any(path: Path) -> AnyRecord:
-    """The record at path, of a cell or of a study. Raises RecordError, and OSError where the file cannot be read."""
+    """The same of a cell or of a study."""
     document = _read(path)
     return (StudyRecord if isinstance(document, dict) and "study" in document else Record).from_document(document)
 
@@ -33,11 +35,8 @@ def load_any(path: Path) -> AnyRecord:
 def readable(paths: Iterable[Path], load: Callable[[Path], R]) -> Iterator[tuple[Path, R]]:
     """The records at these paths, as far as load (load or load_any) can read them."""
     for path in paths:
-        try:
-            found = load(path)
-        except (RecordError, OSError):
-            continue
-        yield path, found
+        with suppress(RecordError, OSError):
+            yield path, load(path)
 
 
 def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> AnyRecord:
@@ -65,6 +64,31 @@ def write(record: AnyRecord, path: Path) -> None:
     document = record.to_document()
     type(record).from_document(document)
     files.write_json(document, path)
+
+
+def derived_from_deleted(paths: Iterable[str]) -> list[str]:
+    """The records among these without a measurement of their own, which another cell's record decided, after that
+    record was deleted. Only folders in which a record is missing are read."""
+    by_folder = defaultdict(list)
+    for path in paths:
+        by_folder[os.path.dirname(path)].append(path)
+    found = []
+    for folder, together in by_folder.items():
+        with suppress(OSError):
+            names = set(os.listdir(folder))
+            existing = [path for path in together if os.path.basename(path) in names]
+            if len(existing) < len(together):
+                found += [path for path in existing if _source_is_deleted(Path(path))]
+    return found
+
+
+def _source_is_deleted(path: Path) -> bool:
+    with suppress(OSError, RecordError):
+        # Most records are not derived. To check a record takes longer than to search its text.
+        if OTHER_CELL.encode() in files.read(path):
+            source = load(path).rests_on
+            return source is not None and not source.exists()
+    return False
 
 
 def _read(path: Path) -> Any:

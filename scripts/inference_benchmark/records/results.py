@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Self
 
 from inference_benchmark.analysis import figures, metrics, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.max_batch import batch_limit
-from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.cli import printable
@@ -32,15 +31,9 @@ class Studies(NamedTuple):
 
     @classmethod
     def of(cls, records: Mapping[str, StudyRecord]) -> Self:
-        return cls(
-            records,
-            {path: comparability.facts_that_must_agree(record) for path, record in records.items()},
-            {
-                path: Ceilings.of(record.results, record.flag_names)
-                for path, record in records.items()
-                if record.study.kind == "ceilings"
-            },
-        )
+        facts = {path: comparability.facts_that_must_agree(record) for path, record in records.items()}
+        ceilings = {path: record for path, record in records.items() if record.study.kind == "ceilings"}
+        return cls(records, facts, {path: Ceilings.of(of.results, of.flag_names) for path, of in ceilings.items()})
 
 
 NO_STUDIES = Studies.of({})
@@ -53,18 +46,14 @@ def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] |
     rounds = rounds_by_path(records)
     ratios = _ratios(cells, rounds)
     whole = [record for record, _ in cells]
-    of_several = (
-        (answers.FLAG, answers.differing(whole, about.records)),
-        (machine_speed.FLAG, machine_speed.slower(whole)),
-    )
+    flags = {answers.FLAG: answers.differing(whole, about.records), machine_speed.FLAG: machine_speed.slower(whole)}
     results = []
     for record, split in cells:
         path = record.cell.path
         result = cell_result(record, split, about, rounds[record.cell.first_round.path])
         result = replace(result, figures={**result.figures, **ratios.get((path, split), {})})
-        for name, messages in of_several:
-            if message := messages.get(path):
-                result = _flagged(result, name, message)
+        for name, messages in flags.items():
+            result = _flagged(result, name, messages.get(path))
         results.append(result)
     return results
 
@@ -111,9 +100,13 @@ def cell_result(
         bound_by={phase: limit.bound_by for phase, limit in cell.limits.items()},
         limit_flags=cell.ceilings.flags if cell.ceilings else (),
     )
-    above = ", ".join(_above_limit(cell))
-    message = f"limit unknown: {above}; its shapes or the ceilings are wrong"
-    return _flagged(result, ABOVE_LIMIT, message) if above else result
+    above = ", ".join(
+        f"{phase} took {format_number(limit.measured_s.value, 4)} s, its floor is {format_number(limit.floor_s, 4)} s"
+        for phase, limit in cell.limits.items()
+        if limit.is_exceeded
+    )
+    message = f"limit unknown: {above}; its shapes or the ceilings are wrong" if above else None
+    return _flagged(result, ABOVE_LIMIT, message)
 
 
 def without_record(cell: Cell, outcome: str, reason: str) -> CellResult:
@@ -141,11 +134,10 @@ def _studies_about(record: Record, studies: Studies) -> dict[str, StudyRecord]:
     about = {}
     for kind, path in study_paths(record.cell).items():
         study = studies.records.get(path)
-        if study is None or study.outcome != "ok":
-            continue
-        of_study = comparability.facts_about(study.study, studies.facts[path], record.cell)
-        if not comparability.disagreeing(of_study, facts):
-            about[kind] = study
+        if study and study.outcome == "ok":
+            of_study = comparability.facts_about(study.study, studies.facts[path], record.cell)
+            if not comparability.disagreeing(of_study, facts):
+                about[kind] = study
     return about
 
 
@@ -167,15 +159,10 @@ def _of_processes(record: Record) -> dict[str, Estimate]:
     return {name: Estimate(value) for name, value in values.items() if value is not None}
 
 
-def _above_limit(cell: MeasuredCell) -> Iterator[str]:
-    """The phases in which a cell is faster than its machine can be, each with its times."""
-    for phase, limit in cell.limits.items():
-        if limit.is_exceeded:
-            measured_s, floor_s = format_number(limit.measured_s.value, 4), format_number(limit.floor_s, 4)
-            yield f"{phase} took {measured_s} s, its floor is {floor_s} s"
-
-
-def _flagged(result: CellResult, name: str, message: str) -> CellResult:
+def _flagged(result: CellResult, name: str, message: str | None) -> CellResult:
+    """With a further flag, if there is a message."""
+    if message is None:
+        return result
     notes = "; ".join(filter(None, (result.notes, printable(message))))
     return replace(result, flags=(*result.flags, name), notes=notes)
 
