@@ -79,10 +79,8 @@ class Step(NamedTuple):
 
 
 def load(paths: Iterable[tuple[str, Path]]) -> list[Entry]:
-    """The result sets at these paths, each with a name, in the order of their dates.
-
-    Raises ProblemsError naming everything that cannot be used.
-    """
+    """The result sets at these paths, each with a name, in the order of their dates. Raises ProblemsError naming
+    everything that cannot be used."""
     entries, problems = [], []
     for name, path in paths:
         try:
@@ -108,11 +106,8 @@ def _date(results: ResultSet, path: Path) -> datetime:
 
 
 def histories_of(entries: Sequence[Entry]) -> list[CellHistory]:
-    """Every cell that has a throughput somewhere, as the entries have it in their order.
-
-    A cell that an entry has kept from the one before is one measurement. One that is faster than its machine can be is
-    left out.
-    """
+    """Every cell that has a throughput somewhere, as the entries have it in their order. A cell that an entry has kept
+    from the one before is one measurement. One that is faster than its machine can be is left out."""
     points: dict[tuple[Any, ...], list[Point]] = {}
     for entry in entries:
         for cell in entry.results.cells:

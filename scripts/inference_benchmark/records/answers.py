@@ -16,7 +16,6 @@ from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 from inference_benchmark.units import format_figure
 
 FLAG = "answers-differ"
-_PRECISION = REFERENCE[1]
 
 
 def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> dict[str, str]:
@@ -25,20 +24,18 @@ def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> 
     A divergence study applies to every cell of its column. The digests of a cell are compared with those of the same
     cell of the reference. A cell with neither gets the verdict on the other cells of its column. studies: by path.
     """
-    references = {_prompts(record.cell): record for record in records if _engine_and_precision(record) == REFERENCE}
+    references = {_prompts(record.cell): record for record in records if _is_reference(record.cell)}
     columns: dict[str, list[Record]] = {}
     for record in records:
-        if record.outcome == "ok" and _engine_and_precision(record) != REFERENCE and _has_to_agree(record.cell):
+        if record.outcome == "ok" and _has_to_agree(record.cell) and not _is_reference(record.cell):
             columns.setdefault(ColumnStudy.of("divergence", record.cell).path, []).append(record)
     messages: dict[str, str] = {}
     for path, column in columns.items():
         verdicts = {
-            record.cell.path: _verdict(record, references.get(_prompts(record.cell)), studies.get(path))
-            for record in column
+            each.cell.path: _verdict(each, references.get(_prompts(each.cell)), studies.get(path)) for each in column
         }
-        sizes = [str(record.cell.batch_size) for record in column if verdicts[record.cell.path]]
-        shared = f"the answers of batch {', '.join(sizes)} in this column are not those of hf in fp32"
-        if sizes:
+        if sizes := [str(each.cell.batch_size) for each in column if verdicts[each.cell.path]]:
+            shared = f"the answers of batch {', '.join(sizes)} in this column are not those of hf in fp32"
             messages |= {cell: shared if words is None else words for cell, words in verdicts.items() if words != ""}
     return messages
 
@@ -50,28 +47,25 @@ def _verdict(record: Record, reference: Record | None, comparison: StudyRecord |
         is_known, result = True, comparison.results[0]
         if result["token_agreement"] < 1:
             error = result["logits_error"]["mean"]
-            return f"{format_figure(result['token_agreement'], '.1%')} of the tokens are those of hf in fp32" + (
-                "" if error is None else f", logits error {error:.2g}"
-            )
+            logits = "" if error is None else f", logits error {error:.2g}"
+            return f"{format_figure(result['token_agreement'], '.1%')} of the tokens are those of hf in fp32{logits}"
     if reference is not None and _comparable(record, reference):
         ours, theirs = _digests(record), _digests(reference)
         is_known = is_known or bool(ours and theirs)
         if ours and theirs and not ours & theirs:
-            return (
-                "the answers are not those of hf in fp32 to the same prompts: "
-                f"digests {min(ours)[:12]} and {min(theirs)[:12]}"
-            )
+            digests = f"digests {min(ours)[:12]} and {min(theirs)[:12]}"
+            return f"the answers are not those of hf in fp32 to the same prompts: {digests}"
     return "" if is_known else None
 
 
 def _has_to_agree(cell: Cell) -> bool:
     """Whether a cell computes the same function as the reference, so that only rounding may differ."""
     has_weights = cell.base_engine in ENGINES and ENGINES[cell.base_engine].needs_weights
-    return cell.precision == _PRECISION and has_weights and is_exact(cell.options)
+    return cell.precision == REFERENCE[1] and has_weights and is_exact(cell.options)
 
 
-def _engine_and_precision(record: Record) -> tuple[str, str]:
-    return record.cell.engine, record.cell.precision
+def _is_reference(cell: Cell) -> bool:
+    return (cell.engine, cell.precision) == REFERENCE
 
 
 def _prompts(cell: Cell) -> tuple[Any, ...]:

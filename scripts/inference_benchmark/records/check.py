@@ -17,9 +17,7 @@ class RecordError(ValueError):
 
 def checked(document: Any, kind: type[T], where: str = "") -> T:
     """A document as a value of this type. Raises RecordError, which names the place and the value, where it is none.
-
-    where: the document's own place.
-    """
+    where: the document's own place."""
     try:
         return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:

@@ -68,9 +68,7 @@ def read(experiment: Experiment) -> Collection:
 
 def collect(experiment: Experiment) -> Collection:
     """A collection with a record for every cell and for every study asked for, all of which can be used together.
-
-    Raises CollectError naming each file that is missing or refused, or what keeps them out of one table.
-    """
+    Raises CollectError naming each file that is missing or refused, or what keeps them out of one table."""
     collection = read(experiment)
     paths = [subject.path for subject in (*experiment.cells(), *possible_studies(experiment))]
     why = {**dict.fromkeys(collection.missing, "No such file or directory"), **collection.refused}

@@ -131,10 +131,8 @@ def splits(records: Sequence[Record]) -> list[str]:
 
 
 def _alike(records: Sequence[Record]) -> Iterator[tuple[str, list[int], Callable[[str], bool]]]:
-    """(name, indices, is_about) of each group of records that have to agree in the facts for which is_about is true.
-
-    A table holds one model and workload. If it has several environments, software has to agree within each only.
-    """
+    """(name, indices, is_about) of each group of records that have to agree in the facts for which is_about is true. A
+    table holds one model and workload. If it has several environments, software has to agree within each only."""
     tables: dict[str, dict[str, list[int]]] = {}
     for index, record in enumerate(records):
         table = tables.setdefault(f"{record.cell.model['name']} {record.cell.workload.name}", {})

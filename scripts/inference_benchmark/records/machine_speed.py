@@ -21,14 +21,12 @@ _SAME = (
 
 
 def slower(records: Sequence[Record]) -> dict[str, str]:
-    """{path: how much slower} of each measured cell in which the machine was slower than its own best.
-
-    records: of one round or of all rounds of each cell.
-    """
+    """{path: how much slower} of each measured cell in which the machine was slower than its own best. records: of one
+    round or of all rounds of each cell."""
     messages = {}
     for record, speeds, best in _with_best(records):
         whys = [yardstick.why_slower(of_run, best) for of_run in speeds] if record.outcome == "ok" else []
-        if found := [why for why in whys if why]:
+        if found := list(filter(None, whys)):
             processes = f" (in {len(found)} of {len(whys)} processes)" if len(whys) > 1 else ""
             messages[record.cell.path] = found[0] + processes
     return messages
@@ -36,16 +34,13 @@ def slower(records: Sequence[Record]) -> dict[str, str]:
 
 def facts(records: Sequence[Record]) -> dict[str, Any]:
     """For provenance.json: the median speed, and ``over_time`` the part of the best at each time, for both kernels.
-
-    records: of one round each. Empty if no record has a yardstick.
-    """
+    records: of one round each. Empty if no record has a yardstick."""
     over_time = []
     for record, speeds, best in _with_best(records):
         times = {"before": record.started_at, "after": record.ended_at}
-        for of_run in speeds:
-            for when, speed in of_run.items():
-                shares = zip(yardstick.NAMES, speed.over(best), strict=True)
-                over_time.append({"at": times[when], **{name: round(share, 4) for name, share in shares}})
+        for when, speed in (each for of_run in speeds for each in of_run.items()):
+            shares = (round(share, 4) for share in speed.over(best))
+            over_time.append({"at": times[when], **dict(zip(yardstick.NAMES, shares, strict=True))})
     if not over_time:
         return {}
     return {**typical(records)._asdict(), "over_time": sorted(over_time, key=lambda point: point["at"])}

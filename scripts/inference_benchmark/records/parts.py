@@ -112,10 +112,7 @@ _LEAST_S, _MOST_S = 1e-9, 1e9
 
 @dataclass(frozen=True)
 class Run:
-    """What one measuring process left.
-
-    Raises RecordError where a sample is no time that a call can take.
-    """
+    """What one measuring process left. Raises RecordError where a sample is no time that a call can take."""
 
     load_s: NotNegative | None  #: Seconds to load the model from disk to the device; null if loading did not finish.
     #: Seconds of each warm-up call of the full shape. The first does all one-time work, and inspects the call (cache,

@@ -108,10 +108,8 @@ class _Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class Record(_Finished):
-    """The record of one round of a cell, or of all its rounds (rounds.combined), with a run for each.
-
-    Raises RecordError where a measured cell lacks what makes it one.
-    """
+    """The record of one round of a cell, or of all its rounds (rounds.combined), with a run for each. Raises
+    RecordError where a measured cell lacks what makes it one."""
 
     # History of schema_version:
     #   1  first
@@ -159,10 +157,8 @@ class Record(_Finished):
 
     @property
     def memory_bytes(self) -> list[tuple[int, int | None]]:
-        """(peak, what there is) of each process: allocated on the device, or resident of the host or its cgroup.
-
-        What an allocator reserves is its history: several times what a growing cache of keys and values ever takes.
-        """
+        """(peak, what there is) of each process: allocated on the device, or resident of the host or its cgroup. What
+        an allocator reserves is its history: several times what a growing cache of keys and values ever takes."""
         pairs = []
         for memory in (run.memory for run in self.runs):
             if "device_total_bytes" in memory:

@@ -40,10 +40,8 @@ def readable(paths: Iterable[Path], load: Callable[[Path], R]) -> Iterator[tuple
 
 
 def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> AnyRecord:
-    """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError.
-
-    but_for: fields of the subject that may be different there.
-    """
+    """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError. but_for: fields of
+    the subject that may be different there."""
     cls = Record if isinstance(subject, Cell) else StudyRecord
     document = _read(path)
     cls.check_versions(document)
@@ -57,10 +55,8 @@ def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> Any
 
 
 def write(record: AnyRecord, path: Path) -> None:
-    """Write a record whole or not at all; an earlier one there is kept beside it.
-
-    Raises RecordError where it breaks the format, and OSError with nothing left behind but what was there.
-    """
+    """Write a record whole or not at all; an earlier one there is kept beside it. Raises RecordError where it breaks
+    the format, and OSError with nothing left behind but what was there."""
     document = record.to_document()
     type(record).from_document(document)
     files.write_json(document, path)

@@ -44,16 +44,19 @@ def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] |
     about = Studies.of(studies or {})
     cells = combined_by_split(records, comparability.splits(records))
     rounds = rounds_by_path(records)
-    ratios = _ratios(cells, rounds)
+    samples = {}
+    for record, split in cells:
+        of_runs = rounds[path := record.cell.first_round.path]
+        if record.outcome == "ok" and len(of_runs) == len(record.runs):
+            samples[path, split] = dict(zip(of_runs, (run.samples_s for run in record.runs), strict=True))
     whole = [record for record, _ in cells]
     flags = {answers.FLAG: answers.differing(whole, about.records), machine_speed.FLAG: machine_speed.slower(whole)}
     results = []
     for record, split in cells:
-        path = record.cell.path
         result = cell_result(record, split, about, rounds[record.cell.first_round.path])
-        result = replace(result, figures={**result.figures, **ratios.get((path, split), {})})
+        result = replace(result, figures={**result.figures, **_ratios(record.cell, split, samples)})
         for name, messages in flags.items():
-            result = _flagged(result, name, messages.get(path))
+            result = _flagged(result, name, messages.get(record.cell.path))
         results.append(result)
     return results
 
@@ -168,30 +171,16 @@ def _flagged(result: CellResult, name: str, message: str | None) -> CellResult:
 
 
 def _ratios(
-    cells: Sequence[tuple[Record, str]], rounds: Mapping[str, Sequence[int]]
-) -> dict[tuple[str, str], dict[str, Estimate]]:
-    """The throughput of variants as a multiple of their engine's, and of environments as one of the current one's, for
-    each cell that shares several rounds with the other; by its path and split.
-
-    cells: with the split of each. rounds: of the runs of each cell, by the path of its first round.
-    """
-    by_path = {(record.cell.first_round.path, split): record for record, split in cells}
-
-    def samples(cell: Cell, split: str) -> dict[int, Sequence[float]]:
-        """By round; empty where they are not known."""
-        path = cell.first_round.path
-        record = by_path.get((path, split))
-        is_known = record and record.outcome == "ok" and len(rounds[path]) == len(record.runs)
-        return dict(zip(rounds[path], (run.samples_s for run in record.runs), strict=True)) if is_known else {}
-
-    ratios: dict[tuple[str, str], dict[str, Estimate]] = {}
-    for record, split in cells:
-        cell, bases = record.cell, {}
-        if cell.options:
-            bases["engine_ratio"] = replace(cell, engine=cell.base_engine, options={})
-        if cell.column.environment != CURRENT:
-            bases["environment_ratio"] = replace(cell, environment={})
-        for name, base in bases.items():
-            if test := statistics.paired_ratio_test(samples(base, split), samples(cell, split)):
-                ratios.setdefault((cell.path, split), {})[name] = test.speedup
-    return ratios
+    cell: Cell, split: str, samples: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]
+) -> dict[str, Estimate]:
+    """The throughput of a variant as a multiple of its engine's, and of an environment as one of the current one's, if
+    the cell shares several rounds with the other. samples: by round, for each cell by the path of its first round and
+    its split."""
+    bases = {}
+    if cell.options:
+        bases["engine_ratio"] = replace(cell, engine=cell.base_engine, options={})
+    if cell.column.environment != CURRENT:
+        bases["environment_ratio"] = replace(cell, environment={})
+    new, *others = (samples.get((each.first_round.path, split), {}) for each in (cell, *bases.values()))
+    tests = {name: statistics.paired_ratio_test(base, new) for name, base in zip(bases, others, strict=True)}
+    return {name: test.speedup for name, test in tests.items() if test}

@@ -21,8 +21,7 @@ def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[
     rounds: dict[tuple[str, str], list[Record]] = {}
     for record, split in zip(records, splits, strict=True):
         rounds.setdefault((record.cell.first_round.path, split), []).append(record)
-    in_order = {key: sorted(of_cell, key=lambda record: record.cell.round) for key, of_cell in rounds.items()}
-    return [(_as_one(of_cell), split) for (_, split), of_cell in in_order.items()]
+    return [(_as_one(of_cell), split) for (_, split), of_cell in rounds.items()]
 
 
 def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
@@ -66,9 +65,10 @@ def different_answers(digests: Iterable[str]) -> list[Note]:
 
 def _as_one(rounds: Sequence[Record]) -> Record:
     """A round without figures decides for the cell: what did not fit once does not fit."""
-    if len(rounds) == 1:
-        return rounds[0]
-    first, ending = rounds[0], next((record for record in rounds if record.outcome != "ok"), None)
+    first, *later = rounds = sorted(rounds, key=lambda record: record.cell.round)
+    if not later:
+        return first
+    ending = next((record for record in rounds if record.outcome != "ok"), None)
     runs = tuple(run for record in rounds for run in record.runs)
     flags = [flag for record in rounds for flag in record.flags]
     return replace(

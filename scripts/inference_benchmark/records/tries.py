@@ -62,9 +62,7 @@ def circumstances(origin: Mapping[str, Any], limit: Mapping[str, Any] | None) ->
 
 def earlier(output: Path, now: Tries) -> Tries:
     """now, with the tries that an earlier attempt at the same search left and its beginning; now as it is without any.
-
-    Raises RecordError, which says why, where tries were left and cannot be used.
-    """
+    Raises RecordError, which says why, where tries were left and cannot be used."""
     try:
         document = files.read_json(path(output))
     except FileNotFoundError:

@@ -17,9 +17,8 @@ from inference_benchmark.cli import ProblemsError, printable
 from inference_benchmark.results.cell_result import KEYS, NOT_MEASURED, OUTCOMES, CellResult
 from inference_benchmark.results.column import CURRENT, Column
 
-#: Columns with several names of warnings, separated by commas.
+#: Fields of a CellResult: names of warnings, separated by commas in a column; and texts.
 _WARNINGS = ("unstable_because", "flags", "limit_flags", "timeline_flags")
-#: Columns with a text that is one in a CellResult.
 _TEXTS = ("machine", "device", "outcome", "reason_phase", "reason", "notes", "started_at", "ended_at", "record")
 _OF_COLUMN = ("model", "engine", "precision", "environment", "base_engine", "split")
 _BOUND_BY = tuple(f"{phase}_bound_by" for phase in PHASES)
@@ -54,13 +53,10 @@ def to_csv(results: Iterable[CellResult]) -> str:
 
 
 def read_summary(path: Path) -> list[CellResult]:
-    """The results in summary.csv; names stay text whatever they look like.
-
-    Raises TableError naming every field that does not fit its column, CsvError and OSError.
-    """
+    """The results in summary.csv; names stay text whatever they look like. Raises TableError naming every field that
+    does not fit its column, CsvError and OSError."""
     table = csv_table.read(path)
-    missing = [name for name in COLUMNS if name not in table.columns]
-    if missing:
+    if missing := [name for name in COLUMNS if name not in table.columns]:
         raise TableError([f"{path}: has no column {', '.join(missing)}; a summary of this version has them all"])
     rows, problems = [], []
     for number, fields in enumerate(table.rows, start=1):
@@ -78,13 +74,10 @@ def read_summary(path: Path) -> list[CellResult]:
 
 
 def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
-    """(notes, results) of a table of figures, summary.csv among them; of its figures those that can be compared.
-
-    Lines at its top that begin with # are notes. Raises TableError naming each row that is wrong, CsvError and OSError.
-    """
+    """(notes, results) of a table of figures, summary.csv among them; of its figures those that can be compared. Lines
+    at its top that begin with # are notes. Raises TableError naming each row that is wrong, CsvError and OSError."""
     table = csv_table.read(path)
-    missing = [name for name in NEEDED if name not in table.columns]
-    if missing:
+    if missing := [name for name in NEEDED if name not in table.columns]:
         raise TableError([f"{path}: has no column {', '.join(missing)}; a table of figures needs {', '.join(NEEDED)}"])
     if "model" not in table.columns and "parameters" not in table.columns:
         raise TableError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
@@ -134,17 +127,11 @@ def row(result: CellResult) -> dict[str, Any]:
 def _result(row: Mapping[str, Any]) -> CellResult:
     """The inverse of row, for a row whose numbers are numbers, without what is blank."""
     options = tuple(tuple(each.split(" ", 1)) for each in row.get("options", "").split(", ") if each)
-    column = Column(
-        **{name: row.get(name, "") for name in _OF_COLUMN},
-        prompt_tokens=row.get("prompt_tokens"),
-        new_tokens=row.get("new_tokens"),
-        options=options,
-    )
-    figures = {figure.name: _estimate(figure, row) for figure in FIGURES if figure.name in row}
+    lengths = {name: row.get(name) for name in ("prompt_tokens", "new_tokens")}
     return CellResult(
-        column,
+        Column(**{name: row.get(name, "") for name in _OF_COLUMN}, **lengths, options=options),
         row["batch_size"],
-        figures=figures,
+        figures={figure.name: _estimate(figure, row) for figure in FIGURES if figure.name in row},
         bound_by={phase: row[name] for phase, name in zip(PHASES, _BOUND_BY, strict=True) if name in row},
         memory_limit_bytes=row.get("memory_limit_bytes"),
         **{name: row.get(name, "") for name in _TEXTS},
