@@ -32,9 +32,6 @@ ABOVE_LIMIT = "above limit"
 #: The fact that differs where the machine itself does.
 SPEED = "speed of the machine"
 
-#: A model and a workload, as Column.grid.
-Grid = tuple[str, int | None, int | None]
-
 
 class ComparedCell(NamedTuple):
     """A cell that both result sets have.
@@ -57,7 +54,7 @@ class ComparedCell(NamedTuple):
 
     def to_document(self) -> dict[str, Any]:
         """For JSON: the cell, and of both sides the outcome and the values that can be compared."""
-        value, low, high = self.ratio or (None, None, None)
+        value, low, high = self.ratio or Estimate(None)
         return {
             "where": self.new.key,
             "base_engine": self.base.column.engine,
@@ -156,9 +153,9 @@ class Comparison:
         return cls(**{name: value for name, value in document.items() if name != "version"} | made)
 
     @property
-    def grids(self) -> Mapping[Grid, Sequence[ComparedCell]]:
-        """Its cells by model and workload."""
-        by_grid: dict[Grid, list[ComparedCell]] = {}
+    def grids(self) -> Mapping[tuple[str, int | None, int | None], Sequence[ComparedCell]]:
+        """Its cells by model and workload, as Column.grid."""
+        by_grid = {}
         for cell in self.cells:
             by_grid.setdefault(cell.new.column.grid, []).append(cell)
         return by_grid
@@ -186,15 +183,15 @@ def compare(
     that both have are tested.
     """
     keys = matching_keys(base.cells)
-    by_key = {_key(cell, keys): cell for cell in base.cells}
-    pairs = [(by_key[_key(cell, keys)], cell) for cell in new.cells if _key(cell, keys) in by_key]
+    by_key = {cell.key_in(keys): cell for cell in base.cells}
+    pairs = [(by_key[key], cell) for cell in new.cells if (key := cell.key_in(keys)) in by_key]
     tests = [_test(one, other, figure, paired) for one, other in pairs]
     significant = iter(statistics.significant([test for test in tests if test]))
     cells = [
         _compared(one, other, figure, test, bool(test) and next(significant))
         for (one, other), test in zip(pairs, tests, strict=True)
     ]
-    matched = {_key(other, keys) for _, other in pairs}
+    matched = {other.key_in(keys) for _, other in pairs}
     return Comparison(
         base=base.name,
         new=new.name,
@@ -203,8 +200,8 @@ def compare(
         differences=differences(base, new),
         cells=cells,
         columns=list(_columns(cells)),
-        only_base=[cell for cell in base.cells if _key(cell, keys) not in matched],
-        only_new=[cell for cell in new.cells if _key(cell, keys) not in by_key],
+        only_base=[cell for cell in base.cells if cell.key_in(keys) not in matched],
+        only_new=[cell for cell in new.cells if cell.key_in(keys) not in by_key],
         paired=paired,
     )
 
@@ -230,8 +227,7 @@ def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
 def matching_keys(base: Sequence[CellResult]) -> tuple[str, ...]:
     """The keys in which a cell has to agree with one of these cells of a base to be the same."""
     known = {key for cell in base for key in cell.key}
-    keys = [key for key in KEYS if key in known]
-    return tuple(key for key in keys if not (key == "parameters" and "model" in keys))
+    return tuple(key for key in KEYS if key in known and not (key == "parameters" and "model" in known))
 
 
 def read_all(paths: Iterable[Path]) -> list[Comparison]:
@@ -256,11 +252,6 @@ def undecided(comparison: Comparison, limit: float) -> list[tuple[ComparedCell, 
         for cell in comparison.cells
         if not _is_regression(cell, limit) and cell.ratio and not (cell.is_judged and cell.ratio.low > 1 - limit)
     ]
-
-
-def _key(cell: CellResult, keys: Sequence[str]) -> tuple[Any, ...]:
-    known = cell.key
-    return tuple(known.get(key) for key in keys)
 
 
 def _values(cell: CellResult) -> dict[str, float]:

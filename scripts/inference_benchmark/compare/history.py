@@ -100,9 +100,8 @@ def _date(results: ResultSet, path: Path) -> datetime:
     try:
         return datetime.fromisoformat(results.measured_from).astimezone(UTC)
     except (ValueError, TypeError):
-        raise ProblemsError(
-            [f"{path}: its date is unknown; keep the provenance.json of its run beside a summary.csv"]
-        ) from None
+        problem = f"{path}: its date is unknown; keep the provenance.json of its run beside a summary.csv"
+        raise ProblemsError([problem]) from None
 
 
 def histories_of(entries: Sequence[Entry]) -> list[CellHistory]:
@@ -113,8 +112,7 @@ def histories_of(entries: Sequence[Entry]) -> list[CellHistory]:
         for cell in entry.results.cells:
             if _THROUGHPUT not in cell.figures or cell.is_above_limit:
                 continue
-            key = cell.key
-            known = points.setdefault((entry.results.name, *(key.get(name) for name in _KEYS)), [])
+            known = points.setdefault((entry.results.name, *cell.key_in(_KEYS)), [])
             if not known or known[-1].cell != cell:
                 known.append(Point(entry, cell))
     return [CellHistory(machine, found) for (machine, *_), found in points.items()]

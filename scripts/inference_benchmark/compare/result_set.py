@@ -50,9 +50,8 @@ def load(path: Path, name: str | None = None) -> ResultSet:
     if path.is_dir():
         paths = records_below(path)
         if not paths:
-            raise BaselineError(
-                [f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"]
-            )
+            problem = f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"
+            raise BaselineError([problem])
         studies, notes = _ceilings(path)
         return replace(of_records(_read(paths), name, str(path), studies), notes=notes)
     return _of_table(path, name)
@@ -88,21 +87,14 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
     by_value: dict[str, list[Record]] = {}
     for each in records:
         by_value.setdefault(getattr(each.cell.column, axis), []).append(each)
-    problems = [
-        f"{path}: holds no record with {axis} {value}; it has {', '.join(by_value) or 'no records'}"
-        for value in (base, new)
-        if value not in by_value
-    ]
-    if problems:
-        raise BaselineError(problems)
+    has = ", ".join(by_value) or "no records"
+    if absent := [value for value in (base, new) if value not in by_value]:
+        raise BaselineError([f"{path}: holds no record with {axis} {value}; it has {has}" for value in absent])
     first, second = (
         replace(results, cells=[replace(cell, column=replace(cell.column, **{axis: ""})) for cell in results.cells])
         for results in (of_records(by_value[value], value, str(path), studies) for value in (base, new))
     )
     return replace(first, notes=notes), second
-
-
-# -- records ---------------------------------------------------------------------------------------
 
 
 def _read(paths: Iterable[Path]) -> list[Record]:
@@ -151,9 +143,6 @@ def _settings(measurement: Mapping, limit: int | None, models: Iterable[Mapping]
     }
 
 
-# -- tables ----------------------------------------------------------------------------------------
-
-
 def _of_table(path: Path, name: str | None) -> ResultSet:
     notes, cells = read_table(path)
     # A row names its record as results/MACHINE/...; it is looked for below the folder of the summary itself. So a copy
@@ -168,13 +157,10 @@ def _of_table(path: Path, name: str | None) -> ResultSet:
         studies, about_ceilings = _ceilings(folder)
         return replace(of_records(_read(rounds), name, str(path), studies), notes=[*notes, *about_ceilings])
     if existing:
-        notes.append(
-            f"{path}: {len(records) - existing} of its {len(records)} records are not beside it: "
-            "figures alone are used."
-        )
-    provenance_file = path.with_name("provenance.json")
-    has_facts = path.name == "summary.csv" and provenance_file.exists()
-    known = _from_provenance(provenance_file) if has_facts else {}
+        missing = f"{len(records) - existing} of its {len(records)} records are not beside it"
+        notes.append(f"{path}: {missing}: figures alone are used.")
+    provenance = path.with_name("provenance.json")
+    known = _from_provenance(provenance) if path.name == "summary.csv" and provenance.exists() else {}
     return ResultSet(name, cells, notes=notes, **known)
 
 

@@ -59,10 +59,8 @@ def read(experiment: Experiment) -> Collection:
             except FileNotFoundError:
                 if usable is records or subject.path in requested:
                     missing.append(subject.path)
-            except RecordError as error:
-                refused[subject.path] = str(error)
-            except OSError as error:
-                refused[subject.path] = error.strerror
+            except (RecordError, OSError) as error:
+                refused[subject.path] = getattr(error, "strerror", str(error))
     return Collection(records, studies, refused, missing)
 
 

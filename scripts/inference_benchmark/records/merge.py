@@ -46,10 +46,8 @@ def plan(sources: Sequence[Path], into: Path) -> Merge:
         for path in paths:
             try:
                 _add(merge, path, path.relative_to(source), into)
-            except RecordError as error:
-                merge.problems.append(f"{path}: {error}")
-            except OSError as error:
-                merge.problems.append(f"{path}: {error.strerror}")
+            except (RecordError, OSError) as error:
+                merge.problems.append(f"{path}: {getattr(error, 'strerror', error)}")
     return merge
 
 

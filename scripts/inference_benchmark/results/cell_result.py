@@ -73,7 +73,6 @@ class CellResult:
 
     @property
     def is_above_limit(self) -> bool:
-        """Whether it is faster than its machine can be."""
         return ABOVE_LIMIT in self.flags
 
     @property
@@ -103,6 +102,10 @@ class CellResult:
         """What is known of KEYS."""
         known = {**vars(self.column), "parameters": self.value("parameters"), "batch_size": self.batch_size}
         return {name: known[name] for name in KEYS if known[name] not in (None, "")}
+
+    def key_in(self, names: Iterable[str]) -> tuple[Any, ...]:
+        known = self.key
+        return tuple(known.get(name) for name in names)
 
     def value(self, name: str) -> float | None:
         """A figure by its name; None where the cell does not have it."""
