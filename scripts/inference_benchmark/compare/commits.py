@@ -12,10 +12,8 @@ from inference_benchmark.cli import ProblemsError
 
 def extracted(folder: Path, commits: str, scratch: Path) -> list[tuple[str, Path]]:
     """(short name of the commit, the folder there) for every commit of a range that changed its records, oldest first.
-
-    folder: the folder of a machine in the working tree. commits: as git log takes them, such as ``v1.0..HEAD``. Raises
-    ProblemsError where git cannot do it, or no commit did.
-    """
+    folder: of a machine, in the working tree. commits: as git log takes them, such as ``v1.0..HEAD``. Raises
+    ProblemsError where git cannot do it, or no commit did."""
     folder = folder.absolute()
     records = f":(glob){folder.name}/**/batch-*.json"
     shown = ("--reverse", "--format=%h", "--diff-filter=AM")  # added or modified

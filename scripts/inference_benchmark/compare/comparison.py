@@ -34,11 +34,8 @@ SPEED = "speed of the machine"
 
 
 class ComparedCell(NamedTuple):
-    """A cell that both result sets have.
-
-    ratio: how many times as fast the new one is, above 1 for faster, with its 95 % interval; None where it is unknown.
-    p_value: of equal means. processes: of base and new; 0 where there are no samples.
-    """
+    """A cell that both result sets have. ratio: how many times as fast the new one is, above 1 for faster, with its
+    95 % interval; None where it is unknown. p_value: of equal means. processes: of base and new; 0 without samples."""
 
     base: CellResult
     new: CellResult
@@ -87,11 +84,8 @@ class ComparedCell(NamedTuple):
 
 
 class ComparedColumn(NamedTuple):
-    """Cells that differ in batch size alone.
-
-    column, label: as the new set has them. geometric_mean: of the ratios of so many cells. base_largest, new_largest:
-    the largest of the compared batch sizes that fits, None where none does.
-    """
+    """Cells that differ in batch size alone. column, label: as the new set has them. geometric_mean: of the ratios of
+    so many cells. base_largest, new_largest: the largest of the compared batch sizes that fits, None if none does."""
 
     column: Column
     label: str

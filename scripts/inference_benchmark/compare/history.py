@@ -63,12 +63,9 @@ class CellHistory:
 
 
 class Step(NamedTuple):
-    """A change of the level of a cell.
-
-    before, after: the neighbouring entries that it is between. ratio: the throughput of all points up to the next step
-    over that of those since the step before, with its 95 % interval if it is tested: both sides have several processes.
-    changed: the facts that differ between the two entries.
-    """
+    """A change of the level of a cell, between two neighbouring entries. ratio: the throughput of all points up to the
+    next step over that of those since the step before, with its 95 % interval if it is tested: both sides have several
+    processes. changed: the facts that differ between the two entries."""
 
     history: CellHistory
     before: Entry
@@ -119,11 +116,8 @@ def histories_of(entries: Sequence[Entry]) -> list[CellHistory]:
 
 
 def steps_in(histories: Sequence[CellHistory]) -> list[Step]:
-    """The changes of level of all cells by date, without those that the samples do not confirm.
-
-    Where both sides have several processes, Welch's test of their means has to find a difference; all of these are
-    right with 95 % certainty (Holm).
-    """
+    """The changes of level of all cells by date, without those that the samples do not confirm: where both sides have
+    several processes, Welch's test has to find a difference; all of these are right with 95 % certainty (Holm)."""
     places = sum(len(history.points) - 1 for history in histories)
     found = [step for history in histories for step in _candidates(history, places)]
     confirmed = iter(statistics.significant([test for _, test in found if test]))

@@ -25,12 +25,9 @@ AXES = ("engine", "environment")
 
 @dataclass(frozen=True)
 class ResultSet:
-    """Cells measured on one machine.
-
-    facts: what they were measured on and with, with every value that each fact takes. notes: remarks at the top of a
-    table, and about files beside it. speed: the median of the machine by its yardstick; None if unknown. measured_from:
-    when its first cell was measured, as an ISO date; None if unknown.
-    """
+    """Cells measured on one machine. facts: what they were measured on and with, with every value that each fact takes.
+    notes: remarks at the top of a table, and about files beside it. speed: the median of the machine by its yardstick.
+    measured_from: when its first cell was measured, as an ISO date. None where unknown."""
 
     name: str
     cells: Sequence[CellResult]
@@ -41,12 +38,10 @@ class ResultSet:
 
 
 def load(path: Path, name: str | None = None) -> ResultSet:
-    """The result set at path: a folder with the records of one machine, or a CSV file.
-
-    A CSV is a table of figures, such as summary.csv. Where it names records that are beside it, they are read instead,
-    because samples say more than figures. Lines at its top that begin with # are notes. name: by default the machine's
-    label or the file's name. Raises ProblemsError naming everything that cannot be used, and OSError.
-    """
+    """The result set at path: a folder with the records of one machine, or a table of figures as CSV, such as
+    summary.csv. Where it names records that are beside it, they are read instead, because samples say more than
+    figures. name: by default the machine's label or the file's name. Raises ProblemsError naming everything that cannot
+    be used, and OSError."""
     if path.is_dir():
         paths = records_below(path)
         if not paths:

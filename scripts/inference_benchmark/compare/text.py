@@ -59,30 +59,23 @@ def why_not_judged(comparison: Comparison) -> str:
 
 def parts(comparison: Comparison) -> Iterator[Part]:
     """All parts of its text; first the facts that differ between the two."""
+    base, new = comparison.base, comparison.new
     yield Part("Summary", [summary_line(comparison), *cautions(comparison)])
     if comparison.differences:
         rows = [[each.fact, _values(each.base), _values(each.new)] for each in comparison.differences]
-        yield Part("What differs between the two", [], ["fact", comparison.base, comparison.new], rows)
+        yield Part("What differs between the two", [], ["fact", base, new], rows)
     elif comparison.cells and not comparison.notes:
         yield Part("What differs between the two", ["No fact that the records know."])
     if comparison.columns:
-        yield Part(
-            "Columns",
-            [
-                "ratio: geometric mean over batch sizes, above 1 if the new one is faster. "
-                "largest batch: the largest of the compared batch sizes that fits."
-            ],
-            ["column", "cells", "ratio", f"largest batch {comparison.base}", f"largest batch {comparison.new}"],
-            [_column_row(each) for each in comparison.columns],
-        )
+        ratio = "ratio: geometric mean over batch sizes, above 1 if the new one is faster."
+        largest = "largest batch: the largest of the compared batch sizes that fits."
+        headings = ["column", "cells", "ratio", f"largest batch {base}", f"largest batch {new}"]
+        yield Part("Columns", [f"{ratio} {largest}"], headings, [_column_row(each) for each in comparison.columns])
     if comparison.cells:
-        yield Part(
-            "Cells",
-            [f"{_figure_name(comparison)}; ratio: above 1 if the new one is faster."],
-            ["cell", comparison.base, comparison.new, "ratio", "95 % interval", "verdict"],
-            [_cell_row(comparison, cell) for cell in comparison.cells],
-        )
-    for name, cells in ((comparison.base, comparison.only_base), (comparison.new, comparison.only_new)):
+        lines = [f"{_figure_name(comparison)}; ratio: above 1 if the new one is faster."]
+        headings = ["cell", base, new, "ratio", "95 % interval", "verdict"]
+        yield Part("Cells", lines, headings, [_cell_row(comparison, cell) for cell in comparison.cells])
+    for name, cells in ((base, comparison.only_base), (new, comparison.only_new)):
         if cells:
             yield Part(f"Only in {name}", [_listed(cells)])
 

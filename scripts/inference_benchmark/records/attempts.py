@@ -34,12 +34,7 @@ _FAILURE = re.compile(r"^(?:\w+\.py: |\w*(?:Error|Exception|Interrupt)\b).*", re
 
 @dataclass(frozen=True)
 class Attempt:
-    """A failed attempt.
-
-    ended_at: ISO 8601, when Snakemake learnt of it. job, state, node: the scheduler's number for the job, its name for
-    the end of the job, and where the job ran. said: the last line of its log that reports a failure, or Snakemake's
-    message where there is none. log: where that log is kept. finished: the attempt had left its record.
-    """
+    """A failed attempt, as FailedAttempt. log: where its log is kept. finished: the attempt had left its record."""
 
     attempt: int
     ended_at: str
@@ -79,11 +74,8 @@ class AttemptLog:
         self._begun[subject.path] = subject, _stamp(Path(subject.path)), _stamp(log_path(subject.path))
 
     def fail(self, subject: Subject, job: str | None, message: str | None, retries: int) -> Attempt:
-        """An attempt has failed: note it for the next one, if there will be one.
-
-        job: the scheduler's number for it. message: Snakemake's, where the attempt wrote no log. retries: how many
-        attempts may follow the first.
-        """
+        """An attempt has failed: note it for the next one, if there will be one. job: the scheduler's number for it.
+        message: Snakemake's, where the attempt wrote no log. retries: how many attempts may follow the first."""
         output, log, earlier = Path(subject.path), log_path(subject.path), self._failed.setdefault(subject.path, [])
         _, output_before, log_before = self._begun[subject.path]
         is_new = _stamp(output) != output_before or any(attempt.finished for attempt in earlier)

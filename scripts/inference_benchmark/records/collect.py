@@ -32,10 +32,8 @@ class CollectError(ProblemsError):
 
 @dataclass(frozen=True)
 class Collection:
-    """What an experiment has so far, by path, in the experiment's order. Each round of a cell has a record.
-
-    refused: why a file that is there cannot be used. missing: the cells, and the studies asked for, without a file.
-    """
+    """What an experiment has so far, by path, in the experiment's order; each round of a cell is a record. refused: why
+    a file that is there cannot be used. missing: the cells, and the studies asked for, without a file."""
 
     records: Mapping[str, Record]
     studies: Mapping[str, StudyRecord]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,12 +60,11 @@ def _speeds(run: Run) -> dict[str, Speed]:
 def _with_best(records: Sequence[Record]) -> Iterator[tuple[Record, Sequence[Mapping[str, Speed]], Speed]]:
     """Each record that has a yardstick, the speeds of each of its runs, and the best speed of all records of the same
     machine and settings."""
-    known: Mapping[str, Sequence[Any]] = comparability.facts(records)
-    groups: dict[tuple[Any, ...], list[tuple[Record, Sequence[Mapping[str, Speed]]]]] = {}
+    known, groups = comparability.facts(records), defaultdict(list)
     for index, record in enumerate(records):
         if any(speeds := [_speeds(run) for run in record.runs]):
             settings = (record.cell.machine, record.cell.device, *(known[name][index] for name in _SAME))
-            groups.setdefault(settings, []).append((record, speeds))
+            groups[settings].append((record, speeds))
     for members in groups.values():
         best = yardstick.best(speed for _, speeds in members for of_run in speeds for speed in of_run.values())
         yield from ((record, speeds, best) for record, speeds in members)

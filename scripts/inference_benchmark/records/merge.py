@@ -19,12 +19,9 @@ _NAMES = ("batch-", "timeline-batch-", *(f"{kind}.json" for kind in VERSIONS))
 
 @dataclass
 class Merge:
-    """What a merge has to do.
-
-    copies: sources by the places they go to. conflicts: (place, the record that is there or comes from an earlier
-    source, the other record for it). problems: one line per file that is no record. same: number of files that are
-    there already.
-    """
+    """What a merge has to do. copies: sources by the places they go to. conflicts: (place, the record that is there or
+    comes from an earlier source, the other record for it). problems: one line for each file that cannot be merged.
+    same: number of files that are there already."""
 
     copies: dict[Path, Path] = field(default_factory=dict)
     conflicts: list[tuple[Path, Path, Path]] = field(default_factory=list)

@@ -174,8 +174,7 @@ def _ratios(
     cell: Cell, split: str, samples: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]
 ) -> dict[str, Estimate]:
     """The throughput of a variant as a multiple of its engine's, and of an environment as one of the current one's, if
-    the cell shares several rounds with the other. samples: by round, for each cell by the path of its first round and
-    its split."""
+    the cell shares several rounds with the other. samples: by path of the first round and split, then by round."""
     bases = {}
     if cell.options:
         bases["engine_ratio"] = replace(cell, engine=cell.base_engine, options={})

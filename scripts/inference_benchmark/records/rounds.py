@@ -70,13 +70,13 @@ def _as_one(rounds: Sequence[Record]) -> Record:
         return first
     ending = next((record for record in rounds if record.outcome != "ok"), None)
     runs = tuple(run for record in rounds for run in record.runs)
-    flags = [flag for record in rounds for flag in record.flags]
+    answers = different_answers(digest for run in runs for digest in run.tokens_sha256)
     return replace(
         first,
         outcome=ending.outcome if ending else "ok",
         reason=ending.reason if ending else None,
         runs=runs,
         stability=None if ending else assess(first.cell, runs),
-        flags=each_once([*different_answers(digest for run in runs for digest in run.tokens_sha256), *flags]),
+        flags=each_once([*answers, *(flag for record in rounds for flag in record.flags)]),
         ended_at=rounds[-1].ended_at,
     )

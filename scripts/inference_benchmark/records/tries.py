@@ -24,11 +24,8 @@ from inference_benchmark.records.study_results import check_results
 
 @dataclass(frozen=True)
 class Tries:
-    """The tries so far of one search.
-
-    circumstances: what decides whether a batch fits, besides the search's settings; see circumstances().
-    started_at: when the first of its attempts began, ISO 8601.
-    """
+    """The tries so far of one search. circumstances: as the function of that name says. started_at: when the first of
+    its attempts began, ISO 8601."""
 
     study: ColumnStudy
     circumstances: Mapping[str, Any]
@@ -48,10 +45,8 @@ def path(output: Path) -> Path:
 
 def circumstances(origin: Mapping[str, Any], limit: Mapping[str, Any] | None) -> dict[str, Any]:
     """What must be the same for tries of another attempt to count: what cells of one table must agree in, and memory.
-
-    origin: where and with what, as a record has it. limit: the search's memory limit. The host memory that a job of a
-    scheduler is granted may grow from attempt to attempt, and decides no try.
-    """
+    The host memory that a job of a scheduler is granted may grow from attempt to attempt, and decides no try. origin:
+    where and with what, as a record has it. limit: the search's memory limit."""
     host_limit = None if origin["host"]["job"] else origin["host"]["memory_limit"]
     return {
         **facts_that_must_agree(SimpleNamespace(**{"model": {}, **origin})),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Self
 
 from inference_benchmark.analysis.figures import Figure
@@ -87,13 +86,11 @@ class CellResult:
         return batch_label(self.column_label, self.batch_size)
 
     @classmethod
-    def of_key(
-        cls, key: Mapping[str, Any], outcome: str = "", figures: Mapping[str, float] = MappingProxyType({})
-    ) -> Self:
+    def of_key(cls, key: Mapping[str, Any], outcome: str = "", figures: Mapping[str, float] | None = None) -> Self:
         """The inverse of key, with an outcome, if it is known, and values of figures."""
         texts = {name: key.get(name, "") for name in ("model", "engine", "precision", "environment")}
         lengths = {name: key.get(name) for name in ("prompt_tokens", "new_tokens")}
-        values = {"parameters": key.get("parameters"), **figures}
+        values = {"parameters": key.get("parameters"), **(figures or {})}
         estimates = {name: Estimate(value) for name, value in values.items() if value is not None}
         return cls(Column(**texts, **lengths), key["batch_size"], outcome, figures=estimates)
 

@@ -35,13 +35,10 @@ class Bound(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """The answer, cells with a better goal first.
-
-    best: of the cells that meet all limits the one with the best goal, then those that cannot be told apart from it.
-    perhaps: cells that perhaps meet all limits and may be as good as the best. verdicts: of every bound on every cell
-    that has the figure of the goal. nearest: where there is neither, the cell whose mean exceeds its worst bound by the
-    smallest factor, and that bound.
-    """
+    """The answer, cells with a better goal first. best: of the cells that meet all limits the one with the best goal,
+    then those that cannot be told apart from it. perhaps: cells that perhaps meet all limits and may be as good as the
+    best. verdicts: of every bound on every cell that has the figure of the goal. nearest: where there is neither, the
+    cell whose mean exceeds its worst bound by the smallest factor, and that bound."""
 
     best: Sequence[CellResult]
     perhaps: Sequence[CellResult]

@@ -17,11 +17,10 @@ Heading = tuple[str, ...]
 class Column:
     """The cells of one model, workload, engine, environment and precision, which differ in batch size alone.
 
-    Published figures may not say all of it. model: "" if unknown. prompt_tokens, new_tokens: None if unknown. engine:
-    as in Cell; "" if unknown. base_engine: the engine in ENGINES that it is, or is a variant of. options: what a
-    variant chooses, as texts by name. environment: as an axis of a grid, so that the one that an engine has of its own
-    is the current one; "" if unknown. split: what sets apart cells that were measured on or with something else; mostly
-    "".
+    Published figures may not say all of it: a text is "", a length None if unknown. engine: as in Cell. base_engine:
+    the engine in ENGINES that it is, or is a variant of. options: what a variant chooses, as texts by name.
+    environment: as an axis of a grid, so that the one that an engine has of its own is the current one. split: what
+    sets apart cells that were measured on or with something else; mostly "".
     """
 
     model: str
@@ -81,8 +80,7 @@ def batch_label(name: str, batch_size: int) -> str:
 
 
 def headings(columns: Iterable[Column]) -> dict[Column, Heading]:
-    """The columns of one table in their order, each with its heading; engine and environment are named where there are
-    several."""
+    """The columns of one table, each with its heading; engine and environment are named where there are several."""
     return {
         column: tuple(filter(None, (*which, column.options_text, column.precision, column.meaning, column.split)))
         for column, which in _told_apart(columns).items()
