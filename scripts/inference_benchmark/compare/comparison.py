@@ -255,11 +255,11 @@ def _values(cell: CellResult) -> dict[str, float]:
 def _test(base: CellResult, new: CellResult, figure: Figure, paired: bool) -> RatioTest | None:
     if base.is_above_limit or new.is_above_limit:
         return None
-    one, other = base.samples(figure), new.samples(figure)
     if paired:
-        by_round = (dict(zip(of.rounds, samples, strict=False)) for of, samples in ((base, one), (new, other)))
+        by_round = (dict(zip(of.rounds, of.samples(figure), strict=False)) for of in (base, new))
         return statistics.paired_ratio_test(*by_round)
-    return statistics.ratio_test(one, other) if one and other else None
+    sides = base.samples(figure), new.samples(figure)
+    return statistics.ratio_test(*sides) if all(sides) else None
 
 
 def _compared(
@@ -272,8 +272,8 @@ def _compared(
     processes = len(base.samples(figure)), len(new.samples(figure))
     if test is None:
         ratio = new.value(figure.name) / base.value(figure.name)
-        ratio = Estimate(ratio if figure.better == "higher" else 1 / ratio)
-        return ComparedCell(base, new, UNKNOWN, ratio, processes=processes)
+        speedup = Estimate(ratio if figure.better == "higher" else 1 / ratio)
+        return ComparedCell(base, new, UNKNOWN, speedup, processes=processes)
     verdicts = (FASTER, SLOWER) if min(processes) > 1 else (PERHAPS_FASTER, PERHAPS_SLOWER)
     verdict = verdicts[test.speedup.value < 1] if significant else SAME
     return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes)

@@ -50,18 +50,14 @@ _ENVIRONMENT = "environment "
 
 def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
     """Every fact about hardware, software and settings with its value in each record; None where it is unknown."""
-    by_name = {
-        name: [(getattr(record, part) or {}).get(key) for record in records]
-        for name, (part, key) in {**_COMPARED, **_FREE}.items()
-    }
+    places = {**_COMPARED, **_FREE}.items()
+    by_name = {name: [(getattr(record, part) or {}).get(key) for record in records] for name, (part, key) in places}
     for index, record in enumerate(records):
         if "matmul_precision" in (record.model or {}).get("options", {}):  # a choice of the variant, as its name says
             by_name["float32 matmul precision"][index] = by_name["TF32"][index] = None
     for name in dict.fromkeys(name for record in records for name in record.variables):
         by_name[f"{_ENVIRONMENT}{name}"] = [record.variables.get(name) for record in records]
-    return {
-        name: [str(value) if isinstance(value, dict) else value for value in values] for name, values in by_name.items()
-    }
+    return {name: [str(each) if isinstance(each, dict) else each for each in by_name[name]] for name in by_name}
 
 
 def all_facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:

@@ -67,8 +67,7 @@ def _of_cell(cell: Cell, columns: Mapping[str, Mapping[int, Record]]) -> float |
 
 
 def _of_column(cell: Cell, column: Mapping[int, Record]) -> float:
-    """Interpolated between the nearest batch sizes that were measured; 0 if an earlier record shows how the cell
-    ends."""
+    """Interpolated between the nearest batch sizes measured; 0 if an earlier record shows how the cell ends."""
     for batch_size, record in column.items():
         if record.outcome == "unsupported" or (record.outcome == "oom" and batch_size < cell.batch_size):
             return 0.0

@@ -157,8 +157,8 @@ class Record(_Finished):
 
     @property
     def memory_bytes(self) -> list[tuple[int, int | None]]:
-        """(peak, what there is) of each process: allocated on the device, or resident of the host or its cgroup. What
-        an allocator reserves is its history: several times what a growing cache of keys and values ever takes."""
+        """(peak, size of the memory) of each process: allocated on the device, or resident of the host or its cgroup.
+        What an allocator reserves is its history: several times what a growing cache ever takes."""
         pairs = []
         for memory in (run.memory for run in self.runs):
             if "device_total_bytes" in memory:

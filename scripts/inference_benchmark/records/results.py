@@ -175,11 +175,14 @@ def _ratios(
 ) -> dict[str, Estimate]:
     """The throughput of a variant as a multiple of its engine's, and of an environment as one of the current one's, if
     the cell shares several rounds with the other. samples: by path of the first round and split, then by round."""
+
+    def by_round(of: Cell) -> Mapping[int, Sequence[float]]:
+        return samples.get((of.first_round.path, split), {})
+
     bases = {}
     if cell.options:
         bases["engine_ratio"] = replace(cell, engine=cell.base_engine, options={})
     if cell.column.environment != CURRENT:
         bases["environment_ratio"] = replace(cell, environment={})
-    new, *others = (samples.get((each.first_round.path, split), {}) for each in (cell, *bases.values()))
-    tests = {name: statistics.paired_ratio_test(base, new) for name, base in zip(bases, others, strict=True)}
+    tests = {name: statistics.paired_ratio_test(by_round(base), by_round(cell)) for name, base in bases.items()}
     return {name: test.speedup for name, test in tests.items() if test}

@@ -14,18 +14,12 @@ class CeilingsResult(TypedDict):
     #: The kernel. bandwidth: copy, sum or matrix-vector. matmul: torch.mm, torch.nn.functional.linear, torch._int_mm or
     #: torch.ops.quantized.linear; in parentheses layout or engine.
     kernel: Literal[
-        "copy",
-        "sum",
-        "matrix-vector",
-        "torch.mm",
-        "torch.nn.functional.linear",
-        "torch.nn.functional.linear (mkldnn)",
-        "torch._int_mm",
-        "torch._int_mm (transposed)",
-        "torch.ops.quantized.linear (fbgemm)",
-        "torch.ops.quantized.linear (onednn)",
+        "copy", "sum", "matrix-vector",
+        "torch.mm", "torch.nn.functional.linear", "torch.nn.functional.linear (mkldnn)",
+        "torch._int_mm", "torch._int_mm (transposed)",
+        "torch.ops.quantized.linear (fbgemm)", "torch.ops.quantized.linear (onednn)",
         "torch.ops.quantized.linear (qnnpack)",
-    ]
+    ]  # fmt: skip
     working_set_bytes: NotRequired[Positive]  #: bandwidth: bytes of memory that one call accesses.
     moved_bytes: NotRequired[Positive]  #: bandwidth: bytes that one call reads plus bytes that it writes.
     dtype: NotRequired[Literal["float32", "tf32", "bfloat16", "float16", "int8"]]  #: matmul: dtype of the operands.
