@@ -107,11 +107,10 @@ def histories_of(entries: Sequence[Entry]) -> list[CellHistory]:
     points: dict[tuple[Any, ...], list[Point]] = {}
     for entry in entries:
         for cell in entry.results.cells:
-            if _THROUGHPUT not in cell.figures or cell.is_above_limit:
-                continue
-            known = points.setdefault((entry.results.name, *cell.key_in(_KEYS)), [])
-            if not known or known[-1].cell != cell:
-                known.append(Point(entry, cell))
+            if _THROUGHPUT in cell.figures and not cell.is_above_limit:
+                known = points.setdefault((entry.results.name, *cell.key_in(_KEYS)), [])
+                if not known or known[-1].cell != cell:
+                    known.append(Point(entry, cell))
     return [CellHistory(machine, found) for (machine, *_), found in points.items()]
 
 
@@ -146,9 +145,8 @@ def _error(points: Sequence[Point]) -> tuple[float, float]:
     without samples is not known: taken for many, its error is too large rather than too small.
     """
     squares, freedom = [], 0
-    for samples, throughput in ((point.cell.whole_s, point.throughput) for point in points):
-        if throughput.low is None:
-            continue
+    known = [(point.cell.whole_s, point.throughput) for point in points if point.throughput.low is not None]
+    for samples, throughput in known:
         of_this = len(samples if len(samples) > 1 else samples[0]) - 1 if samples else _MANY
         squares.append((math.log(throughput.high / throughput.low) / 2 / statistics.t_quantile(of_this)) ** 2)
         freedom += of_this

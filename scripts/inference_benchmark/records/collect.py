@@ -103,9 +103,7 @@ def _second_records(experiment: Experiment) -> Iterator[str]:
     """Files that hold another record of the same cell beside its own, as copying can leave them."""
     paths = {cell.path for cell in experiment.cells()}
     for folder in dict.fromkeys(Path(path).parent for path in paths):
-        for path in sorted(folder.glob("batch-*.json")):
-            if _RECORD.fullmatch(path.name):
-                continue
+        for path in sorted(path for path in folder.glob("batch-*.json") if not _RECORD.fullmatch(path.name)):
             with suppress(ValueError, OSError):
                 place = Path("results", merge.own_place(path))
                 if str(place) in paths and files.read(place) != files.read(path):
@@ -126,13 +124,10 @@ def _outdated_by_a_search(collection: Collection) -> Iterator[str]:
 def _outdated_by_another_cell(collection: Collection) -> Iterator[str]:
     """Cells that were not measured because of the record of another cell that now says something else, or is gone."""
     for path, record in collection.records.items():
-        if (other := record.rests_on) is None:
-            continue
-        try:
-            holds = (collection.records.get(str(other)) or load(other)).outcome == record.outcome
-        except (RecordError, OSError):
-            holds = False
-        if not holds:
+        if other := record.rests_on:
+            with suppress(RecordError, OSError):
+                if (collection.records.get(str(other)) or load(other)).outcome == record.outcome:
+                    continue
             yield f"{path}: was not measured because of {other}, which no longer ends as {record.outcome}"
 
 

@@ -44,8 +44,7 @@ class TableError(ProblemsError):
 
 
 def to_csv(results: Iterable[CellResult]) -> str:
-    """Results as summary.csv, whole numbers whole. A text that a spreadsheet would take for a formula begins with an
-    apostrophe."""
+    """Results as summary.csv, whole numbers whole."""
     import pandas
 
     rows = [{name: _harmless(value) for name, value in row(result).items()} for result in results]
@@ -149,16 +148,13 @@ def _checked(raw: Mapping[str, str]) -> dict[str, Any]:
     row: dict[str, Any] = {name: text for name, text in raw.items() if text and name in _USED_COLUMNS}
     if row.get("parameters") == "0":  # an engine that has none to count
         del row["parameters"]
-    for name in ("precision", "batch_size", "outcome"):
-        if name not in row:
-            raise ValueError(f"{name} is blank")
+    if blank := [name for name in ("precision", "batch_size", "outcome") if name not in row]:
+        raise ValueError(f"{blank[0]} is blank")
     if "model" not in row and "parameters" not in row:
         raise ValueError("model and parameters are blank; which model it is of is unknown")
     if row["outcome"] not in (*OUTCOMES, *NOT_MEASURED):
         raise ValueError(f"outcome: {reprlib.repr(row['outcome'])} is not allowed; allowed: {', '.join(OUTCOMES)}")
-    for name in (*_WHOLE, *_USED):
-        if name in row:
-            row[name] = _number(name, row[name])
+    row |= {name: _number(name, row[name]) for name in (*_WHOLE, *_USED) if name in row}
     if "record" in row:  # of a run, which may be older than environments
         row.setdefault("environment", CURRENT)
     if row["outcome"] != "ok":
@@ -196,7 +192,8 @@ def _parsed(text: str) -> float:
 
 
 def _harmless(value: Any) -> Any:
-    """A text, which may come from a record that anybody has written, as a terminal and a spreadsheet only show it."""
+    """A text, which may come from a record that anybody has written, as a terminal and a spreadsheet only show it: one
+    that a spreadsheet would take for a formula begins with an apostrophe."""
     if not isinstance(value, str):
         return value
     text = printable(value)
