@@ -34,7 +34,7 @@ _FAILURE = re.compile(r"^(?:\w+\.py: |\w*(?:Error|Exception|Interrupt)\b).*", re
 
 @dataclass(frozen=True)
 class Attempt:
-    """A failed attempt, as FailedAttempt. log: where its log is kept. finished: the attempt had left its record."""
+    """A failed attempt (parts.FailedAttempt). log: where its log is kept. finished: the attempt had left its record."""
 
     attempt: int
     ended_at: str
