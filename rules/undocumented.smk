@@ -9,13 +9,15 @@ if not IS_MODULE:
 
 
 def shared_job(wildcards):
-    """The group of a cell that shares a job of a cluster with others.
+    """The group of a cell that shares a job of a cluster with others; None for a cell with a job of its own.
 
     group-components in profiles/slurm cannot name these groups one by one. So each is noted as part of a group "cells",
     as Snakemake itself does it for a group with wildcards. In the job, the other cells are measured if one fails:
     Snakemake does not pass --keep-going on to jobs.
     """
     name = PLAN.job_name(wildcards)
+    if name is None:
+        return None
     workflow.parent_groupids[name] = "cells"
     if workflow.remote_exec:
         workflow.execution_settings.keep_going = True

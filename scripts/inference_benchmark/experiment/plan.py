@@ -160,9 +160,9 @@ class Plan:
         last = record_path(machine=wildcards["machine"], column=wildcards["column"], batch=last_batch_size)
         return self._priorities[last] - 1
 
-    def job_name(self, wildcards: Wildcards) -> str:
-        """The name of the job that a cell shares with others."""
-        return self.job_names[record_path(**wildcards)]
+    def job_name(self, wildcards: Wildcards) -> str | None:
+        """The name of the job that a cell shares with others; None if it has its own."""
+        return self.job_names.get(record_path(**wildcards))
 
     def gpus(self, wildcards: Wildcards) -> int:
         """0 if ``gres`` already requests the GPU, else 1: on a CPU too, the slot that a job measures in."""
