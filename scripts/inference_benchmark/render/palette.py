@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Palette:
+class Palette(NamedTuple):
     """ink: of text. grid: of lines behind a chart. paper: behind everything. soft: of lesser text. line: of borders.
     wash: behind headings. accent: of links. warn: of warnings. series: of the lines of charts."""
 
@@ -45,28 +44,18 @@ DARK = Palette(
     warn="#f08a4b",
     series=("#56b4f0", "#f08a4b", "#2fc79a", "#e39ac4", "#e3b23c", "#9ad0f5"),
 )
-PRINT = Palette(
-    ink="#000000",
-    grid="#e4e8ec",
-    paper="#ffffff",
-    soft="#444444",
-    line="#bbbbbb",
-    wash="#ffffff",
-    accent="#0068a8",
-    warn="#c24e00",
-    series=LIGHT.series,
-)
+_PRINT = LIGHT._replace(ink="#000000", soft="#444444", line="#bbbbbb", wash="#ffffff")
 THEMES = {"light": LIGHT, "dark": DARK}
 #: The colours of a page, by the names of its CSS variables: an SVG inside the page follows its theme.
 PAGE = Palette(
-    **{field.name: f"var(--{field.name})" for field in fields(Palette) if field.name != "series"},
+    *(f"var(--{name})" for name in Palette._fields if name != "series"),
     series=tuple(f"var(--series-{i})" for i in range(len(LIGHT.series))),
 )
 
 
 def css() -> str:
     """The CSS variables of a page for every theme, and a class per series."""
-    light, dark, print_ = map(_variables, (LIGHT, DARK, PRINT))
+    light, dark, print_ = map(_variables, (LIGHT, DARK, _PRINT))
     chosen = ":root, :root:not([data-theme=light]), :root[data-theme=dark]"
     return (
         f":root {{ color-scheme: light dark; {light} }}\n"
@@ -74,11 +63,10 @@ def css() -> str:
         f":root[data-theme=dark] {{ color-scheme: dark; {dark} }}\n"
         ":root[data-theme=light] { color-scheme: light; }\n"
         f"@media print {{ {chosen} {{ color-scheme: light; {print_} }} }}\n"
-        + "".join(f".series-{i} {{ stroke: var(--series-{i}); }}\n" for i in range(len(LIGHT.series)))
+        + "".join(f".series-{i} {{ stroke: {colour}; }}\n" for i, colour in enumerate(PAGE.series))
     )
 
 
 def _variables(palette: Palette) -> str:
-    named = {field.name: getattr(palette, field.name) for field in fields(Palette) if field.name != "series"}
-    named |= {f"series-{i}": colour for i, colour in enumerate(palette.series)}
-    return " ".join(f"--{name}: {colour};" for name, colour in named.items())
+    named = palette._asdict() | {f"series-{i}": colour for i, colour in enumerate(palette.series)}
+    return " ".join(f"--{name}: {colour};" for name, colour in named.items() if name != "series")
