@@ -23,7 +23,8 @@ _LETTER = 5.5
 LANE_SIGNS = {"oom": ("×", "out of memory"), "n/a": ("–", "not available")}
 #: A reference line is drawn where some value is at least this part of it; else it would flatten all curves.
 _DRAWN_SHARE = 0.2
-#: Lines named in the parameter ``hidden`` were switched off.
+#: The parameters of a chart. Lines named in ``hidden`` were switched off.
+HIDDEN = [{"name": "hidden", "value": []}]
 _VISIBLE = "indexof(hidden, datum.series) < 0"
 #: The page's tooltip gets the whole point.
 _TOOLTIP = {"content": "data"}
@@ -37,14 +38,16 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
     draw = _over_axis if isinstance(chart.x, Axis) else _over_figure
     description = f"{chart.heading}: {data.where}"
     title = {"text": description, "anchor": "start", "fontSize": 13, "color": palette.ink}
+    letters = max(map(len, _lanes(chart, data)), default=0)
+    left = max(25, round(min(_LETTER * letters, vega.LABEL_LIMIT) * _WIDER))
     return {
         "$schema": vega.SCHEMA,
         "description": description,
         **({"title": title} if legend else {}),
         "data": {"name": "cells"},
-        "params": [{"name": "hidden", "value": []}],
+        "params": HIDDEN,
         **draw(chart, data, palette, line_colours(data, palette, legend)),
-        "padding": {"left": _left_of_labels(chart, data), "right": 20, "top": 5, "bottom": 5},
+        "padding": {"left": left, "right": 20, "top": 5, "bottom": 5},
         "config": vega.config(palette),
     }
 
@@ -54,9 +57,6 @@ def with_data(spec: Spec, chart: Chart, data: ChartData) -> Spec:
     columns = {"series", "batch_size", "outcome", *chart.y.columns, *chart.x.columns}
     cells = [{column: point[column] for column in columns & point.keys()} for point in data.points]
     return {**spec, "datasets": {"cells": cells}}
-
-
-# -- parts of a chart --------------------------------------------------------------------------------
 
 
 def figure_layers(
@@ -83,23 +83,17 @@ def figure_layers(
 def scale_and_axis(figure: Figure, data: ChartData) -> Spec:
     """The scale is linear; a page may make it logarithmic. An interval that ends far above all figures runs out of the
     chart, or it would press them onto the axis."""
+    columns = (figure.name, figure.high)
+    largest, highest = (max((point.get(name, 0) for point in data.points), default=0) for name in columns)
+    reach = {"domainMax": _REACH * largest} if highest > _REACH * largest > 0 else {}
     axis = {"format": "%"} if figure.is_share else {}
-    scale = {"type": "linear", "zero": True}
-    largest, highest = (
-        max((point.get(column) or 0 for point in data.points), default=0) for column in (figure.name, figure.high)
-    )
-    if highest > _REACH * largest > 0:
-        scale["domainMax"] = _REACH * largest
-    return {"title": figure.unit, "scale": scale, "axis": axis}
+    return {"title": figure.unit, "scale": {"type": "linear", "zero": True, **reach}, "axis": axis}
 
 
 def line_colours(data: ChartData, palette: Palette, legend: bool) -> dict[str, Spec]:
     """Colour and dash of a line: a colour per precision, a dash per engine, dots for baselines."""
     names = [line.name for line in data.lines]
-    entry = {
-        "title": None, "orient": "top", "columns": 3, "labelLimit": 300, "columnPadding": 30,
-        "symbolType": "stroke", "symbolSize": 500,
-    } if legend else None  # fmt: skip
+    entry = vega.LEGEND | {"columns": 3, "labelLimit": 300, "columnPadding": 30} if legend else None
     colours = [palette.series[line.colour % len(palette.series)] for line in data.lines]
     dashes = [list(line.dash) for line in data.lines]
     return {
@@ -110,19 +104,13 @@ def line_colours(data: ChartData, palette: Palette, legend: bool) -> dict[str, S
 
 def _layer(figure: Figure, mark: Spec, encoding: Spec) -> Spec:
     """A layer of the visible points that have a figure."""
-    return {
-        "transform": [{"filter": f"isValid(datum.{figure.name}) && {_VISIBLE}"}],
-        "mark": mark,
-        "encoding": encoding,
-    }
+    shown = f"isValid(datum.{figure.name}) && {_VISIBLE}"
+    return {"transform": [{"filter": shown}], "mark": mark, "encoding": encoding}
 
 
 def _among(names: Sequence[str]) -> str:
     """An expression: whether a point is of one of these lines. In JSON a name stays text, whatever it holds."""
     return f"indexof({json.dumps(list(names))}, datum.series) >= 0"
-
-
-# -- over a figure -------------------------------------------------------------------------------------
 
 
 def _over_figure(chart: Chart, data: ChartData, palette: Palette, colours: Mapping[str, Spec]) -> Spec:
@@ -131,9 +119,6 @@ def _over_figure(chart: Chart, data: ChartData, palette: Palette, colours: Mappi
     place = {axis: quantity(figure.name, **scale_and_axis(figure, data)) for axis, figure in axes}
     layers = figure_layers(chart.x, axes, place, colours | {"order": quantity("batch_size")}, data)
     return {"layer": layers, "width": vega.WIDTH, "height": vega.HEIGHT}
-
-
-# -- over an axis ------------------------------------------------------------------------------------
 
 
 def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping[str, Spec]) -> Spec:
@@ -157,27 +142,22 @@ def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping
 
 
 def _lanes(chart: Chart, data: ChartData) -> list[str]:
-    """The lines that have cells without a figure; of baselines only those that are drawn in this chart."""
+    """The lines that have cells without a figure; of baselines only those that are drawn in this chart. Only charts
+    over an axis have lanes."""
+    if not isinstance(chart.x, Axis):
+        return []
     here = {line.name for line in data.lines if not line.baseline}
     here |= {point["series"] for point in data.points if chart.y.name in point}
     without = {point["series"] for point in data.points if point["outcome"] != "ok"}
     return [line.name for line in data.lines if line.name in here & without]
 
 
-def _left_of_labels(chart: Chart, data: ChartData) -> int:
-    """Pixels to leave at the left, for the longest label of a lane in a wide font."""
-    letters = max(map(len, _lanes(chart, data)), default=0) if isinstance(chart.x, Axis) else 0
-    return max(25, round(min(_LETTER * letters, vega.LABEL_LIMIT) * _WIDER))
-
-
 def _lane_panel(lanes: Sequence[str], data: ChartData, x: Spec, colour: Spec, palette: Palette) -> Spec:
     """A row per line with a sign at each place of the axis without a figure."""
     outcomes = {point["outcome"] for point in data.points}
     signs = {outcome: sign for outcome, sign in LANE_SIGNS.items() if outcome in outcomes}
-    explained = {
-        "text": "\u00a0\u00a0 ".join(" ".join(each) for each in signs.values()),
-        "anchor": "end", "fontSize": 11, "fontWeight": "normal", "color": palette.ink, "offset": 2,
-    }  # fmt: skip
+    explained = "\u00a0\u00a0 ".join(map(" ".join, signs.values()))
+    style = {"anchor": "end", "fontSize": 11, "fontWeight": "normal", "color": palette.ink, "offset": 2}
     chosen = " : ".join([*(f"datum.outcome == '{outcome}' ? '{sign}'" for outcome, (sign, _) in signs.items()), "''"])
     rows = nominal("series", title=None, scale={"domain": list(lanes)}, sort=None, axis={"ticks": False})
     return {
@@ -189,7 +169,7 @@ def _lane_panel(lanes: Sequence[str], data: ChartData, x: Spec, colour: Spec, pa
         "encoding": {"x": x, "y": rows, "text": nominal("sign"), "color": colour},
         "width": vega.WIDTH,
         "height": _LANE * len(lanes),
-        "title": explained,
+        "title": {"text": explained, **style},
     }
 
 
@@ -199,10 +179,7 @@ def _reference_layers(chart: Chart, data: ChartData, palette: Palette) -> list[S
     values = [point[chart.y.name] for point in data.points if chart.y.name in point]
     if value is None or not values or max(values) < _DRAWN_SHARE * value:
         return []
-    at = {"data": {"values": [{"reference": value}]}}
-    y = quantity("reference")
+    at, y = {"data": {"values": [{"reference": value}]}}, quantity("reference")
     text = {"type": "text", "align": "left", "dx": 4, "dy": -5, "color": palette.ink, "x": 0}
-    return [
-        at | {"mark": vega.dashed(palette), "encoding": {"y": y}},
-        at | {"mark": text, "encoding": {"y": y, "text": {"value": label}}},
-    ]
+    line = at | {"mark": vega.dashed(palette), "encoding": {"y": y}}
+    return [line, at | {"mark": text, "encoding": {"y": y, "text": {"value": label}}}]

@@ -9,22 +9,17 @@ from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.analysis.yardstick import NAMES, TOLERANCE
 from inference_benchmark.render import vega
 from inference_benchmark.render.charts import ChartData
-from inference_benchmark.render.drawing import figure_layers, line_colours, scale_and_axis
+from inference_benchmark.render.drawing import HIDDEN, figure_layers, line_colours, scale_and_axis
 from inference_benchmark.render.palette import Palette
 from inference_benchmark.render.vega import Spec, nominal, quantity
 
-#: The axis of a chart over hours, days or months.
+#: The ticks of an axis over hours, days or months, and of one over a run.
 _DAYS = {
-    "grid": False,
-    "tickCount": 8,
-    "labelOverlap": True,
-    "format": {
-        **dict.fromkeys(("year", "quarter", "month"), "%Y-%m"),
-        **dict.fromkeys(("week", "date", "day"), "%m-%d"),
-        **dict.fromkeys(("hours", "minutes", "seconds"), "%H:%M"),
-    },
+    **dict.fromkeys(("year", "quarter", "month"), "%Y-%m"),
+    **dict.fromkeys(("week", "date", "day"), "%m-%d"),
+    **dict.fromkeys(("hours", "minutes", "seconds"), "%H:%M"),
 }
-_CLOCK = {"grid": False, "tickCount": 8, "format": {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S"}}
+_CLOCK = {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S"}
 
 
 def figure_over_time(data: ChartData, steps: Sequence[str], figure: Figure, palette: Palette) -> str:
@@ -33,15 +28,9 @@ def figure_over_time(data: ChartData, steps: Sequence[str], figure: Figure, pale
     data: its points have ``at``, an ISO date. steps: the dates of dashed lines across the chart.
     """
     place = {"x": _time("measured (UTC)", _DAYS), "y": quantity(figure.name, **scale_and_axis(figure, data))}
-    at_steps = {"data": {"values": [{"at": at} for at in steps]}, "encoding": {"x": place["x"]}}
+    dates = {"data": {"values": [{"at": at} for at in steps]}, "encoding": {"x": place["x"]}}
     layers = figure_layers(figure, [("y", figure)], place, line_colours(data, palette, legend=True), data)
-    return vega.svg(
-        {
-            "params": [{"name": "hidden", "value": []}],
-            "layer": [at_steps | {"mark": vega.dashed(palette)}, *layers],
-            **_panel(data.points, vega.HEIGHT, palette),
-        }
-    )
+    return _svg([dates | {"mark": vega.dashed(palette)}, *layers], data.points, vega.HEIGHT, palette)
 
 
 def machine_speed(speeds: Sequence[Mapping[str, Any]], palette: Palette) -> str:
@@ -54,38 +43,30 @@ def machine_speed(speeds: Sequence[Mapping[str, Any]], palette: Palette) -> str:
     drawn = {
         "x": _time("time (UTC)", _CLOCK),
         "y": quantity("share", title="% of the best", scale={"domain": [0, 1]}, axis={"format": "%"}),
-        "color": nominal(
-            "series", scale=colours, legend={"title": None, "orient": "top", "symbolType": "stroke", "symbolSize": 500}
-        ),
+        "color": nominal("series", scale=colours, legend=vega.LEGEND),
     }
     limit = {"data": {"values": [{"limit": slow}]}, "encoding": {"y": quantity("limit")}}
-    points = [{"at": each["at"], "series": kernel, "share": each[kernel]} for each in speeds for kernel in NAMES]
-    return vega.svg(
+    layers = [
+        limit | {"mark": vega.dashed(palette)},
+        {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": drawn},
+        # A point each would make the page of a large grid twice as large.
         {
-            "layer": [
-                limit | {"mark": vega.dashed(palette)},
-                {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": drawn},
-                # A point each would make the page of a large grid twice as large.
-                {
-                    "transform": [{"filter": f"datum.share < {slow}"}],
-                    "mark": {"type": "point", "filled": True, "opacity": 1, "size": 30},
-                    "encoding": drawn,
-                },
-            ],
-            **_panel(points, vega.HEIGHT // 2, palette),
-        }
-    )
+            "transform": [{"filter": f"datum.share < {slow}"}],
+            "mark": {"type": "point", "filled": True, "opacity": 1, "size": 30},
+            "encoding": drawn,
+        },
+    ]
+    points = [{"at": each["at"], "series": kernel, "share": each[kernel]} for each in speeds for kernel in NAMES]
+    return _svg(layers, points, vega.HEIGHT // 2, palette)
 
 
-def _time(title: str, axis: Spec) -> Spec:
+def _time(title: str, formats: Mapping[str, str]) -> Spec:
+    axis = {"grid": False, "tickCount": 8, "format": formats}
     return {"field": "at", "type": "temporal", "title": title, "scale": {"type": "utc"}, "axis": axis}
 
 
-def _panel(points: Sequence[Mapping[str, Any]], height: int, palette: Palette) -> Spec:
-    return {
-        "$schema": vega.SCHEMA,
-        "data": {"values": list(points)},
-        "width": vega.WIDTH,
-        "height": height,
-        "config": vega.config(palette),
-    }
+def _svg(layers: Sequence[Spec], points: Sequence[Mapping[str, Any]], height: int, palette: Palette) -> str:
+    """Layers over the same points."""
+    size = {"width": vega.WIDTH, "height": height}
+    data = {"params": HIDDEN, "data": {"values": list(points)}, "layer": layers}
+    return vega.svg({"$schema": vega.SCHEMA, **data, **size, "config": vega.config(palette)})

@@ -16,6 +16,8 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 WIDTH, HEIGHT = 520, 260
 #: Of labels, in pixels: where they are shortened.
 LABEL_LIMIT = 200
+#: A legend of lines above a chart.
+LEGEND = {"title": None, "orient": "top", "symbolType": "stroke", "symbolSize": 500}
 
 
 def quantity(field: str, **more: Any) -> Spec:
@@ -32,20 +34,13 @@ def dashed(palette: Palette) -> Spec:
 
 
 def config(palette: Palette) -> Spec:
+    inks = dict.fromkeys(("labelColor", "titleColor", "domainColor", "tickColor"), palette.ink)
     return {
         "aria": False,  # a chart has a description; its figures can be read in the tables
         "background": "transparent",
         "font": "system-ui, sans-serif",
         "view": {"stroke": None},
-        "axis": {
-            "labelLimit": LABEL_LIMIT,
-            "gridColor": palette.grid,
-            "titleFontWeight": "normal",
-            "labelColor": palette.ink,
-            "titleColor": palette.ink,
-            "domainColor": palette.ink,
-            "tickColor": palette.ink,
-        },
+        "axis": {"labelLimit": LABEL_LIMIT, "gridColor": palette.grid, "titleFontWeight": "normal", **inks},
         "axisLeft": {"titlePadding": 10},  # room for tick labels in a wider font
         "legend": {"labelColor": palette.ink},
     }
