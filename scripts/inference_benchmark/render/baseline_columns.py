@@ -12,12 +12,13 @@ from inference_benchmark.results.column import Column, Heading, headings
 
 def compared_cells(cells: Results, comparison: Comparison) -> list[ComparedCell]:
     """The compared cells of the model and workload of these cells."""
-    return [cell for cell in comparison.grids.get(cells[0].column.grid, ()) if cell.new.column.engine]
+    grid = cells[0].column.grid
+    return [cell for cell in comparison.cells if cell.new.column.grid == grid and cell.new.column.engine]
 
 
-def baseline_name(comparison: Comparison, cell: ComparedCell) -> str:
+def baseline_heading(comparison: Comparison, cell: ComparedCell) -> Heading:
     """What a column of a baseline is called, with the engine where the baseline names one."""
-    return " ".join(_heading(comparison, cell))
+    return comparison.base, " ".join(filter(None, (cell.base.column.engine, cell.base.column.precision)))
 
 
 def baseline_columns(cells: Results, comparison: Comparison, figure: Figure) -> dict[Heading, dict[int, str]]:
@@ -26,40 +27,31 @@ def baseline_columns(cells: Results, comparison: Comparison, figure: Figure) -> 
     by_heading: dict[Heading, dict[int, str]] = {}
     for cell in compared if any(figure.name in cell.base.figures for cell in compared) else ():
         text = figures_text(cell.base, figure) or cell.base.ending
-        by_heading.setdefault(_heading(comparison, cell), {})[cell.new.batch_size] = text
+        by_heading.setdefault(baseline_heading(comparison, cell), {})[cell.new.batch_size] = text
     return by_heading
 
 
 def ratio_table(cells: Results, comparison: Comparison) -> TableView:
     """How many times the throughput of a baseline, cell by cell; in the foot the largest batches that fit."""
-    compared = {(_key(cell.new.column), cell.new.batch_size): cell for cell in compared_cells(cells, comparison)}
-    keys = {key for key, _ in compared}
-    kept = {column: heading for column, heading in headings(columns_of(cells)).items() if _key(column) in keys}
-    by_size = [
-        [
-            str(size),
-            *(ratio_text(compared[each]) if (each := (_key(column), size)) in compared else "" for column in kept),
-        ]
-        for size in sorted({size for _, size in compared})
-    ]
+    compared = compared_cells(cells, comparison)
+    texts = {(_key(cell.new.column), cell.new.batch_size): ratio_text(cell) for cell in compared}
     largest = {
         _key(each.column): f"{each.new_largest or 'none'}, was {each.base_largest or 'none'}"
         for each in comparison.columns
         if each.column.grid == cells[0].column.grid
     }
+    known = {key for key, _ in texts}
+    kept = {column: heading for column, heading in headings(columns_of(cells)).items() if _key(column) in known}
+    sizes = sorted({size for _, size in texts})
     return TableView(
         f"Against {comparison.base} (times its throughput)",
         f"above 1 is faster; {SIGNS['faster']} faster, {SIGNS['slower']} slower, {SIGNS['same']} no difference shown, "
         "by a test on the samples for all cells together; no sign: significance unknown."
         + (f" {SIGNS['perhaps faster']} {SIGNS['perhaps slower']} {ONE_PROCESS}" if comparison.single_process else ""),
         [("batch_size",), *kept.values()],
-        by_size,
+        [[str(size), *(texts.get((key, size), "") for key in map(_key, kept))] for size in sizes],
         [["largest batch", *(largest[_key(column)] for column in kept)]],
     )
-
-
-def _heading(comparison: Comparison, cell: ComparedCell) -> Heading:
-    return comparison.base, " ".join(filter(None, (cell.base.column.engine, cell.base.column.precision)))
 
 
 def _key(column: Column) -> tuple[str, str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ from typing import Any, NamedTuple
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.render import palette
-from inference_benchmark.render.baseline_columns import baseline_name, compared_cells
+from inference_benchmark.render.baseline_columns import baseline_heading, compared_cells
 from inference_benchmark.render.context import BATCH_SIZE, PROMPT_TOKENS, Axis
 from inference_benchmark.render.tooltips import tooltip
 from inference_benchmark.results.cell_result import CellResult, Results
@@ -39,22 +40,18 @@ class Chart(NamedTuple):
 
 
 _OVER_BATCH_SIZE = [Chart(figure.key, figure.title, figure) for figure in PERFORMANCE if figure.has_chart]
-FRONTIER = Chart(
+_FRONTIER = Chart(
     "frontier",
     "Throughput against time per output token",
     y=BY_NAME["throughput_tok_per_s"],
     x=BY_NAME["time_per_output_token_s"],
     note="A point per batch size. Higher: more tokens for all rows together. Further left: faster for each row.",
 )
-CHARTS = (*_OVER_BATCH_SIZE[:2], FRONTIER, *_OVER_BATCH_SIZE[2:])
+CHARTS = (*_OVER_BATCH_SIZE[:2], _FRONTIER, *_OVER_BATCH_SIZE[2:])
 #: At one batch size. Without the latency, which at a fixed number of new tokens is the inverse of the throughput.
-CONTEXT_CHARTS = tuple(
-    chart._replace(x=PROMPT_TOKENS) for chart in _OVER_BATCH_SIZE if chart.y is not BY_NAME["latency_s"]
-)
+CONTEXT_CHARTS = [each._replace(x=PROMPT_TOKENS) for each in _OVER_BATCH_SIZE if each.y is not BY_NAME["latency_s"]]
 #: The figures that are plotted.
-_PLOTTED = tuple(
-    dict.fromkeys(figure for chart in CHARTS for figure in (chart.y, chart.x) if isinstance(figure, Figure))
-)
+_PLOTTED = dict.fromkeys(each for chart in CHARTS for each in (chart.y, chart.x) if isinstance(each, Figure))
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def chart_data(cells: Results, comparisons: Sequence[Comparison] = ()) -> ChartD
     for comparison in comparisons:
         of_baseline: dict[tuple[str, int], dict[str, Any]] = {}
         for compared in compared_cells(cells, comparison):
-            name, size = baseline_name(comparison, compared), compared.new.batch_size
+            name, size = " ".join(baseline_heading(comparison, compared)), compared.new.batch_size
             lines.setdefault(name, Line(name, colours[compared.new.column.precision], BASELINE_DASH, baseline=True))
             of_baseline[name, size] = {**_point(compared.base, name), "batch_size": size, "baseline": True}
         points += of_baseline.values()
@@ -135,11 +132,8 @@ def _lines(columns: Iterable[Column]) -> dict[Column, Line]:
 
 def _points(cells: Iterable[CellResult], lines: Mapping[Column, Line], axis: Axis = BATCH_SIZE) -> list[dict[str, Any]]:
     """The points of the cells that have a record."""
-    return [
-        {**_point(cell, lines[axis.column(cell)].name), axis.name: axis.place(cell)}
-        for cell in cells
-        if cell.is_measured or cell.ending
-    ]
+    having = [cell for cell in cells if cell.is_measured or cell.ending]
+    return [{**_point(cell, lines[axis.column(cell)].name), axis.name: axis.place(cell)} for cell in having]
 
 
 def _point(cell: CellResult, line: str) -> dict[str, Any]:
@@ -147,13 +141,10 @@ def _point(cell: CellResult, line: str) -> dict[str, Any]:
 
     They are rounded to the digits that can be seen: a page of thousands of cells carries them all.
     """
-    point = {
-        "series": line,
-        "batch_size": cell.batch_size,
-        "outcome": cell.ending or cell.outcome,
-        "tooltip": tooltip(cell),
-        **({"warnings": list(cell.warnings)} if cell.warnings else {}),
-    }
+    outcome = cell.ending or cell.outcome
+    point = {"series": line, "batch_size": cell.batch_size, "outcome": outcome, "tooltip": tooltip(cell)}
+    if cell.warnings:
+        point["warnings"] = list(cell.warnings)
     for figure in _PLOTTED:
         for column, value in zip(figure.columns, cell.figures.get(figure.name, ()), strict=False):
             if value is not None:
@@ -162,14 +153,13 @@ def _point(cell: CellResult, line: str) -> dict[str, Any]:
 
 
 def _reference_lines(cells: Results) -> dict[str, tuple[float, str]]:
-    capacities = [_capacity_bytes(cell) for cell in cells if "memory_share" in cell.figures]
+    """The memory that a cell may take: of the device or the host, or its limit on a device."""
+    capacities = [
+        min(cell.value("device_total_bytes"), cell.memory_limit_bytes or math.inf)
+        if "device_total_bytes" in cell.figures
+        else cell.value("peak_rss_bytes") / cell.value("memory_share")
+        for cell in cells
+        if "memory_share" in cell.figures
+    ]
     memory = BY_NAME["peak_memory_bytes"]
     return {memory.name: (max(capacities) * memory.scale, "capacity")} if capacities else {}
-
-
-def _capacity_bytes(cell: CellResult) -> float:
-    """The memory that a cell may take: of the device or the host, or its limit on a device."""
-    if "device_total_bytes" not in cell.figures:
-        return cell.value("peak_rss_bytes") / cell.value("memory_share")
-    limits = (cell.value("device_total_bytes"), cell.memory_limit_bytes)
-    return min(limit for limit in limits if limit is not None)

@@ -17,10 +17,8 @@ UNSTABLE, FLAGGED = "†", "‡"
 
 
 class TableView(NamedTuple):
-    """A table as plain text, which its renderer escapes.
-
-    cells: a row per batch size, or per value of another axis, which is first. foot: rows that hold for whole columns.
-    """
+    """A table as plain text, which its renderer escapes. cells: a row per batch size, or per value of another axis, the
+    value first. foot: rows that hold for whole columns."""
 
     title: str
     explanation: str
@@ -36,10 +34,8 @@ def names_within(cells: Results) -> Callable[[CellResult], str]:
 
 
 def cell_text(cell: CellResult, figure: Figure) -> str:
-    """A cell in the table of a figure: the figures side by side, the interval of the first, and marks.
-
-    ``oom`` if it did not fit, ``n/a`` if device or library do not support the precision, blank without a record.
-    """
+    """A cell in the table of a figure: the figures side by side, the interval of the first, and marks; ``oom`` if it
+    did not fit, ``n/a`` if device or library do not support the precision, blank without a record."""
     text = figures_text(cell, figure)
     return text + width_text(cell, figure) + marks(cell, figure) if text else cell.ending
 
@@ -58,10 +54,8 @@ def _figure_text(cell: CellResult, figure: Figure) -> str:
 
 
 def width_text(cell: CellResult, figure: Figure) -> str:
-    """`` ±1.2%`` to print behind a figure; `` ±?`` where its interval is unknown.
-
-    Blank for a figure without an interval, for published figures, whose samples are unknown, and without a value.
-    """
+    """`` ±1.2%`` to print behind a figure; `` ±?`` where its interval is unknown. Blank for a figure without an
+    interval, for published figures, whose samples are unknown, and without a value."""
     estimate = cell.figures.get(figure.name)
     if estimate is None:
         return ""
@@ -78,9 +72,8 @@ def marks(cell: CellResult, figure: Figure) -> str:
 
 def agreement_text(cell: CellResult) -> str:
     """How far the answers are those of hf in fp32; blank where they were not compared."""
-    agreement, error = (BY_NAME[name] for name in ("token_agreement", "logits_error_mean"))
-    if agreement.name not in cell.figures:
+    agreement, error = cell.value("token_agreement"), cell.value("logits_error_mean")
+    if agreement is None:
         return ""
-    is_finite = error.name in cell.figures
-    error_text = format(cell.value(error.name), error.spec) if is_finite else "n/a"
-    return f"{agreement.text(cell.value(agreement.name))} | {error_text}"
+    error_text = "n/a" if error is None else format(error, BY_NAME["logits_error_mean"].spec)
+    return f"{BY_NAME['token_agreement'].text(agreement)} | {error_text}"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure
 from inference_benchmark.render.texts import width_text
 from inference_benchmark.results.cell_result import CellResult
@@ -12,8 +10,15 @@ from inference_benchmark.units import format_number
 
 def tooltip(cell: CellResult) -> dict[str, str]:
     """The lines of a cell's tooltip by their names, without blank ones."""
-    lines = {figure.title.lower(): _figure_text(cell, figure) for figure in PERFORMANCE}
-    lines |= {name: show(cell) for name, show in _EVIDENCE.items()}
+    memory = BY_NAME["memory_share"]
+    lines = {figure.title.lower(): _figure_text(cell, figure) for figure in PERFORMANCE} | {
+        memory.title: memory.text(cell.value(memory.name)),
+        "samples": _samples(cell),
+        "not stable": ", ".join(cell.unstable_because),
+        "flags": ", ".join(cell.flags),
+        "ended during": cell.reason_phase,
+        "record": cell.record,
+    }
     return {name: text for name, text in lines.items() if text}
 
 
@@ -35,13 +40,3 @@ def _samples(cell: CellResult) -> str:
     number = f"{calls} calls in {processes} process{'es' * (processes != '1')}"
     number += f", {outliers} outliers" if outliers else ""
     return f"{number}; median {median} sec, {shortest} to {longest}"
-
-
-_EVIDENCE: Mapping[str, Callable[[CellResult], str]] = {
-    BY_NAME["memory_share"].title: lambda cell: BY_NAME["memory_share"].text(cell.value("memory_share")),
-    "samples": _samples,
-    "not stable": lambda cell: ", ".join(cell.unstable_because),
-    "flags": lambda cell: ", ".join(cell.flags),
-    "ended during": lambda cell: cell.reason_phase,
-    "record": lambda cell: cell.record,
-}

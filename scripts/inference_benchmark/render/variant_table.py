@@ -14,9 +14,8 @@ from inference_benchmark.results.column import CURRENT, Column, headings
 
 def variant_table(cells: Results) -> TableView | None:
     """The ratios of the variants among cells of one model and workload; None where none is beside its engine."""
-    bases = {
-        column: replace(column, engine=column.base_engine, options=()) for column in columns_of(cells) if column.options
-    }
+    variants = (column for column in columns_of(cells) if column.options)
+    bases = {column: replace(column, engine=column.base_engine, options=()) for column in variants}
     return _ratios("Variants against their engine", BY_NAME["engine_ratio"], cells, bases)
 
 
@@ -34,16 +33,10 @@ def _ratios(title: str, figure: Figure, cells: Results, bases: Mapping[Column, C
     if not bases:
         return None
     measured = {(cell.column, cell.batch_size): cell for cell in cells if cell.is_measured}
-    rows = [
-        [
-            str(size),
-            *(
-                _ratio_text(figure, measured.get((column, size)), measured.get((base, size)))
-                for column, base in bases.items()
-            ),
-        ]
-        for size in sorted({cell.batch_size for cell in cells})
-    ]
+
+    def text(column: Column, size: int) -> str:
+        return _ratio_text(figure, measured.get((column, size)), measured.get((bases[column], size)))
+
     first, heads = {cell.column: cell for cell in reversed(cells)}, headings(columns)
     names = {column: base.engine if column.engine != base.engine else CURRENT for column, base in bases.items()}
     agreement = [agreement_text(first[column]) for column in bases]
@@ -52,7 +45,10 @@ def _ratios(title: str, figure: Figure, cells: Results, bases: Mapping[Column, C
         "above 1 is faster; in parentheses the 95 % interval, by the ratios of the rounds where there are several: no "
         "difference is shown where it includes 1.",
         [("batch_size",), *((*heads[column], f"against {name}") for column, name in names.items())],
-        rows,
+        [
+            [str(size), *(text(column, size) for column in bases)]
+            for size in sorted({cell.batch_size for cell in cells})
+        ],
         [["same tokens | logits error", *agreement]] if any(agreement) else [],
     )
 
