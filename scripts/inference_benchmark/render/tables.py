@@ -3,7 +3,7 @@ workloads also with a row per prompt length."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
@@ -18,42 +18,33 @@ from inference_benchmark.results.cell_result import CellResult, Results, columns
 from inference_benchmark.results.column import Column, headings
 from inference_benchmark.units import format_bytes
 
+_THROUGHPUT = BY_NAME["throughput_tok_per_s"]
+
 
 def tables(cells: Results, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
     """Every table that has something to show for the cells of one model and workload, with the columns of baselines."""
-    figures = [
-        figure
-        for figure in PERFORMANCE
-        if figure.has_table
-        and figure.side_by_side_with is None
-        and (figure.headline or any(figures_text(cell, figure) for cell in cells))
-    ]
-    for number, figure in enumerate(figures):
-        yield table(cells, figure, comparisons, foot=column_rows(cells) if number == 0 else [])
-        for comparison in comparisons:
-            if comparison.figure == figure.name and compared_cells(cells, comparison):
-                yield ratio_table(cells, comparison)
-        if number == 0:
-            yield from filter(None, (variant_table(cells), environment_table(cells)))
+    for figure in (each for each in PERFORMANCE if each.has_table and each.side_by_side_with is None):
+        if figure.headline or any(figures_text(cell, figure) for cell in cells):
+            yield table(cells, figure, comparisons, foot=_column_rows(cells) if figure is _THROUGHPUT else ())
+            for comparison in comparisons:
+                if comparison.figure == figure.name and compared_cells(cells, comparison):
+                    yield ratio_table(cells, comparison)
+            if figure is _THROUGHPUT:
+                yield from filter(None, (variant_table(cells), environment_table(cells)))
     yield from timeline_tables(cells)
 
 
-def context_tables(cells: Results) -> list[TableView]:
+def context_tables(cells: Results) -> Iterator[TableView]:
     """The tables over the prompt length, for the cells of one model and number of new tokens: what fits, and the
     throughput at the batch size that charts show first."""
     maps = fit_maps(cells)
-    largest = [
-        [str(length), *texts]
-        for length, *texts in zip(maps[0].prompt_tokens, *(each.largest for each in maps), strict=True)
-    ]
     heads = [(PROMPT_TOKENS.name,), *headings(map(PROMPT_TOKENS.column, cells)).values()]
-    views = [TableView("Largest batch that fits", "by the cells of the grid, or searched.", heads, largest, [])]
+    largest = [*map(list, zip(map(str, maps[0].prompt_tokens), *(each.largest for each in maps), strict=True))]
+    yield TableView("Largest batch that fits", "by the cells of the grid, or searched.", heads, largest, [])
     size = default_batch_size(cells)
     if size is not None:
-        here = [cell for cell in cells if cell.batch_size == size]
-        view = table(here, BY_NAME["throughput_tok_per_s"], axis=PROMPT_TOKENS)
-        views.append(view._replace(title=f"{view.title} at batch size {size}"))
-    return views
+        view = table([cell for cell in cells if cell.batch_size == size], _THROUGHPUT, axis=PROMPT_TOKENS)
+        yield view._replace(title=f"{view.title} at batch size {size}")
 
 
 def table(
@@ -82,10 +73,14 @@ def table(
     return TableView(f"{figure.title} ({units})", f"{explanation}.", heads, rows, foot)
 
 
-def column_rows(cells: Results) -> list[list[str]]:
-    """The rows of a table that hold for whole columns, those of them that have something to show."""
-    first = {cell.column: cell for cell in reversed(cells)}
-    rows = [[title, *(show(first[column]) for column in columns_of(cells))] for title, show in _COLUMN_ROWS.items()]
+def _column_rows(cells: Results) -> list[list[str]]:
+    """The rows that hold for whole columns, below the batch sizes: those of them that have something to show."""
+    first, largest = {cell.column: cell for cell in reversed(cells)}, BY_NAME["max_batch_fits"]
+    of_columns = [first[column] for column in columns_of(cells)]
+    rows = [
+        [largest.title, *(largest.text(cell.value(largest.name)) for cell in of_columns)],
+        ["same tokens | logits error", *map(agreement_text, of_columns)],
+    ]
     return [row for row in rows if any(row[1:])]
 
 
@@ -101,7 +96,7 @@ def document(results: Iterable[CellResult], comparisons: Sequence[Comparison] = 
 def overview(results: Iterable[CellResult]) -> str:
     """The throughput of each model and workload, as Markdown for a README."""
     grids = [cells for model in models(results) for cells in model.workloads]
-    return "\n".join(_part(cells, [table(cells, BY_NAME["throughput_tok_per_s"])]) for cells in grids)
+    return "\n".join(_part(cells, [table(cells, _THROUGHPUT)]) for cells in grids)
 
 
 def _part(cells: Results, views: Iterable[TableView], over: str = "") -> str:
@@ -120,18 +115,6 @@ def to_markdown(view: TableView) -> str:
     """A table with its title and explanation."""
     prose = f"{markdown.escape(view.title)}: {markdown.escape(view.explanation)}"
     return f"{prose}\n\n" + markdown.table(view.headings, view.cells + view.foot)
-
-
-def _max_batch_text(cell: CellResult) -> str:
-    """The largest batch that fits; blank where it was not searched for."""
-    return BY_NAME["max_batch_fits"].text(cell.value("max_batch_fits"))
-
-
-#: What holds for a whole column, below its batch sizes.
-_COLUMN_ROWS: dict[str, Callable[[CellResult], str]] = {
-    BY_NAME["max_batch_fits"].title: _max_batch_text,
-    "same tokens | logits error": agreement_text,
-}
 
 
 def _legend(cells: Results) -> str:

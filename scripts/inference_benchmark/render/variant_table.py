@@ -33,10 +33,12 @@ def _ratios(title: str, figure: Figure, cells: Results, bases: Mapping[Column, C
     if not bases:
         return None
     measured = {(cell.column, cell.batch_size): cell for cell in cells if cell.is_measured}
-
-    def text(column: Column, size: int) -> str:
-        return _ratio_text(figure, measured.get((column, size)), measured.get((bases[column], size)))
-
+    texts = {
+        (column, size): _ratio_text(figure, cell, measured[bases[column], size])
+        for (column, size), cell in measured.items()
+        if (bases.get(column), size) in measured
+    }
+    sizes = sorted({cell.batch_size for cell in cells})
     first, heads = {cell.column: cell for cell in reversed(cells)}, headings(columns)
     names = {column: base.engine if column.engine != base.engine else CURRENT for column, base in bases.items()}
     agreement = [agreement_text(first[column]) for column in bases]
@@ -45,18 +47,13 @@ def _ratios(title: str, figure: Figure, cells: Results, bases: Mapping[Column, C
         "above 1 is faster; in parentheses the 95 % interval, by the ratios of the rounds where there are several: no "
         "difference is shown where it includes 1.",
         [("batch_size",), *((*heads[column], f"against {name}") for column, name in names.items())],
-        [
-            [str(size), *(text(column, size) for column in bases)]
-            for size in sorted({cell.batch_size for cell in cells})
-        ],
+        [[str(size), *(texts.get((column, size), "") for column in bases)] for size in sizes],
         [["same tokens | logits error", *agreement]] if any(agreement) else [],
     )
 
 
-def _ratio_text(figure: Figure, new: CellResult | None, base: CellResult | None) -> str:
-    """``1.12 (1.08 to 1.16)``; blank where one of the two was not measured."""
-    if new is None or base is None:
-        return ""
+def _ratio_text(figure: Figure, new: CellResult, base: CellResult) -> str:
+    """``1.12 (1.08 to 1.16)``"""
     of_rounds = new.figures.get(figure.name)  # unless there is a single round
     value, low, high = of_rounds or ratio(*(cell.figures["throughput_tok_per_s"] for cell in (new, base)))
     return figure.text(value) + ("" if low is None else f" ({figure.text(low)} to {figure.text(high)})")
