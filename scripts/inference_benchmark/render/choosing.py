@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 from inference_benchmark import markdown
@@ -28,6 +29,7 @@ NOTE = (
     "Price and CO2 follow from the throughput and the energy of the cell, for a machine that is never idle."
 )
 _THROUGHPUT, _ENERGY = BY_NAME["throughput_tok_per_s"], BY_NAME["energy_per_token_j"]
+_number = partial(format_number, digits=4)
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,6 @@ class BoundOption:
     label: str
     figure: Figure
     factor: float
-
-    def bound(self, most: float) -> Bound:
-        return Bound(self.figure, most * self.factor)
 
     def text(self, most: float) -> str:
         return f"{_number(most)} {self.label}"
@@ -71,11 +70,11 @@ class Answer(NamedTuple):
 
 
 def answer(cells: Results, question: Question) -> Answer:
-    """The best cells of one model and workload on one machine."""
+    """The best cells of one model and workload on one machine. Without any there are no headings."""
     goal, name = question.goal, names_within(cells)
     measured = [cell for cell in cells if cell.is_measured]
     plausible = [cell for cell in measured if not cell.is_above_limit]
-    bounds = {option.bound(most): (option, most) for option, most in question.bounds.items()}
+    bounds = {Bound(option.figure, most * option.factor): (option, most) for option, most in question.bounds.items()}
     chosen = choice.choose(plausible, goal, list(bounds))
     lines = []
     without = sum(goal.name not in cell.figures for cell in plausible)
@@ -90,20 +89,19 @@ def answer(cells: Results, question: Question) -> Answer:
         option, most = bounds[bound]
         unknown = verdicts.count("unknown")
         if excluded := verdicts.count("exceeds") + unknown:
-            why = f", {unknown} of them because the figure is unknown." if unknown else "."
-            lines.append(f"At most {option.text(most)}: excludes {excluded} of {len(verdicts)} cells{why}")
+            why = f", {unknown} of them because the figure is unknown" if unknown else ""
+            lines.append(f"At most {option.text(most)}: excludes {excluded} of {len(verdicts)} cells{why}.")
     if without:
         lines.append(f"Cells without the figure of the goal: {without}.")
     if above := len(measured) - len(plausible):
         lines.append(f"Cells left out because they are faster than their machine can be ({ABOVE_LIMIT}): {above}.")
-    shown = dict.fromkeys((goal, _THROUGHPUT, *(option.figure for option in BOUNDS)))
-    headings = ["choice", "cell", *(figure.heading for figure in shown)]
-    headings += ["price per million tokens"] * (question.price_per_hour is not None)
-    headings += ["g CO2 per million tokens"] * (question.grams_co2_per_kwh is not None)
     ranked = [("as good" if n else "best", cell) for n, cell in enumerate(chosen.best)]
     ranked += [("perhaps", cell) for cell in chosen.perhaps]
-    rows = [[rank, name(cell), *_texts(cell, shown, question), ", ".join(cell.warnings)] for rank, cell in ranked]
-    return Answer(lines, [*headings, "warnings"], rows)
+    rows = [
+        {"choice": rank, "cell": name(cell), **_texts(cell, question), "warnings": ", ".join(cell.warnings)}
+        for rank, cell in ranked
+    ]
+    return Answer(lines, list(rows[0]) if rows else [], [list(row.values()) for row in rows])
 
 
 def to_markdown(cells: Results, question: Question) -> str:
@@ -147,15 +145,19 @@ def _described(figure: Figure) -> dict[str, Any]:
     return {**texts, "low": low, "high": high}
 
 
-def _texts(cell: CellResult, figures: Iterable[Figure], question: Question) -> Iterator[str]:
-    for figure in figures:
+def _texts(cell: CellResult, question: Question) -> dict[str, str]:
+    """The figures of a cell, and what follows from them, by the heading of the column."""
+    shown = {}
+    for figure in (question.goal, _THROUGHPUT, *(option.figure for option in BOUNDS)):
         estimate = cell.figures.get(figure.name)
-        yield _text(estimate and Estimate(estimate.value, *choice.interval(estimate, figure)).times(figure.scale))
-    if question.price_per_hour is not None:
-        yield _text(choice.price_per_million_tokens(cell.figures[_THROUGHPUT.name], question.price_per_hour))
-    if question.grams_co2_per_kwh is not None:
-        energy = cell.figures.get(_ENERGY.name)
-        yield _text(energy and choice.grams_co2_per_million_tokens(energy, question.grams_co2_per_kwh))
+        estimate = estimate and Estimate(estimate.value, *choice.interval(estimate, figure))
+        shown[figure.heading] = estimate and estimate.times(figure.scale)
+    throughput, energy = (cell.figures.get(figure.name) for figure in (_THROUGHPUT, _ENERGY))
+    if (price := question.price_per_hour) is not None:
+        shown["price per million tokens"] = choice.price_per_million_tokens(throughput, price)
+    if (grams := question.grams_co2_per_kwh) is not None:
+        shown["g CO2 per million tokens"] = energy and choice.grams_co2_per_million_tokens(energy, grams)
+    return {heading: _text(estimate) for heading, estimate in shown.items()}
 
 
 def _text(estimate: Estimate | None) -> str:
@@ -166,7 +168,3 @@ def _text(estimate: Estimate | None) -> str:
     if None in ends:
         return f"{value} ±?"
     return value if ends[0] == ends[1] else f"{value} ({ends[0]} to {ends[1]})"
-
-
-def _number(value: float) -> str:
-    return format_number(value, 4)

@@ -28,42 +28,27 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
     text from a name or a record could not run even if it were not escaped. Raises OSError naming a file that is not
     there.
     """
+    folder = template.parent
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(template.parent),
+        loader=jinja2.FileSystemLoader(folder),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "bytes": format_bytes,
-        "number": format_number,
-        "half_width": format_half_width,
-        "data": data,
-        "texts": _texts,
-        "settings": _settings,
-    }
+    environment.filters |= {"bytes": format_bytes, "number": format_number, "half_width": format_half_width}
+    environment.filters |= {"data": _data, "texts": _texts, "settings": _settings}
     try:
         page = environment.get_template(template.name)
-        style = palette.css() + (template.parent / "page.css").read_text()
-        own = (template.parent / name for name in ("page.js", "choose.js"))
-        codes = [vega(), *(path.read_text() for path in own)] if scripts else []
-        return page.render(
-            csp=policy(style, codes), style=Markup(style), scripts=[Markup(code) for code in codes], **context
-        )
+        style = palette.css() + (folder / "page.css").read_text()
+        codes = [_vega(), *((folder / name).read_text() for name in ("page.js", "choose.js"))] if scripts else []
+        return page.render(csp=_policy(style, codes), style=Markup(style), scripts=[*map(Markup, codes)], **context)
     except jinja2.TemplateNotFound as error:
         # An OSError too, but without the path.
-        missing = str(template.parent / error.name)
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), missing) from None
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder / error.name)) from None
 
 
-def data(value: Any) -> Markup:
-    """A value as JSON inside a script element: nothing in it can end the element."""
-    text = json.dumps(value, separators=(",", ":"))
-    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
-
-
-def policy(style: str, scripts: list[str]) -> str:
+def _policy(style: str, scripts: list[str]) -> str:
     """A content security policy that allows this style and these scripts, and nothing else: no network, no eval."""
     allowed = " ".join(map(_digest, scripts)) or "'none'"
     return (
@@ -77,11 +62,17 @@ def _digest(text: str) -> str:
 
 
 @cache
-def vega() -> str:
+def _vega() -> str:
     """Vega, Vega-Lite and vega-embed as one script."""
     import vl_convert
 
     return f"(()=>{{{vl_convert.javascript_bundle(vl_version=_VEGA_LITE)}}})()"
+
+
+def _data(value: Any) -> Markup:
+    """A value as JSON inside a script element: nothing in it can end the element."""
+    text = json.dumps(value, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))
 
 
 def _texts(values: tuple[Any, ...]) -> list[str]:
