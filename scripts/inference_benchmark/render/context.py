@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from inference_benchmark.results.cell_result import CellResult, Results
 from inference_benchmark.results.column import Column
@@ -52,18 +53,17 @@ class ModelResults(NamedTuple):
 
 def models(results: Iterable[CellResult]) -> Iterator[ModelResults]:
     """The cells of each model in the order of the results, one machine after the other."""
-    for cells in _grouped(results, lambda cell: (cell.machine, cell.column.model)):
-        by_new_tokens = _grouped(cells, lambda cell: cell.column.new_tokens)
-        yield ModelResults(
-            _grouped(cells, lambda cell: cell.column.grid),
-            [each for each in by_new_tokens if len({cell.column.prompt_tokens for cell in each}) > 1],
-        )
+    for cells in grouped(results, lambda cell: (cell.machine, cell.column.model)):
+        by_new_tokens = grouped(cells, lambda cell: cell.column.new_tokens)
+        contexts = [each for each in by_new_tokens if len({cell.column.prompt_tokens for cell in each}) > 1]
+        yield ModelResults(grouped(cells, lambda cell: cell.column.grid), contexts)
 
 
-def _grouped(cells: Iterable[CellResult], key: Callable[[CellResult], Hashable]) -> list[Results]:
-    groups: dict[Hashable, list[CellResult]] = {}
-    for cell in cells:
-        groups.setdefault(key(cell), []).append(cell)
+def grouped(items: Iterable[Any], key: Callable[[Any], Hashable]) -> list[list[Any]]:
+    """The items with the same key together, in the order in which the keys come first."""
+    groups: dict[Hashable, list[Any]] = {}
+    for item in items:
+        groups.setdefault(key(item), []).append(item)
     return list(groups.values())
 
 
@@ -86,11 +86,6 @@ def default_batch_size(cells: Results) -> int | None:
 
 def _lengths_measured(cells: Results) -> dict[int, int]:
     """For each batch size the most prompt lengths that a column was measured at."""
-    lengths: dict[tuple[int, Column], set[int]] = {}
-    for cell in cells:
-        if cell.is_measured:
-            lengths.setdefault((cell.batch_size, PROMPT_TOKENS.column(cell)), set()).add(cell.column.prompt_tokens)
-    most: dict[int, int] = {}
-    for (size, _), found in lengths.items():
-        most[size] = max(most.get(size, 0), len(found))
-    return most
+    measured = {(cell.batch_size, cell.column) for cell in cells if cell.is_measured}
+    lengths = Counter((size, replace(column, prompt_tokens=None)) for size, column in measured)
+    return dict(sorted((size, n) for (size, _), n in lengths.items()))  # the most comes last

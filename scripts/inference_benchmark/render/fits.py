@@ -8,7 +8,7 @@ from typing import NamedTuple
 from inference_benchmark.analysis.max_batch import BatchLimit
 from inference_benchmark.render.context import PROMPT_TOKENS
 from inference_benchmark.render.drawing import LANE_SIGNS
-from inference_benchmark.results.cell_result import CellResult, Results
+from inference_benchmark.results.cell_result import Results
 from inference_benchmark.results.column import short_names
 
 #: What may be known of a batch size and a prompt length, each with its sign.
@@ -27,11 +27,8 @@ class Fit(NamedTuple):
 
 
 class FitMap(NamedTuple):
-    """What fits of one column of the tables.
-
-    prompt_tokens: in order. fits: for each batch size a Fit per prompt length. largest: for each prompt length the
-    largest batch size that fits, as text.
-    """
+    """What fits of one column of the tables. prompt_tokens: in order. fits: for each batch size a Fit per prompt
+    length. largest: for each prompt length the largest batch size that fits, as text."""
 
     name: str
     prompt_tokens: Sequence[int]
@@ -44,25 +41,21 @@ def fit_maps(cells: Results) -> list[FitMap]:
     lengths, sizes = sorted({cell.column.prompt_tokens for cell in cells}), sorted({cell.batch_size for cell in cells})
     maps = []
     for column, name in short_names(map(PROMPT_TOKENS.column, cells)).items():
-        by_length: dict[int, list[CellResult]] = {length: [] for length in lengths}
-        for cell in cells:
-            if PROMPT_TOKENS.column(cell) == column:
-                by_length[cell.column.prompt_tokens].append(cell)
-        fits = [(size, [_fit(by_length[length], size) for length in lengths]) for size in sizes]
-        maps.append(FitMap(name, lengths, fits, [largest_batch_text(by_length[length]) for length in lengths]))
+        of_column = [cell for cell in cells if PROMPT_TOKENS.column(cell) == column]
+        by_length = [[cell for cell in of_column if cell.column.prompt_tokens == length] for length in lengths]
+        fits = [(size, [_fit(here, size) for here in by_length]) for size in sizes]
+        maps.append(FitMap(name, lengths, fits, list(map(largest_batch_text, by_length))))
     return maps
 
 
 def largest_batch_text(cells: Results) -> str:
     """The largest batch size that fits of the cells of one column; blank where nothing is known."""
-    measured = [cell.batch_size for cell in cells if cell.is_measured]
-    ooms = [cell.batch_size for cell in cells if cell.outcome == "oom"]
-    limit = _searched(cells)
-    if limit is not None:
+    measured, ooms = ([cell.batch_size for cell in cells if cell.outcome == outcome] for outcome in ("ok", "oom"))
+    if limit := _searched(cells):
         return f"{limit.fits:,} (searched)"
     if not measured:
         return "none" if ooms else ""
-    return f"{max(measured):,}" if any(size > max(measured) for size in ooms) else f"{max(measured):,} or more"
+    return f"{max(measured):,}" + ("" if max(ooms, default=0) > max(measured) else " or more")
 
 
 def _fit(cells: Results, batch_size: int) -> Fit:
@@ -71,9 +64,9 @@ def _fit(cells: Results, batch_size: int) -> Fit:
     if cell and (cell.is_measured or cell.ending):
         return Fit(cell.ending or "fits")
     limit = _searched(cells)
-    if limit is not None and batch_size <= limit.fits:
+    if limit and batch_size <= limit.fits:
         return Fit("fits", searched=True)
-    if limit is not None and limit.fails is not None and batch_size >= limit.fails:
+    if limit and limit.fails is not None and batch_size >= limit.fails:
         return Fit("oom", searched=True)
     return Fit("untried")
 

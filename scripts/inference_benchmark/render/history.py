@@ -11,12 +11,13 @@ from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.compare.comparison import Difference
 from inference_benchmark.compare.history import CellHistory, Entry, Step
 from inference_benchmark.render.charts import DASHES, ChartData, Line
+from inference_benchmark.render.context import grouped
 from inference_benchmark.render.over_time import figure_over_time
 from inference_benchmark.render.palette import PAGE
 from inference_benchmark.results.column import batch_label
 from inference_benchmark.units import format_figure, format_half_width
 
-FIGURE = COMPARED["throughput"]
+_FIGURE = COMPARED["throughput"]
 ENTRY_HEADINGS = ("result set", "measured from (UTC)", "kept in", "machine")
 #: The facts of an entry that its row has.
 FACTS = ("device", "driver", "torch", "transformers", "commit")
@@ -36,11 +37,8 @@ class Section(NamedTuple):
 
 def sections(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: Sequence[Step]) -> Iterator[Section]:
     """One for each machine, model and workload."""
-    grids: dict[tuple[Any, ...], list[CellHistory]] = {}
-    for history in histories:
-        grids.setdefault((history.machine, history.cell.column.grid), []).append(history)
-    for (machine, _), members in grids.items():
-        column = members[0].cell.column
+    for members in grouped(histories, lambda each: (each.machine, each.cell.column.grid)):
+        machine, column = members[0].machine, members[0].cell.column
         title = f"{column.model} {column.workload} on {machine}"
         batch_sizes = Counter(history.cell.batch_size for history in members for _ in history.points)
         batch_size = max(batch_sizes, key=lambda size: (batch_sizes[size], size))
@@ -57,16 +55,11 @@ def sections(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: 
 
 def entry_rows(entries: Sequence[Entry]) -> list[list[str]]:
     """A row for each entry, under ENTRY_HEADINGS and FACTS."""
-    return [
-        [
-            f"#{each.number}",
-            f"{each.date:%Y-%m-%d %H:%M}",
-            each.name,
-            each.results.name,
-            *(_values(each.results.facts.get(name, ())) for name in FACTS),
-        ]
-        for each in entries
-    ]
+    rows = []
+    for each in entries:
+        facts = (_values(each.results.facts.get(name, ())) for name in FACTS)
+        rows.append([f"#{each.number}", f"{each.date:%Y-%m-%d %H:%M}", each.name, each.results.name, *facts])
+    return rows
 
 
 def step_rows(steps: Sequence[Step]) -> list[list[str]]:
@@ -95,22 +88,17 @@ def entry_name(entry: Entry) -> str:
 
 
 def _chart(title: str, drawn: Sequence[CellHistory], steps: Sequence[Step]) -> str:
-    colours = len(PAGE.series)
-    lines = [
-        Line(history.cell.column.name, index % colours, DASHES[index // colours % len(DASHES)])
-        for index, history in enumerate(drawn)
-    ]
-    points = [
-        {
-            "series": line.name,
-            "at": point.entry.date.isoformat(),
-            **{name: end for name, end in zip(FIGURE.columns, point.throughput, strict=True) if end is not None},
-        }
-        for line, history in zip(lines, drawn, strict=True)
-        for point in history.points
-    ]
+    lines, points = [], []
+    for index, history in enumerate(drawn):
+        dash, colour = divmod(index, len(PAGE.series))
+        lines.append(Line(history.cell.column.name, colour, DASHES[dash % len(DASHES)]))
+        for point in history.points:
+            figures = {
+                name: end for name, end in zip(_FIGURE.columns, point.throughput, strict=True) if end is not None
+            }
+            points.append({"series": lines[-1].name, "at": point.entry.date.isoformat(), **figures})
     at_steps = dict.fromkeys(step.after.date.isoformat() for step in steps)
-    return figure_over_time(ChartData(title, lines, points, {}), list(at_steps), FIGURE, PAGE)
+    return figure_over_time(ChartData(title, lines, points, {}), list(at_steps), _FIGURE, PAGE)
 
 
 def _figures(history: CellHistory, entries: Sequence[Entry]) -> list[str]:
@@ -121,7 +109,7 @@ def _figures(history: CellHistory, entries: Sequence[Entry]) -> list[str]:
 
 def _figure(throughput: Estimate) -> str:
     half_width = throughput.half_width
-    return FIGURE.text(throughput.value) + ("" if half_width is None else f" {format_half_width(half_width)}")
+    return _FIGURE.text(throughput.value) + ("" if half_width is None else f" {format_half_width(half_width)}")
 
 
 def _changed(difference: Difference) -> str:

@@ -21,8 +21,6 @@ from inference_benchmark.results.column import short_names
 from inference_benchmark.results.summary_csv import to_csv
 from inference_benchmark.units import format_number
 
-#: The figures whose best value is named for each grid where a page has several.
-OVERVIEW = ("throughput_tok_per_s", "latency_s", "whole_limit_share")
 #: Outcomes of cells in a preview that have no record to show.
 UNFINISHED = ("failed", "refused")
 _HEADLINES = [figure for figure in PERFORMANCE if figure.headline]
@@ -45,11 +43,8 @@ def render(
     comparisons: Sequence[Comparison] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """The page as text.
-
-    provenances: provenance.json of each machine in the results. comparisons: with baselines; each is shown with the
-    machine that is its new side. notes: shown first.
-    """
+    """The page. provenances: provenance.json of each machine in the results. comparisons: with baselines; each is shown
+    with the machine that is its new side. notes: shown first."""
     by_machine = {each["machine"]: each for each in provenances}
     sections, contexts = [], []
     for model in context.models(results):
@@ -60,10 +55,7 @@ def render(
         for cells in model.contexts:
             contexts.append(context_section(cells) | {"id": f"context-{len(contexts)}"})
             sections[-1]["contexts"].append(contexts[-1])
-    measurements: list[Any] = []
-    for each in provenances:
-        if each["measurement"] not in measurements:
-            measurements.append(each["measurement"])
+    measurements = [each["measurement"] for each in provenances]
     return page.render(
         template,
         scripts=True,
@@ -76,8 +68,8 @@ def render(
         choosing=choosing.page_data(),
         choosing_note=choosing.NOTE,
         n_colours=len(palette.PAGE.series),
-        overview=[BY_NAME[name].best for name in OVERVIEW],
-        measurements=measurements,
+        overview=[BY_NAME[name].best for name in ("throughput_tok_per_s", "latency_s", "whole_limit_share")],
+        measurements=[each for n, each in enumerate(measurements) if each not in measurements[:n]],
         sections=sections,
         contexts=contexts,
         compared=[
@@ -161,8 +153,8 @@ def _drawn(specs: Mapping[charts.Chart, vega.Spec], data: charts.ChartData) -> l
 def best(cells: Results) -> list[Best]:
     """The best value of each figure that has a name for it."""
     found, name = [], names_within(cells)
-    for figure in (figure for figure in PERFORMANCE if figure.best):
-        if cell := _best(cells, figure):
+    for figure in PERFORMANCE:
+        if figure.best and (cell := _best(cells, figure)):
             value = format_number(cell.value(figure.name) * (100 if figure.is_share else figure.scale))
             found.append(Best(figure.best, value, figure.unit, name(cell), marks(cell, figure)))
     return found
@@ -171,8 +163,8 @@ def best(cells: Results) -> list[Best]:
 def reliability(cells: Results) -> dict[str, Any]:
     """How many cells have no warning, which warnings the others have, and how wide intervals are."""
     measured = [cell for cell in cells if cell.is_measured]
-    widths = (cell.figures["throughput_tok_per_s"].half_width for cell in measured)
-    widths = sorted(width for width in widths if width is not None)
+    throughputs = (cell.figures["throughput_tok_per_s"] for cell in measured)
+    widths = sorted(each.half_width for each in throughputs if each.half_width is not None)
     return {
         "measured": len(measured),
         "reliable": sum(not cell.warnings for cell in measured),
@@ -191,10 +183,5 @@ def _best(cells: Results, figure: Figure) -> CellResult | None:
 def _column(name: str, cells: Results) -> dict[str, Any]:
     """The best cells of one column of the tables, and the largest batch that fits."""
     found = [(figure, _best(cells, figure)) for figure in _HEADLINES]
-    return {
-        "name": name,
-        "best": [
-            (figure.text(cell.value(figure.name)), cell.batch_size) if cell else ("", "") for figure, cell in found
-        ],
-        "fits": fits.largest_batch_text(cells),
-    }
+    shown = [(figure.text(cell.value(figure.name)), cell.batch_size) if cell else ("", "") for figure, cell in found]
+    return {"name": name, "best": shown, "fits": fits.largest_batch_text(cells)}
