@@ -93,9 +93,8 @@ def _chart(title: str, drawn: Sequence[CellHistory], steps: Sequence[Step]) -> s
         dash, colour = divmod(index, len(PAGE.series))
         lines.append(Line(history.cell.column.name, colour, DASHES[dash % len(DASHES)]))
         for point in history.points:
-            figures = {
-                name: end for name, end in zip(_FIGURE.columns, point.throughput, strict=True) if end is not None
-            }
+            ends = zip(_FIGURE.columns, point.throughput, strict=True)
+            figures = {name: end for name, end in ends if end is not None}
             points.append({"series": lines[-1].name, "at": point.entry.date.isoformat(), **figures})
     at_steps = dict.fromkeys(step.after.date.isoformat() for step in steps)
     return figure_over_time(ChartData(title, lines, points, {}), list(at_steps), _FIGURE, PAGE)

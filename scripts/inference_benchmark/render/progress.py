@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -28,14 +28,8 @@ from inference_benchmark.units import format_duration
 #: The rules that measure, each with one cell or study as its output.
 MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "timeline")
 #: Snakemake's events that say no more than our lines.
-_REDUNDANT_EVENTS = {
-    LogEvent.JOB_INFO,
-    LogEvent.JOB_STARTED,
-    LogEvent.JOB_FINISHED,
-    LogEvent.PROGRESS,
-    LogEvent.GROUP_INFO,
-    LogEvent.GROUP_ERROR,
-}
+_REDUNDANT_EVENTS = {LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
+_REDUNDANT_EVENTS |= {LogEvent.GROUP_INFO, LogEvent.GROUP_ERROR}
 #: How Snakemake's other messages begin that say no more than our lines.
 _REDUNDANT = (
     "Select jobs to execute",
@@ -48,18 +42,10 @@ _REDUNDANT = (
 )
 #: What each outcome is called at the end of a run.
 _OUTCOMES = {"ok": "measured", "oom": "out of memory", "unsupported": "not supported"}
-#: How many messages of a failed job are shown at the end of a run.
-_SHOWN_MESSAGES = 5
-#: How many lines of the log of a failed job are shown.
-_TAIL_LINES = 12
-
-
-class _Failure(NamedTuple):
-    """What Snakemake says of a failed job: the scheduler's number for it, the scheduler's logs, and a message."""
-
-    job: str | None
-    logs: Sequence[str]
-    message: str | None
+#: How many messages of a failed job are shown at the end of a run, and how many lines of its log.
+_SHOWN_MESSAGES, _TAIL_LINES = 5, 12
+#: What Snakemake says of a failed job: the scheduler's number for it, the scheduler's logs, and a message.
+_Failure = tuple[str | None, Sequence[str], str]
 
 
 class ProgressHandler(logging.Handler):
@@ -83,8 +69,7 @@ class ProgressHandler(logging.Handler):
         self.planned, self.attempts, self.mode, self.retries, self.rules = planned, attempts, mode, retries, rules
         self.write_line, self.clock = write, clock
         self.several_machines = len({subject.setup.machine for subject in planned.values()}) > 1
-        self.total = 0
-        self.began = clock()
+        self.total, self.began = 0, clock()
         self.running: dict[int, Subject] = {}
         self.would_run: list[Subject] = []
         self.group_failures: dict[int, _Failure] = {}
@@ -112,15 +97,13 @@ class ProgressHandler(logging.Handler):
             case LogEvent.JOB_FINISHED if event.job_id in self.running:
                 self._finish(self.running.pop(event.job_id))
             case LogEvent.GROUP_ERROR:
-                failure = _Failure(getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job")
+                failure = getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job"
                 self.group_failures |= {job["jobid"]: failure for job in event.job_error_info}
             case LogEvent.JOB_ERROR if event.jobid in self.running:
-                message = (event.rule_msg or "").partition("\n")[0]
-                failure = _Failure(event.aux.get("external_jobid"), event.log[1:], message)
+                failure = event.aux.get("external_jobid"), event.log[1:], (event.rule_msg or "").partition("\n")[0]
                 self._fail(self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
             case LogEvent.JOB_ERROR if messages := _explanation(event):
-                log = event.log[0]
-                self.failures[log] = _failed(f"{event.rule_name}, see {log}", messages)
+                self.failures[event.log[0]] = _failed(f"{event.rule_name}, see {event.log[0]}", messages)
 
     def _subject(self, event: Any) -> Subject | None:
         """The cell or study of a job; None for a job that does not measure."""
@@ -128,21 +111,20 @@ class ProgressHandler(logging.Handler):
         return self.planned.get(str(output).removesuffix(" (update)"))
 
     def _finish(self, subject: Subject) -> None:
-        finished = record_file.load_any(Path(subject.path))
         if subject.path not in self.ended:
+            finished = record_file.load_any(Path(subject.path))
             self.outcomes[finished.outcome] += 1
-        self._end(subject, printable(record_text(finished)))
+            self._end(subject, printable(record_text(finished)))
 
     def _fail(self, subject: Subject, failure: _Failure) -> None:
-        retries = self.retries()
-        message = failure.message if failure.job is None else None
-        attempt = self.attempts.fail(subject, failure.job, message, retries)
+        (job, scheduler_logs, message), retries = failure, self.retries()
+        attempt = self.attempts.fail(subject, job, message if job is None else None, retries)
         if attempt.finished:  # another cell of its job failed
             self._finish(subject)
         elif attempt.attempt <= retries and not attempt.final:
             self._print(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
         elif subject.path not in self.ended:
-            logs = [log for log in map(str, (log_path(subject.path), *failure.logs)) if Path(log).exists()]
+            logs = [log for log in map(str, (log_path(subject.path), *scheduler_logs)) if Path(log).exists()]
             see = f", see {' and '.join(logs)}" if logs else ""
             self.failures[subject.path] = _failed(f"{subject.label}{see}", [attempt.reason])
             self._end(subject, f"failed{_why(attempt)}{see}")
@@ -150,8 +132,6 @@ class ProgressHandler(logging.Handler):
 
     def _end(self, subject: Subject, ending: str) -> None:
         """Print the line of a cell or study that has ended, with what is left."""
-        if subject.path in self.ended:
-            return
         self.ended.add(subject.path)
         left = self.total - len(self.ended)
         if left > 0:
@@ -164,10 +144,7 @@ class ProgressHandler(logging.Handler):
         self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
 
     def ending(self, command: str) -> str:
-        """What is printed at the end of a run or dry run; "" if there is nothing to say.
-
-        command: the one that was run.
-        """
+        """What is printed at the end of a run or dry run by this command; "" if there is nothing to say."""
         return self._estimate() if self.mode() == "plan" else self.summary(command) if self.mode() == "run" else ""
 
     def summary(self, command: str) -> str:
