@@ -41,11 +41,9 @@ def study_text(record: StudyRecord) -> str:
         return f"{record.outcome}: {record.reason.message}"
     if record.study.kind == "ceilings":
         machine = peaks(record.results)
-        speeds = ", ".join(
-            f"{dtype} {format_figure(speed / 1e12, ',.2f')}" for dtype, speed in machine.flop_per_s.items()
-        )
+        speeds = (f"{name} {format_figure(speed / 1e12, ',.2f')}" for name, speed in machine.flop_per_s.items())
         warnings = f" ({', '.join(record.flag_names)})" if record.flags else ""
-        return f"{format_figure(machine.bandwidth[-1][1] / 1e9, ',.1f')} GB/s; Tflop/s: {speeds}{warnings}"
+        return f"{format_figure(machine.bandwidth[-1][1] / 1e9, ',.1f')} GB/s; Tflop/s: {', '.join(speeds)}{warnings}"
     if record.study.kind == "max-batch":
         fits, fails = batch_limit(record.results)
         return f"batch {fits} fits, {fails} does not ({len(record.results)} tries)"

@@ -36,16 +36,15 @@ class Preview:
     def line(self) -> str:
         """How far it has come, in one line."""
         counts = Counter(cell.outcome for cell in self.results)
-        rest = [f"{counts[name]} {name}" for name in NOT_MEASURED if counts[name]]
-        done = len(self.results) - sum(counts[name] for name in NOT_MEASURED)
-        return ", ".join([f"Preview: {done} of {len(self.results)} cells have a record", *rest]) + "."
+        missing = {name: counts[name] for name in NOT_MEASURED if counts[name]}
+        done = f"Preview: {len(self.results) - sum(missing.values())} of {len(self.results)} cells have a record"
+        return ", ".join([done, *(f"{n} {name}" for name, n in missing.items())]) + "."
 
     def write(self, folder: Path, template: Path) -> None:
         """Write summary.csv, tables.md and report.html."""
         files.write(summary_csv.to_csv(self.results), folder / "summary.csv")
-        notes = [self.line, *self.unused]
-        text = tables.document(self.results, self.comparisons)
-        files.write("\n\n".join([*map(markdown.escape, notes), text]), folder / "tables.md")
+        notes, shown = [self.line, *self.unused], tables.document(self.results, self.comparisons)
+        files.write("\n\n".join([*map(markdown.escape, notes), shown]), folder / "tables.md")
         page = report.render(self.results, [self.provenance], template, self.comparisons, notes)
         files.write(page, folder / "report.html")
 
@@ -58,9 +57,8 @@ def preview(experiment: Experiment) -> Preview:
     measured = {record.cell.first_round.path for record in records}
     blank = [without_record(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in measured]
     place = {cell.path: index for index, cell in enumerate(cells)}
-    results = sorted(
-        cell_results(records, collection.studies) + blank, key=lambda cell: place.get(cell.record, len(place))
-    )
+    results = cell_results(records, collection.studies) + blank
+    results.sort(key=lambda cell: place.get(cell.record, len(place)))
     unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
     comparisons = []
     ours = result_set.of_records(records, studies=Studies.of(collection.studies)) if records else None

@@ -9,7 +9,7 @@ from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.render.texts import FLAGGED, TableView, names_within
 from inference_benchmark.results.cell_result import CellResult, Results
 
-_STEPS, _LATENCY, _PROFILE_COST = (BY_NAME[name] for name in ("steps_s", "latency_s", "profile_cost"))
+_STEPS, _COST = BY_NAME["steps_s"], BY_NAME["profile_cost"]
 _STEPS_EXPLANATION = (
     "times of each step on the device, in calls other than the timed ones. The first step is prefill; percentiles are "
     "of all other steps of all calls; growth is by how much they become longer over the answer. Memory growth is from "
@@ -24,10 +24,8 @@ _KINDS_EXPLANATION = (
 
 
 class Bar(NamedTuple):
-    """The time of a call as one bar.
-
-    parts: (kind, its name, from, width, text), all in percent of the call. floor: the least time that the machine could
-    take, in percent; None where it is not known. bound_by: what the floor is due to.
+    """The time of a call as one bar. parts: (kind, its name, from, width, text), all in percent of the call. floor: the
+    least time that the machine could take, in percent; None where it is not known. bound_by: what the floor is due to.
     """
 
     name: str
@@ -49,11 +47,8 @@ def timeline_tables(cells: Results) -> list[TableView]:
         rows = [[name, *(_text(cell, figure) for figure in figures)] for name, cell in seen]
         views.append(TableView("Steps of a call", _STEPS_EXPLANATION, headings, rows, []))
     if bars := timeline_bars(cells):
-        headings = [("cell",), *((name,) for name in KINDS.values()), ("floor",), (_PROFILE_COST.heading,)]
-        rows = [
-            [bar.name, *(text for *_, text in bar.parts), bar.floor_text, _text(cell, _PROFILE_COST)]
-            for bar, cell in bars
-        ]
+        headings = [("cell",), *((name,) for name in KINDS.values()), ("floor",), (_COST.heading,)]
+        rows = [[bar.name, *(text for *_, text in bar.parts), bar.floor_text, _text(cell, _COST)] for bar, cell in bars]
         views.append(TableView("Where the time goes (% of a call)", _KINDS_EXPLANATION, headings, rows, []))
     return views
 
@@ -67,10 +62,8 @@ def _named(cells: Results, figure: str) -> list[tuple[str, CellResult]]:
     """The measured cells that have a figure, with their names, those of one batch size together."""
     name = names_within(cells)
     having = [cell for cell in cells if cell.is_measured and figure in cell.figures]
-    return [
-        (name(cell) + FLAGGED * bool(cell.timeline_flags), cell)
-        for cell in sorted(having, key=lambda cell: cell.batch_size)  # stable: columns stay in the grid's order
-    ]
+    having.sort(key=lambda cell: cell.batch_size)  # stable: columns stay in the grid's order
+    return [(name(cell) + FLAGGED * bool(cell.timeline_flags), cell) for cell in having]
 
 
 def _bar(name: str, cell: CellResult) -> Bar:
@@ -92,6 +85,6 @@ def _text(cell: CellResult, figure: Figure) -> str:
     text = figure.text(cell.value(figure.name))
     if figure is not _STEPS:
         return text
-    latency, low, high = cell.figures[_LATENCY.name]
+    latency, low, high = cell.figures["latency_s"]
     is_outside = low is not None and not low <= cell.value(figure.name) <= high
     return f"{text} {'≠' if is_outside else '|'} {figure.text(latency)}"
