@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from inference_benchmark.analysis.figures import COMPARED
-from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.compare.comparison import Difference
 from inference_benchmark.compare.history import CellHistory, Entry, Step
 from inference_benchmark.render.charts import DASHES, ChartData, Line
@@ -24,19 +23,11 @@ FACTS = ("device", "driver", "torch", "transformers", "commit")
 STEP_HEADINGS = ("where", "from", "to", "ratio", "95 % interval", "what changed")
 
 
-class Section(NamedTuple):
-    """The cells of one machine, model and workload: a chart of the batch size with the most points, the largest of
-    these, and a table of all."""
-
-    title: str
-    batch_size: int
-    svg: str
-    headings: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-def sections(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: Sequence[Step]) -> Iterator[Section]:
-    """One for each machine, model and workload."""
+def sections(
+    entries: Sequence[Entry], histories: Sequence[CellHistory], steps: Sequence[Step]
+) -> Iterator[dict[str, Any]]:
+    """What the page shows of each machine, model and workload: a chart of the batch size with the most points, the
+    largest of these, and a table of all."""
     for members in grouped(histories, lambda each: (each.machine, each.cell.column.grid)):
         machine, column = members[0].machine, members[0].cell.column
         title = f"{column.model} {column.workload} on {machine}"
@@ -44,13 +35,13 @@ def sections(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: 
         batch_size = max(batch_sizes, key=lambda size: (batch_sizes[size], size))
         drawn = [history for history in members if history.cell.batch_size == batch_size]
         shown = [entry for entry in entries if entry.results.name == machine]
-        yield Section(
-            title,
-            batch_size,
-            _chart(title, drawn, [step for step in steps if step.history in drawn]),
-            ["cell", *map(entry_name, shown)],
-            [[batch_label(each.cell.column.name, each.cell.batch_size), *_figures(each, shown)] for each in members],
-        )
+        yield {
+            "title": title,
+            "batch_size": batch_size,
+            "svg": _chart(title, drawn, [step for step in steps if step.history in drawn]),
+            "headings": ["cell", *map(entry_name, shown)],
+            "rows": [_row(each, shown) for each in members],
+        }
 
 
 def entry_rows(entries: Sequence[Entry]) -> list[list[str]]:
@@ -100,15 +91,15 @@ def _chart(title: str, drawn: Sequence[CellHistory], steps: Sequence[Step]) -> s
     return figure_over_time(ChartData(title, lines, points, {}), list(at_steps), _FIGURE, PAGE)
 
 
-def _figures(history: CellHistory, entries: Sequence[Entry]) -> list[str]:
-    """The throughput in each entry; blank where it has none of its own."""
-    by_entry = {id(point.entry): _figure(point.throughput) for point in history.points}
-    return [by_entry.get(id(entry), "") for entry in entries]
-
-
-def _figure(throughput: Estimate) -> str:
-    half_width = throughput.half_width
-    return _FIGURE.text(throughput.value) + ("" if half_width is None else f" {format_half_width(half_width)}")
+def _row(history: CellHistory, entries: Sequence[Entry]) -> list[str]:
+    """A cell, and its throughput in each entry; blank where it has none of its own."""
+    by_entry = {}
+    for point in history.points:
+        width = point.throughput.half_width
+        width_text = "" if width is None else f" {format_half_width(width)}"
+        by_entry[id(point.entry)] = _FIGURE.text(point.throughput.value) + width_text
+    name = batch_label(history.cell.column.name, history.cell.batch_size)
+    return [name, *(by_entry.get(id(entry), "") for entry in entries)]
 
 
 def _changed(difference: Difference) -> str:

@@ -28,13 +28,9 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
     text from a name or a record could not run even if it were not escaped. Raises OSError naming a file that is not
     there.
     """
-    folder = template.parent
+    folder, loader = template.parent, jinja2.FileSystemLoader(template.parent)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"bytes": format_bytes, "number": format_number, "half_width": format_half_width}
     environment.filters |= {"data": _data, "texts": _texts, "settings": _settings}
