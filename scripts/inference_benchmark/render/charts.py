@@ -22,10 +22,8 @@ BASELINE_DASH = (1, 3)
 
 
 class Chart(NamedTuple):
-    """A figure over an axis, or over another figure with a point per batch size.
-
-    name: in the names of files. note: below the chart.
-    """
+    """A figure over an axis, or over another figure with a point per batch size. name: in the names of files. note:
+    below the chart."""
 
     name: str
     heading: str
@@ -103,10 +101,8 @@ def chart_data(cells: Results, comparisons: Sequence[Comparison] = ()) -> ChartD
 
 
 def context_data(cells: Results, batch_size: int) -> ChartData:
-    """What charts over the prompt length show at one batch size, without baselines.
-
-    cells: of one model and number of new tokens, at all batch sizes: each column has the same line in all these charts.
-    """
+    """What charts over the prompt length show at one batch size, without baselines. cells: of one model and number of
+    new tokens, at all batch sizes: each column has the same line in all these charts."""
     lines = _lines(map(PROMPT_TOKENS.column, cells))
     here = [cell for cell in cells if cell.batch_size == batch_size]
     column = cells[0].column
@@ -137,10 +133,8 @@ def _points(cells: Iterable[CellResult], lines: Mapping[Column, Line], axis: Axi
 
 
 def _point(cell: CellResult, line: str) -> dict[str, Any]:
-    """A point with the plotted figures of its cell in their units.
-
-    They are rounded to the digits that can be seen: a page of thousands of cells carries them all.
-    """
+    """A point with the plotted figures of its cell in their units. They are rounded to the digits that can be seen: a
+    page of thousands of cells carries them all."""
     outcome = cell.ending or cell.outcome
     point = {"series": line, "batch_size": cell.batch_size, "outcome": outcome, "tooltip": tooltip(cell)}
     if cell.warnings:

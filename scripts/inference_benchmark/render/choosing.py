@@ -116,11 +116,6 @@ def to_markdown(cells: Results, question: Question) -> str:
     return text + (f"\n{markdown.table(headings, rows)}" if rows else "")
 
 
-def goals(cells: Results) -> list[Figure]:
-    """The goals that a cell of these has a figure of."""
-    return [goal for goal in GOALS.values() if any(goal.name in cell.figures for cell in cells)]
-
-
 def page_data() -> dict[str, Any]:
     """What the page has to know besides its points. factor: what turns a limit into the unit of the points."""
     return {

@@ -15,10 +15,8 @@ MOST_VIEWS = 5
 
 
 class Axis(NamedTuple):
-    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over.
-
-    few: whether it has so few values that a chart has a tick for each, rather than for powers of two.
-    """
+    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over. few: whether
+    it has so few values that a chart has a tick for each, rather than for powers of two."""
 
     name: str
     few: bool = False

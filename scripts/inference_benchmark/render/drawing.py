@@ -32,9 +32,7 @@ _TOOLTIP = {"content": "data"}
 
 def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = True) -> Spec:
     """A chart as Vega-Lite. Its data source is named ``cells`` and is not part of it: with_data puts the points in.
-
-    Lines named in its parameter ``hidden`` are left out. legend: whether it has a title and legend of its own.
-    """
+    Lines named in its parameter ``hidden`` are left out. legend: whether it has a title and legend of its own."""
     draw = _over_axis if isinstance(chart.x, Axis) else _over_figure
     description = f"{chart.heading}: {data.where}"
     title = {"text": description, "anchor": "start", "fontSize": 13, "color": palette.ink}

@@ -23,10 +23,8 @@ _CLOCK = {"hours": "%H:%M", "minutes": "%H:%M", "seconds": "%H:%M:%S"}
 
 
 def figure_over_time(data: ChartData, steps: Sequence[str], figure: Figure, palette: Palette) -> str:
-    """A figure with a line and intervals per line of the data, as an SVG element like that of vega.svg.
-
-    data: its points have ``at``, an ISO date. steps: the dates of dashed lines across the chart.
-    """
+    """A figure with a line and intervals per line of the data, as an SVG element like that of vega.svg. data: its
+    points have ``at``, an ISO date. steps: the dates of dashed lines across the chart."""
     place = {"x": _time("measured (UTC)", _DAYS), "y": quantity(figure.name, **scale_and_axis(figure, data))}
     dates = {"data": {"values": [{"at": at} for at in steps]}, "encoding": {"x": place["x"]}}
     layers = figure_layers(figure, [("y", figure)], place, line_colours(data, palette, legend=True), data)
@@ -34,10 +32,8 @@ def figure_over_time(data: ChartData, steps: Sequence[str], figure: Figure, pale
 
 
 def machine_speed(speeds: Sequence[Mapping[str, Any]], palette: Palette) -> str:
-    """The speed of a machine over its run, as an SVG element like that of vega.svg.
-
-    speeds: ``at`` and, for each kernel of the yardstick, the part of the machine's best, from records.machine_speed.
-    """
+    """The speed of a machine over its run, as an SVG element like that of vega.svg. speeds: ``at`` and, for each kernel
+    of the yardstick, the part of the machine's best, from records.machine_speed."""
     slow = 1 - TOLERANCE
     colours = {"domain": list(NAMES), "range": list(palette.series[: len(NAMES)])}
     drawn = {

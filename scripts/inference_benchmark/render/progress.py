@@ -172,10 +172,8 @@ class ProgressHandler(logging.Handler):
 
 
 class RedundantMessages(logging.Filter):
-    """Drops what Snakemake says before and after every single job, also of failed cells.
-
-    Snakemake's own ``quiet`` settings would drop more: errors of other rules, the plan, and commands (-p).
-    """
+    """Drops what Snakemake says before and after every single job, also of failed cells. Snakemake's own ``quiet``
+    settings would drop more: errors of other rules, the plan, and commands (-p)."""
 
     def filter(self, event: Any) -> bool:
         kind = getattr(event, "event", None)

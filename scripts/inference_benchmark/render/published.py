@@ -18,10 +18,8 @@ def published_tables(path: Path, precisions: Sequence[str], engine: str) -> str:
 
 
 def published_views(path: Path, precisions: Sequence[str], engine: str) -> list[TableView]:
-    """A CSV of figures of one model and workload as tables, with a column for each of these precisions.
-
-    engine: in ENGINES; the CSV does not name it, and it says what a precision means.
-    """
+    """A CSV of figures of one model and workload as tables, with a column for each of these precisions. engine: in
+    ENGINES; the CSV does not name it, and it says what a precision means."""
     _, read = summary_csv.read_table(path)
     cells = [replace(each, column=replace(each.column, engine=engine, base_engine=engine)) for each in read]
     columns = [replace(cells[0].column, precision=precision) for precision in precisions]

@@ -19,17 +19,16 @@ class MarkerError(ValueError):
 
 def pictures(results: Iterable[CellResult], folder: Path) -> str:
     """The charts of each model and workload in a folder as Markdown, for the theme of the reader."""
-    grids = dict.fromkeys((cell.column.model, cell.column.workload) for cell in results)
-    return "\n".join(_picture(folder, *grid, chart) for grid in grids for chart in FILE_CHARTS)
-
-
-def _picture(folder: Path, model: str, workload: str, chart: str) -> str:
-    light, dark = (folder / f"{chart_file(model, workload, chart, theme)}.svg" for theme in THEMES)
-    about = f"{chart} over batch size, with 95 % intervals: {model}, {workload}"
-    return (
-        f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="{about}" src="{light}" width="49%"></picture>'
-    )
+    shown = []
+    for model, workload in dict.fromkeys((cell.column.model, cell.column.workload) for cell in results):
+        for chart in FILE_CHARTS:
+            light, dark = (folder / f"{chart_file(model, workload, chart, theme)}.svg" for theme in THEMES)
+            about = f"{chart} over batch size, with 95 % intervals: {model}, {workload}"
+            shown.append(
+                f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
+                f'<img alt="{about}" src="{light}" width="49%"></picture>'
+            )
+    return "\n".join(shown)
 
 
 def insert(page: str, block: str, markers: tuple[str, str] = RESULTS) -> str:

@@ -72,15 +72,7 @@ def render(
         measurements=[each for n, each in enumerate(measurements) if each not in measurements[:n]],
         sections=sections,
         contexts=contexts,
-        compared=[
-            {
-                "name": f"{each.new} against {each.base}",
-                "lines": [summary_line(each), *cautions(each)],
-                "differences": each.differences,
-            }
-            for each in comparisons
-            if each.cells
-        ],
+        compared=[(each, [summary_line(each), *cautions(each)]) for each in comparisons if each.cells],
         notes=notes,
         csv=to_csv(results),
     )
@@ -106,7 +98,7 @@ def section(cells: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]
         "engines": list(dict.fromkeys(cell.column.engine for cell in cells)),
         "counts": dict(Counter(cell.outcome for cell in cells).most_common()),
         "best": best(cells),
-        "goals": choosing.goals(cells),
+        "goals": [goal for goal in choosing.GOALS.values() if any(goal.name in cell.figures for cell in cells)],
         "columns": [_column(text, [cell for cell in cells if cell.column == each]) for each, text in columns.items()],
         "reliability": reliability(cells),
         "lines": data.lines,

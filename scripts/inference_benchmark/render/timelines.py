@@ -43,7 +43,8 @@ def timeline_tables(cells: Results) -> list[TableView]:
     views = []
     if seen := _named(cells, "first_step_s"):
         figures = BY_GROUP["steps"]
-        headings = [("cell",), *((_heading(figure),) for figure in figures)]
+        heads = (f"{each.title} | latency ({each.unit})" if each is _STEPS else each.heading for each in figures)
+        headings = [("cell",), *((head,) for head in heads)]
         rows = [[name, *(_text(cell, figure) for figure in figures)] for name, cell in seen]
         views.append(TableView("Steps of a call", _STEPS_EXPLANATION, headings, rows, []))
     if bars := timeline_bars(cells):
@@ -74,10 +75,6 @@ def _bar(name: str, cell: CellResult) -> Bar:
         begins += percent
     share = cell.value("whole_limit_share")
     return Bar(name, parts, None if share is None else 100 * share, cell.bound_by.get("whole", ""))
-
-
-def _heading(figure: Figure) -> str:
-    return f"{figure.title} | latency ({figure.unit})" if figure is _STEPS else figure.heading
 
 
 def _text(cell: CellResult, figure: Figure) -> str:

@@ -47,10 +47,8 @@ def config(palette: Palette) -> Spec:
 
 
 def svg(spec: Spec) -> str:
-    """A definition with its data as an SVG element that fills the width it is given, without a script.
-
-    It is hidden from screen readers: the chart around it has a name, and its figures are in the tables.
-    """
+    """A definition with its data as an SVG element that fills the width it is given, without a script. It is hidden
+    from screen readers: the chart around it has a name, and its figures are in the tables."""
     import vl_convert
 
     text = vl_convert.vegalite_to_svg(spec)
