@@ -23,8 +23,8 @@ from inference_benchmark.experiment.defaults import resolved
 from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.records import parts, record, study_results
 from inference_benchmark.records.record import Record, StudyRecord
-from inference_benchmark.render.published import published_tables
 from inference_benchmark.render.readme import MarkerError, insert
+from inference_benchmark.render.tables import published_tables
 
 #: The types that a record consists of, by name.
 TYPES = {**vars(cells), **vars(parts), **vars(study_results), **vars(record)}

@@ -14,7 +14,6 @@ from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import tables
-from inference_benchmark.render.published import published_views
 from inference_benchmark.render.texts import cell_text
 from inference_benchmark.render.tooltips import tooltip
 from inference_benchmark.results.summary_csv import read_summary, to_csv
@@ -26,7 +25,7 @@ DATA = Path(__file__).parents[1] / "data"
     ("number", "expected"), [(0, "expected_throughput_table.md"), (1, "expected_latency_table.md")]
 )
 def test_the_published_tables_come_out_byte_for_byte(number, expected):
-    view = published_views(PUBLISHED, ("fp32", "bf16", "int8"), "hf")[number]
+    view = tables.published_views(PUBLISHED, ("fp32", "bf16", "int8"), "hf")[number]
     assert markdown.table(view.headings, view.cells) == (DATA / expected).read_text()
 
 

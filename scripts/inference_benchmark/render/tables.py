@@ -4,6 +4,8 @@ workloads also with a row per prompt length."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
@@ -14,6 +16,7 @@ from inference_benchmark.render.fits import fit_maps
 from inference_benchmark.render.texts import FLAGGED, UNSTABLE, TableView, agreement_text, cell_text, figures_text
 from inference_benchmark.render.timelines import timeline_tables
 from inference_benchmark.render.variant_table import environment_table, variant_table
+from inference_benchmark.results import summary_csv
 from inference_benchmark.results.cell_result import CellResult, Results, columns_of
 from inference_benchmark.results.column import Column, headings
 from inference_benchmark.units import format_bytes
@@ -97,6 +100,20 @@ def overview(results: Iterable[CellResult]) -> str:
     """The throughput of each model and workload, as Markdown for a README."""
     grids = [cells for model in models(results) for cells in model.workloads]
     return "\n".join(_part(cells, [table(cells, _THROUGHPUT)]) for cells in grids)
+
+
+def published_tables(path: Path, precisions: Sequence[str], engine: str) -> str:
+    """The headline tables of a CSV of figures that others published, as Markdown. Raises ProblemsError, OSError."""
+    return "\n".join(map(to_markdown, published_views(path, precisions, engine)))
+
+
+def published_views(path: Path, precisions: Sequence[str], engine: str) -> list[TableView]:
+    """A CSV of figures of one model and workload as tables, with a column for each of these precisions. engine: in
+    ENGINES; the CSV does not name it, and it says what a precision means."""
+    _, read = summary_csv.read_table(path)
+    cells = [replace(each, column=replace(each.column, engine=engine, base_engine=engine)) for each in read]
+    columns = [replace(cells[0].column, precision=precision) for precision in precisions]
+    return [table(cells, figure, columns=columns) for figure in PERFORMANCE if figure.headline]
 
 
 def _part(cells: Results, views: Iterable[TableView], over: str = "") -> str:
