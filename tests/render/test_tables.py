@@ -14,8 +14,7 @@ from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import tables
-from inference_benchmark.render.texts import cell_text
-from inference_benchmark.render.tooltips import tooltip
+from inference_benchmark.render.texts import cell_text, tooltip
 from inference_benchmark.results.summary_csv import read_summary, to_csv
 
 DATA = Path(__file__).parents[1] / "data"

@@ -12,7 +12,7 @@ from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.render import palette
 from inference_benchmark.render.baseline_columns import baseline_heading, compared_cells
 from inference_benchmark.render.context import BATCH_SIZE, PROMPT_TOKENS, Axis
-from inference_benchmark.render.tooltips import tooltip
+from inference_benchmark.render.texts import tooltip
 from inference_benchmark.results.cell_result import CellResult, Results
 from inference_benchmark.results.column import Column, short_names
 

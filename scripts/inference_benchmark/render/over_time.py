@@ -42,15 +42,12 @@ def machine_speed(speeds: Sequence[Mapping[str, Any]], palette: Palette) -> str:
         "color": nominal("series", scale=colours, legend=vega.LEGEND),
     }
     limit = {"data": {"values": [{"limit": slow}]}, "encoding": {"y": quantity("limit")}}
+    line, point = {"type": "line", "strokeWidth": 1.5}, {"type": "point", "filled": True, "opacity": 1, "size": 30}
     layers = [
         limit | {"mark": vega.dashed(palette)},
-        {"mark": {"type": "line", "strokeWidth": 1.5}, "encoding": drawn},
+        {"mark": line, "encoding": drawn},
         # A point each would make the page of a large grid twice as large.
-        {
-            "transform": [{"filter": f"datum.share < {slow}"}],
-            "mark": {"type": "point", "filled": True, "opacity": 1, "size": 30},
-            "encoding": drawn,
-        },
+        {"transform": [{"filter": f"datum.share < {slow}"}], "mark": point, "encoding": drawn},
     ]
     points = [{"at": each["at"], "series": kernel, "share": each[kernel]} for each in speeds for kernel in NAMES]
     return _svg(layers, points, vega.HEIGHT // 2, palette)

@@ -1,14 +1,14 @@
-"""A table as plain text, and the texts that a cell has in it."""
+"""A table as plain text, and the texts that a cell has in it and in the tooltip of a chart."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import NamedTuple
 
-from inference_benchmark.analysis.figures import BY_NAME, Figure, table_of
+from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
 from inference_benchmark.results.cell_result import CellResult, Results, columns_of
 from inference_benchmark.results.column import Heading, batch_label, short_names
-from inference_benchmark.units import format_half_width
+from inference_benchmark.units import format_half_width, format_number
 
 #: Shown instead of a share of the limit for a cell that is faster than its limit.
 LIMIT_UNKNOWN = "?"
@@ -77,3 +77,37 @@ def agreement_text(cell: CellResult) -> str:
         return ""
     error_text = "n/a" if error is None else format(error, BY_NAME["logits_error_mean"].spec)
     return f"{BY_NAME['token_agreement'].text(agreement)} | {error_text}"
+
+
+def tooltip(cell: CellResult) -> dict[str, str]:
+    """The tooltip of its point in a chart: every figure, and the evidence for them, by name and without blank ones."""
+    memory = BY_NAME["memory_share"]
+    lines = {figure.title.lower(): _tooltip_text(cell, figure) for figure in PERFORMANCE} | {
+        memory.title: memory.text(cell.value(memory.name)),
+        "samples": _samples(cell),
+        "not stable": ", ".join(cell.unstable_because),
+        "flags": ", ".join(cell.flags),
+        "ended during": cell.reason_phase,
+        "record": cell.record,
+    }
+    return {name: text for name, text in lines.items() if text}
+
+
+def _tooltip_text(cell: CellResult, figure: Figure) -> str:
+    if cell.is_limit_unknown(figure):
+        return "limit unknown"
+    value = cell.value(figure.name)
+    if value is None:
+        return ""
+    text = figure.text(value) if figure.is_share else f"{format_number(value * figure.scale, 4)} {figure.unit}"
+    return text + (f" ({cell.bound_by[figure.phase]})" if figure.phase else "") + width_text(cell, figure)
+
+
+def _samples(cell: CellResult) -> str:
+    if "cycles" not in cell.figures:
+        return ""
+    names = ("cycles", "processes", "outliers", "latency_median_s", "latency_min_s", "latency_max_s")
+    calls, processes, outliers, median, shortest, longest = (BY_NAME[name].text(cell.value(name)) for name in names)
+    number = f"{calls} calls in {processes} process{'es' * (processes != '1')}"
+    number += f", {outliers} outliers" if outliers else ""
+    return f"{number}; median {median} sec, {shortest} to {longest}"
