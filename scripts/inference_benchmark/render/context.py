@@ -22,10 +22,6 @@ class Axis(NamedTuple):
     few: bool = False
 
     @property
-    def title(self) -> str:
-        return self.name.replace("_", " ")
-
-    @property
     def columns(self) -> tuple[str, ...]:
         return (self.name,)
 

@@ -12,17 +12,10 @@ from inference_benchmark.render.context import Axis
 from inference_benchmark.render.palette import Palette
 from inference_benchmark.render.vega import Spec, nominal, quantity
 
-_LANE = 16
 #: How far above the largest figure an axis goes for the end of an interval, as a part of that figure.
 _REACH = 1.5
-#: An SVG is laid out with the widths of Arial; a reader's font may be wider by this part, and labels grow to the left.
-_WIDER = 0.25
-#: The width of a letter in pixels, in Arial.
-_LETTER = 5.5
 #: What a lane shows for a cell without a figure, and what it means.
 LANE_SIGNS = {"oom": ("×", "out of memory"), "n/a": ("–", "not available")}
-#: A reference line is drawn where some value is at least this part of it; else it would flatten all curves.
-_DRAWN_SHARE = 0.2
 #: The parameters of a chart. Lines named in ``hidden`` were switched off.
 HIDDEN = [{"name": "hidden", "value": []}]
 _VISIBLE = "indexof(hidden, datum.series) < 0"
@@ -37,7 +30,9 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
     description = f"{chart.heading}: {data.where}"
     title = {"text": description, "anchor": "start", "fontSize": 13, "color": palette.ink}
     letters = max(map(len, _lanes(chart, data)), default=0)
-    left = max(25, round(min(_LETTER * letters, vega.LABEL_LIMIT) * _WIDER))
+    # An SVG is laid out with the widths of Arial, 5.5 pixels for a letter. A reader's font may be wider by a quarter,
+    # and labels grow to the left.
+    left = max(25, round(min(5.5 * letters, vega.LABEL_LIMIT) * 0.25))
     return {
         "$schema": vega.SCHEMA,
         "description": description,
@@ -127,7 +122,7 @@ def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping
     ticks = values if chart.x.few else powers or values
     scale = {"type": "log", "base": 2, "domain": [values[0] * 0.9, values[-1] * 1.1], "nice": False}
     x = quantity(chart.x.name, scale=scale)
-    titled = x | {"axis": {"title": chart.x.title, "values": ticks, "format": "d", "grid": False}}
+    titled = x | {"axis": {"title": chart.x.name.replace("_", " "), "values": ticks, "format": "d", "grid": False}}
     bare = x | {"axis": {"title": None, "values": ticks, "labels": False, "grid": False}}
     lanes = _lanes(chart, data)
     place = {"x": bare if lanes else titled, "y": quantity(chart.y.name, **scale_and_axis(chart.y, data))}
@@ -166,16 +161,16 @@ def _lane_panel(lanes: Sequence[str], data: ChartData, x: Spec, colour: Spec, pa
         "mark": {"type": "text", "fontSize": 12, "fontWeight": "bold", "tooltip": _TOOLTIP},
         "encoding": {"x": x, "y": rows, "text": nominal("sign"), "color": colour},
         "width": vega.WIDTH,
-        "height": _LANE * len(lanes),
+        "height": 16 * len(lanes),
         "title": {"text": explained, **style},
     }
 
 
 def _reference_layers(chart: Chart, data: ChartData, palette: Palette) -> list[Spec]:
-    """The dashed line that belongs to a chart, with its label; none where it would be far above all values."""
+    """The dashed line that belongs to a chart, with its label; none far above all values: it would flatten them."""
     value, label = data.reference_lines.get(chart.y.name, (None, ""))
     values = [point[chart.y.name] for point in data.points if chart.y.name in point]
-    if value is None or not values or max(values) < _DRAWN_SHARE * value:
+    if value is None or not values or max(values) < 0.2 * value:
         return []
     at, y = {"data": {"values": [{"reference": value}]}}, quantity("reference")
     text = {"type": "text", "align": "left", "dx": 4, "dy": -5, "color": palette.ink, "x": 0}

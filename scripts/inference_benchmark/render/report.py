@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,7 +91,7 @@ def section(cells: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]
     name, columns = names_within(cells), short_names(columns_of(cells))
     warned = [cell for cell in cells if cell.is_measured and cell.warnings]
     data = charts.chart_data(cells, comparisons)
-    specs = _definitions([chart for chart in charts.CHARTS if data.has(chart) or chart.in_files], data)
+    drawn = _drawn([chart for chart in charts.CHARTS if data.has(chart) or chart.in_files], data)
     return {
         "first": cells[0],
         "parameters": next((n for cell in cells if (n := cell.value("parameters")) is not None), None),
@@ -103,8 +103,8 @@ def section(cells: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]
         "reliability": reliability(cells),
         "lines": data.lines,
         "capacity": data.reference_lines.get("peak_memory_bytes"),
-        "charts": _drawn(specs, data),
-        "data": {"points": data.points, "specs": {chart.name: spec for chart, spec in specs.items()}},
+        "charts": drawn,
+        "data": {"points": data.points, "specs": {chart.name: spec for chart, spec, _ in drawn}},
         "bars": [bar for bar, _ in timeline_bars(cells)],
         "tables": list(tables.tables(cells, comparisons)),
         "warned": [[name(cell), ", ".join(cell.warnings), cell.notes] for cell in warned],
@@ -116,30 +116,20 @@ def section(cells: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]
 def context_section(cells: Results) -> dict[str, Any]:
     """Everything that the page shows of one model on one machine over the length of its prompts, for one number of new
     tokens: a view per batch size, and what fits."""
-    default = context.default_batch_size(cells)
     views = {size: charts.context_data(cells, size) for size in context.batch_sizes(cells)}
     return {
         "first": cells[0],
         "lines": next(iter(views.values())).lines if views else (),
-        "views": [
-            {
-                "batch_size": size,
-                "chosen": size == default,
-                "charts": _drawn(_definitions([each for each in charts.CONTEXT_CHARTS if data.has(each)], data), data),
-            }
-            for size, data in views.items()
-        ],
+        "default": context.default_batch_size(cells),
+        "views": [(size, _drawn(filter(data.has, charts.CONTEXT_CHARTS), data)) for size, data in views.items()],
         "maps": fits.fit_maps(cells),
     }
 
 
-def _definitions(of: Sequence[charts.Chart], data: charts.ChartData) -> dict[charts.Chart, vega.Spec]:
-    return {chart: drawing.definition(chart, data, palette.PAGE, legend=False) for chart in of}
-
-
-def _drawn(specs: Mapping[charts.Chart, vega.Spec], data: charts.ChartData) -> list[tuple[charts.Chart, str]]:
-    """Charts, each with the SVG that the page shows without scripts."""
-    return [(chart, vega.svg(drawing.with_data(spec, chart, data))) for chart, spec in specs.items()]
+def _drawn(of: Iterable[charts.Chart], data: charts.ChartData) -> list[tuple[charts.Chart, vega.Spec, str]]:
+    """Charts, each with its definition and the SVG that the page shows without scripts."""
+    specs = ((chart, drawing.definition(chart, data, palette.PAGE, legend=False)) for chart in of)
+    return [(chart, spec, vega.svg(drawing.with_data(spec, chart, data))) for chart, spec in specs]
 
 
 def best(cells: Results) -> list[Best]:
