@@ -171,15 +171,13 @@ class ProgressHandler(logging.Handler):
         return f"{text}.\n"
 
 
-class RedundantMessages(logging.Filter):
-    """Drops what Snakemake says before and after every single job, also of failed cells. Snakemake's own ``quiet``
-    settings would drop more: errors of other rules, the plan, and commands (-p)."""
-
-    def filter(self, event: Any) -> bool:
-        kind = getattr(event, "event", None)
-        if kind == LogEvent.JOB_ERROR:
-            return event.rule_name not in MEASURING_RULES and not _explanation(event)
-        return kind not in _REDUNDANT_EVENTS and not str(event.msg).startswith(_REDUNDANT)
+def _is_news(event: Any) -> bool:
+    """A filter that drops what Snakemake says before and after every single job, also of failed cells. Its own
+    ``quiet`` settings would drop more: errors of other rules, the plan, and commands (-p)."""
+    kind = getattr(event, "event", None)
+    if kind == LogEvent.JOB_ERROR:
+        return event.rule_name not in MEASURING_RULES and not _explanation(event)
+    return kind not in _REDUNDANT_EVENTS and not str(event.msg).startswith(_REDUNDANT)
 
 
 def attach_progress(logger: logging.Logger, progress: ProgressHandler, terse: bool) -> None:
@@ -188,7 +186,7 @@ def attach_progress(logger: logging.Logger, progress: ProgressHandler, terse: bo
         return  # each "use rule" of another workflow comes by here
     if terse:
         for handler in logger.handlers:
-            handler.addFilter(RedundantMessages())
+            handler.addFilter(_is_news)
         command = shlex.join(["snakemake", *sys.argv[1:]])
         # After all that Snakemake has to say.
         atexit.register(lambda: sys.stderr.write(progress.ending(command)))

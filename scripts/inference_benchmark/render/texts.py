@@ -10,8 +10,6 @@ from inference_benchmark.results.cell_result import CellResult, Results, columns
 from inference_benchmark.results.column import Heading, batch_label, short_names
 from inference_benchmark.units import format_half_width, format_number
 
-#: Shown instead of a share of the limit for a cell that is faster than its limit.
-LIMIT_UNKNOWN = "?"
 #: Behind a figure whose samples do not repeat well, and behind one that was measured under noteworthy conditions.
 UNSTABLE, FLAGGED = "†", "‡"
 
@@ -48,7 +46,7 @@ def figures_text(cell: CellResult, figure: Figure) -> str:
 
 def _figure_text(cell: CellResult, figure: Figure) -> str:
     if cell.is_limit_unknown(figure):
-        return LIMIT_UNKNOWN
+        return "?"
     text = figure.text(cell.value(figure.name))
     return f"{text} {cell.bound_by[figure.phase][0]}" if text and figure.phase else text
 
