@@ -136,19 +136,17 @@ def to_markdown(view: TableView) -> str:
 
 def _legend(cells: Results) -> str:
     """The meaning of the words and marks that occur in the cells."""
-    text = ""
-    outcomes = {cell.outcome for cell in cells}
-    if "oom" in outcomes:
-        limit = cells[0].memory_limit_bytes
-        within = "" if limit is None else f" under a memory limit of {format_bytes(limit)}"
-        text += f" `oom`: out of memory{within}."
-    if "unsupported" in outcomes:
-        text += " `n/a`: not supported by this engine, library or device; summary.csv says why."
-    measured = [cell for cell in cells if cell.is_measured]
-    if any(cell.unstable_because for cell in measured):
-        text += f" {UNSTABLE}: the samples do not repeat well; summary.csv says why."
-    if any(cell.flags or cell.limit_flags for cell in measured):
-        text += f" {FLAGGED}: measured under noteworthy conditions; summary.csv names them."
-    if any(cell.column.base_engine == "fake" for cell in cells):
-        text += " **The engine `fake` makes up its times: these figures are no measurement.**"
-    return text
+    outcomes, measured = {cell.outcome for cell in cells}, [cell for cell in cells if cell.is_measured]
+    limit = cells[0].memory_limit_bytes
+    within = "" if limit is None else f" under a memory limit of {format_bytes(limit)}"
+    unstable = any(cell.unstable_because for cell in measured)
+    flagged = any(cell.flags or cell.limit_flags for cell in measured)
+    made_up = any(cell.column.base_engine == "fake" for cell in cells)
+    meanings = {
+        f" `oom`: out of memory{within}.": "oom" in outcomes,
+        " `n/a`: not supported by this engine, library or device; summary.csv says why.": "unsupported" in outcomes,
+        f" {UNSTABLE}: the samples do not repeat well; summary.csv says why.": unstable,
+        f" {FLAGGED}: measured under noteworthy conditions; summary.csv names them.": flagged,
+        " **The engine `fake` makes up its times: these figures are no measurement.**": made_up,
+    }
+    return "".join(meaning for meaning, occurs in meanings.items() if occurs)
