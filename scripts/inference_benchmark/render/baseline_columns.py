@@ -23,11 +23,12 @@ def baseline_heading(comparison: Comparison, cell: ComparedCell) -> Heading:
 
 def baseline_columns(cells: Results, comparison: Comparison, figure: Figure) -> dict[Heading, dict[int, str]]:
     """What a baseline has of a figure, by heading and batch size; empty where it has none."""
-    compared = compared_cells(cells, comparison)
     by_heading: dict[Heading, dict[int, str]] = {}
-    for cell in compared if any(figure.name in cell.base.figures for cell in compared) else ():
-        text = figures_text(cell.base, figure) or cell.base.ending
-        by_heading.setdefault(baseline_heading(comparison, cell), {})[cell.new.batch_size] = text
+    compared = compared_cells(cells, comparison)
+    if any(figure.name in cell.base.figures for cell in compared):
+        for cell in compared:
+            text = figures_text(cell.base, figure) or cell.base.ending
+            by_heading.setdefault(baseline_heading(comparison, cell), {})[cell.new.batch_size] = text
     return by_heading
 
 

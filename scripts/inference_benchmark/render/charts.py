@@ -48,7 +48,6 @@ _FRONTIER = Chart(
 CHARTS = (*_OVER_BATCH_SIZE[:2], _FRONTIER, *_OVER_BATCH_SIZE[2:])
 #: At one batch size. Without the latency, which at a fixed number of new tokens is the inverse of the throughput.
 CONTEXT_CHARTS = [each._replace(x=PROMPT_TOKENS) for each in _OVER_BATCH_SIZE if each.y is not BY_NAME["latency_s"]]
-#: The figures that are plotted.
 _PLOTTED = dict.fromkeys(each for chart in CHARTS for each in (chart.y, chart.x) if isinstance(each, Figure))
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from inference_benchmark.analysis.figures import COMPARED
-from inference_benchmark.compare.comparison import Difference
 from inference_benchmark.compare.history import CellHistory, Entry, Step
 from inference_benchmark.render.charts import DASHES, ChartData, Line
 from inference_benchmark.render.context import grouped
@@ -18,7 +17,6 @@ from inference_benchmark.units import format_figure, format_half_width
 
 _FIGURE = COMPARED["throughput"]
 ENTRY_HEADINGS = ("result set", "measured from (UTC)", "kept in", "machine")
-#: The facts of an entry that its row has.
 FACTS = ("device", "driver", "torch", "transformers", "commit")
 STEP_HEADINGS = ("where", "from", "to", "ratio", "95 % interval", "what changed")
 
@@ -55,17 +53,15 @@ def entry_rows(entries: Sequence[Entry]) -> list[list[str]]:
 
 def step_rows(steps: Sequence[Step]) -> list[list[str]]:
     """A row for each step, under STEP_HEADINGS."""
-    return [
-        [
-            f"{step.history.cell.label} on {step.history.machine}",
-            entry_name(step.before),
-            entry_name(step.after),
-            format_figure(step.ratio.value, ".3f"),
-            f"{step.ratio.low:.3f} to {step.ratio.high:.3f}" if step.is_tested else "perhaps",
-            "; ".join(map(_changed, step.changed)) or "no fact that the records know",
-        ]
-        for step in steps
-    ]
+    rows = []
+    for step in steps:
+        where = f"{step.history.cell.label} on {step.history.machine}"
+        interval = f"{step.ratio.low:.3f} to {step.ratio.high:.3f}" if step.is_tested else "perhaps"
+        changed = (f"{each.fact} {_values(each.base)} → {_values(each.new)}" for each in step.changed)
+        why = "; ".join(changed) or "no fact that the records know"
+        between = entry_name(step.before), entry_name(step.after)
+        rows.append([where, *between, format_figure(step.ratio.value, ".3f"), interval, why])
+    return rows
 
 
 def summary_line(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: Sequence[Step]) -> str:
@@ -100,10 +96,6 @@ def _row(history: CellHistory, entries: Sequence[Entry]) -> list[str]:
         by_entry[id(point.entry)] = _FIGURE.text(point.throughput.value) + width_text
     name = batch_label(history.cell.column.name, history.cell.batch_size)
     return [name, *(by_entry.get(id(entry), "") for entry in entries)]
-
-
-def _changed(difference: Difference) -> str:
-    return f"{difference.fact} {_values(difference.base)} → {_values(difference.new)}"
 
 
 def _values(values: Sequence[Any]) -> str:
