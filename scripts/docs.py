@@ -24,7 +24,7 @@ from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.records import parts, record, study_results
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.render.readme import MarkerError, insert
-from inference_benchmark.render.tables import published_tables
+from inference_benchmark.render.tables import published_views, to_markdown
 
 #: The types that a record consists of, by name.
 TYPES = {**vars(cells), **vars(parts), **vars(study_results), **vars(record)}
@@ -165,7 +165,8 @@ def figures() -> str:
 
 
 def published() -> str:
-    return published_tables(Path("reference/bloom_a100_80gb.csv"), ("fp32", "bf16", "int8"), engine="hf")
+    views = published_views(Path("reference/bloom_a100_80gb.csv"), ("fp32", "bf16", "int8"), engine="hf")
+    return "\n".join(map(to_markdown, views))
 
 
 def _table(headings: tuple[str, ...], rows: list[tuple[str, ...]], code: int) -> str:

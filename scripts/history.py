@@ -36,7 +36,7 @@ def main() -> int:
         entries = history.load(paths)
     cells = history.histories_of(entries)
     steps = history.steps_in(cells)
-    summary = view.summary_line(entries, cells, steps)
+    summary = f"Result sets: {len(entries)}; cells over time: {len(cells)}; steps: {len(steps)}."
     if arguments.html:
         page = render(
             arguments.template,

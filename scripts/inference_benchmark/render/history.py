@@ -64,11 +64,6 @@ def step_rows(steps: Sequence[Step]) -> list[list[str]]:
     return rows
 
 
-def summary_line(entries: Sequence[Entry], histories: Sequence[CellHistory], steps: Sequence[Step]) -> str:
-    """How much there is, in one line."""
-    return f"Result sets: {len(entries)}; cells over time: {len(histories)}; steps: {len(steps)}."
-
-
 def entry_name(entry: Entry) -> str:
     """``#2 2026-01-02``"""
     return f"#{entry.number} {entry.date:%Y-%m-%d}"

@@ -102,14 +102,10 @@ def overview(results: Iterable[CellResult]) -> str:
     return "\n".join(_part(cells, [table(cells, _THROUGHPUT)]) for cells in grids)
 
 
-def published_tables(path: Path, precisions: Sequence[str], engine: str) -> str:
-    """The headline tables of a CSV of figures that others published, as Markdown. Raises ProblemsError, OSError."""
-    return "\n".join(map(to_markdown, published_views(path, precisions, engine)))
-
-
 def published_views(path: Path, precisions: Sequence[str], engine: str) -> list[TableView]:
-    """A CSV of figures of one model and workload as tables, with a column for each of these precisions. engine: in
-    ENGINES; the CSV does not name it, and it says what a precision means."""
+    """The headline tables of a CSV of figures that others published, of one model and workload, with a column for each
+    of these precisions. engine: in ENGINES; the CSV does not name it, and it says what a precision means. Raises
+    ProblemsError, OSError."""
     _, read = summary_csv.read_table(path)
     cells = [replace(each, column=replace(each.column, engine=engine, base_engine=engine)) for each in read]
     columns = [replace(cells[0].column, precision=precision) for precision in precisions]
