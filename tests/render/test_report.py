@@ -133,7 +133,7 @@ def test_no_best_figure_is_of_a_cell_faster_than_its_machine_can_be():
     results = cell_results(records)
     results[0] = replace(results[0], flags=("above-limit",))
 
-    by_name = {tile.name: tile.of for tile in report.best(results)}
+    by_name = {tile["name"]: tile["of"] for tile in report.best(results)}
     assert by_name["lowest latency"].endswith("batch 2"), by_name
 
 
@@ -144,9 +144,9 @@ def test_a_cell_above_its_limit_has_no_share_anywhere_and_is_no_headline():
     studies = {ceilings.study.path: ceilings}
     results = cell_results(records, studies)
     tiles = report.best(results)
-    assert {tile.name for tile in tiles} > {"best throughput", "nearest to the limit"}
-    assert all(tile.of.endswith("batch 1") for tile in tiles), tiles
-    assert next(tile.value for tile in tiles if tile.name == "nearest to the limit") == "46.3"
+    assert {tile["name"] for tile in tiles} > {"best throughput", "nearest to the limit"}
+    assert all(tile["of"].endswith("batch 1") for tile in tiles), tiles
+    assert next(tile["value"] for tile in tiles if tile["name"] == "nearest to the limit") == "46.3"
 
     page = sample_page(records, studies)
     data = json.loads(re.search(r'id="grid-0-data">(.*?)</script>', page)[1])

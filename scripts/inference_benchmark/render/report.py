@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure
 from inference_benchmark.analysis.timeline import KINDS
@@ -24,16 +24,6 @@ from inference_benchmark.units import format_number
 #: Outcomes of cells in a preview that have no record to show.
 UNFINISHED = ("failed", "refused")
 _HEADLINES = [figure for figure in PERFORMANCE if figure.headline]
-
-
-class Best(NamedTuple):
-    """The best value of a figure, as text, and the cell that it is of."""
-
-    name: str
-    value: str
-    unit: str
-    of: str
-    marks: str
 
 
 def render(
@@ -132,13 +122,14 @@ def _drawn(of: Iterable[charts.Chart], data: charts.ChartData) -> list[tuple[cha
     return [(chart, spec, vega.svg(drawing.with_data(spec, chart, data))) for chart, spec in specs]
 
 
-def best(cells: Results) -> list[Best]:
-    """The best value of each figure that has a name for it."""
-    found, name = [], names_within(cells)
+def best(cells: Results) -> list[dict[str, str]]:
+    """The best value of each figure that has a name for it, and the cell that it is of."""
+    found, name_of = [], names_within(cells)
     for figure in PERFORMANCE:
         if figure.best and (cell := _best(cells, figure)):
             value = format_number(cell.value(figure.name) * (100 if figure.is_share else figure.scale))
-            found.append(Best(figure.best, value, figure.unit, name(cell), marks(cell, figure)))
+            about = {"name": figure.best, "unit": figure.unit, "of": name_of(cell), "marks": marks(cell, figure)}
+            found.append(about | {"value": value})
     return found
 
 
