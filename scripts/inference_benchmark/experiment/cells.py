@@ -55,11 +55,10 @@ class Measurement:
     threads: int | None
 
     def __post_init__(self) -> None:
-        least = {"max_warmup_calls": 2, "min_cycles": 2, "seed": 0}
-        if self.threads is not None:
-            least["threads"] = 1
+        least = {"max_warmup_calls": 2, "min_cycles": 2, "seed": 0, "threads": 1}
         for name, bound in least.items():
-            _check_integer(f"measurement.{name}", getattr(self, name), bound)
+            if name != "threads" or self.threads is not None:
+                _check_integer(f"measurement.{name}", getattr(self, name), bound)
         for name in ("warmup_tolerance_percent", "min_seconds", "target_half_width_percent", "max_seconds"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
@@ -163,17 +162,13 @@ class Cell(ColumnSettings):
 
     @property
     def threads(self) -> int | None:
-        """Of its measurement."""
         return self.measurement.threads
 
     @property
     def path(self) -> str:
         """Where the record of this cell is, relative to the working directory."""
-        return record_path(
-            machine=self.machine,
-            column=self.column.path,
-            batch=f"{self.batch_size}.round-{self.round}" if self.round > 1 else self.batch_size,
-        )
+        batch = f"{self.batch_size}.round-{self.round}" if self.round > 1 else self.batch_size
+        return record_path(machine=self.machine, column=self.column.path, batch=batch)
 
     @property
     def label(self) -> str:
@@ -183,17 +178,14 @@ class Cell(ColumnSettings):
 
     @property
     def first_round(self) -> Self:
-        """The same cell in its first round, whose record has the shortest name."""
         return replace(self, round=1)
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """The inverse of to_json, for a cell to be measured. Raises CellError, also for another measure_version."""
         cell = super().from_json(text)
-        if cell.measure_version != MEASURE_VERSION:
-            raise CellError(
-                f"measure_version is {cell.measure_version!r}; this program measures version {MEASURE_VERSION}"
-            )
+        if (version := cell.measure_version) != MEASURE_VERSION:
+            raise CellError(f"measure_version is {version!r}; this program measures version {MEASURE_VERSION}")
         return cell
 
 

@@ -17,15 +17,13 @@ from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 class Experiment(AsJson):
     """A validated configuration for one machine. Its cells are the product of its axes.
 
-    rounds: how often the whole grid is measured. device_name: a part of the name of the device that cells are measured
-    on; None: any device.
-    max_batch, divergence: whether these studies are done for each column of the tables. max_batch_tolerance_percent:
-    see ColumnStudy.
-    mixed_provenance: ``refuse`` records whose figures cannot share a column, or ``split`` them. baselines: paths
-    by name. variants: the options of engines that are variants, by name (Cell.options). timeline: the batch sizes whose
-    timelines are done; timeline_trace: see TimelineStudy. environments: as Cell.environment has them; none where there
-    is only the one that Snakemake runs in. engine_environments: the same of engines that have one of their own, by
-    name.
+    rounds: how often the whole grid is measured. device_name: a part of the name of the device to measure on; None:
+    any. max_batch, divergence: whether these studies are done for each column of the tables.
+    max_batch_tolerance_percent: see ColumnStudy. mixed_provenance: ``refuse`` records whose figures cannot share a
+    column, or ``split`` them. baselines: paths by name. variants: the options of engines that are variants, by name
+    (Cell.options). timeline: the batch sizes whose timelines are done; timeline_trace: see TimelineStudy. environments:
+    as Cell.environment has them; none where there is only the one that Snakemake runs in. engine_environments: the same
+    of engines that have one of their own, by name.
     """
 
     NOUN = "an experiment"
@@ -58,29 +56,24 @@ class Experiment(AsJson):
 
     def cells(self) -> Iterator[Cell]:
         """All cells in the order of the tables: round by round, each as configured, batch size last."""
+        shared = {name: getattr(self, name) for name in ("machine", "device", "memory_limit_bytes", "measurement")}
         everywhere = self.environments or ({},)
         software = [
-            (engine, environment)
+            {"engine": engine, "environment": environment, "options": self.variants.get(engine, {})}
             for engine in self.engines
             for environment in self.engine_environments.get(engine, everywhere)
         ]
-        rounds = range(1, self.rounds + 1)
-        axes = (rounds, self.models, self.workloads, software, self.precisions, self.batch_sizes)
-        for number, model, workload, (engine, environment), precision, batch_size in product(*axes):
-            yield Cell(
-                machine=self.machine,
-                device=self.device,
-                model=model,
-                workload=workload,
-                engine=engine,
-                precision=precision,
-                batch_size=batch_size,
-                memory_limit_bytes=self.memory_limit_bytes,
-                measurement=self.measurement,
-                round=number,
-                options=self.variants.get(engine, {}),
-                environment=environment,
-            )
+        axes = {
+            "round": range(1, self.rounds + 1),
+            "model": self.models,
+            "workload": self.workloads,
+            "software": software,
+            "precision": self.precisions,
+            "batch_size": self.batch_sizes,
+        }
+        for values in product(*axes.values()):
+            cell = dict(zip(axes, values, strict=True))
+            yield Cell(**shared, **cell.pop("software"), **cell)
 
     @property
     def path(self) -> Path:
@@ -97,9 +90,8 @@ class Experiment(AsJson):
 def in_measuring_order(cells: Mapping[str, Cell]) -> list[str]:
     """The paths of the cells of one machine in the order in which they are measured. cells: in that of the tables.
 
-    That is round by round, so that a drift of the machine hits all alike. Those that differ in engine and environment
-    alone follow each other, because they are compared; in reverse order in every second round, so that none is always
-    first.
+    That is round by round, so that a drift of the machine hits all alike. Cells that differ in engine and environment
+    alone are compared, so they follow each other; in reverse in every second round, so that none is always first.
     """
     alike: dict[tuple[Any, ...], list[str]] = {}
     for path, cell in cells.items():

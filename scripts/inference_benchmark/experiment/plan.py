@@ -23,15 +23,9 @@ Wildcards = Mapping[str, str]
 
 #: The resources of a job on a cluster, by the names that Snakemake has for them: the key of machines.LABEL.slurm.
 _SLURM_RESOURCES = {
-    "slurm_partition": "partition",
-    "slurm_account": "account",
-    "gpu_model": "gpu_model",
-    "gres": "gres",
-    "constraint": "constraint",
-    "cpus_per_task": "cpus",
-    "mem_mb": "mem_mb",
-    "runtime": "runtime_minutes",
-}
+    "slurm_partition": "partition", "slurm_account": "account", "gpu_model": "gpu_model", "gres": "gres",
+    "constraint": "constraint", "cpus_per_task": "cpus", "mem_mb": "mem_mb", "runtime": "runtime_minutes",
+}  # fmt: skip
 #: Keys whose value is multiplied by the attempt: time or memory may have ended the attempt before.
 _GROWING = ("mem_mb", "runtime_minutes")
 
@@ -58,7 +52,6 @@ class Plan:
 
     @cached_property
     def machines(self) -> Mapping[str, Experiment]:
-        """The experiments by their machine."""
         return {experiment.machine: experiment for experiment in self.experiments}
 
     @cached_property
@@ -114,13 +107,11 @@ class Plan:
         calls it for every job."""
         if not self.slurm:
             return self.watch
-        machines = self.machines
-        return lambda wildcards: replace(self.watch, device_name=machines[wildcards["machine"]].device_name or "")
+        return lambda wildcards: replace(self.watch, device_name=self.machines[wildcards["machine"]].device_name or "")
 
     # -- input functions -------------------------------------------------------------------------
 
     def records_of_machine(self, wildcards: Wildcards) -> list[str]:
-        """The records of all cells of a machine."""
         return list(self._cells_of(wildcards["machine"]))
 
     def studies_of_machine(self, wildcards: Wildcards) -> list[str]:
@@ -132,14 +123,14 @@ class Plan:
         changed parameter.
 
         It must not take the output: Snakemake does not compare such a parameter with that of an earlier run. Not a
-        method, because Snakemake looks up the signature for every job, and that of a method takes twice as long.
+        method: Snakemake looks up the signature for every job, which takes twice as long for a method.
         """
         if kind == "cell":
             return lambda wildcards: self.cells[record_path(**wildcards)].to_json()
         return lambda wildcards: self.studies[study_path(kind, **wildcards)].to_json()
 
     def experiment_json(self, wildcards: Wildcards) -> str:
-        """The whole experiment of a machine as one text: a change of any setting is a changed parameter."""
+        """As one text: a change of any setting is a changed parameter."""
         return self.machines[wildcards["machine"]].to_json()
 
     def experiment_file(self, wildcards: Wildcards) -> str:
@@ -147,7 +138,7 @@ class Plan:
         return str(self.machines[wildcards["machine"]].path)
 
     def baseline(self, wildcards: Wildcards) -> str:
-        """The path, of a file or a folder, that the configuration gives a baseline."""
+        """The path of a baseline, a file or a folder."""
         return self.any_machine.baselines[wildcards["baseline"]]
 
     def priority(self, wildcards: Wildcards) -> int:
@@ -169,7 +160,6 @@ class Plan:
         return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else 1
 
     def attempt(self, wildcards: Wildcards, attempt: int) -> int:
-        """The number of this attempt at a job, from 1."""
         return attempt
 
     def _request(self, key: str) -> Callable[..., Any]:

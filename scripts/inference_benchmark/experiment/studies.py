@@ -1,6 +1,4 @@
-"""Studies: measurements other than cells, each with one file. The ceilings of the machine; for each column of the
-tables the largest batch that fits and how far the answers differ from those of the reference; and for single cells
-where the time of a call goes."""
+"""Studies: measurements other than cells, each with one file."""
 
 from __future__ import annotations
 
@@ -53,9 +51,9 @@ class CeilingsStudy(Study):
 class ColumnStudy(Study, ColumnSettings):
     """A study of one column of the tables: all cells that differ in batch size alone.
 
-    kind: ``max-batch`` or ``divergence``. tolerance_percent: how far a batch that does not fit may be from the largest
-    found to fit; None is to the row. seed and threads are those of the cells' measurement. Answers depend on no memory
-    limit and have no tolerance.
+    kind: ``max-batch``, the largest batch that fits, or ``divergence``, how far the answers differ from those of the
+    reference. tolerance_percent: how far a batch that does not fit may be from the largest found to fit; None is to the
+    row. seed and threads are those of the cells' measurement. Answers depend on no memory limit and have no tolerance.
     """
 
     kind: str
@@ -67,17 +65,11 @@ class ColumnStudy(Study, ColumnSettings):
     @classmethod
     def of(cls, kind: str, cell: Cell, tolerance_percent: float | None = None) -> Self:
         """The study of the column that a cell is in."""
-        shared = {each.name: getattr(cell, each.name) for each in fields(ColumnSettings)}
+        settings = {each.name: getattr(cell, each.name) for each in fields(ColumnSettings)}
+        settings |= {"seed": cell.measurement.seed, "threads": cell.threads, "tolerance_percent": tolerance_percent}
         if kind != "max-batch":
-            shared["memory_limit_bytes"] = tolerance_percent = None
-        return cls(
-            **shared,
-            kind=kind,
-            version=VERSIONS[kind],
-            seed=cell.measurement.seed,
-            threads=cell.threads,
-            tolerance_percent=tolerance_percent,
-        )
+            settings["memory_limit_bytes"] = settings["tolerance_percent"] = None
+        return cls(**settings, kind=kind, version=VERSIONS[kind])
 
     @property
     def tolerance(self) -> float:
@@ -90,7 +82,7 @@ class ColumnStudy(Study, ColumnSettings):
 
     @property
     def label(self) -> str:
-        """For a person: ``bloom-1b3 prompt9-new100 hf bf16 max-batch``."""
+        """``bloom-1b3 prompt9-new100 hf bf16 max-batch``"""
         return f"{self.column.label} {self.kind}"
 
 
@@ -156,13 +148,8 @@ def kind_of(document: Any) -> str:
 
 def requested_studies(experiment: Experiment) -> Iterator[Study]:
     """The studies that an experiment asks for."""
-    requested = {
-        "ceilings": True,
-        "max-batch": experiment.max_batch,
-        "divergence": experiment.divergence,
-        "timeline": True,
-    }
-    return (study for study in possible_studies(experiment) if requested[study.kind])
+    is_on = {"max-batch": experiment.max_batch, "divergence": experiment.divergence}
+    return (study for study in possible_studies(experiment) if is_on.get(study.kind, True))
 
 
 def possible_studies(experiment: Experiment) -> Iterator[Study]:
