@@ -46,18 +46,16 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     except CheckpointError as error:  # transformers is installed, and does not answer
         raise ConfigError([*problems, f"models: {error}"]) from None
     problems += contradictions(config, Soundness(errors))
-    locks = {} if errors else read_locks(config, code, problems)
-    experiment = None if errors else resolve(config, code, locks, problems)
-    earlier = () if errors else history(config, code, problems)
-    if problems or experiment is None:
+    if not errors:
+        locks = read_locks(config, code, problems)
+        experiment = resolve(config, code, locks, problems)
+        earlier = history(config, code, problems)
+    if errors or problems:
         raise ConfigError(problems)
-    machines = config["machines"] or {}
-    experiments = [
-        replace(experiment, machine=label, device_name=machine["device_name"]) for label, machine in machines.items()
-    ]
-    watch = config["watch"]
+    machines, watch = config["machines"] or {}, config["watch"]
+    each = [replace(experiment, machine=label, device_name=part["device_name"]) for label, part in machines.items()]
     return Plan(
-        experiments=tuple(experiments or [experiment]),
+        experiments=tuple(each or [experiment]),
         watch=Supervision(watch["timeout_seconds"], watch["sample_hz"], watch["exclusive"]),
         slurm={label: machine["slurm"] for label, machine in machines.items()},
         locks=tuple(locks.values()),

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 #: No message is longer than this.
 MAX_LINE = 400
+_WORDS = {
+    "integer": "an integer", "number": "a number", "boolean": "true or false", "string": "a text",
+    "object": "a mapping", "array": "a list", "null": "null",
+}  # fmt: skip
 
 
 class ConfigError(ProblemsError):
@@ -38,15 +42,13 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
     sub, value = error.schema, error.instance
     if error.validator == "additionalProperties":
         keys = list(sub["properties"])
-        for key in value:
-            if key not in keys:
-                at = where_text([*error.absolute_path, key])
-                yield f"{at}: unknown key; allowed: {listing(keys)}{guess_text(key, keys)}"
+        for key in (key for key in value if key not in keys):
+            at = where_text([*error.absolute_path, key])
+            yield f"{at}: unknown key; allowed: {listing(keys)}{guess_text(key, keys)}"
     elif error.validator == "required":
-        for key in sub["required"]:
-            if key not in value:
-                at = where_text([*error.absolute_path, key])
-                yield f"{at}: missing; allowed: {allowed(sub['properties'][key], schema)}"
+        for key in (key for key in sub["required"] if key not in value):
+            at = where_text([*error.absolute_path, key])
+            yield f"{at}: missing; allowed: {allowed(sub['properties'][key], schema)}"
     elif error.validator == "uniqueItems":
         counts = Counter(json.dumps(item, sort_keys=True) for item in value)
         for item in (item for item, n in counts.items() if n > 1):
@@ -73,16 +75,7 @@ def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
     if "pattern" in sub:
         return f"text like {sub['pattern']}"
     kinds = sub.get("type", "anything")
-    words = {
-        "integer": "an integer",
-        "number": "a number",
-        "boolean": "true or false",
-        "string": "a text",
-        "object": "a mapping",
-        "array": "a list",
-        "null": "null",
-    }
-    text = " or ".join(words.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    text = " or ".join(_WORDS.get(kind, kind) for kind in ([kinds] if isinstance(kinds, str) else kinds))
     if "minimum" in sub:
         text = re.sub(r"(an integer|a number)", rf"\1 >= {sub['minimum']}", text)
     if "exclusiveMinimum" in sub:
@@ -103,8 +96,7 @@ def where_text(path: Iterable[Any]) -> str:
             text += f"[{part}]"
         else:
             is_word = re.fullmatch(r"[\w.-]{1,80}", str(part)) and re.search(r"\w", str(part))
-            part = str(part) if is_word else show(part)
-            text += f".{part}" if text else part
+            text += ("." if text else "") + (str(part) if is_word else show(part))
     return text or "config"
 
 
@@ -128,6 +120,13 @@ def listing(names: Iterable[Any]) -> str:
 def guess_text(name: Any, candidates: Iterable[Any]) -> str:
     close = difflib.get_close_matches(str(name)[:100], [str(each) for each in candidates], n=1)
     return f"; did you mean {_short(close[0])}?" if close else ""
+
+
+def unknown_names(where: str, names: Iterable[str], known: Iterable[str], what: str = "allowed") -> Iterator[str]:
+    """A line for each name in a list that is not among the known ones."""
+    for index, name in enumerate(names):
+        if name not in known:
+            yield f"{where}[{index}]: {show(name)} is not {what}; allowed: {listing(known)}{guess_text(name, known)}"
 
 
 def yaml_hint(value: Any) -> str:

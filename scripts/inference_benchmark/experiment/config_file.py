@@ -22,21 +22,21 @@ _MAX_VALUES, _MAX_DEPTH = 100_000, 20
 def has_keys(path: Path) -> bool:
     """Whether a file holds more than comments: Snakemake refuses one that does not. Raises ConfigError for a file on
     which its loader would end in a traceback."""
+    unusable = []
     try:
         text = path.read_text(encoding="utf-8")
         with suppress(yaml.YAMLError):  # Snakemake reports it
-            if unusable := list(not_plain(yaml.load(text, yaml.CSafeLoader))):
-                raise ConfigError(unusable)
-    except ConfigError:
-        raise
+            unusable = list(not_plain(yaml.load(text, yaml.CSafeLoader)))
     except (ValueError, RecursionError) as error:  # another encoding, an endless number, a date that is none
-        raise ConfigError([f"{path} cannot be read as YAML: {error}"]) from None
+        unusable = [f"{path} cannot be read as YAML: {error}"]
+    if unusable:
+        raise ConfigError(unusable)
     return re.search(r"^[^#\n]*[^#\s]", text, re.MULTILINE) is not None
 
 
 def not_plain(config: Mapping[str, Any]) -> Iterator[str]:
-    """What YAML can hold and a configuration cannot, one line each: keys that are not text, and values that are no
-    text, finite number, true, false, null, list or mapping. No other check looks at a configuration with these."""
+    """Keys and values that YAML can hold and a configuration cannot, one line each. No other check looks at a
+    configuration with these."""
     rest: list[tuple[tuple[Any, ...], Any]] = [((), config)]
     for _ in range(_MAX_VALUES + 1):
         if not rest:
@@ -88,9 +88,8 @@ def repeated_keys(path: Path) -> Iterator[str]:
             entries = [(key.value, key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
             counts = Counter(name for name, _, _ in entries)
             for name in (name for name, n in counts.items() if n > 1):
-                lines = [key.start_mark.line + 1 for each, key, _ in entries if each == name]
-                at = where_text([*where, name])
-                yield f"{at}: given {counts[name]} times ({path} lines {listing(lines)}); keep one"
+                lines = listing(key.start_mark.line + 1 for each, key, _ in entries if each == name)
+                yield f"{where_text([*where, name])}: given {counts[name]} times ({path} lines {lines}); keep one"
             rest += [((*where, name), value) for name, _, value in reversed(entries)]
         elif isinstance(node, yaml.SequenceNode):
             rest += [((*where, index), item) for index, item in reversed([*enumerate(node.value)])]

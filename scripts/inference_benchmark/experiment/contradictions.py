@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment import environments, model_problems
 from inference_benchmark.experiment import variants as variant_problems
-from inference_benchmark.experiment.config_errors import guess_text, listing, show
+from inference_benchmark.experiment.config_errors import show, unknown_names
 from inference_benchmark.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -38,14 +39,11 @@ class Soundness:
 def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]:
     if sound.whole("machines") and config["machines"] is not None:
         yield from _machine_problems(config)
-    models = config["models"] if sound.kind("models") else {}
-    for name, model in models.items():
-        if sound.whole("models", name):
-            yield from model_problems.problems(f"models.{name}", model)
-    variants = config["engines"] if sound.kind("engines") else {}
-    for name, variant in variants.items():
-        if sound.whole("engines", name):
-            yield from variant_problems.problems(name, variant)
+    models, variants = (config[key] if sound.kind(key) else {} for key in ("models", "engines"))
+    for name in (name for name in models if sound.whole("models", name)):
+        yield from model_problems.problems(f"models.{name}", models[name])
+    for name in (name for name in variants if sound.whole("engines", name)):
+        yield from variant_problems.problems(name, variants[name])
     if sound.whole("environments") and sound.whole("grid"):
         yield from environments.contradictions(config)
     if sound.whole("measurement", "min_seconds") and sound.whole("measurement", "max_seconds"):
@@ -56,16 +54,14 @@ def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]
         if not sound.whole("grid", device):
             continue
         grid = config["grid"][device]
-        for index, name in enumerate(grid["models"]):
-            if models and name not in models:
-                where = f"grid.{device}.models[{index}]"
-                yield f"{where}: {show(name)} is not under models; allowed: {listing(models)}{guess_text(name, models)}"
-        yield from variant_problems.unknown(device, grid["engines"], variants)
+        if models:
+            yield from unknown_names(f"grid.{device}.models", grid["models"], models, "under models")
+        yield from unknown_names(f"grid.{device}.engines", grid["engines"], [*ENGINES, *variants])
         yield from variant_problems.not_on(device, grid["engines"], variants)
         for index, size in enumerate(grid["timeline"]):
             if size not in grid["batch_sizes"]:
-                where, sizes = f"grid.{device}.timeline[{index}]", ", ".join(map(str, grid["batch_sizes"]))
-                yield f"{where}: {size} is not among batch_sizes; allowed: {sizes}"
+                sizes = ", ".join(map(str, grid["batch_sizes"]))
+                yield f"grid.{device}.timeline[{index}]: {size} is not among batch_sizes; allowed: {sizes}"
         try:
             parse_bytes(grid["memory_limit"])
         except ValueError as error:

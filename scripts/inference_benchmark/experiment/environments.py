@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from inference_benchmark import files
 from inference_benchmark.engines import ENGINES
-from inference_benchmark.experiment.config_errors import guess_text, listing, show
+from inference_benchmark.experiment.config_errors import show, unknown_names
 from inference_benchmark.machine.packages import Package
 from inference_benchmark.results.column import CURRENT
 
@@ -24,10 +24,7 @@ _SOURCES = re.compile(
 
 
 class Lock(NamedTuple):
-    """A file of pip requirements with exact versions.
-
-    text: its lines without comments. packages: their names, as normalised by PyPI.
-    """
+    """Pip requirements with exact versions. text: lines without comments. packages: names, as normalised by PyPI."""
 
     text: str
     packages: frozenset[str]
@@ -56,8 +53,7 @@ def lock_path(digest: str) -> Path:
 def parse(text: str) -> tuple[Lock, list[str]]:
     """(lock, problems, one line each) of the text of a file of requirements."""
     lines, packages, problems = [], set(), []
-    joined = re.sub(r"\\\n", " ", text)
-    for number, raw in enumerate(joined.splitlines(), start=1):
+    for number, raw in enumerate(text.replace("\\\n", " ").splitlines(), start=1):
         line = " ".join(re.sub(r"(^|\s)#.*", "", raw).split())
         if not line:
             continue
@@ -78,11 +74,11 @@ def read(path: Path) -> tuple[Lock | None, list[str]]:
         return None, [f"{path} is a conda file; allowed: a file of pip requirements with exact versions"]
     try:
         lock, problems = parse(files.read(path).decode())
+        return lock, [f"{path}: {problem}" for problem in problems]
     except OSError as error:
         return None, [f"{path}: {error.strerror}; allowed: a file of pip requirements with exact versions"]
     except ValueError:
         return None, [f"{path} is not UTF-8 text"]
-    return lock, [f"{path}: {problem}" for problem in problems]
 
 
 def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
@@ -96,14 +92,10 @@ def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
     folders = Counter(name.lower() for name in named)
     for name in (name for name in named if folders[name.lower()] > 1):
         yield f"environments.{name}: the same folder as another one where file systems ignore capitals; rename it"
-    allowed, used = [CURRENT, *named], set()
-    for device, grid in config["grid"].items():
-        used |= {*grid["environments"]}
-        for index, name in enumerate(grid["environments"]):
-            if name not in allowed:
-                where, guess = f"grid.{device}.environments[{index}]", guess_text(name, allowed)
-                yield f"{where}: {show(name)} is not under environments; allowed: {listing(allowed)}{guess}"
-    for name in (name for name in named if name not in used):
+    used = {device: grid["environments"] for device, grid in config["grid"].items()}
+    for device, names in used.items():
+        yield from unknown_names(f"grid.{device}.environments", names, [CURRENT, *named], "under environments")
+    for name in (name for name in named if not any(name in names for names in used.values())):
         yield f"environments.{name}: no grid names it; add it to grid.cuda.environments or grid.cpu.environments"
 
 
@@ -118,11 +110,8 @@ def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> t
     """Cell.environment of each environment in which an engine with an environment of its own is measured: its own in
     place of the current one, and each other whose lock has its package. named: the environments of a grid."""
     package = ENGINES[engine].package.distribution
-    return tuple(
-        of_cell(engine if name == CURRENT else name, locks)
-        for name in named
-        if name == CURRENT or package in locks[name].packages
-    )
+    names = [engine if name == CURRENT else name for name in named]
+    return tuple(of_cell(name, locks) for name in names if name == engine or package in locks[name].packages)
 
 
 def of_cell(name: str, locks: Mapping[str, Lock]) -> Mapping[str, str]:
@@ -131,5 +120,4 @@ def of_cell(name: str, locks: Mapping[str, Lock]) -> Mapping[str, str]:
 
 
 def name_of(environment: Mapping[str, str]) -> str:
-    """The name of a cell's environment."""
     return environment.get("name", CURRENT)

@@ -27,17 +27,14 @@ def inputs_digest(experiment: Experiment) -> str:
     digest = hashlib.sha256(experiment.to_json().encode())
     parts = chain(experiment.cells(), possible_studies(experiment))
     for path in chain((part.path for part in parts), baselines.files(experiment.baselines.values())):
-        try:
+        with suppress(OSError):
             content = files.read(path)
-        except OSError:
-            continue
-        digest.update(f"\0{path}\0{len(content)}\0".encode())
-        digest.update(content)
+            digest.update(f"\0{path}\0{len(content)}\0".encode() + content)
     return digest.hexdigest()
 
 
 def not_files(paths: Iterable[str]) -> list[str]:
-    """One message for each path of a record where something other than a file is, which nobody could read."""
+    """One line for each path of a record where something other than a file is."""
     problems = []
     for path in paths:
         try:
@@ -58,30 +55,28 @@ def date_derived_files(experiments: Sequence[Experiment], metadata: Path = Path(
     """
     has_metadata = metadata.is_dir() and any(metadata.iterdir())
     for experiment in experiments:
-        _date_one(experiment, has_metadata)
-    for path in map(Path, overall(experiments)):  # after what it is made from
-        if path.exists() and not has_metadata:
-            _date(path, None)
+        existing = _existing(derived(experiment))
+        if existing and not _is_up_to_date(experiment):
+            _date(existing, (1, 1))
+        elif not has_metadata:
+            _date(existing, None)
+    if not has_metadata:
+        _date(_existing(overall(experiments)), None)  # after what it is made from
 
 
-def _date_one(experiment: Experiment, has_metadata: bool) -> None:
-    existing = [path for path in map(Path, derived(experiment)) if path.exists()]
-    if not existing:
-        return
+def _existing(paths: Iterable[str]) -> list[str]:
+    return [path for path in paths if os.path.exists(path)]
+
+
+def _is_up_to_date(experiment: Experiment) -> bool:
     try:
         noted = files.read_json(Path("results", experiment.machine, "provenance.json"))["inputs_sha256"]
     except (OSError, ValueError, KeyError, TypeError):
-        noted = None
-    if noted != inputs_digest(experiment):
-        times = (1, 1)
-    elif not has_metadata:
-        times = None  # now
-    else:
-        return
-    for path in existing:
-        _date(path, times)
+        return False
+    return noted == inputs_digest(experiment)
 
 
-def _date(path: Path, times: tuple[int, int] | None) -> None:
-    with suppress(PermissionError):  # somebody else's results, only to be read
-        os.utime(path, times)
+def _date(paths: Iterable[str], times: tuple[int, int] | None) -> None:
+    for path in paths:
+        with suppress(PermissionError):  # somebody else's results, only to be read
+            os.utime(path, times)  # None is now

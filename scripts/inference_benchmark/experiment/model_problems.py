@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,16 +19,9 @@ _INSTEAD = {
     "transformers_weights": "has no meaning without weights; remove it",
 }
 _WORDS = {
-    "int": "an integer",
-    "float": "a number with a decimal point",
-    "str": "a text",
-    "bool": "true or false",
-    "list": "a list",
-    "tuple": "a list",
-    "dict": "a mapping",
-    "RopeParameters": "a mapping",
-    "None": "null",
-}
+    "int": "an integer", "float": "a number with a decimal point", "str": "a text", "bool": "true or false",
+    "list": "a list", "tuple": "a list", "dict": "a mapping", "RopeParameters": "a mapping", "None": "null",
+}  # fmt: skip
 _KIND = {int: "int", float: "float", str: "str", bool: "bool", list: "list", dict: "dict", type(None): "None"}
 
 
@@ -52,32 +44,27 @@ def problems(where: str, model: Mapping[str, Any]) -> Iterator[str]:
 def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str]:
     model_type = sizes["model_type"]
     if refusal := architecture.refusal(sizes):
-        is_family = model_type in families.names()
-        guess = "" if is_family else guess_text(model_type, families.causal())
+        guess = "" if model_type in families.names() else guess_text(model_type, families.causal())
         yield f"{where}.model_type: {refusal}{guess}"
-        return
-    if parts := architecture.part_names(model_type):
-        text_type = parts.get("text_config")
-        remedy = (
-            f"write the keys of its text_config here, with model_type: {text_type}"
-            if text_type in families.causal()
-            else "measure it as a checkpoint, or choose another family"
-        )
-        yield f"{where}.model_type: {model_type} has parts of unstated sizes ({', '.join(parts)}); {remedy}"
         return
     family = families.family(model_type)
     if family is None:  # transformers is not installed here, and the job will tell
         return
-    for key, value in sizes.items():
-        if key != "model_type":
-            yield from _key_problems(where, sizes, family, key, value)
+    if family.parts:
+        remedy = "measure it as a checkpoint, or choose another family"
+        if (text_type := family.parts.get("text_config")) in families.causal():
+            remedy = f"write the keys of its text_config here, with model_type: {text_type}"
+        yield f"{where}.model_type: {model_type} has parts of unstated sizes ({', '.join(family.parts)}); {remedy}"
+        return
+    for key in (key for key in sizes if key != "model_type"):
+        yield from _key_problems(where, sizes, family, key)
     for key, default in architecture.unstated_sizes(sizes):
         yield f"{where}.{key}: missing; give it, or {model_type} would silently have {default}, transformers' default"
     yield from _contradictions(where, sizes, family)
 
 
-def _key_problems(where: str, sizes: Mapping[str, Any], family: families.Family, key: str, value: Any) -> Iterator[str]:
-    model_type, where = sizes["model_type"], f"{where}.{where_text([key])}"
+def _key_problems(where: str, sizes: Mapping[str, Any], family: families.Family, key: str) -> Iterator[str]:
+    model_type, value, where = sizes["model_type"], sizes[key], f"{where}.{where_text([key])}"
     if key in _INSTEAD and key not in family.defaults:
         yield f"{where}: {_INSTEAD[key]}"
         return
@@ -88,12 +75,11 @@ def _key_problems(where: str, sizes: Mapping[str, Any], family: families.Family,
     own = family.own(key)
     kinds = set(family.kinds.get(own, ()))
     least = architecture.smallest(family, own)
-    if not kinds <= _WORDS.keys() or not kinds:
-        return
     is_small = least is not None and type(value) is int and value < least
-    if _KIND.get(type(value)) not in kinds or is_small:
-        words = list(dict.fromkeys(_WORDS[kind] for kind in _WORDS if kind in kinds))
-        allowed = " or ".join(words).replace("an integer", "an integer" if least is None else f"an integer >= {least}")
+    if kinds and kinds <= _WORDS.keys() and (_KIND.get(type(value)) not in kinds or is_small):
+        allowed = " or ".join(dict.fromkeys(word for kind, word in _WORDS.items() if kind in kinds))
+        if least is not None:
+            allowed = allowed.replace("an integer", f"an integer >= {least}")
         hint = yaml_hint(value) if "float" in kinds else ""
         yield f"{where}: {show(value)} is not allowed; allowed: {allowed}{hint}"
 
@@ -104,17 +90,13 @@ def _contradictions(where: str, sizes: Mapping[str, Any], family: families.Famil
         if len({show(value) for value in values.values()}) > 1 and set(family.names(key)).issuperset(values):
             both = " and ".join(f"{name}: {show(value)}" for name, value in values.items())
             yield f"{where}: {both} are the same size under two names; keep one"
-    width, heads, kv_heads, head_dim, layers = (
-        architecture.size(sizes, name)
-        for name in ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers")
-    )
+    names = ("hidden_size", "num_attention_heads", "num_key_value_heads", "head_dim", "num_hidden_layers")
+    width, heads, kv_heads, head_dim, layers = (architecture.size(sizes, name) for name in names)
     if width and heads and not head_dim and width % heads:
         yield f"{where}: a width of {width} cannot be split into {heads} attention heads; allowed: a divisor of {width}"
     if heads and kv_heads and heads % kv_heads:
-        yield (
-            f"{where}: {heads} attention heads cannot share {kv_heads} heads of keys and values; "
-            f"allowed: a divisor of {heads}"
-        )
+        problem = f"{heads} attention heads cannot share {kv_heads} heads of keys and values"
+        yield f"{where}: {problem}; allowed: a divisor of {heads}"
     for key, value in sizes.items():
-        if re.search(r"layer_types$", key) and isinstance(value, list) and layers and len(value) != layers:
+        if key.endswith("layer_types") and isinstance(value, list) and layers and len(value) != layers:
             yield f"{where}.{key}: has {len(value)} entries for {layers} layers; give one for each layer, or remove it"

@@ -28,20 +28,14 @@ from inference_benchmark.units import parse_bytes
 #: where calls scatter by 1 %.
 _BY_DEVICE = {
     "cpu": {
-        "rounds": 3,
-        "warmup_tolerance_percent": 10,
-        "target_half_width_percent": 25,
-        "min_seconds": 0.8,
-        "max_seconds": 0.8,
+        "rounds": 3, "warmup_tolerance_percent": 10, "target_half_width_percent": 25,
+        "min_seconds": 0.8, "max_seconds": 0.8,
     },
     "cuda": {
-        "rounds": 1,
-        "warmup_tolerance_percent": 5,
-        "target_half_width_percent": 1,
-        "min_seconds": 1,
-        "max_seconds": 10,
+        "rounds": 1, "warmup_tolerance_percent": 5, "target_half_width_percent": 1,
+        "min_seconds": 1, "max_seconds": 10,
     },
-}
+}  # fmt: skip
 
 
 def read_locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> dict[str, Lock]:
@@ -52,18 +46,13 @@ def read_locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> di
         for each in variant_problems.of_grid(device, grid["engines"], config["engines"]):
             if engines.ENGINES[each.engine].has_environment:
                 files[each.engine] = code / "envs" / f"{each.engine}.lock"
-    locks = {}
-    for name, path in files.items():
-        lock, wrong = environments.read(path)
-        problems += [f"environments.{name}: {problem}" for problem in wrong]
-        if lock:
-            locks[name] = lock
-    return locks
+    found = {name: environments.read(path) for name, path in files.items()}
+    problems += [f"environments.{name}: {problem}" for name, (_, wrong) in found.items() for problem in wrong]
+    return {name: lock for name, (lock, _) in found.items() if lock}
 
 
 def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], problems: list[str]) -> Experiment | None:
-    """The experiment on this machine, or on the first of several; None, and problems with more lines, where it
-    cannot be."""
+    """The experiment on this machine, or on the first of several; None, and problems with more lines, if there are."""
     try:
         device, on_gpu = _device(config)
     except hardware.GpuError as error:
@@ -162,7 +151,7 @@ def _models(
 
 
 def _how_often(settings: Mapping[str, Any], device: str) -> dict[str, Any]:
-    """The measurement of each round, and the number of rounds."""
+    """``measurement`` and ``rounds`` of the experiment."""
     suits, least, most = dict(_BY_DEVICE[device]), settings["min_seconds"], settings["max_seconds"]
     if least is not None:
         suits["max_seconds"] = max(least, suits["max_seconds"])
@@ -177,10 +166,8 @@ def _device(config: Mapping[str, Any]) -> tuple[str, bool]:
     if config["device"] == "auto":
         device = hardware.detect_device()
         return device, device == "cuda"
-    is_here = config["machines"] is None  # else jobs run elsewhere
-    return config["device"], config["device"] == "cuda" and is_here and bool(
-        hardware.visible(hardware.gpus(), os.environ)
-    )
+    may_be_here = config["device"] == "cuda" and config["machines"] is None  # else jobs run elsewhere
+    return config["device"], may_be_here and bool(hardware.visible(hardware.gpus(), os.environ))
 
 
 def history(config: Mapping[str, Any], code: Path, problems: list[str]) -> tuple[str, ...]:
@@ -211,8 +198,8 @@ def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Seque
         missing += [(where, precision, engines.missing_package(engine, precision)) for engine in complete]
     for where, name, package in dict.fromkeys(missing):
         if package:
-            problem = f"{name} needs the package {package}, which is not installed here"
-            yield f"{where}: {problem}; pip install {package.install}"
+            remedy = f"pip install {package.install}"
+            yield f"{where}: {name} needs the package {package}, which is not installed here; {remedy}"
 
 
 def _not_together(
@@ -230,9 +217,9 @@ def _not_together(
     }
     where = f"grid.{device}.precisions"
     lacking = [name for name in configs if all(reasons[name, precision] for precision in precisions)]
+    others = listing(precision for precision in engines.PRECISIONS if precision not in architecture.QUANTISED)
     for name in lacking:
-        others = [precision for precision in engines.PRECISIONS if precision not in architecture.QUANTISED]
-        allowed = architecture.quantisation(configs[name]) or listing(others)
+        allowed = architecture.quantisation(configs[name]) or others
         yield f"{where}: none is possible for model {name}: {reasons[name, precisions[0]]}; allowed: {allowed}"
     for index, precision in enumerate(() if lacking else precisions):
         if configs and all(reasons[name, precision] for name in configs):
@@ -263,7 +250,6 @@ def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
     room = architecture.size(config_json, "max_position_embeddings")
     for index, workload in enumerate(grid["workloads"] if room else ()):
-        length = workload["prompt_tokens"] + workload["new_tokens"]
-        if length > room:
+        if (length := workload["prompt_tokens"] + workload["new_tokens"]) > room:
             where = f"grid.{device}.workloads[{index}]"
             yield f"{where}: prompt and new tokens make {length} positions; model {name} has {room}"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from inference_benchmark import engines
 from inference_benchmark.engines.options import CACHE_BITS, OPTIONS, chosen
-from inference_benchmark.experiment.config_errors import guess_text, listing, show
+from inference_benchmark.experiment.config_errors import listing, show
 from inference_benchmark.models import architecture, families
 
 
@@ -47,15 +47,6 @@ def of_grid(device: str, names: Sequence[str], variants: Mapping[str, Mapping[st
     ]
 
 
-def unknown(device: str, names: Sequence[str], variants: Mapping[str, Any]) -> Iterator[str]:
-    """Names that are neither engines nor variants, one line each."""
-    allowed = [*engines.ENGINES, *variants]
-    for index, name in enumerate(names):
-        if name not in allowed:
-            where = f"grid.{device}.engines[{index}]"
-            yield f"{where}: {show(name)} is not allowed; allowed: {listing(allowed)}{guess_text(name, allowed)}"
-
-
 def not_on(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Engines that do not run on the device, one line each."""
     for where, name, engine, _ in of_grid(device, names, variants):
@@ -81,36 +72,22 @@ def impossible(device: str, used: Sequence[GridEngine], configs: Sequence[Mappin
 
     configs: of the models; None if unknown. A variant that some of the models do not support is n/a for these.
     """
-    for each in used:
-        if engines.ENGINES[each.engine].needs_weights:
-            yield from _impossible_attention(device, each, configs)
-            yield from _impossible_cache(each, configs)
-
-
-def _impossible_attention(
-    device: str, variant: GridEngine, configs: Sequence[Mapping[str, Any] | None]
-) -> Iterator[str]:
-    where, name, _, options = variant
-    attention = options.get("attention")
-    if attention is None:
-        return
     kinds = {config["model_type"]: families.attention(config["model_type"]) for config in configs if config}
-    if attention == "flash" and device == "cpu":
-        yield f"{where}: {name} needs a GPU for flash attention, and the device is cpu; remove {name}"
-    elif attention == "flash" and families.installed() and importlib.util.find_spec("flash_attn") is None:
-        yield f"{where}: {name} needs the package flash_attn, which is not installed here; pip install flash-attn"
-    if kinds and None not in configs and not any(attention in has for has in kinds.values()):
-        found = "; ".join(f"{model_type}: {', '.join(has)}" for model_type, has in kinds.items())
-        yield f"{where}: {name} asks for {attention} attention, and transformers has only {found}; remove {name}"
-
-
-def _impossible_cache(variant: GridEngine, configs: Sequence[Mapping[str, Any] | None]) -> Iterator[str]:
-    if variant.options.get("cache") not in CACHE_BITS or not configs:
-        return
     limited = [config and architecture.limited_attention(config) for config in configs]
-    if all(limited):
-        found = "; ".join(f"{config['model_type']}: {of}" for config, of in zip(configs, limited, strict=True))
-        yield (
-            f"{variant.where}: {variant.name} asks for a quantised cache, which transformers has for full attention in "
-            f"all layers, not for {found}; remove {variant.name}"
-        )
+    for where, name, engine, options in used:
+        if not engines.ENGINES[engine].needs_weights:
+            continue
+        attention = options.get("attention")
+        if attention == "flash" and device == "cpu":
+            yield f"{where}: {name} needs a GPU for flash attention, and the device is cpu; remove {name}"
+        elif attention == "flash" and families.installed() and importlib.util.find_spec("flash_attn") is None:
+            yield f"{where}: {name} needs the package flash_attn, which is not installed here; pip install flash-attn"
+        if attention and kinds and None not in configs and not any(attention in has for has in kinds.values()):
+            found = "; ".join(f"{model_type}: {', '.join(has)}" for model_type, has in kinds.items())
+            yield f"{where}: {name} asks for {attention} attention, and transformers has only {found}; remove {name}"
+        if options.get("cache") in CACHE_BITS and limited and all(limited):
+            found = "; ".join(f"{config['model_type']}: {of}" for config, of in zip(configs, limited, strict=True))
+            yield (
+                f"{where}: {name} asks for a quantised cache, which transformers has for full attention in all layers, "
+                f"not for {found}; remove {name}"
+            )
