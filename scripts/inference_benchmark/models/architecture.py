@@ -1,5 +1,5 @@
-"""What a model's configuration (config.json, or ``architecture`` in config.yaml) says: its sizes, and whether it
-generates text as a causal language model; and how its weights are quantised already."""
+"""What a model's configuration (config.json, or ``architecture`` in config.yaml) says: its sizes, whether it generates
+text as a causal language model, and how its weights are quantised already."""
 
 from __future__ import annotations
 
@@ -50,50 +50,45 @@ def refusal(config: Mapping[str, Any]) -> str | None:
         return None
     if model_type not in families.names():
         return f"transformers has no {model_type[:80]}"
-    kind = None
     if config.get("is_encoder_decoder", families.is_encoder_decoder(model_type)):
         kind = "an encoder and a decoder"
     elif model_type not in families.causal():
         kind = "not a causal language model"
     elif (switch := families.decoder_switch(model_type)) and config.get(switch) is not True:
         kind = f"an encoder unless {switch} is true"
-    return f"{model_type} is {kind}; allowed: causal language models, such as bloom, gpt2 or llama" if kind else None
-
-
-def part_names(model_type: str) -> Mapping[str, str | None]:
-    """The keys that hold the configuration of a part, such as text_config, each with the model type of the part."""
-    family = families.family(model_type)
-    return family.parts if family else {}
+    else:
+        return None
+    return f"{model_type} is {kind}; allowed: causal language models, such as bloom, gpt2 or llama"
 
 
 def size(config: Mapping[str, Any], name: str) -> int | None:
     """A size by its common name, such as num_hidden_layers: the configured one under any of its names, else the
     family's default, else None. If the configuration holds a text model, the size of that."""
-    family = families.family(config["model_type"]) or families.Family()
-    if text_type := part_names(config["model_type"]).get("text_config"):
-        text = config.get("text_config")
-        return size({**(text if isinstance(text, Mapping) else {}), "model_type": text_type}, name)
+    config, family = _of_text(config)
     own = family.own(name)
     values = [*given(config, family, own).values(), family.defaults.get(own)]
     return next((value for value in values if type(value) is int), None)
 
 
 def limited_attention(config: Mapping[str, Any]) -> str | None:
-    """What tells that layers do not look at all tokens before theirs; None if the configuration does not tell.
-
-    A family may derive the kinds of its layers from other keys: nothing is known of one that declares layer_types,
-    unless the configuration states them.
-    """
-    family = families.family(config["model_type"]) or families.Family()
-    if text_type := family.parts.get("text_config"):
-        text = config.get("text_config")
-        return limited_attention({**(text if isinstance(text, Mapping) else {}), "model_type": text_type})
+    """What tells that layers do not look at all tokens before theirs; None if the configuration does not tell: a family
+    that declares layer_types may derive them from other keys."""
+    config, family = _of_text(config)
     kinds = config.get("layer_types")
     if isinstance(kinds, list):
         return ", ".join(sorted({*map(str, kinds)} - {"full_attention"})) or None
     window = config.get("sliding_window", family.defaults.get("sliding_window"))
     is_derived = {"layer_types", "use_sliding_window"} & family.keys
     return None if window is None or is_derived else f"sliding_window {window}"
+
+
+def _of_text(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], families.Family]:
+    """A configuration and its family; those of the text model if it holds one."""
+    family = families.family(config["model_type"]) or families.Family()
+    if text_type := family.parts.get("text_config"):
+        text = config.get("text_config")
+        return _of_text({**(text if isinstance(text, Mapping) else {}), "model_type": text_type})
+    return config, family
 
 
 def given(config: Mapping[str, Any], family: families.Family, key: str) -> dict[str, Any]:
@@ -112,9 +107,7 @@ def unstated_sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
 
 def smallest(family: families.Family, key: str) -> int | None:
     """The smallest integer that makes sense for a key; None if any does."""
-    if _POSITIVE.intersection(family.names(key)):
-        return 1
-    return 0 if _is_decisive(family, key) else None
+    return 1 if _POSITIVE.intersection(family.names(key)) else 0 if _is_decisive(family, key) else None
 
 
 def _is_decisive(family: families.Family, key: str) -> bool:

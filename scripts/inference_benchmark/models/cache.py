@@ -29,11 +29,10 @@ def cache_root() -> Path:
 
 
 def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: str, start: str = "") -> Path:
-    """A folder of the cache. If it is missing, a separate process creates it.
+    """A folder of the cache. If it is missing, start is printed and a separate process creates it.
 
     module: run with one argument, the request as JSON plus ``output``, the folder to create.
     failure: beginning of the error message. Raises CheckpointError, and RefusedError where it exits with REFUSED.
-    start: printed where the folder is missing.
     """
     if folder.exists():
         return folder

@@ -21,7 +21,6 @@ from inference_benchmark.models.weights import CheckpointError
 #: Increase it whenever synthesize.py draws different weights from the same seed.
 SYNTHESIS_VERSION = 3
 
-_WEIGHTS = ("*.safetensors", "*.bin")
 #: What transformers does with weights that it has no products with. Found by trial: 5.23, with compressed-tensors 0.20.
 _MADE_DENSE = {"compressed-tensors": ", which transformers makes dense in the first call"}
 
@@ -32,7 +31,9 @@ def ensure(model: Mapping[str, Any]) -> Path:
     model: as in Cell.model. Raises CheckpointError.
     """
     if "architecture" in model:
-        return _synthesized(model["architecture"], model["seed"])
+        request = {name: model[name] for name in ("architecture", "seed")}
+        module = "inference_benchmark.models.synthesize"
+        return made_once(cache_folder(**request), module, request, "the weights could not be drawn")
     if "checkpoint" in model:
         folder = Path(model["checkpoint"])
         if fingerprint(folder) != model["fingerprint"]:
@@ -52,15 +53,6 @@ def cache_folder(architecture: Mapping[str, Any], seed: int) -> Path:
     return cache_root() / "weights" / f"{architecture['model_type']}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
-def _synthesized(architecture: Mapping[str, Any], seed: int) -> Path:
-    return made_once(
-        cache_folder(architecture, seed),
-        "inference_benchmark.models.synthesize",
-        {"architecture": architecture, "seed": seed},
-        "the weights could not be drawn",
-    )
-
-
 def _download(repo: str, revision: str) -> Path:
     import huggingface_hub
 
@@ -69,7 +61,7 @@ def _download(repo: str, revision: str) -> Path:
         if not list(Path(folder).glob("*.safetensors")):
             huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=["*.json", "*.bin"])
     except Exception as error:  # the hub client raises many kinds of network and repository errors
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointError(f"{repo} at {revision} cannot be fetched from the hub: {reason}") from None
     return Path(folder)
 
@@ -83,8 +75,7 @@ def look_into(folder: Path) -> dict[str, Any]:
     config = read_config(folder)
     if reason := refusal(config):
         raise CheckpointError(f"{folder}/config.json: {reason}")
-    method = quantisation(config)
-    if method not in (None, *QUANTISED):
+    if (method := quantisation(config)) not in (None, *QUANTISED):
         raise CheckpointError(
             f"{folder}/config.json: its weights are quantised already ({method}{_MADE_DENSE.get(method, '')}); "
             f"allowed: {', '.join(QUANTISED)}; weights in fp32, bf16 or fp16, from which each other precision is made"
@@ -109,16 +100,13 @@ def fingerprint(folder: Path) -> str:
 def facts(folder: Path) -> dict[str, Any]:
     """For the record: the files that the weights are read from, and in which format."""
     files = weights.find(folder, read_config(folder))
-    return {
-        "weights": str(folder),
-        "weights_format": files.format,
-        "weights_files": [path.name for path in files.shards],
-    }
+    names = [path.name for path in files.shards]
+    return {"weights": str(folder), "weights_format": files.format, "weights_files": names}
 
 
 def weights_files(folder: Path) -> list[Path]:
     """All weights files in a checkpoint's folder, sorted."""
-    return sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    return sorted({*folder.glob("*.safetensors"), *folder.glob("*.bin")})
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -88,8 +88,8 @@ def family(model_type: str) -> Family | None:
 
 def attention(model_type: str) -> Sequence[str]:
     """The kernels of attention that a family's model has; all that there are if nothing is known of it."""
-    this_family = family(model_type)
-    return this_family.attention if this_family else ("eager", "sdpa", "flex", "flash")
+    known = family(model_type)
+    return known.attention if known else ("eager", "sdpa", "flex", "flash")
 
 
 def is_encoder_decoder(model_type: str) -> bool:
@@ -132,18 +132,14 @@ def _folder() -> Path:
     asking = Path(__file__).with_name("ask_transformers.py").read_bytes()
     key = [version, *((str(path), path.stat().st_mtime_ns) for path in sources), asking]
     digest = hashlib.sha256(repr(key).encode()).hexdigest()[:16]
+    folder, module = cache_root() / "transformers" / digest, "inference_benchmark.models.ask_transformers"
+    failure = f"transformers {version} could not be asked about its model families"
+    start = f"Asking transformers {version} about its model families, once"
     try:
-        return made_once(
-            cache_root() / "transformers" / digest,
-            "inference_benchmark.models.ask_transformers",
-            {},
-            f"transformers {version} could not be asked about its model families",
-            f"Asking transformers {version} about its model families, once",
-        )
+        return made_once(folder, module, {}, failure, start)
     except RefusedError as error:
-        raise FamiliesError(
-            f"transformers {version} in {package} cannot be asked about its model families: {error}"
-        ) from None
+        why = f"cannot be asked about its model families: {error}"
+        raise FamiliesError(f"transformers {version} in {package} {why}") from None
 
 
 def _version(package: Path) -> str:

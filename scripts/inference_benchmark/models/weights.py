@@ -11,7 +11,7 @@ import os
 import sys
 import time
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -78,7 +78,12 @@ def check(weights: Weights, is_quantised: bool = False) -> None:
         )
     tensors = {shard: _tensors(shard) for shard in weights.shards}
     if weights.format == "safetensors" and weights.index is not None:
-        _check_index(weights.index, {shard.name: dtypes for shard, dtypes in tensors.items()})
+        by_name = {shard.name: dtypes for shard, dtypes in tensors.items()}
+        if missing := [name for name, shard in _weight_map(weights.index).items() if name not in by_name[shard]]:
+            raise CheckpointError(
+                f"{weights.index} names tensors that their shards do not hold ({len(missing)}): {_some(missing)}; "
+                "index and shards belong to different checkpoints"
+            )
     for shard, dtypes in () if is_quantised else tensors.items():
         for name, dtype in dtypes.items():
             if dtype not in _PLAIN | _INTEGERS or (dtype in _INTEGERS and name.endswith("weight")):
@@ -115,15 +120,6 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _check_index(index: Path, tensors: Mapping[str, Mapping[str, str]]) -> None:
-    missing = [name for name, shard in _weight_map(index).items() if name not in tensors[shard]]
-    if missing:
-        raise CheckpointError(
-            f"{index} names tensors that their shards do not hold ({len(missing)}): {_some(missing)}; "
-            "index and shards belong to different checkpoints"
-        )
-
-
 def _tensors(path: Path) -> dict[str, str]:
     """The dtype of each tensor in a safetensors file, by name; none for a pickle. Raises CheckpointError."""
     try:
@@ -151,7 +147,7 @@ def _tensors(path: Path) -> dict[str, str]:
         return {name: str(entry["dtype"]) for name, entry in tensors.items()}
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise CheckpointError(
             f"{path} has a header that is not a safetensors header; copy or download it again"
         ) from None
@@ -162,16 +158,14 @@ def _check_pickle(path: Path, start: bytes) -> None:
     if start.startswith(_OLD_PICKLE):
         return
     try:
-        with zipfile.ZipFile(path):
-            pass
+        zipfile.ZipFile(path).close()
     except zipfile.BadZipFile:
         is_cut = start.startswith(b"PK")
         what = "is cut off or still being copied" if is_cut else "is not a weights file written by torch"
         raise CheckpointError(f"{path} {what}; copy or download it again") from None
 
 
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
+def _some(names: Sequence[str]) -> str:
     return ", ".join(names if len(names) <= 3 else [*names[:3], "..."])
 
 
@@ -179,7 +173,7 @@ def _some(names: Iterable[str]) -> str:
 
 
 def _stamp(status: os.stat_result) -> list[int]:
-    """What changes with a file's content, and can be had without reading it."""
+    """What changes with a file's content."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
