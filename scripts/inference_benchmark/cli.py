@@ -18,10 +18,8 @@ class ProblemsError(ValueError):
 
 
 def run(main: Callable[[], int]) -> NoReturn:
-    """Exit with the status that main returns.
-
-    If main raises ProblemsError or OSError, prints one line per problem instead of a traceback. The status is then 1.
-    """
+    """Exit with the status that main returns, or where it raises ProblemsError or OSError with 1 and one line for each
+    problem instead of a traceback."""
     try:
         status = main()
     except ProblemsError as error:

@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,11 +41,8 @@ def read(path: Path) -> CsvTable:
     except csv.Error as error:
         raise CsvError([f"{path}: line {len(notes) + reader.line_num}: not CSV ({error})"]) from None
     columns = [name.strip() for name in first]
-    problems = [
-        f"{path}: {columns.count(name)} columns are called {name}; keep one"
-        for name in dict.fromkeys(filter(None, columns))
-        if columns.count(name) > 1
-    ]
+    repeated = {name: n for name, n in Counter(columns).items() if name and n > 1}
+    problems = [f"{path}: {n} columns are called {name}; keep one" for name, n in repeated.items()]
     word = "semicolon" if delimiter == ";" else "comma"
     named = max((n for n, name in enumerate(columns, start=1) if name), default=0)
     for number, fields in enumerate(rows, start=1):

@@ -34,10 +34,8 @@ def read_json(path: Path) -> Any:
 
 
 def private_folder(suffix: str = "") -> Path:
-    """A folder for temporary files that only this user can open, made if it is missing.
-
-    Its name is predictable, so another user can make it first. Raises PermissionError then, and OSError.
-    """
+    """A folder for temporary files that only this user can open, made if it is missing. Raises OSError, also where
+    another user made it first: its name is predictable."""
     folder = Path(tempfile.gettempdir(), f"inference-benchmark-{os.getuid()}{suffix}")
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
@@ -56,10 +54,7 @@ def check_writable(path: Path) -> None:
 
 
 def write(content: str | bytes, path: Path, keep_earlier: bool = False) -> None:
-    """Write a file atomically. keep_earlier: move an existing file aside (set_aside) instead of replacing it.
-
-    Raises OSError; no partial file is left.
-    """
+    """Write a file atomically: whole or, with an OSError, not at all. keep_earlier: an existing file is set aside."""
     content = content.encode() if isinstance(content, str) else content
     if path.exists() and not path.is_file():  # for example /dev/stdout
         path.write_bytes(content)
@@ -79,7 +74,11 @@ def write(content: str | bytes, path: Path, keep_earlier: bool = False) -> None:
     except BaseException:
         unfinished.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def write_json(document: Mapping[str, Any], path: Path) -> None:
@@ -93,8 +92,7 @@ def set_aside(path: Path) -> Path:
     for attempt in range(1000):
         new_path = path.with_name(f"{path.stem}.superseded-{stamp}{f'-{attempt}' if attempt else ''}{path.suffix}")
         if not new_path.exists():
-            path.rename(new_path)
-            return new_path
+            return path.rename(new_path)
     raise FileExistsError(f"{path.parent} holds a thousand superseded records of {path.name}")
 
 
@@ -102,11 +100,3 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
