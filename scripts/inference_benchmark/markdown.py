@@ -26,7 +26,7 @@ def escape_cell(text: str) -> str:
 
 
 def table(headings: Sequence[str | Sequence[str]], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table of plain text, aligned to be readable as text too. headings: of each column, as text or lines."""
+    """A Markdown table of plain text, aligned to be readable as it is. headings: of each column, a text or lines."""
     heads = ["<br>".join(map(escape_cell, [each] if isinstance(each, str) else each)) for each in headings]
     cells = [[escape_cell(text) for text in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(heads, *cells, strict=True)]

@@ -40,7 +40,7 @@ def test_a_family_has_the_sizes_and_defaults_of_its_configuration_class(model_ty
     assert {name: family.defaults[name] for name in integers} == integers
     assert dict(family.aliases) == class_.attribute_map
     assert set(family.parts) == set(class_.sub_configs_defaults)
-    assert families.is_encoder_decoder(model_type) == (
+    assert (model_type in families.index()["encoder_decoders"]) == (
         real.get("is_encoder_decoder") is True or model_type.startswith("musicgen")  # whose constructor sets it
     )
     assert bool(families.decoder_switch(model_type)) == (model_type in ENCODERS)
@@ -149,7 +149,7 @@ def test_keys_of_older_configurations_lead_to_the_attributes_that_get_their_valu
     assert families.family("bloom").converted == {"n_embed": "hidden_size"}
     assert families.family("falcon").converted == {"n_embed": "hidden_size"}
     assert {"rotary_pct", "rotary_emb_base"} <= families.family("gpt_neox").keys
-    assert set(families.rope_keys()) == {"rope_theta", "rope_scaling", "partial_rotary_factor"}
+    assert set(families.index()["rope_keys"]) == {"rope_theta", "rope_scaling", "partial_rotary_factor"}
     assert architecture.is_read("llama", "rope_theta")
     assert not architecture.is_read("bloom", "rope_theta")
     assert not architecture.is_read("mistral", "layer_types")

@@ -121,18 +121,10 @@ class ColumnSettings(AsJson):
 
     @property
     def column(self) -> Column:
-        """The column of the tables that it is in."""
-        environment = name_of(self.environment)
-        return Column(
-            self.model["name"],
-            self.workload.prompt_tokens,
-            self.workload.new_tokens,
-            self.engine,
-            self.precision,
-            CURRENT if environment == self.base_engine else environment,
-            self.base_engine,
-            tuple((name, str(value)) for name, value in chosen(self.options).items()),
-        )
+        lengths, engine = (self.workload.prompt_tokens, self.workload.new_tokens), self.base_engine
+        environment = CURRENT if name_of(self.environment) == engine else name_of(self.environment)
+        options = tuple((name, str(value)) for name, value in chosen(self.options).items())
+        return Column(self.model["name"], *lengths, self.engine, self.precision, environment, engine, options)
 
     @property
     def setup(self) -> Self:
@@ -173,8 +165,8 @@ class Cell(ColumnSettings):
     @property
     def label(self) -> str:
         """For a person: ``bloom-1b3 prompt9-new100 hf bf16 batch 8 round 2``."""
-        again = f" round {self.round}" if self.round > 1 else ""
-        return f"{batch_label(self.column.label, self.batch_size)}{again}"
+        label = batch_label(self.column.label, self.batch_size)
+        return f"{label} round {self.round}" if self.round > 1 else label
 
     @property
     def first_round(self) -> Self:

@@ -59,7 +59,8 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
     else:
         guess = guess_text(value, sub["enum"]) if error.validator == "enum" else ""
         types = sub.get("type", ()) if error.validator == "type" else ()
-        hint = yaml_hint(value) if "number" in types else quotes_hint(value) if "string" in types else ""
+        quotes = "; put it in quotes" if "string" in types and isinstance(value, (bool, int, float)) else ""
+        hint = yaml_hint(value) if "number" in types else quotes
         yield f"{where}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess or hint}"
 
 
@@ -138,7 +139,3 @@ def yaml_hint(value: Any) -> str:
         return ""
     digits, fraction, sign, exponent = match.groups()
     return f"; YAML reads this as text: write {digits}{fraction or '.0'}e{sign or '+'}{exponent}"
-
-
-def quotes_hint(value: Any) -> str:
-    return "; put it in quotes" if isinstance(value, (bool, int, float)) else ""

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 from inference_benchmark import files
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.config_errors import show, unknown_names
-from inference_benchmark.machine.packages import Package
 from inference_benchmark.results.column import CURRENT
 
 _EXACT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w, .-]*\])?\s*==\s*[\w.+!-]+\s*(?:;[^#]*?)?(?:\s+--hash=\S+)*")
@@ -34,15 +33,10 @@ class Lock(NamedTuple):
         """A digest of the text: a changed comment does not change it."""
         return hashlib.sha256(self.text.encode()).hexdigest()[:16]
 
-    @property
-    def path(self) -> Path:
-        """Where jobs read it, as it was when they were planned."""
-        return lock_path(self.digest)
-
     def save(self) -> None:
-        """Write it to its path. Raises OSError."""
-        if not self.path.exists():
-            files.write(self.text, self.path)
+        """Write it to where jobs read it, as it was when they were planned. Raises OSError."""
+        if not (path := lock_path(self.digest)).exists():
+            files.write(self.text, path)
 
 
 def lock_path(digest: str) -> Path:
@@ -99,13 +93,6 @@ def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"environments.{name}: no grid names it; add it to grid.cuda.environments or grid.cpu.environments"
 
 
-def lacking(name: str, lock: Lock, needed: Mapping[Package, str]) -> Iterator[str]:
-    """The packages that a lock lacks, one line each. needed: what needs each of them."""
-    for package, what in needed.items():
-        if package.distribution not in lock.packages:
-            yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
-
-
 def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> tuple[Mapping[str, str], ...]:
     """Cell.environment of each environment in which an engine with an environment of its own is measured: its own in
     place of the current one, and each other whose lock has its package. named: the environments of a grid."""
@@ -115,7 +102,6 @@ def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> t
 
 
 def of_cell(name: str, locks: Mapping[str, Lock]) -> Mapping[str, str]:
-    """Cell.environment of an environment in a grid."""
     return {"name": name, "lock": locks[name].digest} if name != CURRENT else {}
 
 

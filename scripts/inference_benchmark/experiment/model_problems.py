@@ -8,15 +8,12 @@ from typing import Any
 from inference_benchmark.experiment.config_errors import guess_text, show, where_text, yaml_hint
 from inference_benchmark.models import architecture, families
 
-#: What to do about keys that published configurations have and that mean nothing here.
-_INSTEAD = {
-    "quantization_config": "the weights are drawn in fp32 and the precisions of a grid decide; remove it",
-    "auto_map": "code from the hub is not run; remove it",
-    "attn_implementation": "the engine decides; remove it",
-    "_attn_implementation": "the engine decides; remove it",
-    "experts_implementation": "the engine decides; remove it",
-    "_name_or_path": "has no meaning without weights; remove it",
-    "transformers_weights": "has no meaning without weights; remove it",
+#: Keys that published configurations have and that mean nothing here, with the reason.
+_WITHOUT_MEANING = {
+    "quantization_config": "the weights are drawn in fp32 and the precisions of a grid decide",
+    "auto_map": "code from the hub is not run",
+    **dict.fromkeys(("attn_implementation", "_attn_implementation", "experts_implementation"), "the engine decides"),
+    **dict.fromkeys(("_name_or_path", "transformers_weights"), "has no meaning without weights"),
 }
 _WORDS = {
     "int": "an integer", "float": "a number with a decimal point", "str": "a text", "bool": "true or false",
@@ -65,8 +62,8 @@ def _architecture_problems(where: str, sizes: Mapping[str, Any]) -> Iterator[str
 
 def _key_problems(where: str, sizes: Mapping[str, Any], family: families.Family, key: str) -> Iterator[str]:
     model_type, value, where = sizes["model_type"], sizes[key], f"{where}.{where_text([key])}"
-    if key in _INSTEAD and key not in family.defaults:
-        yield f"{where}: {_INSTEAD[key]}"
+    if key in _WITHOUT_MEANING and key not in family.defaults:
+        yield f"{where}: {_WITHOUT_MEANING[key]}; remove it"
         return
     if not architecture.is_read(model_type, key):
         meant = [name for name in architecture.other_names(model_type) if name not in sizes]

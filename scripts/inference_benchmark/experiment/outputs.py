@@ -29,7 +29,6 @@ def overall(experiments: Sequence[Experiment]) -> list[str]:
 
 
 def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md", "html")) -> list[str]:
-    """The comparisons with each baseline."""
     folder = f"results/{experiment.machine}/comparison"
     return [f"{folder}/{name}.{ending}" for name in experiment.baselines for ending in types]
 
@@ -43,7 +42,6 @@ def across_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md",
 
 
 def chart_files(experiment: Experiment) -> list[str]:
-    """The charts of each model."""
     return [path for model in experiment.models for path in charts_of(experiment, model["name"])]
 
 

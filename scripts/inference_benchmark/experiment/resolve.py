@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +74,7 @@ def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], pr
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
     if is_current:
         problems += _missing_packages(device, here, grid["precisions"])
-    needed = _needed_packages(here or elsewhere, grid["precisions"])
-    for name in (name for name in grid["environments"] if name in locks):
-        problems += environments.lacking(name, locks[name], needed)
+    problems += _lacking_in_locks(grid, here or elsewhere, locks)
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
     machine = _machine(config, device, problems)
@@ -123,13 +122,9 @@ def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str
     return config["machine"]
 
 
-def _models(
-    config: Mapping[str, Any], device: str, problems: list[str]
-) -> tuple[list[dict[str, Any]], dict[str, Mapping[str, Any] | None]]:
-    """(the models of the grid as in Cell.model, their transformers configurations by name).
-
-    A configuration is None if it is on the hub, and missing if it could not be read.
-    """
+def _models(config: Mapping[str, Any], device: str, problems: list[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(the models of the grid as in Cell.model, their transformers configurations by name). A configuration is None if
+    it is on the hub, and missing if it could not be read."""
     grid = config["grid"][device]
     models, configs = [], {}
     for name in (name for name in grid["models"] if name in config["models"]):
@@ -227,14 +222,14 @@ def _not_together(
             yield f"{where}[{index}]: no model of the grid can be {precision} ({why}); remove it"
 
 
-def _needed_packages(used: Sequence[GridEngine], precisions: Sequence[str]) -> dict[Package, str]:
-    """The packages that an environment has to name, each with what needs it."""
+def _lacking_in_locks(grid: Mapping[str, Any], used: Sequence[GridEngine], locks: Mapping[str, Lock]) -> Iterator[str]:
     needed: dict[Package, str] = {}
-    for _, name, engine, options in used:
-        for precision in precisions:
-            for package, what in engines.needed_packages(engine, precision, options).items():
-                needed.setdefault(package, name if what == engine else f"{what} in {name}")
-    return needed
+    for (_, name, engine, options), precision in product(used, grid["precisions"]):
+        for package, what in engines.needed_packages(engine, precision, options).items():
+            needed.setdefault(package, name if what == engine else f"{what} in {name}")
+    for name, (package, what) in product(grid["environments"], needed.items()):
+        if name in locks and package.distribution not in locks[name].packages:
+            yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
 
 
 def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:

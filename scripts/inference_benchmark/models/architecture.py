@@ -50,7 +50,7 @@ def refusal(config: Mapping[str, Any]) -> str | None:
         return None
     if model_type not in families.names():
         return f"transformers has no {model_type[:80]}"
-    if config.get("is_encoder_decoder", families.is_encoder_decoder(model_type)):
+    if config.get("is_encoder_decoder", model_type in families.index()["encoder_decoders"]):
         kind = "an encoder and a decoder"
     elif model_type not in families.causal():
         kind = "not a causal language model"
@@ -119,12 +119,12 @@ def is_read(model_type: str, key: str) -> bool:
     family = families.family(model_type)
     if family is None or key in family.keys or key in family.read:
         return True
-    if key in families.rope_keys():
+    if key in families.index()["rope_keys"]:
         return "rope_parameters" in family.defaults
-    return key in families.common()
+    return key in families.index()["common"]
 
 
 def other_names(model_type: str) -> list[str]:
     """All keys that could have been meant by one that a family does not have."""
     family = families.family(model_type) or families.Family()
-    return [*family.defaults, *family.aliases, *families.common()]
+    return [*family.defaults, *family.aliases, *families.index()["common"]]

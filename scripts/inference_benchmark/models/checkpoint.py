@@ -105,7 +105,6 @@ def facts(folder: Path) -> dict[str, Any]:
 
 
 def weights_files(folder: Path) -> list[Path]:
-    """All weights files in a checkpoint's folder, sorted."""
     return sorted({*folder.glob("*.safetensors"), *folder.glob("*.bin")})
 
 

@@ -59,24 +59,24 @@ class Family:
         return frozenset().union(self.defaults, self.aliases, self.converted)
 
 
+@cache
+def index() -> Mapping[str, Any]:
+    """What is known of all families. encoder_decoders: the model types whose models have an encoder by default, whose
+    output the decoder continues. common: the keys that every configuration takes, but for those of rotary embeddings.
+    rope_keys: these, in configurations older than ``rope_parameters``. Raises FamiliesError."""
+    if installed():
+        return files.read_json(_folder() / "index.json")
+    return {"names": {}, "causal": {}, "encoder_decoders": [], "common": [], "rope_keys": []}
+
+
 def names() -> Mapping[str, str]:
     """Every model type that transformers knows, with the name of its configuration class. Raises FamiliesError."""
-    return _index()["names"]
+    return index()["names"]
 
 
 def causal() -> Mapping[str, str]:
     """Every model type that transformers can load as a causal language model, with the name of that class."""
-    return _index()["causal"]
-
-
-def common() -> list[str]:
-    """The keys that every configuration takes, but for those of rotary embeddings."""
-    return _index()["common"]
-
-
-def rope_keys() -> list[str]:
-    """The keys of rotary embeddings in configurations older than ``rope_parameters``."""
-    return _index()["rope_keys"]
+    return index()["causal"]
 
 
 @cache
@@ -90,11 +90,6 @@ def attention(model_type: str) -> Sequence[str]:
     """The kernels of attention that a family's model has; all that there are if nothing is known of it."""
     known = family(model_type)
     return known.attention if known else ("eager", "sdpa", "flex", "flash")
-
-
-def is_encoder_decoder(model_type: str) -> bool:
-    """Whether models of this type have an encoder by default, whose output the decoder continues."""
-    return model_type in _index()["encoder_decoders"]
 
 
 def decoder_switch(model_type: str) -> str | None:
@@ -112,13 +107,6 @@ def decoder_switch(model_type: str) -> str | None:
 @cache
 def installed() -> bool:
     return None not in map(importlib.util.find_spec, ("transformers", "torch"))
-
-
-@cache
-def _index() -> Mapping[str, Any]:
-    if installed():
-        return files.read_json(_folder() / "index.json")
-    return {"names": {}, "causal": {}, "encoder_decoders": [], "common": [], "rope_keys": []}
 
 
 @cache

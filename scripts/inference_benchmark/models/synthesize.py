@@ -28,11 +28,8 @@ EMBEDDING_SCALE = 0.02
 
 
 def synthesize(architecture: Mapping[str, Any], seed: int):
-    """A causal language model of these sizes in fp32, with weights drawn from the seed.
-
-    architecture: ``model_type`` and the sizes of its transformers configuration.
-    Raises ValueError if transformers does not know the family or a size.
-    """
+    """A causal language model of these sizes in fp32, with weights drawn from the seed. Raises ValueError if
+    transformers does not know the family or a size. architecture: as in Cell.model."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
@@ -41,11 +38,12 @@ def synthesize(architecture: Mapping[str, Any], seed: int):
     if unknown := [key for key in sizes if not is_read(architecture["model_type"], key)]:
         raise ValueError(f"{architecture['model_type']} has no size named {', '.join(unknown)}")
     # Token ids, configured or by default, may be outside a small vocabulary. They have no effect on the work.
-    family, vocab_size = families.family(architecture["model_type"]), size(architecture, "vocab_size") or math.inf
+    family = families.family(architecture["model_type"]) or families.Family()
+    vocab_size = size(architecture, "vocab_size") or math.inf
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
-        ids = sizes.get(name, family.defaults.get(name) if family else None)
+        ids = sizes.get(name, family.defaults.get(name))
         if any(each >= vocab_size for each in (ids if isinstance(ids, list) else [ids]) if each is not None):
-            sizes[name] = None if "None" in (family.kinds.get(name, ()) if family else ()) else 0
+            sizes[name] = None if "None" in family.kinds.get(name, ()) else 0
     config = AutoConfig.for_model(architecture["model_type"], **sizes)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     generator = torch.Generator().manual_seed(seed)

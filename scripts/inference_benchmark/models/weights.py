@@ -173,12 +173,10 @@ def _some(names: Sequence[str]) -> str:
 
 
 def _stamp(status: os.stat_result) -> list[int]:
-    """What changes with a file's content."""
     return [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _note(path: Path, memory: Path) -> Path:
-    """Where the digest of a file is remembered."""
     return memory / f"{hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]}.json"
 
 
