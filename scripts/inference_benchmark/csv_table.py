@@ -27,10 +27,8 @@ class CsvTable(NamedTuple):
 
 
 def read(path: Path) -> CsvTable:
-    """The table in a regular file: UTF-8 with commas, or with semicolons where its header has more of them.
-
-    Raises CsvError naming every row that does not fit the header, and OSError.
-    """
+    """The table in a regular file: UTF-8 with commas, or with semicolons where its header has more of them. Raises
+    CsvError naming every row that does not fit the header, and OSError."""
     lines = list(io.StringIO(_text(path), newline=""))
     notes = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
     header = next(filter(str.strip, lines[len(notes) :]), "")

@@ -10,10 +10,8 @@ _SIZE = re.compile(rf"^\s*([0-9]{{1,18}}(?:\.[0-9]{{1,18}})?)\s*({'|'.join(_FACT
 
 
 def parse_bytes(text: str | int | None) -> int | None:
-    """Bytes from an integer or a text such as ``80 GB`` or ``1.5 GiB``; None stays None.
-
-    Raises ValueError if the text is not a size or the size is below one byte or beyond 63 bits.
-    """
+    """Bytes from an integer or a text such as ``80 GB`` or ``1.5 GiB``; None stays None. Raises ValueError if the text
+    is not a size or the size is below one byte or beyond 63 bits."""
     if text is None or (isinstance(text, int) and not isinstance(text, bool) and text > 0):
         return text
     match = _SIZE.match(text) if isinstance(text, str) else None
@@ -31,9 +29,7 @@ def format_number(value: float, digits: int = 3) -> str:
 
 def format_figure(value: float, spec: str) -> str:
     """A value in the format of its table, or with three significant digits if that shows fewer than two of them.
-
-    ``45.30``, ``0.13``, but ``0.0016`` for ``.2f``; ``1.5%``, but ``0.0412%`` for ``.1%``. ``1,235`` for ``.3g``.
-    """
+    ``45.30``, ``0.13``, but ``0.0016`` for ``.2f``; ``1.5%``, but ``0.0412%`` for ``.1%``. ``1,235`` for ``.3g``."""
     text = format(value, spec)
     if "e+" in text:
         return f"{value:,.0f}"

@@ -41,9 +41,7 @@ class Workload:
 @dataclass(frozen=True)
 class Measurement:
     """How a cell is measured in each round: the ``measurement`` settings of config.yaml, explained in docs/config.md.
-
-    None as ``threads`` is hardware.default_threads. Raises CellError where a setting is out of range.
-    """
+    None as ``threads`` is hardware.default_threads. Raises CellError where a setting is out of range."""
 
     warmup_tolerance_percent: float
     max_warmup_calls: int
@@ -85,10 +83,8 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnSettings(AsJson):
-    """What an engine is loaded for: what the cells of one column have in common, and the studies of it.
-
-    Raises CellError where model, options or environment is no such mapping.
-    """
+    """What an engine is loaded for: what the cells of one column have in common, and the studies of it. Raises
+    CellError where model, options or environment is no such mapping."""
 
     machine: str
     device: str

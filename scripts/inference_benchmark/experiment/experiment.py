@@ -50,10 +50,6 @@ class Experiment(AsJson):
     environments: tuple[Mapping[str, str], ...] = ()
     engine_environments: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
-    def base_engine(self, engine: str) -> str:
-        """The engine in engines.ENGINES that one of the experiment is, or is a variant of."""
-        return self.variants.get(engine, {}).get("engine", engine)
-
     def cells(self) -> Iterator[Cell]:
         """All cells in the order of the tables: round by round, each as configured, batch size last."""
         shared = {name: getattr(self, name) for name in ("machine", "device", "memory_limit_bytes", "measurement")}

@@ -66,7 +66,8 @@ def _key_problems(where: str, sizes: Mapping[str, Any], family: families.Family,
         yield f"{where}: {_WITHOUT_MEANING[key]}; remove it"
         return
     if not architecture.is_read(model_type, key):
-        meant = [name for name in architecture.other_names(model_type) if name not in sizes]
+        meant = [*family.defaults, *family.aliases, *families.index()["common"]]
+        meant = [name for name in meant if name not in sizes]
         yield f"{where}: unknown key; {model_type} has no such size{guess_text(key, meant) or '; remove it'}"
         return
     own = family.own(key)

@@ -200,11 +200,8 @@ def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Seque
 def _not_together(
     device: str, precisions: Sequence[str], configs: Mapping[str, Mapping[str, Any] | None]
 ) -> Iterator[str]:
-    """Models that the grid has no precision for, and precisions that it has no model for.
-
-    configs: of the models, by name; None where it is not known yet. A precision that only some of the models have is
-    n/a for the others.
-    """
+    """Models that the grid has no precision for, and precisions that it has no model for. configs: of the models, by
+    name; None where it is not known yet. A precision that only some of the models have is n/a for the others."""
     reasons = {
         (name, precision): config and architecture.not_in(config, precision)
         for name, config in configs.items()

@@ -158,9 +158,9 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
     An engine that makes up its times has no ceilings, no answers of its own, and only made-up memory. Timelines are
     done of the batch sizes that the experiment names.
     """
-    if any(ENGINES[experiment.base_engine(engine)].needs_weights for engine in experiment.engines):
-        yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
     columns = list(replace(experiment, rounds=1, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
+    if any(ENGINES[cell.base_engine].needs_weights for cell in columns):
+        yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
     for kind in ("max-batch", "divergence"):
         for cell in columns:
             if kind == "max-batch" or ENGINES[cell.base_engine].needs_weights:

@@ -68,10 +68,8 @@ def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
 
 
 def impossible(device: str, used: Sequence[GridEngine], configs: Sequence[Mapping[str, Any] | None]) -> Iterator[str]:
-    """Variants that the device or all models do not support, one line each.
-
-    configs: of the models; None if unknown. A variant that some of the models do not support is n/a for these.
-    """
+    """Variants that the device or all models do not support, one line each. configs: of the models; None if unknown. A
+    variant that some of the models do not support is n/a for these."""
     kinds = {config["model_type"]: families.attention(config["model_type"]) for config in configs if config}
     limited = [config and architecture.limited_attention(config) for config in configs]
     for where, name, engine, options in used:

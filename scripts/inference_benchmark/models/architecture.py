@@ -122,9 +122,3 @@ def is_read(model_type: str, key: str) -> bool:
     if key in families.index()["rope_keys"]:
         return "rope_parameters" in family.defaults
     return key in families.index()["common"]
-
-
-def other_names(model_type: str) -> list[str]:
-    """All keys that could have been meant by one that a family does not have."""
-    family = families.family(model_type) or families.Family()
-    return [*family.defaults, *family.aliases, *families.index()["common"]]

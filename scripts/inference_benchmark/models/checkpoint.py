@@ -26,10 +26,8 @@ _MADE_DENSE = {"compressed-tensors": ", which transformers makes dense in the fi
 
 
 def ensure(model: Mapping[str, Any]) -> Path:
-    """The folder with this model's config.json and weights; synthesized or downloaded if missing.
-
-    model: as in Cell.model. Raises CheckpointError.
-    """
+    """The folder with this model's config.json and weights; synthesized or downloaded if missing. model: as in
+    Cell.model. Raises CheckpointError."""
     if "architecture" in model:
         request = {name: model[name] for name in ("architecture", "seed")}
         module = "inference_benchmark.models.synthesize"
@@ -67,11 +65,8 @@ def _download(repo: str, revision: str) -> Path:
 
 
 def look_into(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint that can be measured, judged without loading it.
-
-    Raises CheckpointError if it is no causal language model, is quantised by a method that is not in QUANTISED, or
-    lacks a part of its weights.
-    """
+    """The config.json of a checkpoint that can be measured, judged without loading it. Raises CheckpointError if it is
+    no causal language model, is quantised by a method that is not in QUANTISED, or lacks a part of its weights."""
     config = read_config(folder)
     if reason := refusal(config):
         raise CheckpointError(f"{folder}/config.json: {reason}")
@@ -85,10 +80,8 @@ def look_into(folder: Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> str:
-    """A digest of the content of a checkpoint: its config.json and every byte of its weights.
-
-    Raises CheckpointError if the folder is not a checkpoint.
-    """
+    """A digest of the content of a checkpoint: its config.json and every byte of its weights. Raises CheckpointError if
+    the folder is not a checkpoint."""
     files = weights.find(folder, read_config(folder))
     try:
         parts = [(folder / "config.json").read_bytes(), weights.digest(files, cache_root() / "digests").encode()]

@@ -40,10 +40,8 @@ class CheckpointError(RuntimeError):
 
 @dataclass(frozen=True)
 class Weights:
-    """The files that transformers reads a checkpoint's weights from.
-
-    format: ``safetensors`` or ``pickle``. index: the file that names the shards; None if there is only one file.
-    """
+    """The files that transformers reads a checkpoint's weights from. format: ``safetensors`` or ``pickle``. index: the
+    file that names the shards; None if there is only one file."""
 
     format: str
     shards: tuple[Path, ...]
@@ -68,9 +66,7 @@ def find(folder: Path, config: Mapping[str, Any]) -> Weights:
 
 def check(weights: Weights, is_quantised: bool = False) -> None:
     """Raises CheckpointError if a file is missing or cut off, or holds weights that no precision can be made from.
-
-    is_quantised: whether the configuration says so, and the weights are loaded as they are.
-    """
+    is_quantised: whether the configuration says so, and the weights are loaded as they are."""
     if missing := [shard.name for shard in weights.shards if not shard.is_file()]:
         n_missing = f"{len(missing)} of {len(weights.shards)}"
         raise CheckpointError(
@@ -94,10 +90,8 @@ def check(weights: Weights, is_quantised: bool = False) -> None:
 
 
 def digest(weights: Weights, memory: Path) -> str:
-    """SHA-256 of the index and of every byte of every shard. Raises OSError.
-
-    memory: a folder with the digests of files read before. A file is known again by size, times and inode.
-    """
+    """SHA-256 of the index and of every byte of every shard. Raises OSError. memory: a folder with the digests of files
+    read before. A file is known again by size, times and inode."""
     unknown = [shard for shard in weights.shards if _known(shard, memory) is None]
     n_bytes = sum(shard.stat().st_size for shard in unknown)
     if n_bytes > 2_000_000_000:
