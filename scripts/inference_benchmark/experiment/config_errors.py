@@ -38,30 +38,27 @@ def clip(line: str) -> str:
 
 
 def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Iterator[str]:
-    where = where_text(error.absolute_path)
-    sub, value = error.schema, error.instance
+    path, sub, value = error.absolute_path, error.schema, error.instance
     if error.validator == "additionalProperties":
         keys = list(sub["properties"])
         for key in (key for key in value if key not in keys):
-            at = where_text([*error.absolute_path, key])
-            yield f"{at}: unknown key; allowed: {listing(keys)}{guess_text(key, keys)}"
+            yield f"{where_text([*path, key])}: unknown key; allowed: {listing(keys)}{guess_text(key, keys)}"
     elif error.validator == "required":
         for key in (key for key in sub["required"] if key not in value):
-            at = where_text([*error.absolute_path, key])
-            yield f"{at}: missing; allowed: {allowed(sub['properties'][key], schema)}"
+            yield f"{where_text([*path, key])}: missing; allowed: {allowed(sub['properties'][key], schema)}"
     elif error.validator == "uniqueItems":
         counts = Counter(json.dumps(item, sort_keys=True) for item in value)
         for item in (item for item, n in counts.items() if n > 1):
-            yield f"{where}: {_short(item)} is listed {counts[item]} times; keep one"
+            yield f"{where_text(path)}: {_short(item)} is listed {counts[item]} times; keep one"
     elif "propertyNames" in error.schema_path:
-        at = where_text([*error.absolute_path, value])
-        yield f"{at}: {show(value)} is not allowed as a name; allowed: {allowed(sub, schema)}"
+        where = where_text([*path, value])
+        yield f"{where}: {show(value)} is not allowed as a name; allowed: {allowed(sub, schema)}"
     else:
         guess = guess_text(value, sub["enum"]) if error.validator == "enum" else ""
         types = sub.get("type", ()) if error.validator == "type" else ()
         quotes = "; put it in quotes" if "string" in types and isinstance(value, (bool, int, float)) else ""
         hint = yaml_hint(value) if "number" in types else quotes
-        yield f"{where}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess or hint}"
+        yield f"{where_text(path)}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess or hint}"
 
 
 def allowed(sub: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
