@@ -18,7 +18,6 @@ from inference_benchmark.records import record_file, tries
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.comparability import disagreeing
 from inference_benchmark.records.parts import Reason
-from inference_benchmark.records.record import Record
 from inference_benchmark.records.tries import Tries
 
 
@@ -27,8 +26,7 @@ def search(
 ) -> tuple[WorkerReport, str, Reason | None, tuple[Try, ...], Mapping[str, Any] | None]:
     """(last worker's report, outcome, reason, tries, memory limit) of a search.
 
-    It goes on from the tries of an interrupted search, the last of which is done again, and has begun with that one.
-    inputs: of the worker's task. output: the place of the record.
+    It goes on from the tries of an interrupted search, the last of which is done again, and began when that one did.
     """
     limit = memory_limit(study, device.origin)
     so_far = Tries(study, tries.circumstances(device.origin, limit), device.started_at)
@@ -63,8 +61,7 @@ def search(
                     "does anything else use the memory?"
                 )
             # Memory ran out where no exception could be caught: while loading, or through a kill by the kernel.
-            evidence = {"evidence": reason.evidence} if reason.evidence else {}
-            keep(_as_try(report.trying or 1, reason, report.memory) | evidence)
+            keep(_as_try(report.trying or 1, reason, report.memory, reason.evidence))
             if next_batch_size(so_far.results, study.tolerance) is not None:
                 continue
             outcome, reason = "ok", None
@@ -72,11 +69,9 @@ def search(
 
 
 def tries_from_cells(study: ColumnStudy, folder: Path, circumstances: Mapping[str, Any]) -> tuple[Try, ...]:
-    """The tries that the cells of a column amount to: at most the largest batch that fits and the smallest that does
-    not.
+    """The largest batch that fits and the smallest that does not, as far as the cells of a column in a folder show it.
 
-    folder: with their records. circumstances: of the search. Cells that were measured under other settings or in other
-    circumstances do not count.
+    Cells that were measured under other settings, or in other circumstances than these, do not count.
     """
     found = []
     for path, of_cell in record_file.readable(baselines.records_below(folder), record_file.load):
@@ -84,27 +79,26 @@ def tries_from_cells(study: ColumnStudy, folder: Path, circumstances: Mapping[st
         then = tries.circumstances(origin, memory_limit(of_cell.cell, origin))
         is_of_column = ColumnStudy.of("max-batch", of_cell.cell, study.tolerance_percent) == study
         if is_of_column and of_cell.runs and of_cell.outcome != "unsupported" and not disagreeing(then, circumstances):
-            found.append(_try_of_cell(of_cell, path))
+            of_reason = of_cell.reason.evidence if of_cell.reason else {}
+            evidence = {**of_reason, "record": str(path), "ended_at": of_cell.ended_at}
+            found.append(_as_try(of_cell.cell.batch_size, of_cell.reason, of_cell.runs[-1].memory, evidence))
     limit = batch_limit(found)
-    edge = [each for each in found if each["batch_size"] in limit]
+    edge = tuple(each for each in found if each["batch_size"] in limit)
     for each in edge:
         what = "fits" if each["fits"] else "does not fit"
         print(f"batch size {each['batch_size']} {what}: {each['evidence']['record']}", file=sys.stderr)
-    return tuple(edge)
+    return edge
 
 
-def _try_of_cell(of_cell: Record, path: Path) -> dict[str, Any]:
-    of_reason = of_cell.reason.evidence if of_cell.reason else {}
-    evidence = {**of_reason, "record": str(path), "ended_at": of_cell.ended_at}
-    return _as_try(of_cell.cell.batch_size, of_cell.reason, of_cell.runs[-1].memory) | {"evidence": evidence}
-
-
-def _as_try(batch_size: int, reason: Reason | None, memory: Mapping[str, Any]) -> dict[str, Any]:
+def _as_try(
+    batch_size: int, reason: Reason | None, memory: Mapping[str, Any], evidence: Mapping[str, Any]
+) -> dict[str, Any]:
     """reason: why the batch does not fit; None if it fits."""
-    return {
+    result = {
         "batch_size": batch_size,
         "fits": reason is None,
         "exception_type": reason and reason.exception_type,
         "message": reason and f"during {reason.phase}: {reason.message}",
         "memory": memory,
     }
+    return {**result, "evidence": evidence} if evidence else result

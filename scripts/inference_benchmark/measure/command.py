@@ -22,8 +22,6 @@ from inference_benchmark.records import attempts, record_file, tries
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import AnyRecord
 
-TIMED_OUT = 124  # as timeout(1)
-
 
 def main(
     description: str, measure: Callable[[Any, Supervision, Path], AnyRecord], one_line: Callable[[AnyRecord], str]
@@ -31,7 +29,6 @@ def main(
     """Parse the command line, measure what it asks for, write the record, and print in one line how it ended.
 
     measure: is given the cell or study, how to watch it, and the path of the record.
-    Returns 124 if the time was up, and 1 for any other end without a record.
     """
     arguments = _parser(description).parse_args()
     watch = Supervision(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
@@ -55,7 +52,7 @@ def main(
         tries.forget(arguments.output)
     except CellFailure as error:
         fail(f"{error}{attempts.FINAL}")
-        return TIMED_OUT if isinstance(error, MeasurementTimeout) else 1
+        return 124 if isinstance(error, MeasurementTimeout) else 1  # as timeout(1)
     except (CellError, CheckpointError, MeasurementError) as error:
         return fail(str(error))
     except (OSError, RecordError) as error:
@@ -71,8 +68,7 @@ def main(
 
 
 def _parser(description: str) -> argparse.ArgumentParser:
-    default = Supervision()
-    parser = argparse.ArgumentParser(description=description)
+    default, parser = Supervision(), argparse.ArgumentParser(description=description)
     option = parser.add_argument
     option("--subject", required=True, metavar="JSON", help="the cell or study, as snakemake -p prints it")
     option("--output", required=True, type=Path, metavar="PATH", help="the file of the record")

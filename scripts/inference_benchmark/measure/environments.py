@@ -28,14 +28,11 @@ from inference_benchmark.experiment.environments import lock_path, parse
 from inference_benchmark.machine import interpreter
 from inference_benchmark.machine.interpreter import Interpreter, InterpreterError
 from inference_benchmark.measure.outcome import MeasurementError
-from inference_benchmark.measure.worker_process import STOPPING
+from inference_benchmark.measure.warm_start import PIPED
+from inference_benchmark.measure.worker_process import signals_wait
 from inference_benchmark.models.cache import cache_root
 
-#: Increase it whenever environments are made in another way.
-_VERSION = 1
 _MARKER = "made.json"
-#: The maximal length of a line of pip in a message: pip may list all versions.
-_LINE_LENGTH = 300
 
 
 def python_of(environment: Mapping[str, str]) -> Interpreter:
@@ -54,16 +51,17 @@ def _python_of(name: str, digest: str) -> Interpreter:
 
 def folder_of(digest: str) -> Path:
     """The folder in the cache of the environment of a lock, for this Python and platform."""
-    key = [_VERSION, digest, sys.implementation.name, platform.python_version(), sysconfig.get_platform()]
+    # The first number counts the ways in which environments were made.
+    key = [1, digest, sys.implementation.name, platform.python_version(), sysconfig.get_platform()]
     return (cache_root() / "environments" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]).absolute()
 
 
 def ensure(name: str, digest: str) -> Path:
-    """The Python of the environment of a lock, made if it is missing; pip's output goes to stderr. Raises
-    MeasurementError."""
+    """The Python of an environment, made if it is missing; pip's output goes to stderr. Raises MeasurementError."""
     lock, folder = lock_path(digest), folder_of(digest)
+    python = _python(folder)
     if _is_whole(folder):
-        return _python(folder)
+        return python
     try:
         if parse(lock.read_text())[0].digest != digest:
             raise MeasurementError(f"environment {name}: {lock} has changed; remove it and run Snakemake again")
@@ -76,12 +74,12 @@ def ensure(name: str, digest: str) -> Path:
             f"environment {name}: {error.filename or folder}: {error.strerror or error}; "
             "INFERENCE_BENCHMARK_CACHE is the folder with the environments"
         ) from None
-    return _python(folder)
+    return python
 
 
 def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
-    number = len(parse(lock.read_text())[0].packages)
-    packages = f"{number} package{'s' * (number != 1)}"
+    n = len(parse(lock.read_text())[0].packages)
+    packages = f"{n} package{'s' * (n != 1)}"
     print(f"Environment {name}: installing {packages} into {folder}, once", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed process left behind
     _run(name, [sys.executable, "-m", "venv", str(folder)], held)
@@ -95,24 +93,11 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
     """Run a command. It inherits the lock, and so holds it even if this process is killed."""
     # Packages that these variables name are not installed in the environment.
     environ = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    options = {**PIPED, "env": environ, "text": True, "errors": "replace", "pass_fds": [held.fileno()]}
     process, lines = None, []
-    # Signals wait until the process is known, so that it can be ended.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
     try:
-        try:
-            process = subprocess.Popen(
-                command,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                pass_fds=[held.fileno()],
-                process_group=0,  # with what it starts itself
-            )
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
+        with signals_wait():
+            process = subprocess.Popen(command, **options, process_group=0)  # a group with what it starts itself
         with process.stdout:
             for line in process.stdout:
                 sys.stderr.write(printable(line))
@@ -127,7 +112,8 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
         raise
     errors = (line for line in lines if line.lower().startswith("error:"))  # the first is the most specific
     last = next(filter(None, reversed(lines)), f"{command[2]} ended with exit status {process.returncode}")
-    raise MeasurementError(printable(f"environment {name} could not be made: {next(errors, last)[:_LINE_LENGTH]}"))
+    line = next(errors, last)[:300]  # pip may list all versions
+    raise MeasurementError(printable(f"environment {name} could not be made: {line}"))
 
 
 def _python(folder: Path) -> Path:

@@ -20,7 +20,7 @@ from inference_benchmark.machine.interpreter import Interpreter
 from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.warm_start import ForkServer
-from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, worker_variables
+from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore, worker_variables
 from inference_benchmark.records.parts import Reason
 
 #: Where and with what a cell or study is measured: the setup of a subject.
@@ -45,15 +45,10 @@ class HeldDevice:
     started_at: str
 
     def run_worker(
-        self,
-        task: str,
-        inputs: Mapping[str, Any],
-        on_result: OnResult = lambda result: None,
-        server: ForkServer | None = None,
+        self, task: str, inputs: Mapping[str, Any], on_result: OnResult = ignore, server: ForkServer | None = None
     ) -> tuple[WorkerReport, str, Reason | None]:
-        """(report, outcome, reason) of a worker that does a task (a module of worker/) to its end.
+        """(report, outcome, reason) of a worker that does a task to its end; arguments as of WorkerProcess and listen.
 
-        on_result: is given each result when it comes. server: that the worker may be forked from; None: it starts cold.
         Raises MeasurementError, as outcome.classify.
         """
         kills_before = cgroups.oom_kills()
@@ -72,8 +67,7 @@ def hold_device(setup: Setup, watch: Supervision) -> Iterator[HeldDevice]:
     python = python_of(setup.environment)
     gpus = _gpus(setup, python)
     with gpu_lock.hold(gpus) if gpus else nullcontext(None) as gpu:
-        _check_device(gpu, setup, watch)
-        users, started_at = _other_users(gpu, watch), _now()
+        users, started_at = _other_users(gpu, setup, watch), _now()
         variables = worker_variables(python.executable, gpu, setup.threads)
         origin = {
             "software": python.software,
@@ -87,20 +81,15 @@ def hold_device(setup: Setup, watch: Supervision) -> Iterator[HeldDevice]:
 
 def check_engine(subject: Cell | ColumnStudy) -> None:
     """Raises MeasurementError if there is no such engine, precision or option, or a package is missing."""
-    engine = subject.base_engine
-    for what, name, allowed in (
-        ("engine", engine, engines.ENGINES),
-        ("precision", subject.precision, engines.PRECISIONS),
-    ):
+    engine, precision = subject.base_engine, subject.precision
+    for what, name, allowed in ("engine", engine, engines.ENGINES), ("precision", precision, engines.PRECISIONS):
         if name not in allowed:
             raise MeasurementError(f"there is no {what} {name!r}; allowed: {', '.join(allowed)}")
     for option, problem in engines.option_problems(engine, subject.options):
         raise MeasurementError(f"option {option}: {problem}")
-    package = None if subject.environment else engines.missing_package(engine, subject.precision, subject.options)
-    if package:
-        raise MeasurementError(
-            f"{subject.precision} in engine {subject.engine} needs the package {package}, which is not installed here"
-        )
+    if not subject.environment and (package := engines.missing_package(engine, precision, subject.options)):
+        needs = f"{precision} in engine {subject.engine} needs the package {package}"
+        raise MeasurementError(f"{needs}, which is not installed here")
 
 
 def _gpus(setup: Setup, python: Interpreter) -> list[Gpu]:
@@ -124,18 +113,15 @@ def _gpus(setup: Setup, python: Interpreter) -> list[Gpu]:
     return gpus
 
 
-def _check_device(gpu: Gpu | None, setup: Setup, watch: Supervision) -> None:
-    """Raises MeasurementError unless this is the hardware that the machine's label stands for."""
+def _other_users(gpu: Gpu | None, setup: Setup, watch: Supervision) -> str | None:
+    """Who else uses the GPU, for a message. Raises MeasurementError if nobody else may, or if the hardware is not what
+    the machine's label stands for."""
     name = gpu.name if gpu else hardware.cpu_name()
     if not hardware.is_called(name, watch.device_name):
         raise MeasurementError(
             f"this is {name} on {provenance.node_name()}, and machines.{setup.machine}.device_name asks for "
             f"{watch.device_name!r}; nothing was measured"
         )
-
-
-def _other_users(gpu: Gpu | None, watch: Supervision) -> str | None:
-    """Who else uses the GPU, for a message. Raises MeasurementError if nobody else may."""
     users = conditions.busy(gpu) if gpu else None
     if users and watch.exclusive == "fail":
         raise MeasurementError(f"GPU {gpu.uuid} is in use: {users}; wait, or set watch.exclusive: warn")

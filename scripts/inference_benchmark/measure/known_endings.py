@@ -16,9 +16,6 @@ from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.parts import Reason
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record
 
-#: The fields that such a record takes from the earlier one.
-_SAME = ("model", "software", "device", "host", "variables", "git", "started_at", "ended_at")
-
 
 def known_ending(cell: Cell) -> Record | None:
     """The record of a cell whose ending earlier records show; None if it has to be measured. Raises as they do."""
@@ -26,10 +23,8 @@ def known_ending(cell: Cell) -> Record | None:
 
 
 def oom_from_search(cell: Cell) -> Record | None:
-    """The record of a cell that does not fit, according to the search for the largest batch.
-
-    None if there is no such search, if it was done under other settings, or if the cell fits.
-    """
+    """The record of a cell that does not fit, according to the search for the largest batch under the same settings;
+    None if it fits, or nothing was searched."""
     study = ColumnStudy.of("max-batch", cell)
     try:
         search = record_file.load_for(study, Path(study.path), but_for=("tolerance_percent",))
@@ -88,5 +83,6 @@ def _shows_the_ending_of(cell: Cell, other: Record) -> bool:
 
 
 def _not_measured(cell: Cell, outcome: str, reason: Reason, earlier: AnyRecord) -> Record:
-    same = {name: getattr(earlier, name) for name in _SAME}
+    where_and_when = ("model", "software", "device", "host", "variables", "git", "started_at", "ended_at")
+    same = {name: getattr(earlier, name) for name in where_and_when}
     return Record(cell=cell, outcome=outcome, reason=reason, runs=(), stability=None, flags=(), **same)

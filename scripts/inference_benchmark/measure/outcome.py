@@ -13,9 +13,6 @@ from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.records.parts import Reason
 from inference_benchmark.units import format_bytes
 
-#: How many lines of a worker's last output a record keeps as evidence.
-_EVIDENCE_LINES = 10
-
 
 class MeasurementError(RuntimeError):
     """Nothing could be measured, and not for lack of memory; the message says what happened."""
@@ -38,9 +35,9 @@ def classify(
 ) -> tuple[str, Reason | None]:
     """(outcome, reason) of a worker that has ended.
 
-    origin: where it ran, as a record has it. kills_before, kills_after: out-of-memory kills that the kernel counted in
-    each of our cgroups. A worker killed by SIGKILL ran out of memory only if the kernel counted such a kill meanwhile,
-    and one that a library ended only if its last output says so.
+    origin: where it ran, as a record has it. kills_before, kills_after: as of cgroups.oom_kills. A worker killed by
+    SIGKILL ran out of memory only if the kernel counted such a kill meanwhile, and one that a library ended only if its
+    last output says so.
     Raises MeasurementError for every other end without a result.
     """
     end = report.end or {}
@@ -62,7 +59,7 @@ def classify(
         limited = subject.device == "cpu" and subject.memory_limit_bytes is not None
         if line := line_about_memory(report.last_output, limited):
             exception_type = "SIGABRT" if report.returncode == -signal.SIGABRT else "exit status 1"
-            evidence = {"last_output": report.last_output.splitlines()[-_EVIDENCE_LINES:]}
+            evidence = {"last_output": report.last_output.splitlines()[-10:]}
             return "oom", Reason(report.phase, exception_type, line, memory_limit(subject, origin), evidence)
     is_killed_for_memory = any(count > kills_before.get(group, count) for group, count in kills_after.items())
     if report.returncode == -signal.SIGKILL and is_killed_for_memory:
@@ -73,18 +70,13 @@ def classify(
                 f"killed for memory during {report.phase}: the job has {format_bytes(host_limit['bytes'])} of the "
                 f"host's; ask for more with machines.{subject.machine}.slurm.mem_mb"
             )
-        return "oom", Reason(
-            phase=report.phase,
-            exception_type="SIGKILL",
-            message="killed by the kernel's out-of-memory killer",
-            limit=host_limit or memory_limit(subject, origin),
-            evidence={"oom_kill_before": dict(kills_before), "oom_kill_after": dict(kills_after)},
-        )
+        message, limit = "killed by the kernel's out-of-memory killer", host_limit or memory_limit(subject, origin)
+        evidence = {"oom_kill_before": dict(kills_before), "oom_kill_after": dict(kills_after)}
+        return "oom", Reason(report.phase, "SIGKILL", message, limit, evidence)
+    how = f"ended with exit status {report.returncode} and no result"
     if report.returncode is not None and report.returncode < 0:
-        raise MeasurementError(
-            f"the worker was killed by {signal.Signals(-report.returncode).name} during {report.phase}"
-        )
-    raise MeasurementError(f"the worker ended with exit status {report.returncode} and no result during {report.phase}")
+        how = f"was killed by {signal.Signals(-report.returncode).name}"
+    raise MeasurementError(f"the worker {how} during {report.phase}")
 
 
 def memory_limit(subject: Subject, origin: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -22,10 +22,7 @@ from inference_benchmark.records.rounds import assess, different_answers, each_o
 
 
 def measure_cell(cell: Cell, watch: Supervision) -> Record:
-    """Measure a cell, in one round, in a worker process.
-
-    Raises MeasurementError, checkpoint.CheckpointError and OSError if there is nothing to record.
-    """
+    """Measure a cell, in one round. Raises MeasurementError, CheckpointError, OSError if there is nothing to record."""
     weights = _weights(cell)
     with hold_device(cell, watch) as device:
         server = ForkServer(cell.base_engine, str(weights), cell.round) if weights else None
@@ -45,13 +42,11 @@ def measure_cell(cell: Cell, watch: Supervision) -> Record:
 
 
 def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
-    """Do a study in worker processes.
+    """Do a study. Raises MeasurementError, CheckpointError, OSError if there is nothing to record.
 
     output: the place of its record. The tries of a search and the trace of a timeline are kept in the same folder.
-    Raises MeasurementError, checkpoint.CheckpointError and OSError if there is nothing to record.
     """
-    setup, limit = study.setup, None
-    weights = _weights(setup)
+    setup, limit, weights = study.setup, None, _weights(study.setup)
     inputs = _inputs(study, weights)
     if study.kind == "timeline":
         inputs["trace"] = str(output.with_suffix(".trace.json.gz").absolute()) if study.trace else None
@@ -86,7 +81,6 @@ def _weights(setup: Setup) -> Path | None:
 
 
 def _inputs(subject: Subject, weights: Path | None) -> dict[str, Any]:
-    """What the worker's task is given."""
     return {"subject": subject.to_json(), "checkpoint": str(weights) if weights else None}
 
 

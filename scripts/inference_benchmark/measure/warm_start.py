@@ -24,14 +24,10 @@ from inference_benchmark import files
 
 #: Variable with the process id of the Snakemake that this process belongs to; set by rules/common.smk.
 OWNER = "INFERENCE_BENCHMARK_RUN"
-#: Variables that differ from job to job and do not matter.
-_OF_A_JOB = ("PWD", "OLDPWD", "SHLVL", "_")
 #: Messages to a server: to fork a worker, with its descriptors, and to end.
 FORK, QUIT = b"f", b"q"
 #: Options of Popen for a process without input and with all its output in one pipe.
 PIPED: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-#: Seconds that a server may take to import everything.
-_START_S = 120
 
 
 class WarmStartError(RuntimeError):
@@ -104,7 +100,8 @@ class ForkServer(NamedTuple):
         import filelock  # not above: the server imports this module, and its environment may lack filelock
 
         folder = files.private_folder(f"-{int(os.environ[OWNER])}")
-        settled = {name: value for name, value in variables.items() if name not in _OF_A_JOB}
+        differ_between_jobs = ("PWD", "OLDPWD", "SHLVL", "_")
+        settled = {name: value for name, value in variables.items() if name not in differ_between_jobs}
         # The path of a socket has 107 characters at most.
         device = _digest(variables.get("CUDA_VISIBLE_DEVICES"))
         path = folder / f"{device}.{_digest([self.checkpoint, self.round])}.{_digest([self, python, settled])}"
@@ -128,16 +125,12 @@ class ForkServer(NamedTuple):
 
     def _start(self, path: Path, python: str, variables: Mapping[str, str]) -> None:
         """Start a server and wait until it is ready. Raises WarmStartError."""
-        command = [python, "-m", "inference_benchmark.worker.server"]
-        server = subprocess.Popen(
-            [*command, str(path), os.environ[OWNER], self.engine, self.checkpoint],
-            **PIPED,
-            env=dict(variables),
-            text=True,
-            process_group=0,  # Ctrl-C is for its owner; a session of its own would have another share of the CPUs
-        )
+        arguments = [str(path), os.environ[OWNER], self.engine, self.checkpoint]
+        command = [python, "-m", "inference_benchmark.worker.server", *arguments]
+        # Ctrl-C is for its owner. A session of its own would have another share of the CPUs.
+        server = subprocess.Popen(command, **PIPED, env=dict(variables), text=True, process_group=0)
         lines = []
-        too_long = threading.Timer(_START_S, server.kill)
+        too_long = threading.Timer(120, server.kill)
         too_long.start()
         try:
             with server.stdout:
@@ -168,9 +161,9 @@ def _connected(path: Path) -> socket.socket | None:
 
 def _end_others(path: Path) -> None:
     """Tell the servers of other models and rounds on this device to end when their workers have."""
-    ours = path.name.rpartition(".")[0]
-    for other in path.parent.glob(f"{path.name.partition('.')[0]}.*"):
-        if other.name.startswith(f"{ours}."):
+    device, model_and_round, _ = path.name.split(".")
+    for other in path.parent.glob(f"{device}.*"):
+        if other.name.startswith(f"{device}.{model_and_round}."):
             continue
         if client := _connected(other):
             with client, suppress(OSError):

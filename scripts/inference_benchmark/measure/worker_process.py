@@ -13,8 +13,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,14 +27,24 @@ from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.warm_start import ForkedWorker, ForkServer
 from inference_benchmark.records.parts import Run
 
-#: Where numerical libraries read the number of their threads.
-_THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-#: Signals that ask a parent to stop.
-STOPPING = (signal.SIGINT, signal.SIGTERM)
 #: Is called with each result of a study when it comes.
 OnResult = Callable[[Mapping[str, Any]], None]
-#: How much of a worker's last output is kept.
-_KEPT_BYTES = 4096
+
+
+def ignore(result: Mapping[str, Any]) -> None:
+    """The OnResult of a task whose results are only in its report."""
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Block the signals that ask this process to stop while it starts another, which inherits that: it could not be
+    ended before it is known."""
+    signals = (signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def worker_variables(python: str, gpu: Gpu | None, threads: int | None) -> dict[str, str]:
@@ -43,7 +53,8 @@ def worker_variables(python: str, gpu: Gpu | None, threads: int | None) -> dict[
     Snakemake sets the variables of numerical libraries to the rule's threads, which count jobs here, not cores. Weights
     are on disk, so the hub is not asked. The worker sees the held device and no other.
     """
-    variables = dict.fromkeys(_THREADS, str(threads or hardware.default_threads()))
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+    variables = dict.fromkeys(names, str(threads or hardware.default_threads()))
     if gpu:
         variables["CUDA_VISIBLE_DEVICES"] = gpu.uuid
     return interpreter.child_environment(python, **variables, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
@@ -54,9 +65,8 @@ class WorkerReport:
     """What a worker reported until its end.
 
     phase: its last one. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
-    results: of a study. trying: the batch size of the last try. yardstick: times ``before`` and ``after``. end: the
-    outcome and facts about it; None if it sent none. conditions: of the device during timed calls. last_output: the end
-    of what the worker and its libraries printed.
+    results: of a study. trying: the batch size of the last try. end: the outcome and facts about it; None if it sent
+    none. conditions: of the device during timed calls. last_output: the end of what it and its libraries printed.
     """
 
     phase: str = "start"
@@ -120,13 +130,10 @@ class WorkerProcess:
 
     def __enter__(self) -> WorkerProcess:
         self.pipe, writing_end = os.pipe()
-        self.printed = b""
-        self.process = None
+        self.printed, self.process = b"", None
         try:
             try:
-                self.process = self._forked(writing_end)
-                if self.process is None:
-                    self._start(writing_end)
+                self._start(writing_end)
             finally:
                 os.close(writing_end)
         except BaseException:  # also for a signal
@@ -134,29 +141,19 @@ class WorkerProcess:
             raise
         return self
 
-    def _forked(self, writing_end: int) -> ForkedWorker | None:
-        """The worker as a fork of a server; None if it has to start cold."""
-        if self.server is None or not warm_start.is_possible():
-            return None
-        try:
-            return self.server.fork(self.python, self.request, self.variables, writing_end)
-        except (warm_start.WarmStartError, OSError) as error:
-            print(f"the worker starts cold: {error}", file=sys.stderr)
-            return None
-
     def _start(self, writing_end: int) -> None:
-        """Start the worker cold. Signals are blocked until its process is known, so that it can be ended.
-
-        The worker inherits the blocked signals, and unblocks them.
-        """
+        """Fork the worker from the server if that is possible, else start it cold."""
+        if self.server and warm_start.is_possible():
+            try:
+                self.process = self.server.fork(self.python, self.request, self.variables, writing_end)
+                return
+            except (warm_start.WarmStartError, OSError) as error:
+                print(f"the worker starts cold: {error}", file=sys.stderr)
         command = [self.python, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
-        signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-        try:
+        with signals_wait():  # the worker unblocks them
             self.process = subprocess.Popen(command, env=self.variables, pass_fds=[writing_end], **warm_start.PIPED)
-        finally:
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
 
-    def listen(self, watch: Supervision, on_result: OnResult = lambda result: None) -> WorkerReport:
+    def listen(self, watch: Supervision, on_result: OnResult = ignore) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; sample the device while calls are timed.
 
         Each try of a search has this time for itself.
@@ -164,8 +161,8 @@ class WorkerProcess:
         report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
         report.model["start"] = "forked" if isinstance(self.process, ForkedWorker) else "cold"
         waiting, output = select.poll(), self.process.stdout.fileno()
-        waiting.register(self.pipe, select.POLLIN)
-        waiting.register(output, select.POLLIN)
+        for descriptor in (self.pipe, output):
+            waiting.register(descriptor, select.POLLIN)
         next_sample = None  # only while calls are timed
         with conditions.Sampler(self.gpu, self.process.pid) as sampler:
             while True:
@@ -209,7 +206,7 @@ class WorkerProcess:
         data = os.read(self.process.stdout.fileno(), 2**16)
         sys.stderr.buffer.write(data)
         sys.stderr.flush()
-        self.printed = (self.printed + data)[-_KEPT_BYTES:]
+        self.printed = (self.printed + data)[-4096:]
         return bool(data)
 
     def _rest_of_output(self) -> str:
@@ -228,10 +225,8 @@ class WorkerProcess:
         self.process.wait()
         self._rest_of_output()
         what = f" of the try of batch size {report.trying}" if report.trying else ""
-        report.end = {
-            "outcome": "timeout",
-            "message": f"no end{what} after {watch.timeout_s:g} s; the worker{stopped} was killed",
-        }
+        message = f"no end{what} after {watch.timeout_s:g} s; the worker{stopped} was killed"
+        report.end = {"outcome": "timeout", "message": message}
         return report
 
     def __exit__(self, *_: object) -> None:
