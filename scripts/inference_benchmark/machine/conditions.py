@@ -14,17 +14,8 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
-from inference_benchmark.machine import hardware
-from inference_benchmark.machine.hardware import supported
-from inference_benchmark.machine.host_counters import (
-    REAL_ROOTS,
-    Roots,
-    cgroup_times_s,
-    cpu_frequency_hz,
-    cpu_times_s,
-    process_cpu_s,
-    thermal_throttle_events,
-)
+from inference_benchmark.machine import hardware, host_counters
+from inference_benchmark.machine.host_counters import REAL_ROOTS, Roots, cpu_frequency_hz
 from inference_benchmark.units import format_bytes
 
 # Thresholds of the flags.
@@ -49,18 +40,14 @@ _THERMAL_REASONS = ("sw_thermal_slowdown", "hw_thermal_slowdown")
 
 
 class Sampler(AbstractContextManager):
-    """Samples the device and the machine while a worker measures. No method raises.
-
-    gpu: None if the worker measures on the CPU.
-    """
+    """Samples the device and the machine while a worker measures. No method raises."""
 
     def __init__(self, gpu: hardware.Gpu | None, worker_pid: int, roots: Roots = REAL_ROOTS) -> None:
         self._worker_pid, self._roots, self._cpus = worker_pid, roots, hardware.usable_cpu_ids()
         self._worker_cpu_s: float | None = None
         self._errors: list[str] = []
         self._reset()
-        self._is_open = False
-        self._lib: Any = None
+        self._is_open, self._lib = False, None
         if gpu is not None:
             import pynvml
 
@@ -103,17 +90,19 @@ class Sampler(AbstractContextManager):
             name: {"min": min(values), "median": statistics.median(values), "max": max(values)}
             for name, values in sorted(self._gauges.items())
         }
-        others = None if self._processes is None else _other_processes(self._processes, self._worker_pid)
-        reasons = None if self._throttle_counts is None else dict(self._throttle_counts)
-        optional = {"gpu_throttle_reasons": reasons, "other_gpu_processes": others}
-        return {
+        result = {
             "n_samples": self._n_samples,
             "seconds": self._seconds,
             "usable_cpus": len(self._cpus),
             "gauges": gauges,
             "counters": self._counters,
             "errors": list(self._errors),
-        } | {name: value for name, value in optional.items() if value is not None}
+        }
+        if self._throttle_counts is not None:
+            result["gpu_throttle_reasons"] = dict(self._throttle_counts)
+        if self._processes is not None:
+            result["other_gpu_processes"] = _other_processes(self._processes, self._worker_pid)
+        return result
 
     def __exit__(self, *_: object) -> None:
         self._stop_nvml()
@@ -127,7 +116,7 @@ class Sampler(AbstractContextManager):
 
     def _update_worker_cpu_s(self) -> None:
         # The worker may have exited before the window closes. Then its last reading counts.
-        cpu_s = process_cpu_s(self._roots, self._worker_pid)
+        cpu_s = host_counters.process_cpu_s(self._roots, self._worker_pid)
         self._worker_cpu_s = self._worker_cpu_s if cpu_s is None else cpu_s
 
     def _counter_totals(self) -> dict[str, float]:
@@ -135,10 +124,10 @@ class Sampler(AbstractContextManager):
         self._update_worker_cpu_s()
         totals = {
             "worker_cpu_s": self._worker_cpu_s,
-            "own_cpu_s": process_cpu_s(self._roots, "self"),
-            "cpu_thermal_throttle_events": thermal_throttle_events(self._roots, self._cpus),
-            **cpu_times_s(self._roots, self._cpus),
-            **cgroup_times_s(self._roots),
+            "own_cpu_s": host_counters.process_cpu_s(self._roots, "self"),
+            "cpu_thermal_throttle_events": host_counters.thermal_throttle_events(self._roots, self._cpus),
+            **host_counters.cpu_times_s(self._roots, self._cpus),
+            **host_counters.cgroup_times_s(self._roots),
         }
         return {name: value for name, value in totals.items() if value is not None}
 
@@ -146,11 +135,11 @@ class Sampler(AbstractContextManager):
         lib, gpu = self._lib, self._gpu
         try:
             for name, query in GPU_GAUGES.items():
-                if (value := supported(lib, query, lib, gpu)) is not None:
+                if (value := hardware.supported(lib, query, lib, gpu)) is not None:
                     self._gauges[name].append(value)
-            if (reasons := supported(lib, _throttle_reasons, lib, gpu)) is not None:
+            if (reasons := hardware.supported(lib, _throttle_reasons, lib, gpu)) is not None:
                 self._throttle_counts = (self._throttle_counts or Counter()) + Counter(reasons)
-            if (processes := supported(lib, _processes, lib, gpu)) is not None:
+            if (processes := hardware.supported(lib, _processes, lib, gpu)) is not None:
                 self._processes = {**(self._processes or {}), **processes}
         except lib.NVMLError as error:
             self._errors.append(f"NVML: {error} after {self._n_samples} samples")
@@ -173,12 +162,12 @@ def busy(gpu: hardware.Gpu) -> str | None:
                 return None
             handle = lib.nvmlDeviceGetHandleByUUID(gpu.uuid)
             utilisation = GPU_GAUGES["gpu_utilisation_percent"]
-            processes = supported(lib, _processes, lib, handle) or {}
-            percent = supported(lib, utilisation, lib, handle)
+            processes = hardware.supported(lib, _processes, lib, handle) or {}
+            percent = hardware.supported(lib, utilisation, lib, handle)
             if not processes and (percent or 0) > _MAX_IDLE_PERCENT:
                 # This may come from a process that has just ended, such as the worker of the last cell.
                 time.sleep(_UTILISATION_WINDOW_S)
-                percent = supported(lib, utilisation, lib, handle)
+                percent = hardware.supported(lib, utilisation, lib, handle)
     except hardware.GpuError:
         return None
     if not processes and (percent or 0) <= _MAX_IDLE_PERCENT:
@@ -253,8 +242,7 @@ def _other_processes(processes: Mapping[int, int | None], worker_pid: int) -> li
 
 
 def _increases(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """The counters of a window, from the totals at its start and end."""
-    # Rounded to microseconds: no counter has a finer resolution.
+    """The counters of a window, from the totals at its start and end. Rounded to microseconds: no counter is finer."""
     increases = {name: round(after[name] - value, 6) for name, value in before.items() if name in after}
     throttled = [increases.pop(name) for name in list(increases) if name.startswith("throttled ")]
     if throttled:

@@ -15,7 +15,6 @@ from inference_benchmark.machine import hardware
 
 # No package draws more for long. At higher power, a RAPL counter could wrap twice, unnoticed, between two readings.
 _MAX_PACKAGE_W = 500.0
-_POLL_S = 0.0002  # shorter than RAPL's update interval of 1 ms
 
 
 class EnergyError(RuntimeError):
@@ -34,9 +33,8 @@ class Window(NamedTuple):
 class Counter:
     """Energy in joules since the first reading.
 
-    source: ``nvml`` or ``rapl``. scope: what the energy covers, in words. read_raw: returns one reading per zone, in
-    units of unit_j; raises EnergyError. The zones are summed. ranges: per zone, the value at which the counter wraps to
-    0; None if it never wraps.
+    source: ``nvml`` or ``rapl``. scope: what it covers, in words. read_raw: returns one reading per zone, in units of
+    unit_j; raises EnergyError. ranges: per zone, the value at which the counter wraps to 0; None if it never wraps.
     """
 
     source: str
@@ -49,8 +47,7 @@ class Counter:
 
     def begin(self) -> Window:
         """Begin a window just after an update of the counter. The device has to be idle. Raises EnergyError."""
-        interval_s = self.settle()
-        return Window(interval_s, time.perf_counter(), self.read_j())
+        return Window(self.settle(), time.perf_counter(), self.read_j())
 
     def end(self, window: Window) -> dict[str, str | float]:
         """The energy of a window, as measured() has it. The device has to be idle. Raises EnergyError.
@@ -62,10 +59,8 @@ class Counter:
         return measured(self, joules, time.perf_counter() - window.began_s, window.update_interval_s)
 
     def read_j(self) -> float:
-        """Joules since the first reading.
-
-        Raises EnergyError if the counter cannot be read, went backwards, or may have wrapped more than once.
-        """
+        """Joules since the first reading. Raises EnergyError if the counter cannot be read, went backwards, or may have
+        wrapped more than once."""
         raw, now_s = self.read_raw(), time.monotonic()
         if self._last is not None:
             last_s, last = self._last
@@ -83,10 +78,8 @@ class Counter:
         return increase
 
     def settle(self, max_s: float = 0.5) -> float:
-        """Wait until just after a counter update; return the seconds between the last two updates.
-
-        Returns max_s if there were fewer than two updates in that time. Raises EnergyError.
-        """
+        """Wait until just after a counter update; return the seconds between the last two updates, max_s if there were
+        fewer in that time. Raises EnergyError."""
         deadline_s = time.monotonic() + max_s
         first_s = self._next_update_s(deadline_s)
         second_s = first_s and self._next_update_s(deadline_s)
@@ -102,7 +95,7 @@ class Counter:
         while (now_s := time.monotonic()) < deadline_s:
             if self.read_j() != before_j:
                 return now_s
-            time.sleep(_POLL_S)
+            time.sleep(0.0002)  # shorter than RAPL's update interval of 1 ms
         return None
 
 
@@ -117,11 +110,8 @@ def open_counter(gpu: hardware.Gpu | None, powercap: Path = Path("/sys/class/pow
 
 
 def measured(counter: Counter, joules: float, seconds: float, update_interval_s: float) -> dict[str, str | float]:
-    """Energy of a window for the record, with the counter's resolution.
-
-    joules: increase of the counter in the window. Raises EnergyError if it is not positive: a device that is switched
-    on always uses energy.
-    """
+    """Energy of a window for the record, with the counter's resolution. Raises EnergyError if it is not positive: a
+    device that is switched on always uses energy."""
     if not (joules > 0 and seconds > 0):
         raise EnergyError(f"{counter.source}: the counter grew by {joules:.6g} J in {seconds:.6g} s")
     return {
@@ -136,7 +126,6 @@ def measured(counter: Counter, joules: float, seconds: float, update_interval_s:
 
 @contextmanager
 def _errors_of(source: str, *kinds: type[Exception]) -> Iterator[None]:
-    """Raises EnergyError instead of these exceptions."""
     try:
         yield
     except kinds as error:

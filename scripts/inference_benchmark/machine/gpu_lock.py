@@ -16,16 +16,10 @@ import filelock
 from inference_benchmark import files
 from inference_benchmark.machine.hardware import Gpu
 
-#: Seconds between attempts to lock a GPU; jobs last seconds to hours.
-_PAUSE_S = 0.2
-
 
 @contextmanager
 def hold(gpus: Sequence[Gpu]) -> Iterator[Gpu]:
-    """Lock one of these GPUs until the block ends. Waits until one is free.
-
-    gpus: the GPUs that this process may use. Raises OSError if locks cannot be created.
-    """
+    """Lock one of these GPUs until the block ends. Waits until one is free. Raises OSError if it cannot be locked."""
     with ExitStack() as stack:
         yield _lock_first_free(gpus, stack)
 
@@ -40,4 +34,4 @@ def _lock_first_free(gpus: Sequence[Gpu], stack: ExitStack) -> Gpu:
         if not is_reported:
             print(f"all of {', '.join(gpu.uuid for gpu in gpus)} are in use; waiting for one", file=sys.stderr)
             is_reported = True
-        time.sleep(_PAUSE_S)
+        time.sleep(0.2)  # jobs last seconds to hours

@@ -16,8 +16,6 @@ from inference_benchmark.machine import cgroups
 
 T = TypeVar("T")
 CPUINFO = Path("/proc/cpuinfo")
-#: Values of CUDA_VISIBLE_DEVICES that hide all GPUs on purpose. Slurm sets the last where a job asked for none.
-_HIDES_ALL = ("", "-1", "none", "nodevfiles")
 
 
 class GpuError(RuntimeError):
@@ -37,10 +35,7 @@ class Gpu:
 
 @contextmanager
 def nvml():
-    """The initialised pynvml module; None without an NVIDIA driver.
-
-    Raises GpuError for a driver that does not work, and instead of NVML's errors in the block.
-    """
+    """The initialised pynvml module; None without an NVIDIA driver. Raises GpuError instead of NVML's errors."""
     import pynvml
 
     try:
@@ -140,26 +135,22 @@ def visible(all_gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
 
 
 def detect_device(environ: Mapping[str, str] = os.environ) -> str:
-    """``cuda`` if a GPU is visible to this process, ``cpu`` if there is none or all are hidden on purpose.
-
-    Raises GpuError if there is one that cannot be used.
-    """
+    """``cuda`` if a GPU is visible to this process, ``cpu`` if there is none or all are hidden on purpose. Raises
+    GpuError if there is one that cannot be used."""
     all_gpus = gpus()
     if visible(all_gpus, environ):
         return "cuda"
     hidden_by = environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    if all_gpus and hidden_by.lower() not in _HIDES_ALL:
-        raise GpuError(
-            f"CUDA_VISIBLE_DEVICES is {hidden_by!r} and names none of the {len(all_gpus)} GPUs here; correct it"
-        )
+    # Slurm sets the last where a job asked for none.
+    if all_gpus and hidden_by.lower() not in ("", "-1", "none", "nodevfiles"):
+        names_none = f"CUDA_VISIBLE_DEVICES is {hidden_by!r} and names none of the {len(all_gpus)} GPUs here"
+        raise GpuError(f"{names_none}; correct it")
     return "cpu"
 
 
 def label(device: str, environ: Mapping[str, str] = os.environ) -> str:
-    """The machine label for paths: the slug of the first visible GPU's name, or of the CPU's.
-
-    Raises LookupError if device is ``cuda`` and no GPU is visible, GpuError if one cannot be used.
-    """
+    """The machine label for paths: the slug of the first visible GPU's name, or of the CPU's. Raises LookupError for
+    ``cuda`` without a visible GPU, GpuError if one cannot be used."""
     if device == "cpu":
         return cpu_label()
     if visible_gpus := visible(gpus(), environ):
@@ -207,14 +198,11 @@ def usable_cpu_ids() -> list[int]:
 
 
 def usable_cpus() -> int:
-    """The number of CPUs that this process may run on."""
     return len(usable_cpu_ids())
 
 
 def default_threads() -> int:
-    """Threads of a worker if no setting gives them: as many as affinity and the CPU quota of a cgroup both allow.
-
-    A quota stops all threads of a process at once, so threads beyond it would wait for each other. At least 1.
-    """
+    """Threads of a worker if no setting gives them: as many as affinity and the CPU quota of a cgroup both allow, as a
+    quota stops all threads of a process at once. At least 1."""
     quota_cpus = cgroups.cpu_limit()
     return usable_cpus() if quota_cpus is None else max(1, min(usable_cpus(), int(quota_cpus)))

@@ -12,9 +12,6 @@ from pathlib import Path
 
 from inference_benchmark.machine.cgroups import cgroups, numbers, read
 
-# Reading the frequency of every CPU of a large server takes milliseconds and interrupts the CPUs being measured.
-_MAX_FREQUENCIES = 16
-_MAX_CPUINFO_CHARACTERS = 2**16
 _TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -31,15 +28,13 @@ REAL_ROOTS = Roots()
 
 def cpu_frequency_hz(roots: Roots, cpus: Sequence[int]) -> float | None:
     """The mean over these CPUs, or over a sample if there are many."""
-    sampled_cpus = cpus[:: -(-len(cpus) // _MAX_FREQUENCIES)]
+    # Reading all frequencies of a large server takes milliseconds and interrupts the CPUs being measured: 16 at most.
+    sampled_cpus = cpus[:: -(-len(cpus) // 16)]
     paths = (roots.sys / f"devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq" for cpu in sampled_cpus)
     frequencies_hz = [khz * 1e3 for _, khz in numbers(paths, r"^(\d+)$")]
     if not frequencies_hz:
-        blocks = re.finditer(
-            r"^processor\s*: (\d+)$(?:\n.+)*?\ncpu MHz\s*: ([\d.]+)$",
-            read(roots.proc / "cpuinfo", _MAX_CPUINFO_CHARACTERS),
-            re.MULTILINE,
-        )
+        pattern = r"^processor\s*: (\d+)$(?:\n.+)*?\ncpu MHz\s*: ([\d.]+)$"
+        blocks = re.finditer(pattern, read(roots.proc / "cpuinfo", max_characters=2**16), re.MULTILINE)
         frequencies_hz = [float(block[2]) * 1e6 for block in blocks if int(block[1]) in cpus]
     return statistics.fmean(frequencies_hz) if frequencies_hz else None
 

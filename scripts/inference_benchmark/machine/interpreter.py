@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark.machine import provenance, torch_build
-from inference_benchmark.machine.torch_build import TorchBuild
 
 
 class InterpreterError(RuntimeError):
@@ -26,7 +25,7 @@ class Interpreter(NamedTuple):
 
     executable: str
     software: Mapping[str, Any]
-    torch: TorchBuild | None
+    torch: torch_build.TorchBuild | None
 
 
 def this() -> Interpreter:
@@ -38,12 +37,8 @@ def ask(executable: str, environ: Mapping[str, str]) -> Interpreter:
     """Another Python, in an environment in which it finds this library. The version of Snakemake is the one here, where
     it runs. Raises InterpreterError."""
     try:
-        asked = subprocess.run(
-            [executable, "-m", "inference_benchmark.machine.interpreter"],
-            env=dict(environ),
-            capture_output=True,
-            text=True,
-        )
+        command = [executable, "-m", "inference_benchmark.machine.interpreter"]
+        asked = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
         software, build = json.loads(asked.stdout)
     except OSError as error:
         raise InterpreterError(f"{executable} cannot be run: {error.strerror}") from None
@@ -51,7 +46,7 @@ def ask(executable: str, environ: Mapping[str, str]) -> Interpreter:
         last = next(reversed(asked.stderr.splitlines()), f"exit status {asked.returncode}")
         raise InterpreterError(f"{executable} does not say what is installed: {last}") from None
     software["snakemake"] = provenance.software()["snakemake"]
-    return Interpreter(executable, software, build and TorchBuild(build[0], build[1] and tuple(build[1])))
+    return Interpreter(executable, software, build and torch_build.TorchBuild(build[0], build[1] and tuple(build[1])))
 
 
 def child_environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
@@ -63,7 +58,7 @@ def child_environment(python: str = sys.executable, **extra: str) -> dict[str, s
     if python != sys.executable:
         programs = os.pathsep.join((os.path.dirname(python), os.environ.get("PATH", os.defpath)))
         return {**os.environ, "PYTHONPATH": library, "PATH": programs, **extra}
-    path = os.pathsep.join(part for part in (library, os.environ.get("PYTHONPATH")) if part)
+    path = os.pathsep.join(filter(None, (library, os.environ.get("PYTHONPATH"))))
     return {**os.environ, "PYTHONPATH": path, **extra}
 
 

@@ -50,10 +50,7 @@ def line_about_memory(text: str, limited: bool) -> str | None:
 
 
 def line_about_library(text: str) -> str | None:
-    """The first line of a text in which a library of CUDA fails as it does without memory; None if there is none.
-
-    It counts only if fewer than ALMOST_NOTHING_BYTES are free on the device.
-    """
+    """The first line of a text in which a library of CUDA fails as it does without memory; None if there is none."""
     return _first_line(text, _LIBRARY_FAILED)
 
 
@@ -67,8 +64,7 @@ def exceptions(error: BaseException) -> Iterator[BaseException]:
 
     A context counts although it is suppressed: torch.compile raises its own exceptions ``from None``.
     """
-    seen: set[int] = set()
-    each: BaseException | None = error
+    seen, each = set(), error
     while each is not None and id(each) not in seen:
         seen.add(id(each))
         yield each

@@ -6,7 +6,6 @@ import os
 import platform
 import re
 import socket
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -76,17 +75,9 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 def git(folder: Path | None = None) -> dict[str, Any] | None:
     """Commit of the measuring code and whether it has uncommitted changes; None outside a checkout. Changes of the
     configuration do not count: each record has its own."""
-    folder = folder or Path(__file__).resolve().parents[3]
-    commit = _git_output(folder, "rev-parse", "HEAD")
+    command = ("git", "-C", str(folder or Path(__file__).resolve().parents[3]))
+    commit = slurm.output_of(*command, "rev-parse", "HEAD").strip()
     if not commit:
         return None
-    changes = _git_output(folder, "status", "--porcelain", "--", "Snakefile", "rules", "scripts")
+    changes = slurm.output_of(*command, "status", "--porcelain", "--", "Snakefile", "rules", "scripts").strip()
     return {"commit": commit, "dirty": bool(changes)}
-
-
-def _git_output(folder: Path, *arguments: str) -> str:
-    try:
-        process = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True)
-    except OSError:  # git is not installed
-        return ""
-    return process.stdout.strip() if process.returncode == 0 else ""

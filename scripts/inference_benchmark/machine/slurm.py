@@ -8,9 +8,6 @@ import subprocess
 from collections.abc import Mapping
 from functools import cache
 
-#: A command of Slurm can hang if the controller is down or there is no accounting.
-_TIMEOUT_S = 10
-
 
 def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
     """The job of this process; None outside a job."""
@@ -28,19 +25,21 @@ def ending(job: str) -> tuple[str | None, str | None]:
 
     The controller forgets a job minutes after its end (MinJobAge). Accounting, if there is any, does not.
     """
-    job_text = _output("scontrol", "show", "job", "--oneliner", job)
+    # A command of Slurm can hang if the controller is down or there is no accounting.
+    job_text = output_of("scontrol", "show", "job", "--oneliner", job, timeout_s=10)
     if state := re.search(r"\bJobState=(\w+)", job_text):
         node = re.search(r"\bNodeList=(\S+)", job_text)
         return state[1], node[1] if node and node[1] != "(null)" else None
-    rows = _output("sacct", "--jobs", job, "--allocations", "--noheader", "--parsable2", "--format", "State,NodeList")
+    columns = ("--allocations", "--noheader", "--parsable2", "--format", "State,NodeList")
+    rows = output_of("sacct", "--jobs", job, *columns, timeout_s=10)
     state, _, node = rows.partition("\n")[0].partition("|")
     return (state.split() or [None])[0], node if node and node != "None assigned" else None
 
 
-def _output(*command: str) -> str:
+def output_of(*command: str, timeout_s: float | None = None) -> str:
     """The standard output of a command; "" if it fails."""
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S)
+        process = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return process.stdout if process.returncode == 0 else ""

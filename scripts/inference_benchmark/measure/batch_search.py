@@ -18,7 +18,6 @@ from inference_benchmark.records import record_file, tries
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.comparability import disagreeing
 from inference_benchmark.records.parts import Reason
-from inference_benchmark.records.tries import Tries
 
 
 def search(
@@ -29,7 +28,7 @@ def search(
     It goes on from the tries of an interrupted search, the last of which is done again, and began when that one did.
     """
     limit = memory_limit(study, device.origin)
-    so_far = Tries(study, tries.circumstances(device.origin, limit), device.started_at)
+    so_far = tries.Tries(study, tries.circumstances(device.origin, limit), device.started_at)
     try:
         so_far = tries.earlier(output, so_far)
     except RecordError as error:

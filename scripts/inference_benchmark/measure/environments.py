@@ -26,7 +26,6 @@ from inference_benchmark import files
 from inference_benchmark.cli import printable
 from inference_benchmark.experiment.environments import lock_path, parse
 from inference_benchmark.machine import interpreter
-from inference_benchmark.machine.interpreter import Interpreter, InterpreterError
 from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.warm_start import PIPED
 from inference_benchmark.measure.worker_process import signals_wait
@@ -35,17 +34,17 @@ from inference_benchmark.models.cache import cache_root
 _MARKER = "made.json"
 
 
-def python_of(environment: Mapping[str, str]) -> Interpreter:
+def python_of(environment: Mapping[str, str]) -> interpreter.Interpreter:
     """The Python of a cell's environment, made if it is missing. Raises MeasurementError."""
     return _python_of(environment["name"], environment["lock"]) if environment else interpreter.this()
 
 
 @cache
-def _python_of(name: str, digest: str) -> Interpreter:
+def _python_of(name: str, digest: str) -> interpreter.Interpreter:
     try:
         python = str(ensure(name, digest))
         return interpreter.ask(python, interpreter.child_environment(python))
-    except InterpreterError as error:
+    except interpreter.InterpreterError as error:
         raise MeasurementError(f"environment {name}: {error}") from None
 
 

@@ -15,7 +15,6 @@ from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
-from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.machine.interpreter import Interpreter
 from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.outcome import MeasurementError, classify
@@ -37,7 +36,7 @@ class HeldDevice:
 
     setup: Setup
     watch: Supervision
-    gpu: Gpu | None
+    gpu: hardware.Gpu | None
     users: str | None
     python: str
     variables: Mapping[str, str]
@@ -92,7 +91,7 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
         raise MeasurementError(f"{needs}, which is not installed here")
 
 
-def _gpus(setup: Setup, python: Interpreter) -> list[Gpu]:
+def _gpus(setup: Setup, python: Interpreter) -> list[hardware.Gpu]:
     """The GPUs that a setup may use, none on the CPU. Raises MeasurementError if it needs one and there is none."""
     if setup.device != "cuda":
         return []
@@ -113,7 +112,7 @@ def _gpus(setup: Setup, python: Interpreter) -> list[Gpu]:
     return gpus
 
 
-def _other_users(gpu: Gpu | None, setup: Setup, watch: Supervision) -> str | None:
+def _other_users(gpu: hardware.Gpu | None, setup: Setup, watch: Supervision) -> str | None:
     """Who else uses the GPU, for a message. Raises MeasurementError if nobody else may, or if the hardware is not what
     the machine's label stands for."""
     name = gpu.name if gpu else hardware.cpu_name()

@@ -20,11 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.machine import conditions, hardware, interpreter
-from inference_benchmark.machine.cgroups import read
-from inference_benchmark.machine.hardware import Gpu
-from inference_benchmark.measure import warm_start
-from inference_benchmark.measure.warm_start import ForkedWorker, ForkServer
+from inference_benchmark.machine import cgroups, conditions, hardware, interpreter
+from inference_benchmark.measure.warm_start import PIPED, ForkedWorker, ForkServer, WarmStartError, is_possible
 from inference_benchmark.records.parts import Run
 
 #: Is called with each result of a study when it comes.
@@ -47,7 +44,7 @@ def signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
-def worker_variables(python: str, gpu: Gpu | None, threads: int | None) -> dict[str, str]:
+def worker_variables(python: str, gpu: hardware.Gpu | None, threads: int | None) -> dict[str, str]:
     """The environment variables of a worker. threads: None is hardware.default_threads.
 
     Snakemake sets the variables of numerical libraries to the rule's threads, which count jobs here, not cores. Weights
@@ -111,22 +108,20 @@ class WorkerReport:
         )
 
 
+@dataclass
 class WorkerProcess:
-    """A worker process, ended when the block is left, however it is left."""
+    """A worker process, ended when the block is left, however it is left.
 
-    def __init__(
-        self,
-        task: str,
-        inputs: Mapping[str, Any],
-        gpu: Gpu | None,
-        variables: Mapping[str, str],
-        python: str = sys.executable,
-        server: ForkServer | None = None,
-    ) -> None:
-        """task: a module of worker/. inputs: the arguments of its run. variables: the worker's environment variables.
-        python: the executable that it runs in. server: that it is forked from if possible; None: it starts cold."""
-        self.gpu, self.variables, self.python, self.server = gpu, variables, python, server
-        self.request = json.dumps({"task": task, "inputs": inputs, "gpu": asdict(gpu) if gpu else None})
+    task: a module of worker/. inputs: the arguments of its run. variables: the worker's environment variables. python:
+    the executable that it runs in. server: that it is forked from if possible; None: it starts cold.
+    """
+
+    task: str
+    inputs: Mapping[str, Any]
+    gpu: hardware.Gpu | None
+    variables: Mapping[str, str]
+    python: str = sys.executable
+    server: ForkServer | None = None
 
     def __enter__(self) -> WorkerProcess:
         self.pipe, writing_end = os.pipe()
@@ -143,15 +138,17 @@ class WorkerProcess:
 
     def _start(self, writing_end: int) -> None:
         """Fork the worker from the server if that is possible, else start it cold."""
-        if self.server and warm_start.is_possible():
+        gpu = asdict(self.gpu) if self.gpu else None
+        request = json.dumps({"task": self.task, "inputs": self.inputs, "gpu": gpu})
+        if self.server and is_possible():
             try:
-                self.process = self.server.fork(self.python, self.request, self.variables, writing_end)
+                self.process = self.server.fork(self.python, request, self.variables, writing_end)
                 return
-            except (warm_start.WarmStartError, OSError) as error:
+            except (WarmStartError, OSError) as error:
                 print(f"the worker starts cold: {error}", file=sys.stderr)
-        command = [self.python, "-m", "inference_benchmark.worker", self.request, str(writing_end)]
+        command = [self.python, "-m", "inference_benchmark.worker", request, str(writing_end)]
         with signals_wait():  # the worker unblocks them
-            self.process = subprocess.Popen(command, env=self.variables, pass_fds=[writing_end], **warm_start.PIPED)
+            self.process = subprocess.Popen(command, env=self.variables, pass_fds=[writing_end], **PIPED)
 
     def listen(self, watch: Supervision, on_result: OnResult = ignore) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; sample the device while calls are timed.
@@ -219,7 +216,7 @@ class WorkerProcess:
 
     def _stop(self, report: WorkerReport, watch: Supervision) -> WorkerReport:
         """Kill the worker, and note it in the report."""
-        state = read(Path(f"/proc/{self.process.pid}/stat")).rpartition(")")[2]  # proc(5): T for stopped
+        state = cgroups.read(Path(f"/proc/{self.process.pid}/stat")).rpartition(")")[2]  # proc(5): T for stopped
         stopped = ", stopped by a signal," if state.startswith(" T") else ""
         self.process.kill()
         self.process.wait()

@@ -34,14 +34,12 @@ def main(request: str, pipe: int) -> int:
             facts = {"exception_type": qualified_name(error), "message": str(error)}
             end = {"outcome": "error", **facts, "of_the_machine": of_the_machine(error)}
         emit(end=end)
-    return 1 if end["outcome"] == "error" else 0
+    return int(end["outcome"] == "error")
 
 
 def of_the_machine(error: Exception) -> bool:
-    """Whether an error is one of files, network or GPU, so that another attempt may succeed.
-
-    The class that torch raises for errors of CUDA is identified by its name, because torch need not be imported.
-    """
+    """Whether an error is one of files, network or GPU, so that another attempt may succeed."""
+    # The second is torch's for errors of CUDA. torch need not be imported, so it is known by its name.
     return isinstance(error, OSError) or type(error).__name__ == "AcceleratorError"
 
 

@@ -32,8 +32,7 @@ _DTYPES = ("float32", "bfloat16", "float16", "int8")
 _MIN_SAMPLES, _MAX_SAMPLES, _MIN_S, _MOST_S = 5, 1000, 0.1, 1.0
 #: On CUDA a sample is of as many calls as take this long, at most as many as fit into the queue of the GPU.
 _LEAST_SAMPLE_S, _MOST_CALLS = 1e-3, 100
-#: Clock cycles for which the GPU is kept busy: at first while one call is queued (about 20 us), at most while all calls
-#: are (about 30 ms).
+#: Clock cycles for which the GPU is kept busy: at first per queued call (about 20 us), at most in all (about 30 ms).
 _FIRST_CYCLES, _MOST_CYCLES = 40_000, 2**26
 #: A shape that would take longer than this is left out, as all larger ones.
 _LONGEST_S = 0.25
@@ -45,7 +44,7 @@ def run(session: EngineSession, subject: str, checkpoint: None) -> None:
     """subject: the study as JSON text. Sends a result with all samples for each kernel and size."""
     study, emit = study_from_json(subject), session.emit
     torch.set_num_threads(study.threads or default_threads())
-    device = torch.device(study.device, 0) if study.device == "cuda" else torch.device("cpu")
+    device = torch.device("cuda", 0) if study.device == "cuda" else torch.device("cpu")
     timer = CudaTimer() if device.type == "cuda" else CpuTimer()
     tf32 = torch.backends.cuda.matmul.allow_tf32
     operand = torch.rand(1024, 1024, device=device)
@@ -175,7 +174,7 @@ class CudaTimer:
         return max(1, min(_MOST_CALLS, round(_LEAST_SAMPLE_S / call_s)))
 
     def seconds(self, kernel: Kernel, calls: int) -> float:
-        """Seconds of so many calls, one after the other, without their launches."""
+        """As CpuTimer, without the launches."""
         while True:
             before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
             cycles = min(self.cycles_per_call * calls, _MOST_CYCLES)
@@ -195,8 +194,7 @@ def samples(kernel: Kernel, timer: CpuTimer | CudaTimer) -> dict[str, Any]:
     """``samples_s``, and ``calls_per_sample`` if each is the mean of several calls in a row."""
     timer.seconds(kernel, 1)  # does all one-time work
     calls = timer.calls_per_sample(timer.seconds(kernel, 1))
-    samples_s: list[float] = []
-    total_s = 0.0
+    samples_s, total_s = [], 0.0
     while total_s < _MOST_S and (len(samples_s) < _MIN_SAMPLES or (total_s < _MIN_S and len(samples_s) < _MAX_SAMPLES)):
         seconds = timer.seconds(kernel, calls)
         total_s += seconds

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,11 +32,8 @@ class WrongOutputError(RuntimeError):
 
 
 class OutOfMemory(NamedTuple):
-    """An exception that means out of memory.
-
-    evidence: the free memory of the device, if the exception alone does not show it. The device's context may then be
-    broken, so that the process can no longer be used.
-    """
+    """evidence: the free memory of the device, if the exception alone does not show that memory ran out. The device's
+    context may then be broken, so that the process can no longer be used."""
 
     exception_type: str
     message: str
@@ -57,7 +54,7 @@ def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None)
 
 
 class EngineSession:
-    """The engine of a task, and its phases, each of which is sent when it begins. gpu: None on the CPU."""
+    """The engine of a task, and its phases, each of which is sent when it begins."""
 
     def __init__(self, emit: Emit, gpu: Gpu | None) -> None:
         self.emit, self.gpu, self.phase, self.precision = emit, gpu, "start", ""
@@ -68,13 +65,13 @@ class EngineSession:
         self.emit(phase=phase)
 
     def load(self, subject: Cell | ColumnStudy, checkpoint: str | None, yardstick: bool = False) -> engines.Engine:
-        """The engine of a subject with its model loaded.
-
-        yardstick: whether to time it before, outside of the limit on memory. Raises PrecisionError.
-        """
+        """The engine with its model loaded. yardstick: time it before, outside the limit. Raises PrecisionError."""
         folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
         self.enter("start")
-        _check(_not_in(subject.precision, subject.base_engine, folder))
+        if subject.precision not in engines.ENGINES[subject.base_engine].precisions:
+            raise PrecisionError(f"{subject.base_engine} has no {subject.precision}")
+        # Found without loading anything.
+        _check(architecture.not_in(read_config(folder), subject.precision) if folder else None)
         engine = self.engine = engines.create(subject.base_engine, subject.options)
         engine.start(subject.device, subject.threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
@@ -95,18 +92,23 @@ class EngineSession:
 
     def time_yardstick(self, when: str) -> None:
         """Send the times of the engine's yardstick; nothing if the device has no memory left for it."""
-        try:
+        times = None
+        with self.if_memory_suffices():
             times = self.engine.yardstick()
-        except Exception as error:
-            if out_of_memory(self.engine, error, self.gpu) is None:
-                raise
-            return
         if times is not None:
             self.emit(yardstick={when: times})
 
+    @contextmanager
+    def if_memory_suffices(self) -> Iterator[None]:
+        """Leave the block, without an error, where memory runs out in it."""
+        try:
+            yield
+        except Exception as error:
+            if out_of_memory(self.engine, error, self.gpu) is None:
+                raise
+
     def end_of(self, work: Callable[[], Any]) -> dict[str, Any]:
-        """Do the work of a task, and return how the task ends: ok, out of memory, or not supported. Other exceptions
-        are raised."""
+        """Do the work of a task; how it ends: ok, out of memory, or not supported. Other exceptions are raised."""
         try:
             work()
         except PrecisionError as error:
@@ -132,13 +134,6 @@ class EngineSession:
 def _check(reason: str | None) -> None:
     if reason:
         raise PrecisionError(reason)
-
-
-def _not_in(precision: str, engine: str, checkpoint: Path | None) -> str | None:
-    """Why an engine cannot have the weights of a checkpoint in a precision, found without loading anything."""
-    if precision not in engines.ENGINES[engine].precisions:
-        return f"{engine} has no {precision}"
-    return architecture.not_in(read_config(checkpoint), precision) if checkpoint else None
 
 
 def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int):

@@ -30,7 +30,8 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, tries: lis
         engines.create(study.base_engine)  # imports everything, for the forks
         try_batch = partial(_try_in_a_fork, session, study, checkpoint)
     else:
-        _load(session, study, checkpoint)
+        session.load(study, checkpoint)
+        session.enter("search")
         try_batch = partial(_try, session, study)
     while (batch_size := next_batch_size(tries, study.tolerance)) is not None:
         session.emit(trying=batch_size)
@@ -38,16 +39,10 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, tries: lis
         session.emit(results=tries[-1:])
 
 
-def _load(session: EngineSession, study: ColumnStudy, checkpoint: str | None) -> None:
-    session.load(study, checkpoint)
-    session.enter("search")
-
-
 def _try_in_a_fork(
     session: EngineSession, study: ColumnStudy, checkpoint: str | None, batch_size: int
 ) -> dict[str, Any]:
-    """One try in a process of its own. If that ends without a result, this process ends likewise, for the parent to
-    classify."""
+    """One try in a process of its own. If that ends without a result, this process ends likewise."""
     fork = multiprocessing.get_context("fork")
     reading, writing = fork.Pipe(duplex=False)
 
@@ -56,7 +51,8 @@ def _try_in_a_fork(
         session_of_try, results = EngineSession(session.emit, None), []
 
         def load_and_try() -> None:
-            _load(session_of_try, study, checkpoint)
+            session_of_try.load(study, checkpoint)
+            session_of_try.enter("search")
             results.append(_try(session_of_try, study, batch_size))
 
         try:

@@ -12,8 +12,6 @@ from pathlib import Path
 #: Sends facts to the parent: ``emit(phase="load")``. Their names are those of the fields of WorkerReport.
 Emit = Callable[..., None]
 
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
-
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends. Ctrl-C is left to the parent.
@@ -23,7 +21,7 @@ def die_with_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent has blocked some while it started this process
     if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG in linux/prctl.h
         with suppress(OSError):  # /proc may be read-only, as in a hardened container
             Path("/proc/self/oom_score_adj").write_text("1000")
 

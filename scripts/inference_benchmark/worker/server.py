@@ -33,10 +33,9 @@ class Server:
     """
 
     def __init__(self, listener: socket.socket, owner: int) -> None:
-        self.listener = listener
+        self.listener, self.owner = listener, os.pidfd_open(owner)
         self.folder = Path(listener.getsockname()).parent
         self.selector = selectors.DefaultSelector()
-        self.owner = os.pidfd_open(owner)
         self.workers: dict[int, socket.socket] = {}
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
         self.selector.register(self.owner, selectors.EVENT_READ, self._lose_owner)
@@ -142,8 +141,7 @@ def main(path: str, owner: str, engine: str, checkpoint: str) -> int:
         gc.collect()
         gc.enable()
         gc.freeze()  # so that a fork that collects garbage does not copy the pages of all objects
-        # The kernel sends SIGHUP to a group with a stopped process, such as a worker, when the job that started it
-        # ends.
+        # The kernel sends SIGHUP to a group with a stopped process, such as a worker, when the starting job ends.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         server = Server(listener, int(owner))
         print("ready", flush=True)

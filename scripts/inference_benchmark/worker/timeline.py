@@ -8,7 +8,7 @@ from typing import Any
 from inference_benchmark import engines
 from inference_benchmark.analysis.timeline import PROFILED_TOKENS, profile_result
 from inference_benchmark.experiment.studies import TimelineStudy, study_from_json
-from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, out_of_memory, timed_call
+from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
 from inference_benchmark.worker.timed_calls import warm_up
 
 
@@ -30,8 +30,14 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str
     session.enter("measure")
     session.emit(results=[_steps(engine, prompts, study)])
     if engine.memory_in_use_bytes() is not None:
-        session.emit(results=[{"kind": "memory", "bytes": _memory(engine, prompts, new_tokens)}])
-    _profile(session, prompts, min(new_tokens, PROFILED_TOKENS), trace)
+        in_use: list[int] = []  # after each step of an untimed call: reading it takes time
+        engine.generate_in_steps(prompts, new_tokens, lambda: in_use.append(engine.memory_in_use_bytes()))
+        session.emit(results=[{"kind": "memory", "bytes": in_use}])
+    profile, n_profiled = None, min(new_tokens, PROFILED_TOKENS)
+    with session.if_memory_suffices():
+        profile = engine.profile(prompts, n_profiled, Path(trace) if trace else None)
+    if profile is not None:
+        session.emit(results=[profile_result(profile, n_profiled)])
 
 
 def timed_in_steps(engine: engines.Engine, prompts, new_tokens: int) -> tuple[float, list[float]]:
@@ -54,29 +60,9 @@ def timed_in_steps(engine: engines.Engine, prompts, new_tokens: int) -> tuple[fl
 def _steps(engine: engines.Engine, prompts, study: TimelineStudy) -> dict[str, Any]:
     """Calls that nothing observes and calls in steps, in turn, until those are enough for a round of the cell."""
     settings, new_tokens = study.cell.measurement, study.cell.workload.new_tokens
-    plain_s: list[float] = []
-    observed: list[tuple[float, list[float]]] = []
+    plain_s, observed = [], []
     while not settings.is_enough(plain_s):
         plain_s.append(timed_call(engine, engine.generate, prompts, new_tokens)[0])
         observed.append(timed_in_steps(engine, prompts, new_tokens))
     observed_s, step_s = zip(*observed, strict=True)
     return {"kind": "steps", "step_s": step_s, "plain_s": plain_s, "observed_s": observed_s}
-
-
-def _memory(engine: engines.Engine, prompts, new_tokens: int) -> list[int]:
-    """Bytes in use after each step of an untimed call: reading them takes time."""
-    in_use: list[int] = []
-    engine.generate_in_steps(prompts, new_tokens, lambda: in_use.append(engine.memory_in_use_bytes()))
-    return in_use
-
-
-def _profile(session: EngineSession, prompts, new_tokens: int, trace: str | None) -> None:
-    """Send the profile, if the engine has one and memory suffices for it."""
-    try:
-        profile = session.engine.profile(prompts, new_tokens, Path(trace) if trace else None)
-    except Exception as error:
-        if out_of_memory(session.engine, error, session.gpu) is None:
-            raise
-        return
-    if profile is not None:
-        session.emit(results=[profile_result(profile, new_tokens)])
