@@ -101,7 +101,12 @@ class Sampler(AbstractContextManager):
         if self._throttle_counts is not None:
             result["gpu_throttle_reasons"] = dict(self._throttle_counts)
         if self._processes is not None:
-            result["other_gpu_processes"] = _other_processes(self._processes, self._worker_pid)
+            # In a container NVML may report the pids of the host, where the worker has another pid. Then the first
+            # process is taken for the worker, so that the number of other processes is still right.
+            listed = self._processes
+            worker = self._worker_pid if self._worker_pid in listed else next(iter(listed), None)
+            others = [{"pid": pid, "memory_bytes": n_bytes} for pid, n_bytes in listed.items() if pid != worker]
+            result["other_gpu_processes"] = others
         return result
 
     def __exit__(self, *_: object) -> None:
@@ -232,13 +237,6 @@ def _throttle_reasons(lib: Any, gpu: Any) -> list[str]:
 
 def _processes(lib: Any, gpu: Any) -> dict[int, int | None]:
     return {process.pid: process.usedGpuMemory for process in lib.nvmlDeviceGetComputeRunningProcesses(gpu)}
-
-
-def _other_processes(processes: Mapping[int, int | None], worker_pid: int) -> list[dict[str, int | None]]:
-    # In a container NVML may report the pids of the host, where the worker has another pid. Then the first process is
-    # taken for the worker, so that the number of other processes is still right.
-    nvml_worker_pid = worker_pid if worker_pid in processes else next(iter(processes), None)
-    return [{"pid": pid, "memory_bytes": n_bytes} for pid, n_bytes in processes.items() if pid != nvml_worker_pid]
 
 
 def _increases(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:

@@ -116,21 +116,18 @@ def visible(all_gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
     """
     value = environ.get("CUDA_VISIBLE_DEVICES")
     visible_gpus = list(all_gpus) if value is None else []
-    for entry in (part.strip() for part in (value or "").split(",")):
+    for entry in map(str.strip, (value or "").split(",")):
         if entry.startswith("MIG-"):
-            raise GpuError(
-                f"CUDA_VISIBLE_DEVICES names {entry}, a part of a GPU (MIG); only whole GPUs can be measured: name one "
-                "without MIG"
-            )
+            part = f"CUDA_VISIBLE_DEVICES names {entry}, a part of a GPU (MIG)"
+            raise GpuError(f"{part}; only whole GPUs can be measured: name one without MIG")
         matches = [g for g in all_gpus if (entry == str(g.index) if entry.isdigit() else g.uuid.startswith(entry))]
         if not entry or len(matches) != 1 or matches[0] in visible_gpus:
             break
         visible_gpus.append(matches[0])
     if divided := next((gpu for gpu in visible_gpus if gpu.mig), None):
-        raise GpuError(
-            f"GPU {divided.index} ({divided.name}, {divided.uuid}) is divided into parts (MIG); only whole GPUs can be "
-            "measured: switch MIG off (nvidia-smi -mig 0), or name other GPUs in CUDA_VISIBLE_DEVICES"
-        )
+        parts = f"GPU {divided.index} ({divided.name}, {divided.uuid}) is divided into parts (MIG)"
+        remedy = "switch MIG off (nvidia-smi -mig 0), or name other GPUs in CUDA_VISIBLE_DEVICES"
+        raise GpuError(f"{parts}; only whole GPUs can be measured: {remedy}")
     return visible_gpus
 
 

@@ -55,10 +55,8 @@ def search(
             raise
         if outcome == "oom":
             if report.trying is None and (fits := batch_limit(so_far.results).fits):
-                raise MeasurementError(
-                    f"out of memory during {reason.phase}, where {fits} rows fitted before: {reason.message}; "
-                    "does anything else use the memory?"
-                )
+                before = f"out of memory during {reason.phase}, where {fits} rows fitted before"
+                raise MeasurementError(f"{before}: {reason.message}; does anything else use the memory?")
             # Memory ran out where no exception could be caught: while loading, or through a kill by the kernel.
             keep(_as_try(report.trying or 1, reason, report.memory, reason.evidence))
             if next_batch_size(so_far.results, study.tolerance) is not None:

@@ -69,10 +69,9 @@ def ensure(name: str, digest: str) -> Path:
             if not _is_whole(folder):
                 _make(name, lock, folder, held)
     except OSError as error:
-        raise MeasurementError(
-            f"environment {name}: {error.filename or folder}: {error.strerror or error}; "
-            "INFERENCE_BENCHMARK_CACHE is the folder with the environments"
-        ) from None
+        cause = f"{error.filename or folder}: {error.strerror or error}"
+        where = "INFERENCE_BENCHMARK_CACHE is the folder with the environments"
+        raise MeasurementError(f"environment {name}: {cause}; {where}") from None
     return python
 
 

@@ -102,10 +102,8 @@ def _gpus(setup: Setup, python: Interpreter) -> list[hardware.Gpu]:
         raise MeasurementError(str(error)) from None
     if not gpus:
         variable = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
-        raise MeasurementError(
-            "the cell asks for cuda and no GPU is visible here "
-            f"(NVML lists {len(listed)}, CUDA_VISIBLE_DEVICES is {variable})"
-        )
+        what = f"NVML lists {len(listed)}, CUDA_VISIBLE_DEVICES is {variable}"
+        raise MeasurementError(f"the cell asks for cuda and no GPU is visible here ({what})")
     uses_torch = isinstance(setup, CeilingsStudy) or engines.ENGINES[setup.base_engine].needs_weights
     if uses_torch and (problem := torch_build.problem(python.torch)):
         raise MeasurementError(problem)
@@ -117,10 +115,8 @@ def _other_users(gpu: hardware.Gpu | None, setup: Setup, watch: Supervision) -> 
     the machine's label stands for."""
     name = gpu.name if gpu else hardware.cpu_name()
     if not hardware.is_called(name, watch.device_name):
-        raise MeasurementError(
-            f"this is {name} on {provenance.node_name()}, and machines.{setup.machine}.device_name asks for "
-            f"{watch.device_name!r}; nothing was measured"
-        )
+        asks = f"machines.{setup.machine}.device_name asks for {watch.device_name!r}"
+        raise MeasurementError(f"this is {name} on {provenance.node_name()}, and {asks}; nothing was measured")
     users = conditions.busy(gpu) if gpu else None
     if users and watch.exclusive == "fail":
         raise MeasurementError(f"GPU {gpu.uuid} is in use: {users}; wait, or set watch.exclusive: warn")

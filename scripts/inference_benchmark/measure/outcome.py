@@ -66,10 +66,9 @@ def classify(
         host_limit = origin["host"]["memory_limit"]
         if slurm.job_id() and host_limit:
             # The memory that a job was granted is no property of the machine: with more, the cell may fit.
-            raise MeasurementError(
-                f"killed for memory during {report.phase}: the job has {format_bytes(host_limit['bytes'])} of the "
-                f"host's; ask for more with machines.{subject.machine}.slurm.mem_mb"
-            )
+            granted = f"the job has {format_bytes(host_limit['bytes'])} of the host's"
+            remedy = f"ask for more with machines.{subject.machine}.slurm.mem_mb"
+            raise MeasurementError(f"killed for memory during {report.phase}: {granted}; {remedy}")
         message, limit = "killed by the kernel's out-of-memory killer", host_limit or memory_limit(subject, origin)
         evidence = {"oom_kill_before": dict(kills_before), "oom_kill_after": dict(kills_after)}
         return "oom", Reason(report.phase, "SIGKILL", message, limit, evidence)

@@ -120,13 +120,8 @@ def product_kernels(device: str, dtype: str) -> dict[str, Callable[[torch.Tensor
         "torch.nn.functional.linear": lambda a, w: lambda: linear(a, w),
     }
     if device == "cpu" and dtype == "float32":  # for bf16 and fp16, linear uses oneDNN where it can
-        kernels["torch.nn.functional.linear (mkldnn)"] = _mkldnn_linear
+        kernels["torch.nn.functional.linear (mkldnn)"] = lambda a, w: partial(linear, a.to_mkldnn(), w.to_mkldnn())
     return kernels
-
-
-def _mkldnn_linear(activations: torch.Tensor, weights: torch.Tensor) -> Kernel:
-    activations, weights = activations.to_mkldnn(), weights.to_mkldnn()
-    return lambda: linear(activations, weights)
 
 
 def _quantized_linear(engine: str, activations: torch.Tensor, weights: torch.Tensor) -> Kernel:

@@ -70,12 +70,13 @@ class EngineSession:
         self.enter("start")
         if subject.precision not in engines.ENGINES[subject.base_engine].precisions:
             raise PrecisionError(f"{subject.base_engine} has no {subject.precision}")
-        # Found without loading anything.
-        _check(architecture.not_in(read_config(folder), subject.precision) if folder else None)
+        if folder and (reason := architecture.not_in(read_config(folder), subject.precision)):
+            raise PrecisionError(reason)
         engine = self.engine = engines.create(subject.base_engine, subject.options)
         engine.start(subject.device, subject.threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
-        _check(engine.unsupported(subject.precision))
+        if reason := engine.unsupported(subject.precision):
+            raise PrecisionError(reason)
         if yardstick:
             self.time_yardstick("before")
         if subject.memory_limit_bytes is not None:
@@ -129,11 +130,6 @@ class EngineSession:
 
     def _do_not_go_together(self, why: str) -> str:
         return f"{self.engine.combination(self.precision)} do not go together: {why}"
-
-
-def _check(reason: str | None) -> None:
-    if reason:
-        raise PrecisionError(reason)
 
 
 def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int):
