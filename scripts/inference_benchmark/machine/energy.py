@@ -51,9 +51,7 @@ class Counter:
 
     def end(self, window: Window) -> dict[str, str | float]:
         """The energy of a window, as measured() has it. The device has to be idle. Raises EnergyError.
-
-        The counter is read just after an update, so that all work of the window is counted (Zeus, arXiv:2208.06102).
-        """
+        The counter is read just after an update, so that all work of the window is counted (Zeus, arXiv:2208.06102)."""
         self.settle_after(window.update_interval_s)
         joules = self.read_j() - window.began_j
         return measured(self, joules, time.perf_counter() - window.began_s, window.update_interval_s)

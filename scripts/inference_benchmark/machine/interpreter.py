@@ -51,9 +51,7 @@ def ask(executable: str, environ: Mapping[str, str]) -> Interpreter:
 
 def child_environment(python: str = sys.executable, **extra: str) -> dict[str, str]:
     """The environment of a child process that imports this library from the same place as this process.
-
-    python: what runs it. One that is not of this process finds its own programs first, and no packages but its own.
-    """
+    python: what runs it. One that is not of this process finds its own programs first, and no packages but its own."""
     library = str(Path(__file__).resolve().parents[2])
     if python != sys.executable:
         programs = os.pathsep.join((os.path.dirname(python), os.environ.get("PATH", os.defpath)))

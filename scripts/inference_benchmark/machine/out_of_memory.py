@@ -43,9 +43,7 @@ ALMOST_NOTHING_BYTES = 2**28
 
 def line_about_memory(text: str, limited: bool) -> str | None:
     """The first line of a text that reports that memory ran out; None if there is none.
-
-    limited: whether the host's memory was limited, so that a thread that cannot start counts too.
-    """
+    limited: whether the host's memory was limited, so that a thread that cannot start counts too."""
     return _first_line(text, (*_ALLOCATION_FAILED, *_NO_THREAD) if limited else _ALLOCATION_FAILED)
 
 
@@ -61,9 +59,7 @@ def _first_line(text: str, patterns: tuple[str, ...]) -> str | None:
 
 def exceptions(error: BaseException) -> Iterator[BaseException]:
     """An exception and those behind it, from the last raised to the first.
-
-    A context counts although it is suppressed: torch.compile raises its own exceptions ``from None``.
-    """
+    A context counts although it is suppressed: torch.compile raises its own exceptions ``from None``."""
     seen, each = set(), error
     while each is not None and id(each) not in seen:
         seen.add(id(each))

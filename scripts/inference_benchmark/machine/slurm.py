@@ -22,9 +22,7 @@ def node_name(environ: Mapping[str, str] = os.environ) -> str | None:
 @cache
 def ending(job: str) -> tuple[str | None, str | None]:
     """(state, node) of a job that has ended, such as ("TIMEOUT", "gpu07"); None for what is unknown.
-
-    The controller forgets a job minutes after its end (MinJobAge). Accounting, if there is any, does not.
-    """
+    The controller forgets a job minutes after its end (MinJobAge). Accounting, if there is any, does not."""
     # A command of Slurm can hang if the controller is down or there is no accounting.
     job_text = output_of("scontrol", "show", "job", "--oneliner", job, timeout_s=10)
     if state := re.search(r"\bJobState=(\w+)", job_text):

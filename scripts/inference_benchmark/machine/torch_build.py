@@ -32,11 +32,8 @@ def torch_build() -> TorchBuild | None:
 
 
 def problem(build: TorchBuild | None) -> str | None:
-    """Why a build of torch cannot use the GPUs of this machine, for a person; None if nothing speaks against it.
-
-    A driver runs programs built with its own major version of CUDA or an older one (CUDA Compatibility, "Minor Version
-    Compatibility").
-    """
+    """Why a build of torch cannot use the GPUs of this machine; None if nothing speaks against it. A driver runs
+    programs of its own major version of CUDA or an older one (CUDA Compatibility, "Minor Version Compatibility")."""
     driver_cuda = hardware.driver_cuda_version()
     if build is None:  # what measures is not installed here, or says so itself
         return None
@@ -44,8 +41,6 @@ def problem(build: TorchBuild | None) -> str | None:
         return f"torch {build.version} is built without CUDA; install a build with CUDA, or set device to cpu"
     if driver_cuda is None or driver_cuda[0] >= build.cuda[0]:
         return None
-    return (
-        f"the driver {hardware.driver_version()} knows CUDA up to {driver_cuda[0]}.{driver_cuda[1]}, and torch "
-        f"{build.version} is built with CUDA {build.cuda[0]}.{build.cuda[1]}; update the driver, or install a torch "
-        f"built with CUDA {driver_cuda[0]}"
-    )
+    knows = f"the driver {hardware.driver_version()} knows CUDA up to {driver_cuda[0]}.{driver_cuda[1]}"
+    needs = f"torch {build.version} is built with CUDA {build.cuda[0]}.{build.cuda[1]}"
+    return f"{knows}, and {needs}; update the driver, or install a torch built with CUDA {driver_cuda[0]}"

@@ -24,9 +24,7 @@ def search(
     study: ColumnStudy, inputs: Mapping[str, Any], device: HeldDevice, output: Path
 ) -> tuple[WorkerReport, str, Reason | None, tuple[Try, ...], Mapping[str, Any] | None]:
     """(last worker's report, outcome, reason, tries, memory limit) of a search.
-
-    It goes on from the tries of an interrupted search, the last of which is done again, and began when that one did.
-    """
+    It goes on from the tries of an interrupted search, the last of which is done again, and began when that one did."""
     limit = memory_limit(study, device.origin)
     so_far = tries.Tries(study, tries.circumstances(device.origin, limit), device.started_at)
     try:
@@ -67,9 +65,7 @@ def search(
 
 def tries_from_cells(study: ColumnStudy, folder: Path, circumstances: Mapping[str, Any]) -> tuple[Try, ...]:
     """The largest batch that fits and the smallest that does not, as far as the cells of a column in a folder show it.
-
-    Cells that were measured under other settings, or in other circumstances than these, do not count.
-    """
+    Cells that were measured under other settings, or in other circumstances than these, do not count."""
     found = []
     for path, of_cell in record_file.readable(baselines.records_below(folder), record_file.load):
         origin = {name: getattr(of_cell, name) for name in ("software", "device", "host", "variables", "git")}

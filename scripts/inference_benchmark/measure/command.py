@@ -27,9 +27,7 @@ def main(
     description: str, measure: Callable[[Any, Supervision, Path], AnyRecord], one_line: Callable[[AnyRecord], str]
 ) -> int:
     """Parse the command line, measure what it asks for, write the record, and print in one line how it ended.
-
-    measure: is given the cell or study, how to watch it, and the path of the record.
-    """
+    measure: is given the cell or study, how to watch it, and the path of the record."""
     arguments = _parser(description).parse_args()
     watch = Supervision(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
     # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.

@@ -47,9 +47,7 @@ class HeldDevice:
         self, task: str, inputs: Mapping[str, Any], on_result: OnResult = ignore, server: ForkServer | None = None
     ) -> tuple[WorkerReport, str, Reason | None]:
         """(report, outcome, reason) of a worker that does a task to its end; arguments as of WorkerProcess and listen.
-
-        Raises MeasurementError, as outcome.classify.
-        """
+        Raises MeasurementError, as outcome.classify."""
         kills_before = cgroups.oom_kills()
         with WorkerProcess(task, inputs, self.gpu, self.variables, self.python, server) as worker:
             report = worker.listen(self.watch, on_result)

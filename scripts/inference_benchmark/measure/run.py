@@ -43,9 +43,7 @@ def measure_cell(cell: Cell, watch: Supervision) -> Record:
 
 def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
     """Do a study. Raises MeasurementError, CheckpointError, OSError if there is nothing to record.
-
-    output: the place of its record. The tries of a search and the trace of a timeline are kept in the same folder.
-    """
+    output: the place of its record. The tries of a search and the trace of a timeline are kept in the same folder."""
     setup, limit, weights = study.setup, None, _weights(study.setup)
     inputs = _inputs(study, weights)
     if study.kind == "timeline":

@@ -94,9 +94,7 @@ class ForkServer(NamedTuple):
 
     def fork(self, python: str, request: str, variables: Mapping[str, str], pipe: int) -> ForkedWorker:
         """A worker for a request, forked from the server with this Python and these environment variables.
-
-        pipe: the descriptor that the worker writes to. Raises WarmStartError, and OSError.
-        """
+        pipe: the descriptor that the worker writes to. Raises WarmStartError, and OSError."""
         import filelock  # not above: the server imports this module, and its environment may lack filelock
 
         folder = files.private_folder(f"-{int(os.environ[OWNER])}")

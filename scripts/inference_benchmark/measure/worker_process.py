@@ -152,9 +152,7 @@ class WorkerProcess:
 
     def listen(self, watch: Supervision, on_result: OnResult = ignore) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; sample the device while calls are timed.
-
-        Each try of a search has this time for itself.
-        """
+        Each try of a search has this time for itself."""
         report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
         report.model["start"] = "forked" if isinstance(self.process, ForkedWorker) else "cold"
         waiting, output = select.poll(), self.process.stdout.fileno()

@@ -102,9 +102,7 @@ def _products(device: torch.device, dtype: str, timer: CpuTimer | CudaTimer) -> 
 
 def product_kernels(device: str, dtype: str) -> dict[str, Callable[[torch.Tensor, torch.Tensor], Kernel]]:
     """Names of kernels, each with a function that makes it for activations (rows, inputs) and square weights.
-
-    linear takes the weights transposed, as linear layers keep them; it is another kernel than mm in most libraries.
-    """
+    linear takes the weights transposed, as linear layers keep them; it is another kernel than mm in most libraries."""
     if dtype == "int8":
         kernels = {
             "torch._int_mm": lambda a, w: lambda: torch._int_mm(a, w),

@@ -15,9 +15,7 @@ Emit = Callable[..., None]
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its parent ends. Ctrl-C is left to the parent.
-
-    If memory runs out, the kernel should kill this process, not the one that writes the record.
-    """
+    If memory runs out, the kernel should kill this process, not the one that writes the record."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent has blocked some while it started this process
     if sys.platform.startswith("linux"):

@@ -28,9 +28,7 @@ from inference_benchmark.worker import __main__ as worker
 
 class Server:
     """Forks a worker for each request until it is told to end or its owner ends. It waits for workers that still run.
-
-    listener: a bound socket. owner: the process, Snakemake's, that it belongs to.
-    """
+    listener: a bound socket. owner: the process, Snakemake's, that it belongs to."""
 
     def __init__(self, listener: socket.socket, owner: int) -> None:
         self.listener, self.owner = listener, os.pidfd_open(owner)

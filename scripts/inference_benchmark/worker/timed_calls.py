@@ -45,9 +45,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None) -> None:
 
 def warm_up(session: EngineSession, prompts, new_tokens: int, settings: Measurement) -> None:
     """Untimed calls until the last two agree and the last did no one-time work; at most max_warmup_calls.
-
-    Only the first one is observed: nothing may observe a timed call.
-    """
+    Only the first one is observed: nothing may observe a timed call."""
     engine = session.engine
 
     def observe(prompts, new_tokens: int):

@@ -18,9 +18,7 @@ class StepsError(RuntimeError):
 
 def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str | None) -> None:
     """subject: the study as JSON text. trace: the file for a Chrome trace; None without one.
-
-    Sends a result for the steps, one for memory if the engine knows it, and one for the profile if there is one.
-    """
+    Sends a result for the steps, one for memory if the engine knows it, and one for the profile if there is one."""
     study = study_from_json(subject)
     cell, new_tokens = study.cell, study.cell.workload.new_tokens
     engine = session.load(cell, checkpoint)
@@ -42,9 +40,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str
 
 def timed_in_steps(engine: engines.Engine, prompts, new_tokens: int) -> tuple[float, list[float]]:
     """(seconds of a call, seconds of each of its steps). The first step begins with the call and includes prefill.
-
-    Raises StepsError, and as timed_call.
-    """
+    Raises StepsError, and as timed_call."""
     marks = [None]
 
     def generate(prompts, new_tokens: int):
