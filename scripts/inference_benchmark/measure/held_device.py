@@ -19,7 +19,7 @@ from inference_benchmark.machine.interpreter import Interpreter
 from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.outcome import MeasurementError, classify
 from inference_benchmark.measure.warm_start import ForkServer
-from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, ignore, worker_variables
+from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, worker_variables
 from inference_benchmark.records.parts import Reason
 
 #: Where and with what a cell or study is measured: the setup of a subject.
@@ -44,7 +44,7 @@ class HeldDevice:
     started_at: str
 
     def run_worker(
-        self, task: str, inputs: Mapping[str, Any], on_result: OnResult = ignore, server: ForkServer | None = None
+        self, task: str, inputs: Mapping[str, Any], on_result: OnResult | None = None, server: ForkServer | None = None
     ) -> tuple[WorkerReport, str, Reason | None]:
         """(report, outcome, reason) of a worker that does a task to its end; arguments as of WorkerProcess and listen.
         Raises MeasurementError, as outcome.classify."""

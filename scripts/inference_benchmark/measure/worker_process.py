@@ -28,10 +28,6 @@ from inference_benchmark.records.parts import Run
 OnResult = Callable[[Mapping[str, Any]], None]
 
 
-def ignore(result: Mapping[str, Any]) -> None:
-    """The OnResult of a task whose results are only in its report."""
-
-
 @contextmanager
 def signals_wait() -> Iterator[None]:
     """Block the signals that ask this process to stop while it starts another, which inherits that: it could not be
@@ -150,7 +146,7 @@ class WorkerProcess:
         with signals_wait():  # the worker unblocks them
             self.process = subprocess.Popen(command, env=self.variables, pass_fds=[writing_end], **PIPED)
 
-    def listen(self, watch: Supervision, on_result: OnResult = ignore) -> WorkerReport:
+    def listen(self, watch: Supervision, on_result: OnResult | None = None) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; sample the device while calls are timed.
         Each try of a search has this time for itself."""
         report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
@@ -181,7 +177,7 @@ class WorkerProcess:
                     report.receive(facts)
                     if "trying" in facts:
                         deadline = time.monotonic() + watch.timeout_s
-                    for result in facts.get("results", ()):
+                    for result in facts.get("results", ()) if on_result else ():
                         on_result(result)
                     if facts.get("phase") == "measure":
                         sampler.open()
