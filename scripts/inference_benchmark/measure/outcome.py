@@ -46,11 +46,9 @@ def classify(
         raise MeasurementTimeout(f"timeout during {report.phase}: {end['message']}")
     if outcome == "ok" and report.returncode == 0:
         return "ok", None
-    if outcome == "unsupported":
-        return outcome, Reason(report.phase, end["exception_type"], end["message"], None, {})
-    if outcome == "oom":
-        limit = memory_limit(subject, origin)
-        return outcome, Reason(end["phase"], end["exception_type"], end["message"], limit, end["evidence"])
+    if outcome in ("unsupported", "oom"):
+        limit = memory_limit(subject, origin) if outcome == "oom" else None
+        return outcome, Reason(report.phase, end["exception_type"], end["message"], limit, end.get("evidence", {}))
     if outcome == "error":
         failure = MeasurementError if end["of_the_machine"] else CellFailure
         raise failure(f"{end['exception_type']} during {report.phase}: {end['message']}")

@@ -120,7 +120,7 @@ class EngineSession:
             if shortage := out_of_memory(self.engine, error, self.gpu):
                 with suppress(RuntimeError):  # a broken context
                     self.emit(memory=self.engine.memory())
-                return {"outcome": "oom", "phase": self.phase, **shortage._asdict()}
+                return {"outcome": "oom", **shortage._asdict()}
             if self.phase not in _UNTIMED or not self.engine.is_refusal(error):
                 raise
             traceback.print_exception(error)  # for the log

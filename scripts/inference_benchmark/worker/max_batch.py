@@ -42,7 +42,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, tries: lis
 def _try_in_a_fork(
     session: EngineSession, study: ColumnStudy, checkpoint: str | None, batch_size: int
 ) -> dict[str, Any]:
-    """One try in a process of its own. If that ends without a result, this process ends likewise."""
+    """One try in a process of its own. If that ends without a result, so does this one, for the parent to classify."""
     fork = multiprocessing.get_context("fork")
     reading, writing = fork.Pipe(duplex=False)
 

@@ -1,7 +1,5 @@
 """Measure one cell: load, warm up, time whole calls, time first tokens.
-
-One process per cell, because a process never gives back all the memory that it has taken.
-"""
+One process per cell, because a process never gives back all the memory that it has taken."""
 
 from __future__ import annotations
 
