@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from inference_benchmark.machine import hardware
 
@@ -19,14 +18,6 @@ _MAX_PACKAGE_W = 500.0
 
 class EnergyError(RuntimeError):
     """The counter cannot be read, or its reading is implausible."""
-
-
-class Window(NamedTuple):
-    """A measurement of energy that has begun, and the seconds between two updates of the counter."""
-
-    update_interval_s: float
-    began_s: float
-    began_j: float
 
 
 @dataclass
@@ -45,16 +36,17 @@ class Counter:
     _last: tuple[float, Sequence[int]] | None = None
     _total: int = 0
 
-    def begin(self) -> Window:
-        """Begin a window just after an update of the counter. The device has to be idle. Raises EnergyError."""
-        return Window(self.settle(), time.perf_counter(), self.read_j())
+    def begin(self) -> tuple[float, float, float]:
+        """Begin a window just after an update of the counter: the arguments of its end(). The device has to be idle.
+        Raises EnergyError."""
+        return self.settle(), time.perf_counter(), self.read_j()
 
-    def end(self, window: Window) -> dict[str, str | float]:
+    def end(self, update_interval_s: float, began_s: float, began_j: float) -> dict[str, str | float]:
         """The energy of a window, as measured() has it. The device has to be idle. Raises EnergyError.
         The counter is read just after an update, so that all work of the window is counted (Zeus, arXiv:2208.06102)."""
-        self.settle_after(window.update_interval_s)
-        joules = self.read_j() - window.began_j
-        return measured(self, joules, time.perf_counter() - window.began_s, window.update_interval_s)
+        self.settle_after(update_interval_s)
+        joules = self.read_j() - began_j
+        return measured(self, joules, time.perf_counter() - began_s, update_interval_s)
 
     def read_j(self) -> float:
         """Joules since the first reading. Raises EnergyError if the counter cannot be read, went backwards, or may have

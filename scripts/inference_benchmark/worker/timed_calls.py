@@ -112,4 +112,4 @@ def _metered(engine: engines.Engine, counter: energy.Counter | None, emit: Emit)
     yield
     if window:
         engine.synchronize()
-        emit(energy=read(counter.end, window))
+        emit(energy=read(counter.end, *window))
