@@ -30,8 +30,8 @@ OnResult = Callable[[Mapping[str, Any]], None]
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """Block the signals that ask this process to stop while it starts another, which inherits that: it could not be
-    ended before it is known."""
+    """Hold back SIGINT and SIGTERM while this process starts another, which could not be ended before it is known. The
+    new process inherits the blocked signals."""
     signals = (signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
