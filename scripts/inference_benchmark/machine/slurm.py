@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Mapping
 from functools import cache
 
 
-def job_id(environ: Mapping[str, str] = os.environ) -> str | None:
+def job_id() -> str | None:
     """The job of this process; None outside a job."""
-    return environ.get("SLURM_JOB_ID")
+    return os.environ.get("SLURM_JOB_ID")
 
 
-def node_name(environ: Mapping[str, str] = os.environ) -> str | None:
+def node_name() -> str | None:
     """Slurm's name of this machine; None outside a job."""
-    return environ.get("SLURMD_NODENAME")
+    return os.environ.get("SLURMD_NODENAME")
 
 
 @cache
