@@ -70,10 +70,11 @@ def test_a_rule_that_only_reads_follows_from_all_code_that_its_script_imports(sc
     imported = {name.split(".")[1] for name in done.stdout.splitlines()[-1].split() if name.count(".") == 2}
     assert len(imported) > 3, done.stderr
     text = "\n".join(file.read_text() for file in (REPO / "rules").glob("*.smk"))
-    rules = [rule for rule in re.split(r"^rule ", text, flags=re.MULTILINE) if f'code("{script}.py"' in rule]
+    of_script = re.compile(rf'code\(\s*"{script}\.py"')
+    rules = [rule for rule in re.split(r"^rule ", text, flags=re.MULTILINE) if of_script.search(rule)]
     assert rules
     for rule in rules:
-        named = set(re.findall(r'"(\w+)"', re.search(r"code=code\((.*?)\)", rule)[1]))
+        named = set(re.findall(r'"(\w+)"', re.search(r"code=code\((.*?)\)", rule, re.DOTALL)[1]))
         assert imported <= named, f"rule {rule.split(':')[0]} does not name {', '.join(sorted(imported - named))}"
 
 

@@ -147,14 +147,6 @@ class Comparison:
         return cls(**{name: value for name, value in document.items() if name != "version"} | made)
 
     @property
-    def grids(self) -> Mapping[tuple[str, int | None, int | None], Sequence[ComparedCell]]:
-        """Its cells by model and workload, as Column.grid."""
-        by_grid = {}
-        for cell in self.cells:
-            by_grid.setdefault(cell.new.column.grid, []).append(cell)
-        return by_grid
-
-    @property
     def judged(self) -> int:
         """How many cells were tested with several processes in both sets."""
         return sum(cell.is_judged for cell in self.cells)
