@@ -74,7 +74,7 @@ def test_a_lost_round_is_measured_again_and_a_lost_out_of_memory_in_every_round(
     twice.run()
     twice.record_path("fp32", 512).unlink()
     done = twice.run()
-    assert "batch-512.round-2.json rests on a record that is gone" in done.stdout + done.stderr
+    assert "batch-512.round-2.json was derived from a record that was deleted" in done.stdout + done.stderr
     assert [name for name in rounds(twice, "fp32", 512) if "superseded" not in name] == [
         "batch-512.json",
         "batch-512.round-2.json",
