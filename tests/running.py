@@ -121,9 +121,8 @@ def measure_cli(
     """scripts/measure.py as the rules run it, but for its start where nothing depends on that."""
     command = [REPO / "scripts/measure.py", "--subject", subject.to_json(), *options, "--output", output]
     whole, path, engine = {**os.environ, **environ}, environ.get("PYTHONPATH"), getattr(subject, "base_engine", None)
-    if (
-        prefix or "HF_HOME" in environ or (path and engine in (None, "fake"))
-    ):  # read when Python, or a library, is imported
+    # These are read when Python, or a library, is imported.
+    if prefix or "HF_HOME" in environ or (path and engine in (None, "fake")):
         words = [*prefix, sys.executable, *command]
         return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=whole, timeout=HANGS_S)
     if engine == "ctranslate2" and "architecture" in subject.model:
