@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from made_up import measurement
+import made_up
 from running import REPO
 
 from inference_benchmark.experiment.cells import Cell, Workload
@@ -51,9 +51,16 @@ print(json.dumps(samples))
 def make_cell(architecture: dict, precision: str, batch: int, new_tokens: int, cycles: int) -> Cell:
     """A cell of hf. Two warm-up calls whatever they take, then as many calls as asked for, and one more and as many of
     one token."""
-    settings = measurement(max_warmup_calls=WARMUP_CALLS, min_cycles=cycles, threads=len(os.sched_getaffinity(0)))
-    model = {"name": "m", "architecture": architecture, "seed": 0}
-    return Cell("box", "cpu", model, Workload(9, new_tokens), "hf", precision, batch, None, settings)
+    return made_up.make_cell(
+        model={"name": "m", "architecture": architecture, "seed": 0},
+        workload=Workload(9, new_tokens),
+        engine="hf",
+        precision=precision,
+        batch_size=batch,
+        measurement=made_up.measurement(
+            max_warmup_calls=WARMUP_CALLS, min_cycles=cycles, threads=len(os.sched_getaffinity(0))
+        ),
+    )
 
 
 def measure_command(cell: Cell, output: Path) -> list[str]:
