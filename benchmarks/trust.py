@@ -164,7 +164,10 @@ def _tested(of_cell: Sequence[Pair], slower: float, is_paired: bool):
     base = [first for first, _ in of_cell]
     new = [[slower * sample for sample in second] for _, second in of_cell]
     if is_paired:
-        return statistics.paired_ratio_test(dict(enumerate(base)), dict(enumerate(new)))
+        (test,) = statistics.paired_ratio_tests(
+            [statistics.shifts_of_rounds(*(dict(enumerate(of)) for of in (base, new)))]
+        )
+        return test
     return statistics.ratio_test(base, new)
 
 
@@ -261,9 +264,10 @@ def sampling(seconds: float) -> str:
             ratios.append(latency_s[True] / latency_s[False])
     finally:
         child.kill()
-    often = statistics.estimate([[math.log(ratio) for ratio in ratios]])
+    (often,) = statistics.paired_ratio_tests([[math.log(ratio) for ratio in ratios]])
     seen, default = (
-        "{:+.2%} ({:+.2%} to {:+.2%})".format(*map(math.expm1, times)) for times in (often, often.times(1 / AMPLIFIED))
+        "{:+.2%} ({:+.2%} to {:+.2%})".format(*(factor**power - 1 for factor in often[:3]))
+        for power in (1, 1 / AMPLIFIED)
     )
     return (
         f"sampling at {rate * AMPLIFIED:g} Hz changes the latency by {seen}, n = {len(ratios)} pairs; at the default "
@@ -346,7 +350,7 @@ def yardstick(n_cells: int) -> str:
         while time.perf_counter() < called + CALLS_S:
             timed_call(engine, engine.generate, prompts, 8)
         calls_s = time.perf_counter() - called
-        speeds = {"before": Speed.of(first), "after": Speed.of(engine.yardstick())}
+        speeds = [Speed.of(first), Speed.of(engine.yardstick())]
         return Between(speeds, time.perf_counter() - began - calls_s, others.share())
 
     quiet: list[Between] = []
@@ -368,11 +372,10 @@ def yardstick(n_cells: int) -> str:
             for hog in hogs:
                 hog.kill()
                 hog.wait()
-    cells = [*quiet, *(each for phase in beside.values() for each in phase)]
-    best = analysis.best(speed for each in cells for speed in each.speeds.values())
+    typical = analysis.typical([speed for each in quiet for speed in each.speeds])
 
     def flagged(cells: Sequence[Between]) -> str:
-        return f"{sum(analysis.why_slower(each.speeds, best) is not None for each in cells)} of {len(cells)}"
+        return f"{sum(analysis.why_slower(each.speeds, typical) is not None for each in cells)} of {len(cells)}"
 
     began = time.perf_counter()
     engine.unload()

@@ -41,6 +41,7 @@ rule tables:
     """The summary as Markdown tables, one column per engine and precision, with columns for baselines."""
     input:
         summary="results/{machine}/summary.csv",
+        provenance="results/{machine}/provenance.json",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
         code=code(
             "tables.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
@@ -60,6 +61,7 @@ rule tables:
     shell:
         "python {input.code[0]:q}"
         " --summary {input.summary:q}"
+        " --provenance {input.provenance:q}"
         " --comparison {input.comparisons:q}"
         " --output {output:q}"
         " 2> {log:q}"

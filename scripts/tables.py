@@ -9,6 +9,7 @@ from pathlib import Path
 from inference_benchmark import files
 from inference_benchmark.cli import run
 from inference_benchmark.compare.comparison import read_all
+from inference_benchmark.render.one_line import machine_speed_text
 from inference_benchmark.render.tables import document
 from inference_benchmark.results.summary_csv import read_summary
 
@@ -16,10 +17,13 @@ from inference_benchmark.results.summary_csv import read_summary
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summary", required=True, type=Path, help="summary.csv as collect writes it")
+    parser.add_argument("--provenance", required=True, type=Path, help="provenance.json of the same run")
     parser.add_argument("--comparison", nargs="*", type=Path, default=[], help="comparisons with baselines, as JSON")
     parser.add_argument("--output", required=True, type=Path, help="where the Markdown goes")
     arguments = parser.parse_args()
-    files.write(document(read_summary(arguments.summary), read_all(arguments.comparison)), arguments.output)
+    tables = document(read_summary(arguments.summary), read_all(arguments.comparison))
+    about_machine = machine_speed_text(files.read_json(arguments.provenance))
+    files.write("\n\n".join(filter(None, (about_machine, tables))), arguments.output)
     return 0
 
 

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from inference_benchmark.analysis import metrics
+from inference_benchmark.analysis import metrics, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.roofline import Matrix, Peaks, Shapes
-from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.analysis.statistics import Estimate, Scatter
 
 #: 4 rows x 10 tokens in 10/3 s on average, of which a first token takes 1/3 s: 3 s for 9 more.
 BY_HAND = MeasuredCell(
@@ -29,12 +29,9 @@ def test_formulas_on_a_case_worked_by_hand():
     assert metrics.prompt_tok_per_s(BY_HAND).value == pytest.approx(4 * 4 / (1 / 3))
     assert metrics.time_per_output_token_s(BY_HAND).value == pytest.approx(1 / 3)
     assert metrics.decode_tok_per_s(BY_HAND).value == pytest.approx(4 * 9 / 3)
-    # t(0.975, 2) = 4.302653; s = sqrt(0.37/3); 4.302653 x s / sqrt(3) = 0.872400.
-    assert latency.high - latency.value == pytest.approx(0.872400, abs=1e-6)
-    assert throughput.low == pytest.approx(40 / (10 / 3 + 0.872400), abs=1e-5)
-    wide = metrics.throughput_tok_per_s(replace(BY_HAND, whole_s=[[2.0, 3.0, 5.0]]))
-    assert wide.value == pytest.approx(12.0)
-    assert wide.low is None, "the latency's interval reaches below zero"
+    # t(0.975, 2) = 4.302653; s = sqrt(0.37/3); 4.302653 x s / sqrt(3) / (10/3) = 0.261720; exp of that is 1.299162.
+    assert latency.high == pytest.approx(10 / 3 * 1.299162, abs=1e-5)
+    assert (throughput.low, throughput.high) == pytest.approx((12 / 1.299162, 12 * 1.299162), rel=1e-6)
     assert Estimate(2.0, 1.6, 2.5).per(40) == Estimate(20.0, 16.0, 25.0)
     assert Estimate(20.0, 16.0, 25.0).half_width == pytest.approx(0.225)
 
@@ -66,9 +63,35 @@ def test_decode_within_noise_has_no_figure_and_no_limit(whole_s, first_token_s):
 
 
 def test_several_processes_count_alike_whatever_their_number_of_calls():
-    cell = replace(BY_HAND, whole_s=[[1.0] * 9, [2.0] * 3], first_token_s=[[0.5] * 3, [1.5] * 3])
-    assert cell.latency_s.value == 1.5
-    assert metrics.time_per_output_token_s(cell).value == pytest.approx(0.5 / 9)
+    """The geometric means of 1 and 2 s, and of their differences, 0.5 and 0.8 s."""
+    cell = replace(BY_HAND, whole_s=[[1.0] * 9, [2.0] * 3], first_token_s=[[0.5] * 3, [1.2] * 3])
+    assert cell.latency_s.value == pytest.approx(2**0.5)
+    assert cell.decode_s is None, "two such differences are no more than noise"
+    assert replace(cell, priors=PRIORS).decode_s.value == pytest.approx(0.4**0.5)
+
+
+#: Of cells that scatter by 5 %.
+PRIORS = metrics.Priors(*[Scatter(0.05**2, 1000)] * 3)
+
+
+def test_the_scatter_of_all_cells_says_what_that_of_one_cannot():
+    cell = replace(BY_HAND, whole_s=[[3.0], [3.3], [3.6]], first_token_s=[[0.3], [0.31], [0.32]])
+    moderated = replace(cell, priors=PRIORS)
+    for name in ("latency_s", "first_token_latency_s", "decode_s"):
+        alone, by_all = getattr(cell, name), getattr(moderated, name)
+        assert alone.value == by_all.value
+        assert by_all.high / by_all.value == pytest.approx(2.718281828 ** (1.962 * 0.05 / 3**0.5), rel=2e-3)
+
+
+def test_the_priors_of_a_run_are_those_of_its_times():
+    cells = [
+        replace(BY_HAND, whole_s=[[3.0], [3.0 + i / 100]], first_token_s=[[0.3], [0.3 - i / 1000]])
+        for i in range(1, 10)
+    ]
+    whole, first_token, decode = metrics.priors(cells)
+    assert whole == statistics.prior_of_processes(cell.whole_s for cell in cells)
+    assert first_token == statistics.prior_of_processes(cell.first_token_s for cell in cells)
+    assert decode == statistics.prior_of_differences((cell.whole_s, cell.first_token_s) for cell in cells) != whole
 
 
 def test_energy_per_token_is_all_joules_over_all_tokens():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from inference_benchmark.analysis.stability import stability
+from inference_benchmark.analysis.statistics import Scatter
+
+SETTINGS = {"warmup_tolerance": 0.05, "target_half_width": 0.01, "max_warmup_calls": 5}
 
 
 def verdict(groups, warmups=((1.0, 1.0),), **settings):
-    defaults = {"warmup_tolerance": 0.05, "target_half_width": 0.01, "max_warmup_calls": 5}
-    return stability(warmups, groups, **defaults | settings)
+    return stability(warmups, groups, **SETTINGS | settings)
 
 
 def reasons(*arguments, **settings) -> set[str]:
@@ -28,6 +30,17 @@ def test_every_reason_to_doubt_is_given_and_no_other():
     assert reasons([[1.0, 1.01, 1.02, 1.03, 1.04]], target_half_width=0.05) == {"drift"}
     assert reasons([[s * 1e-4 for s in steady]]) == {"short"}
     assert reasons([steady, [s * 1.1 for s in steady]]) == {"interval"}, "processes disagree"
+    noisy = [[1.0, 1.4, 0.7, 1.2, 0.8], [0.8, 1.0, 1.4, 1.2, 0.7]]
+    assert reasons(noisy, target_half_width=0.1) == set(), "their means agree, so that calls need not"
+
+
+def test_the_scatter_of_all_cells_narrows_the_interval_of_one():
+    processes = [[1.0, 1.0], [1.02, 1.02], [0.98, 0.98]]
+    assert reasons(processes, target_half_width=0.04) == {"interval"}
+    assert (
+        set(stability([[1.0, 1.0]], processes, Scatter(0.02**2, 40), **SETTINGS | {"target_half_width": 0.04}).reasons)
+        == set()
+    )
 
 
 def test_a_verdict_gives_its_evidence():

@@ -7,7 +7,15 @@ import pytest
 from scipy import stats
 
 from inference_benchmark.analysis import statistics
-from inference_benchmark.analysis.statistics import Estimate, RatioTest, estimate, ratio_test, significant
+from inference_benchmark.analysis.statistics import (
+    NO_PRIOR,
+    Estimate,
+    RatioTest,
+    Scatter,
+    estimate,
+    ratio_test,
+    significant,
+)
 
 SAMPLES = [1.02, 0.98, 1.01, 1.05, 0.97, 1.00, 1.03]
 
@@ -15,19 +23,32 @@ SAMPLES = [1.02, 0.98, 1.01, 1.05, 0.97, 1.00, 1.03]
 OTHERS = [0.52, 0.55, 0.50, 0.53]
 
 
+def t_interval(logs) -> tuple[float, float]:
+    low, high = stats.t.interval(0.95, len(logs) - 1, numpy.mean(logs), stats.sem(logs))
+    return numpy.exp(low), numpy.exp(high)
+
+
 def test_one_process_has_the_t_interval_of_its_calls():
-    result = estimate([SAMPLES])
-    low, high = stats.t.interval(0.95, len(SAMPLES) - 1, numpy.mean(SAMPLES), stats.sem(SAMPLES))
-    assert result == pytest.approx((numpy.mean(SAMPLES), low, high))
+    """As a factor: the relative standard error is nearly that of the logarithm."""
+    centre = numpy.mean(SAMPLES)
+    factor = numpy.exp(stats.t.ppf(0.975, len(SAMPLES) - 1) * stats.sem(SAMPLES) / centre)
+    assert estimate([SAMPLES]) == pytest.approx((centre, centre / factor, centre * factor))
+    assert estimate([SAMPLES])[1:] == pytest.approx(t_interval(numpy.log(SAMPLES)), rel=1e-3)
     assert statistics.standard_deviation(SAMPLES) == pytest.approx(numpy.std(SAMPLES, ddof=1))
 
 
 def test_several_processes_have_the_t_interval_of_their_means():
     """Three processes that each repeat themselves well and agree badly: the width is that of the disagreement."""
     groups = [[1.00, 1.00, 1.00, 1.00], [1.10, 1.10], [1.05, 1.05, 1.05]]
-    low, high = stats.t.interval(0.95, 2, 1.05, stats.sem([1.0, 1.1, 1.05]))
-    assert estimate(groups) == pytest.approx((1.05, low, high))
+    means = [1.0, 1.1, 1.05]
+    assert estimate(groups) == pytest.approx((stats.gmean(means), *t_interval(numpy.log(means))))
     assert estimate([[call for calls in groups for call in calls]]).half_width < estimate(groups).half_width
+
+
+def test_no_interval_reaches_zero():
+    """Rounds of 0.28, 0.29 and 6.4 s, as a neighbour makes them: 3.4 +- 15 s would say that a call may take less than
+    nothing."""
+    assert 0 < estimate([[0.28], [0.29], [6.4]]).low < estimate([[0.28, 0.29, 6.4]]).low < 2.3
 
 
 def test_nothing_is_known_of_the_spread_of_one_value():
@@ -38,15 +59,72 @@ def test_nothing_is_known_of_the_spread_of_one_value():
 
 
 def test_the_interval_of_a_difference_is_welchs():
-    result = statistics.mean_difference([SAMPLES], [OTHERS])
-    wanted = stats.ttest_ind(SAMPLES, OTHERS, equal_var=False).confidence_interval(0.95)
-    assert result == pytest.approx((numpy.mean(SAMPLES) - numpy.mean(OTHERS), wanted.low, wanted.high))
-    assert statistics.mean_difference([[2.0, 2.0]], [[0.5, 0.5]]) == Estimate(1.5, 1.5, 1.5)
+    """As a factor."""
+    result = statistics.difference([SAMPLES], [OTHERS])
+    value = numpy.mean(SAMPLES) - numpy.mean(OTHERS)
+    high = stats.ttest_ind(SAMPLES, OTHERS, equal_var=False).confidence_interval(0.95).high
+    factor = numpy.exp(high / value - 1)
+    assert result == pytest.approx((value, value / factor, value * factor))
+    assert statistics.difference([[2.0, 2.0]], [[0.5, 0.5]]) == Estimate(1.5, 1.5, 1.5)
 
 
 def test_a_difference_over_several_processes_is_taken_process_by_process():
-    result = statistics.mean_difference([[2.0], [3.0], [4.0]], [[1.0], [2.1], [2.9]])
-    assert result == pytest.approx(estimate([[1.0, 0.9, 1.1]]))
+    result = statistics.difference([[2.0], [3.0], [4.0]], [[1.0], [2.1], [2.9]])
+    assert result == pytest.approx(estimate([[1.0], [0.9], [1.1]]))
+
+
+@pytest.mark.parametrize(
+    ("groups", "others"),
+    [
+        ([[1.0, 1.2, 0.8]], [[1.0, 0.9, 1.0]]),
+        ([[1.0], [1.2], [0.8]], [[0.9], [1.1], [1.0]]),
+        ([[1.0, 1.1]], [[1.2, 1.3]]),
+        ([[1.0]], [[0.5]]),
+    ],
+)
+def test_a_difference_that_is_no_more_than_noise_is_unknown(groups, others):
+    assert statistics.difference(groups, others) is None
+
+
+#: (degrees of freedom, by how much the scatters of cells differ, an effect common to the cells of a round).
+WORLDS = {"alike": (1.0, 0.0), "by 1.6": (1.6, 0.0), "by 2.7": (2.7, 0.0), "common": (1.0, 0.1)}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_intervals_with_the_scatter_of_all_cells_are_narrower_and_hold_the_truth_as_often(world):
+    """Runs of 25 cells and three rounds, which scatter by 10 %, or by a factor more or less of it."""
+    factor, common = WORLDS[world]
+    random = numpy.random.default_rng(3)
+    runs, held, widths, widths_alone = 120, 0, [], []
+    for _ in range(runs):
+        deviations = 0.1 * numpy.exp(numpy.log(factor) * random.standard_normal(25))
+        logs = deviations[:, None] * random.standard_normal((25, 3)) + common * random.standard_normal(3)
+        cells = [[[seconds] for seconds in numpy.exp(each)] for each in logs]
+        prior = statistics.prior_of_processes(cells)
+        for groups in cells:
+            moderated = estimate(groups, prior)
+            held += moderated.low <= 1 <= moderated.high
+            widths.append(numpy.log(moderated.high / moderated.value))
+            widths_alone.append(numpy.log((alone := estimate(groups)).high / alone.value))
+    assert 0.92 <= held / runs / 25 <= 0.97
+    assert numpy.median(widths) < 0.72 * numpy.median(widths_alone)
+
+
+def test_a_prior_is_found_again():
+    """Variances drawn from an inverse chi-squared distribution with 8 degrees of freedom around 0.04."""
+    random = numpy.random.default_rng(5)
+    true = 8 * 0.04 / random.chisquare(8, 4000)
+    cells = [Scatter(variance * random.chisquare(6) / 6, 6) for variance in true]
+    assert statistics.prior(cells) == pytest.approx((0.04, 8), rel=0.15)
+    assert Scatter(0.07, 2).moderated(Scatter(0.04, 8)) == pytest.approx((0.046, 10))
+
+
+def test_there_is_a_prior_only_where_cells_show_their_scatter():
+    alike = [Scatter(0.01, 2)] * 8
+    assert statistics.prior(alike).freedom == 16, "worth no more than all cells together"
+    assert statistics.prior(alike[1:]) == statistics.prior([Scatter(0.0, 2)] * 9) == NO_PRIOR
+    assert statistics.prior([*alike, Scatter(0.0, 2)]).variance > 0
+    assert statistics.prior_of_processes([[[1.0, 1.1]]] * 20) == NO_PRIOR, "calls of one process scatter otherwise"
 
 
 @pytest.mark.parametrize("processes", [1, 4])
@@ -67,13 +145,13 @@ def test_a_test_of_two_means_is_welchs_on_the_logarithms():
     interval = wanted.confidence_interval(0.95)
     assert (result.low, result.high) == pytest.approx((numpy.exp(interval.low), numpy.exp(interval.high)))
     assert result.ratio == pytest.approx(stats.gmean(OTHERS) / stats.gmean(SAMPLES))
-    assert ratio_test([[1.0, 1.0]], [[1.0, 1.0]]) == RatioTest(1.0, 1.0, 1.0, 1.0)
+    assert ratio_test([[1.0, 1.0]], [[1.0, 1.0]]) == RatioTest(1.0, 1.0, 1.0, 1.0, 2)
     assert ratio_test([[1.0, 1.0]], [[2.0, 2.0]]).p_value == 0.0
 
 
 def test_several_tests_are_corrected_by_holms_procedure():
     def cases(*p_values):
-        return [RatioTest(1.0, 1.0, 1.0, p) for p in p_values]
+        return [RatioTest(1.0, 1.0, 1.0, p, 2) for p in p_values]
 
     assert significant(cases(0.04)) == [True]
     assert significant(cases(0.04, 0.9)) == [False, False]

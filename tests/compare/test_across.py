@@ -11,7 +11,13 @@ import pytest
 from made_up import make_cell, make_record, write_records
 from running import REPO
 
-from inference_benchmark.analysis.statistics import Estimate, paired_ratio_test, rounds_needed, t_quantile
+from inference_benchmark.analysis.statistics import (
+    Estimate,
+    paired_ratio_tests,
+    rounds_needed,
+    shifts_of_rounds,
+    t_quantile,
+)
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare, undecided
 
@@ -125,22 +131,22 @@ def test_what_is_not_there_is_one_line(tmp_path, arguments, message):
 def test_a_paired_test_by_hand():
     """Logarithms of the ratios: 0.01 and 0.03. Their mean is 0.02, its standard error 0.01."""
     e = 2.718281828459045
-    test = paired_ratio_test({1: [1], 2: [1, 3], 3: [9]}, {1: [e**0.01], 2: [2 * e**0.03], 4: [7]})
+    shifts = shifts_of_rounds({1: [1], 2: [1, 3], 3: [9]}, {1: [e**0.01], 2: [2 * e**0.03], 4: [7]})
+    assert shifts == pytest.approx([0.01, 0.03])
+    test, unknown, different, same = paired_ratio_tests([shifts, [0.7], [0.7, 0.7], [0.0, 0.0]])
     assert test.ratio == pytest.approx(e**0.02)
     assert test.high == pytest.approx(e ** (0.02 + 0.01 * t_quantile(1)))
     assert test.p_value == pytest.approx(0.2952, abs=1e-4)  # of t = 2 with one degree of freedom
-    assert paired_ratio_test({1: [1], 2: [1]}, {1: [2]}) is None
-    assert paired_ratio_test({1: [1], 2: [2]}, {1: [2], 2: [4]}).p_value == 0
-    assert paired_ratio_test({1: [1], 2: [2]}, {1: [1], 2: [2]}).p_value == 1
+    assert (unknown, different.p_value, same.p_value) == (None, 0, 1)
 
 
 @pytest.mark.parametrize("other", [0.97, 0.9])
 def test_so_many_rounds_make_the_interval_as_narrow_as_needed(other):
-    found = rounds_needed(Estimate(1.0, 1 / 1.05, 1.05), 4, other)
+    found = rounds_needed(Estimate(1.0, 1 / 1.05, 1.05), 4, 3, other)
     deviation = 0.04879 / t_quantile(3) * 2
     distance = {0.97: 0.03046, 0.9: 0.10536}[other]
     assert t_quantile(found - 1) * deviation / found**0.5 < distance
     assert found == 4 or t_quantile(found - 2) * deviation / (found - 1) ** 0.5 >= distance
     assert found == {0.97: 7, 0.9: 4}[other]
-    assert rounds_needed(Estimate(1.0), 4, other) is rounds_needed(Estimate(1.0, 0.9, 1.1), 1, other) is None
-    assert rounds_needed(Estimate(0.97, 0.9, 1.05), 4, 0.97) is None
+    assert rounds_needed(Estimate(1.0), 4, 3, other) is rounds_needed(Estimate(1.0, 0.9, 1.1), 1, 0, other) is None
+    assert rounds_needed(Estimate(0.97, 0.9, 1.05), 4, 3, 0.97) is None

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from inference_benchmark.analysis import roofline, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
-from inference_benchmark.analysis.statistics import Estimate, Groups
+from inference_benchmark.analysis.statistics import NO_PRIOR, Estimate, Groups, Scatter
 
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
@@ -41,13 +41,26 @@ class PhaseLimit(NamedTuple):
         return None if self.is_exceeded else self.measured_s.per(self.floor_s)
 
 
+class Priors(NamedTuple):
+    """What all cells of a run show about the scatter of each over its processes, for each time that figures follow
+    from."""
+
+    whole: Scatter = NO_PRIOR
+    first_token: Scatter = NO_PRIOR
+    decode: Scatter = NO_PRIOR
+
+
+NO_PRIORS = Priors()
+
+
 @dataclass(frozen=True)
 class MeasuredCell:
     """Everything that the figures of a measured cell follow from.
 
     whole_s, first_token_s: seconds of each whole call and of each call for one token, by process; the latter are not
     used where new_tokens is 1. energy_j: (joules, their uncertainty) over the whole calls of each process; None without
-    a counter. memory_bytes: (peak, what there is) of each process. shapes and ceilings: None where unknown.
+    a counter. memory_bytes: (peak, what there is) of each process. shapes and ceilings: None where unknown. priors: of
+    all cells of the run.
     """
 
     batch_size: int
@@ -59,6 +72,7 @@ class MeasuredCell:
     memory_bytes: Sequence[tuple[int, int | None]] = ()
     shapes: roofline.Shapes | None = None
     ceilings: Ceilings | None = None
+    priors: Priors = NO_PRIORS
 
     @property
     def whole_calls_s(self) -> list[float]:
@@ -68,21 +82,22 @@ class MeasuredCell:
     @cached_property
     def latency_s(self) -> Estimate:
         """Mean time of one whole call."""
-        return statistics.estimate(self.whole_s)
+        return statistics.estimate(self.whole_s, self.priors.whole)
 
     @cached_property
     def first_token_latency_s(self) -> Estimate:
         """Mean time of one call for one new token; the latency where only one is generated."""
-        return self.latency_s if self.new_tokens == 1 else statistics.estimate(self.first_token_s)
+        if self.new_tokens == 1:
+            return self.latency_s
+        return statistics.estimate(self.first_token_s, self.priors.first_token)
 
     @cached_property
     def decode_s(self) -> Estimate | None:
-        """Latency less TTFT. None for one new token, and where the difference is no more than noise: its interval
-        reaches zero, so that a rate could be of any size."""
+        """Latency less TTFT. None for one new token, and where the difference is no more than noise: a rate could be of
+        any size."""
         if self.new_tokens == 1:
             return None
-        decode = statistics.mean_difference(self.whole_s, self.first_token_s)
-        return decode if decode.low is not None and decode.low > 0 else None
+        return statistics.difference(self.whole_s, self.first_token_s, self.priors.decode)
 
     @cached_property
     def limits(self) -> Mapping[str, PhaseLimit]:
@@ -104,6 +119,16 @@ class MeasuredCell:
             for name, taken_s in measured_s.items()
             if taken_s is not None
         }
+
+
+def priors(cells: Sequence[MeasuredCell]) -> Priors:
+    """Of the cells of one run."""
+    long = [cell for cell in cells if cell.new_tokens > 1]
+    return Priors(
+        statistics.prior_of_processes(cell.whole_s for cell in cells),
+        statistics.prior_of_processes(cell.first_token_s for cell in long),
+        statistics.prior_of_differences((cell.whole_s, cell.first_token_s) for cell in long),
+    )
 
 
 def throughput_tok_per_s(cell: MeasuredCell) -> Estimate:

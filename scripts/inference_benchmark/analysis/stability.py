@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from inference_benchmark.analysis.statistics import Groups, agree, drift, estimate, mean, outliers, standard_deviation
+from inference_benchmark.analysis.statistics import (
+    NO_PRIOR,
+    Groups,
+    Scatter,
+    agree,
+    drift,
+    estimate,
+    mean,
+    outliers,
+    standard_deviation,
+)
 from inference_benchmark.units import format_half_width
 
 #: pyperf check: a standard deviation over 10 % of the mean, a sample 50 % off, values under 1 ms.
@@ -23,10 +33,20 @@ class Verdict(NamedTuple):
 
 
 def stability(
-    warmup_s: Groups, samples_s: Groups, *, warmup_tolerance: float, target_half_width: float, max_warmup_calls: int
+    warmup_s: Groups,
+    samples_s: Groups,
+    prior: Scatter = NO_PRIOR,
+    *,
+    warmup_tolerance: float,
+    target_half_width: float,
+    max_warmup_calls: int,
 ) -> Verdict:
-    """The stability of a cell's end-to-end samples. The rules on spread are those of ``pyperf check``."""
-    interval, everything = estimate(samples_s), [s for samples in samples_s for s in samples]
+    """The stability of a cell's end-to-end samples. prior: as of estimate.
+
+    The rules on spread are those of ``pyperf check``. They are for a single process; of several the interval says how
+    much their calls matter.
+    """
+    interval, everything = estimate(samples_s, prior), [s for samples in samples_s for s in samples]
     reasons: dict[str, str] = {}
     if not all(agree(calls, warmup_tolerance) for calls in warmup_s):
         reasons["warm-up"] = (
@@ -38,11 +58,11 @@ def stability(
         reasons["interval"] = f"the 95 % interval is {width}, the target ±{format_half_width(target_half_width)}; " + (
             "raise rounds" if len(samples_s) > 1 else "raise max_seconds, or keep the machine quiet"
         )
-    centre, deviation = mean(everything), standard_deviation(everything)
-    if deviation is not None and deviation > SPREAD_LIMIT * centre:
+    centre, deviation, is_single = mean(everything), standard_deviation(everything), len(samples_s) == 1
+    if is_single and deviation is not None and deviation > SPREAD_LIMIT * centre:
         reasons["spread"] = f"the standard deviation is {deviation / centre:.0%} of the mean"
     furthest = max(everything, key=lambda s: abs(s - centre))
-    if abs(furthest / centre - 1) > EXTREME_LIMIT:
+    if is_single and abs(furthest / centre - 1) > EXTREME_LIMIT:
         reasons["extreme"] = f"one call of {furthest:.4g} s is {abs(furthest / centre - 1):.0%} off the mean"
     drifts = [d for d in map(drift, samples_s) if d is not None]
     trend = max(drifts, key=abs, default=None)

@@ -4,13 +4,15 @@ Samples are grouped by the process that took them: ``[[s, s, s], [s, s, s]]`` ar
 one process share its memory layout, placement and threads, so they agree better than processes do. With several
 processes the interval is that of their means, with a degree of freedom per process (Kalibera and Jones, "Rigorous
 benchmarking in reasonable time", ISMM 2013, section 6). With one process it only says how well that repeats itself.
+
+Times are positive and vary by factors, so that variances are those of logarithms: squared relative deviations.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from typing import NamedTuple
@@ -18,6 +20,8 @@ from typing import NamedTuple
 LEVEL = 0.95
 #: Fewer samples have no quartiles, and no order to see a trend in, worth the name.
 _FEW = 5
+#: From fewer cells it is not known how cells scatter.
+_LEAST_CELLS = 8
 #: More rounds than this are not asked for.
 MOST_ROUNDS = 1000
 
@@ -57,13 +61,82 @@ def ratio(new: Estimate, base: Estimate) -> Estimate:
     return Estimate(value, value / factor, value * factor)
 
 
+class Scatter(NamedTuple):
+    """The variance of logarithms, known with so many degrees of freedom."""
+
+    variance: float
+    freedom: float
+
+    def moderated(self, prior: Scatter) -> Scatter:
+        """With what is known from other cells."""
+        freedom = prior.freedom + self.freedom
+        return Scatter((prior.freedom * prior.variance + self.freedom * self.variance) / freedom, freedom)
+
+    def of_mean(self, n: int) -> Scatter:
+        """Of the mean of n such values."""
+        return self._replace(variance=self.variance / n)
+
+    @property
+    def reach(self) -> float:
+        """Half the t interval."""
+        return t_quantile(self.freedom) * math.sqrt(self.variance)
+
+
+#: Nothing is known from other cells.
+NO_PRIOR = Scatter(0, 0)
+
+
+def prior(cells: Sequence[Scatter]) -> Scatter:
+    """What all cells of a run show about the scatter of each: the typical variance, and how many degrees of freedom it
+    is worth beside a cell's own. Cells of one run scatter alike, and three rounds say little about a cell. NO_PRIOR for
+    fewer than eight cells.
+
+    By the moments of the logarithms of the variances: Smyth, "Linear models and empirical Bayes methods for assessing
+    differential expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 3(1), 2004, section 6.2. As in his
+    program limma, a variance is at least a 100,000th of the median, and the prior is worth no more than all cells.
+    """
+    least = 1e-5 * percentile([cell.variance for cell in cells], 50) if len(cells) >= _LEAST_CELLS else 0
+    if not least:
+        return NO_PRIOR
+    from scipy.special import digamma, polygamma
+
+    def log_bias(freedom: float) -> float:
+        """Mean of the logarithm of a variance with these degrees of freedom, less that of the true variance."""
+        return float(digamma(freedom / 2)) - math.log(freedom / 2)
+
+    logs = [math.log(max(variance, least)) - log_bias(freedom) for variance, freedom in cells]
+    beyond_chance = standard_deviation(logs) ** 2 - mean([float(polygamma(1, cell.freedom / 2)) for cell in cells])
+    most = sum(cell.freedom for cell in cells)
+    freedom = min(2 * _inverse_trigamma(beyond_chance), most) if beyond_chance > 0 else most
+    return Scatter(math.exp(mean(logs) + log_bias(freedom)), freedom)
+
+
+def prior_of_processes(cells: Iterable[Groups]) -> Scatter:
+    """The prior of the means of processes, from the cells with several of them."""
+    return prior([_scatter(_logs(groups)) for groups in cells if len(groups) > 1])
+
+
+def _inverse_trigamma(value: float) -> float:
+    """By Newton's method on 1 / trigamma, which is convex and nearly straight (Smyth, 2004, appendix)."""
+    from scipy.special import polygamma
+
+    x, step = 0.5 + 1 / value, math.inf
+    while abs(step) > 1e-9 * x:
+        trigamma = float(polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(polygamma(2, x))
+        x += step
+    return x
+
+
 class RatioTest(NamedTuple):
-    """A test of two means. ratio: new over base. low, high: its interval at LEVEL. p_value: of equal means."""
+    """A test of two means. ratio: new over base. low, high: its interval at LEVEL. p_value: of equal means. freedom:
+    degrees of freedom."""
 
     ratio: float
     low: float
     high: float
     p_value: float
+    freedom: float
 
     @property
     def speedup(self) -> Estimate:
@@ -83,66 +156,107 @@ def standard_deviation(samples: Sequence[float]) -> float | None:
     return math.sqrt(math.fsum((s - centre) ** 2 for s in samples) / (len(samples) - 1))
 
 
-def estimate(groups: Groups) -> Estimate:
-    """The mean over processes of their means, with its t interval."""
-    units = _units(groups)
-    return _around(mean(units), *_variance_of_mean(units))
-
-
-def mean_difference(groups: Groups, others: Groups) -> Estimate:
-    """The mean of groups less that of others, which the same processes took.
-
-    With several processes the differences are taken process by process; with one, the two sets of calls are independent
-    (Welch, Biometrika 34, 1947).
-    """
+def estimate(groups: Groups, prior: Scatter = NO_PRIOR) -> Estimate:
+    """The geometric mean over processes of their means; of a single process the mean of its calls. The interval is the
+    t interval of its logarithm, which never reaches zero. prior: of the means of processes."""
     if len(groups) > 1:
-        return estimate([[mean(a) - mean(b) for a, b in zip(groups, others, strict=True)]])
-    return _around(mean(groups[0]) - mean(others[0]), *_welch(groups[0], others[0]))
+        logs = _logs(groups)
+        return _around(math.exp(mean(logs)), _scatter(logs).moderated(prior).of_mean(len(logs)))
+    (calls,) = groups
+    centre, scatter = mean(calls), _scatter(calls)
+    # The relative error of a mean is nearly the error of its logarithm (delta method).
+    return _around(centre, scatter and Scatter(scatter.variance / centre**2, scatter.freedom).of_mean(len(calls)))
 
 
-def ratio_test(base: Groups, new: Groups) -> RatioTest | None:
+def difference(groups: Groups, others: Groups, prior: Scatter = NO_PRIOR) -> Estimate | None:
+    """How much longer groups take than others, which the same processes took; None where that is no more than noise.
+
+    With several processes it is the estimate of the differences of their means; with one, the two sets of calls are
+    independent (Welch, Biometrika 34, 1947). prior: of the differences.
+    """
+    differences = _differences(groups, others)
+    if not min(differences) > 0:
+        return None
+    if len(groups) > 1:
+        logs = [math.log(each) for each in differences]
+        value, scatter = math.exp(mean(logs)), _scatter(logs).moderated(prior).of_mean(len(logs))
+    else:
+        (value,) = differences
+        sides = [_scatter(calls) for (calls,) in (groups, others)]
+        if None in sides:
+            return None
+        scatter = _welch(*(each.of_mean(each.freedom + 1) for each in sides))
+        scatter = scatter._replace(variance=scatter.variance / value**2)
+    return _around(value, scatter) if scatter.reach < 1 else None
+
+
+def prior_of_differences(cells: Iterable[tuple[Groups, Groups]]) -> Scatter:
+    """The prior of the differences of the means of processes, from the cells in which there are several above 0."""
+    differences = (_differences(*each) for each in cells)
+    return prior_of_processes([[each] for each in of_cell] for of_cell in differences if min(of_cell) > 0)
+
+
+def _differences(groups: Groups, others: Groups) -> list[float]:
+    """Process by process."""
+    return [mean(a) - mean(b) for a, b in zip(groups, others, strict=True)]
+
+
+def ratio_test(base: Groups, new: Groups, priors: Sequence[Scatter] = (NO_PRIOR, NO_PRIOR)) -> RatioTest | None:
     """Welch's t test on the logarithms of what varies: the means of processes, or the calls of a single process.
 
-    None where a side has a single value, so that its spread is unknown.
+    priors: of the means of processes in the sets of base and new. None where a side has a single value, so that its
+    scatter is unknown.
     """
-    logs = [[math.log(unit) for unit in _units(groups)] for groups in (base, new)]
-    if min(map(len, logs)) < 2:
-        return None
-    return _test_of_shift(mean(logs[1]) - mean(logs[0]), *_welch(*logs))
+    means, scatters = [], []
+    for groups, prior in zip((base, new), priors, strict=True):
+        logs = _logs(groups if len(groups) > 1 else [[seconds] for seconds in groups[0]])
+        if len(logs) < 2:
+            return None
+        scatter = _scatter(logs).moderated(prior if len(groups) > 1 else NO_PRIOR)
+        means.append(mean(logs))
+        scatters.append(scatter.of_mean(len(logs)))
+    return _test_of_shift(means[1] - means[0], _welch(*scatters))
 
 
-def paired_ratio_test(base: Mapping[int, Sequence[float]], new: Mapping[int, Sequence[float]]) -> RatioTest | None:
-    """Student's t test on the logarithms of the ratios of means, a ratio for each round that both have.
-
-    base, new: samples by round, each round of the two measured one right after the other. A round that slows both
-    does not change their ratio. None for fewer than two rounds.
-    """
-    shifts = [math.log(mean(new[number]) / mean(base[number])) for number in base if number in new]
-    if len(shifts) < 2:
-        return None
-    return _test_of_shift(mean(shifts), *_variance_of_mean(shifts))
+def shifts_of_rounds(base: Mapping[int, Sequence[float]], new: Mapping[int, Sequence[float]]) -> list[float]:
+    """The logarithm of new over base for each round that both have, from the mean of its samples. base, new: samples by
+    round, each round of the two measured one right after the other. A round that slows both does not change it."""
+    return [math.log(mean(new[number]) / mean(base[number])) for number in base if number in new]
 
 
-def rounds_needed(ratio: Estimate, n_rounds: int, other: float) -> int | None:
+def paired_ratio_tests(cells: Sequence[Sequence[float]]) -> list[RatioTest | None]:
+    """Student's t test on the shifts of the rounds of each cell, with the scatter of all; None for a cell with fewer
+    than two rounds."""
+    scatters = [_scatter(shifts) for shifts in cells]
+    of_all = prior(list(filter(None, scatters)))
+    return [
+        scatter and _test_of_shift(mean(shifts), scatter.moderated(of_all).of_mean(len(shifts)))
+        for shifts, scatter in zip(cells, scatters, strict=True)
+    ]
+
+
+def rounds_needed(ratio: Estimate, n_rounds: int, freedom: float, other: float) -> int | None:
     """How many rounds it takes to tell a ratio from another one, if further rounds scatter as these n_rounds did; None
     where MOST_ROUNDS are not enough, or nothing is known of the scatter.
 
-    ratio: with its interval, which is as wide to both sides on a logarithmic scale. other: above 0.
+    ratio: with its interval, which is as wide to both sides on a logarithmic scale. freedom: its degrees of freedom.
+    other: above 0.
     """
     if ratio.low is None or n_rounds < 2:
         return None
     distance = abs(math.log(ratio.value / other))
-    deviation = math.log(ratio.high / ratio.value) / t_quantile(n_rounds - 1) * math.sqrt(n_rounds)
-    enough = (n for n in range(n_rounds, MOST_ROUNDS + 1) if t_quantile(n - 1) * deviation / math.sqrt(n) < distance)
-    return next(enough, None)
+    now = Scatter((math.log(ratio.high / ratio.value) / t_quantile(freedom)) ** 2 * n_rounds, freedom)
+    later = ((n, now._replace(freedom=freedom + n - n_rounds).of_mean(n)) for n in range(n_rounds, MOST_ROUNDS + 1))
+    return next((n for n, scatter in later if scatter.reach < distance), None)
 
 
-def _test_of_shift(shift: float, variance: float, freedom: float) -> RatioTest:
-    """shift: the difference of two means of logarithms, with its squared standard error."""
+def _test_of_shift(shift: float, scatter: Scatter) -> RatioTest:
+    """shift: the difference of two means of logarithms. scatter: of that difference."""
     from scipy.special import stdtr
 
-    p_value = 2 * stdtr(freedom, -abs(shift) / math.sqrt(variance)) if variance else shift == 0
-    return RatioTest(*map(math.exp, _around(shift, variance, freedom)), float(p_value))
+    error = math.sqrt(scatter.variance)
+    p_value = 2 * stdtr(scatter.freedom, -abs(shift) / error) if error else shift == 0
+    return RatioTest(*_around(math.exp(shift), scatter), float(p_value), scatter.freedom)
 
 
 def significant(tests: Sequence[RatioTest], level: float = LEVEL) -> list[bool]:
@@ -216,31 +330,28 @@ def agree(samples: Sequence[float], tolerance: float) -> bool:
     return len(samples) > 1 and abs(samples[-1] - samples[-2]) <= tolerance * min(samples[-2:])
 
 
-def _units(groups: Groups) -> Sequence[float]:
-    """What varies independently: the means of processes, or the calls of a single one."""
-    return [mean(samples) for samples in groups] if len(groups) > 1 else groups[0]
+def _scatter(values: Sequence[float]) -> Scatter | None:
+    deviation = standard_deviation(values)
+    return None if deviation is None else Scatter(deviation**2, len(values) - 1)
 
 
-def _variance_of_mean(samples: Sequence[float]) -> tuple[float | None, float]:
-    """(squared standard error, degrees of freedom)."""
-    deviation = standard_deviation(samples)
-    return None if deviation is None else deviation**2 / len(samples), len(samples) - 1
+def _logs(groups: Groups) -> list[float]:
+    """Of the means of processes."""
+    return [math.log(mean(samples)) for samples in groups]
 
 
-def _welch(samples: Sequence[float], others: Sequence[float]) -> tuple[float | None, float]:
-    """(squared standard error of the difference of means, Welch and Satterthwaite's degrees of freedom)."""
-    (a, n), (b, m) = _variance_of_mean(samples), _variance_of_mean(others)
-    if a is None or b is None:
-        return None, 0
-    return a + b, (a + b) ** 2 / (a**2 / n + b**2 / m) if a + b > 0 else n + m
+def _welch(one: Scatter, other: Scatter) -> Scatter:
+    """Of the difference of two means, with Welch and Satterthwaite's degrees of freedom."""
+    (a, n), (b, m) = one, other
+    return Scatter(a + b, (a + b) ** 2 / (a**2 / n + b**2 / m) if a + b > 0 else n + m)
 
 
-def _around(value: float, variance: float | None, freedom: float) -> Estimate:
-    """The t interval of a mean around its value."""
-    if variance is None:
+def _around(value: float, scatter: Scatter | None) -> Estimate:
+    """A value with the interval of its logarithm; None: unknown."""
+    if scatter is None:
         return Estimate(value)
-    half_width = t_quantile(freedom) * math.sqrt(variance)
-    return Estimate(value, value - half_width, value + half_width)
+    factor = math.exp(scatter.reach)
+    return Estimate(value, value / factor, value * factor)
 
 
 @cache

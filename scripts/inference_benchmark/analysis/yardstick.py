@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis import statistics
@@ -11,9 +12,7 @@ from inference_benchmark.units import format_bytes
 #: How long passes have to stay fast. A thread that runs all the time gets its time slices, of 3 to 4 ms on Linux, in
 #: any such stretch. One that runs now and then, such as a daemon, leaves some stretches undisturbed.
 STRETCH_S = 0.01
-#: By what part the mean of before and after may be below the best. Without other work on a shared virtual machine it
-#: was further below in 1 of 75 measurements; with a busy thread per core it was 40 % and more below
-#: (benchmarks/trust.py).
+#: By what part the mean of a cell may be below the median of all cells.
 TOLERANCE = 0.2
 #: What a person calls the two kernels.
 NAMES = ("memory", "arithmetic")
@@ -61,37 +60,29 @@ def _passes_per_s(seconds: Sequence[float]) -> float:
     return fastest or len(seconds) / sum(seconds)
 
 
-def best(speeds: Iterable[Speed]) -> Speed:
-    """The 95th percentile of each kernel, because the fastest of hundreds is luck and grows with their number; at least
-    one speed."""
-    return _percentile(speeds, 95)
-
-
 def typical(speeds: Sequence[Speed]) -> Speed:
     """The median of each kernel; at least one speed."""
-    return _percentile(speeds, 50)
+    return Speed(*(statistics.percentile(values, 50) for values in zip(*speeds, strict=True)))
 
 
-def _percentile(speeds: Iterable[Speed], percent: float) -> Speed:
-    return Speed(*(statistics.percentile(list(values), percent) for values in zip(*speeds, strict=True)))
+def variation(speeds: Sequence[Speed]) -> tuple[float, float]:
+    """How much the speed of each kernel varied, as a part of it: the standard deviation of its logarithms, 0 for a
+    single speed."""
+    return tuple(
+        math.expm1(statistics.standard_deviation([*map(math.log, values)]) or 0) for values in zip(*speeds, strict=True)
+    )
 
 
-def is_slower(speed: Speed, reference: Speed) -> bool:
-    """Whether either kernel was slower than a reference by more than the tolerance."""
-    return min(speed.over(reference)) < 1 - TOLERANCE
+def why_slower(measured: Sequence[Speed], reference: Speed) -> str | None:
+    """How the machine was slower around a cell than around the others, for a message; None if it was not.
 
-
-def why_slower(measured: Mapping[str, Speed], reference: Speed) -> str | None:
-    """How a machine was slower than its best, for a message; None if it was not.
-
-    measured: before and after a cell; their mean decides, because a single one is too short to be certain. reference:
-    the best of the machine.
+    measured: before and after each of its processes; their mean decides, because its figures are means as well, and a
+    single one is too short to be certain. reference: typical of all cells.
     """
-    means = (statistics.mean(values) for values in zip(*measured.values(), strict=True))
-    if not measured or not is_slower(Speed(*means), reference):
+    if not measured:
         return None
-    parts = []
-    for index, (name, text) in enumerate(zip(NAMES, reference.texts, strict=True)):
-        each = ", ".join(f"{speed.over(reference)[index]:.0%} {when}" for when, speed in measured.items())
-        parts.append(f"{name} {each} ({text})")
-    return f"the machine was slower than its best: {'; '.join(parts)}"
+    ratios = Speed(*map(statistics.mean, zip(*measured, strict=True))).over(reference)
+    if min(ratios) >= 1 - TOLERANCE:
+        return None
+    parts = (f"{name} {ratio:.0%} of {text}" for name, ratio, text in zip(NAMES, ratios, reference.texts, strict=True))
+    return f"the machine was slower than around the other cells: {', '.join(parts)}"

@@ -18,8 +18,8 @@ from inference_benchmark.results.cell_result import KEYS, CellResult
 from inference_benchmark.results.column import Column
 from inference_benchmark.units import format_figure
 
-#: 2: columns are those of results/column.py.
-VERSION = 2
+#: 2: columns are those of results/column.py. 3: freedom.
+VERSION = 3
 
 FASTER, SLOWER, SAME, UNKNOWN = "faster", "slower", "same", "unknown"
 #: Where a result set has a single process: its calls agree better than processes do.
@@ -35,7 +35,8 @@ SPEED = "speed of the machine"
 
 class ComparedCell(NamedTuple):
     """A cell that both result sets have. ratio: how many times as fast the new one is, above 1 for faster, with its
-    95 % interval; None where it is unknown. p_value: of equal means. processes: of base and new; 0 without samples."""
+    95 % interval; None where it is unknown. p_value: of equal means. processes: of base and new; 0 without samples.
+    freedom: degrees of freedom of the interval; None where it is unknown."""
 
     base: CellResult
     new: CellResult
@@ -43,6 +44,7 @@ class ComparedCell(NamedTuple):
     ratio: Estimate | None = None
     p_value: float | None = None
     processes: tuple[int, int] = (0, 0)
+    freedom: float | None = None
 
     @property
     def is_judged(self) -> bool:
@@ -65,6 +67,7 @@ class ComparedCell(NamedTuple):
             "high": high,
             "p_value": self.p_value,
             "processes": list(self.processes),
+            "freedom": self.freedom,
         }
 
     @classmethod
@@ -80,6 +83,7 @@ class ComparedCell(NamedTuple):
             None if ratio.value is None else ratio,
             document["p_value"],
             tuple(document["processes"]),
+            document["freedom"],
         )
 
 
@@ -166,12 +170,12 @@ def compare(
     names, else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
     Welch's test on the logarithms of the means of processes, or of calls if a set has one process; a difference of such
     calls is called ``perhaps``. paired: the two were measured together, round by round; then the ratios of the rounds
-    that both have are tested.
+    that both have are tested. The scatter of all cells of a set, or of all pairs, is known of each.
     """
     keys = matching_keys(base.cells)
     by_key = {cell.key_in(keys): cell for cell in base.cells}
     pairs = [(by_key[key], cell) for cell in new.cells if (key := cell.key_in(keys)) in by_key]
-    tests = [_test(one, other, figure, paired) for one, other in pairs]
+    tests = _paired_tests(pairs, figure) if paired else _tests(pairs, figure, base, new)
     significant = iter(statistics.significant([test for test in tests if test]))
     cells = [
         _compared(one, other, figure, test, bool(test) and next(significant))
@@ -234,7 +238,7 @@ def undecided(comparison: Comparison, limit: float) -> list[tuple[ComparedCell, 
     """Cells that can be slower by this part of the base's speed, for all that is known, and are not found to be; each
     with how many rounds would tell, None where that cannot be said."""
     return [
-        (cell, statistics.rounds_needed(cell.ratio, min(cell.processes), 1 - limit))
+        (cell, statistics.rounds_needed(cell.ratio, min(cell.processes), cell.freedom, 1 - limit))
         for cell in comparison.cells
         if not _is_regression(cell, limit) and cell.ratio and not (cell.is_judged and cell.ratio.low > 1 - limit)
     ]
@@ -244,14 +248,26 @@ def _values(cell: CellResult) -> dict[str, float]:
     return {figure.name: cell.value(figure.name) for figure in COMPARED.values() if figure.name in cell.figures}
 
 
-def _test(base: CellResult, new: CellResult, figure: Figure, paired: bool) -> RatioTest | None:
-    if base.is_above_limit or new.is_above_limit:
-        return None
-    if paired:
-        by_round = (dict(zip(of.rounds, of.samples(figure), strict=False)) for of in (base, new))
-        return statistics.paired_ratio_test(*by_round)
-    sides = base.samples(figure), new.samples(figure)
-    return statistics.ratio_test(*sides) if all(sides) else None
+def _paired_tests(pairs: Sequence[tuple[CellResult, CellResult]], figure: Figure) -> list[RatioTest | None]:
+    by_round = (
+        [dict(zip(of.rounds, of.samples(figure), strict=False)) for of in pair] if _are_limited(pair) else [{}, {}]
+        for pair in pairs
+    )
+    return statistics.paired_ratio_tests([statistics.shifts_of_rounds(*sides) for sides in by_round])
+
+
+def _tests(pairs: Sequence[tuple[CellResult, CellResult]], figure: Figure, *sets: ResultSet) -> list[RatioTest | None]:
+    priors = [statistics.prior_of_processes(cell.samples(figure) for cell in each.cells) for each in sets]
+    tests = []
+    for pair in pairs:
+        base, new = (cell.samples(figure) for cell in pair)
+        tests.append(statistics.ratio_test(base, new, priors) if base and new and _are_limited(pair) else None)
+    return tests
+
+
+def _are_limited(pair: tuple[CellResult, CellResult]) -> bool:
+    """Whether neither is faster than its machine can be."""
+    return not any(cell.is_above_limit for cell in pair)
 
 
 def _compared(
@@ -268,7 +284,7 @@ def _compared(
         return ComparedCell(base, new, UNKNOWN, speedup, processes=processes)
     verdicts = (FASTER, SLOWER) if min(processes) > 1 else (PERHAPS_FASTER, PERHAPS_SLOWER)
     verdict = verdicts[test.speedup.value < 1] if significant else SAME
-    return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes)
+    return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes, test.freedom)
 
 
 def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:

@@ -14,7 +14,7 @@ from inference_benchmark.experiment.baselines import BaselineError, records_belo
 from inference_benchmark.records import comparability, machine_speed, record_file
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
-from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result
+from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result, priors_of
 from inference_benchmark.records.rounds import combined, rounds_by_path
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.summary_csv import read_table
@@ -64,9 +64,9 @@ def of_records(
     records = combined(records)
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
-    cells = []
+    cells, priors = [], priors_of(records)
     for each in records:
-        cell = cell_result(each, studies=studies, rounds=rounds[each.cell.first_round.path])
+        cell = cell_result(each, studies=studies, rounds=rounds[each.cell.first_round.path], priors=priors)
         if n := parameters.get(cell.column.model):
             cell = replace(cell, figures={**cell.figures, "parameters": Estimate(n)})
         cells.append(cell)

@@ -1,4 +1,4 @@
-"""The speed of the machine over the records of a run, and the cells in which it was slower than its best."""
+"""The speed of the machine over the records of a run, and the cells around which it was slower than around others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from inference_benchmark.analysis import yardstick
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.records import comparability
-from inference_benchmark.records.parts import Run
 from inference_benchmark.records.record import Record
 
 #: The flag of a cell. Only the summary has it, because it is derived from several records.
@@ -22,49 +21,56 @@ _SAME = (
 
 
 def slower(records: Sequence[Record]) -> dict[str, str]:
-    """{path: how much slower} of each measured cell in which the machine was slower than its own best. records: of one
-    round or of all rounds of each cell."""
-    messages = {}
-    for record, speeds, best in _with_best(records):
-        whys = [yardstick.why_slower(of_run, best) for of_run in speeds] if record.outcome == "ok" else []
-        if found := list(filter(None, whys)):
-            processes = f" (in {len(found)} of {len(whys)} processes)" if len(whys) > 1 else ""
-            messages[record.cell.path] = found[0] + processes
-    return messages
+    """{path: how much slower} of each measured cell around which the machine was slower than around the others.
+    records: of all rounds of each cell."""
+    whys = {
+        record.cell.path: yardstick.why_slower([*speeds.values()], usual)
+        for record, speeds, usual in _with_typical(records)
+        if record.outcome == "ok"
+    }
+    return {path: why for path, why in whys.items() if why}
 
 
 def facts(records: Sequence[Record]) -> dict[str, Any]:
-    """For provenance.json: the median speed, and ``over_time`` the part of the best at each time, for both kernels.
-    records: of one round each. Empty if no record has a yardstick."""
-    over_time = []
-    for record, speeds, best in _with_best(records):
+    """For provenance.json: the median speed, ``variation`` around it, and ``over_time`` the part of it at each time,
+    for both kernels. records: of one round each. Empty if no record has a yardstick."""
+    shares = []
+    for record, speeds, usual in _with_typical(records):
         times = {"before": record.started_at, "after": record.ended_at}
-        for when, speed in (each for of_run in speeds for each in of_run.items()):
-            shares = (round(share, 4) for share in speed.over(best))
-            over_time.append({"at": times[when], **dict(zip(yardstick.NAMES, shares, strict=True))})
-    if not over_time:
+        shares += [(times[when], speed.over(usual)) for (_, when), speed in speeds.items()]
+    if not shares:
         return {}
-    return {**typical(records)._asdict(), "over_time": sorted(over_time, key=lambda point: point["at"])}
+    variation = dict(zip(yardstick.NAMES, yardstick.variation([share for _, share in shares]), strict=True))
+    over_time = [
+        {"at": at, **{name: round(part, 4) for name, part in zip(yardstick.NAMES, share, strict=True)}}
+        for at, share in sorted(shares)
+    ]
+    return {**typical(records)._asdict(), "variation": variation, "over_time": over_time}
 
 
 def typical(records: Sequence[Record]) -> Speed | None:
     """The median speed of the machine; None if no record has a yardstick."""
-    speeds = [speed for record in records for run in record.runs for speed in _speeds(run).values()]
+    speeds = [speed for record in records for speed in _speeds(record).values()]
     return yardstick.typical(speeds) if speeds else None
 
 
-def _speeds(run: Run) -> dict[str, Speed]:
-    return {when: Speed.of(run.yardstick[when]) for when in ("before", "after") if when in (run.yardstick or {})}
+def _speeds(record: Record) -> dict[tuple[int, str], Speed]:
+    """By process, and "before" or "after"."""
+    return {
+        (index, when): Speed.of(times)
+        for index, run in enumerate(record.runs)
+        for when, times in (run.yardstick or {}).items()
+    }
 
 
-def _with_best(records: Sequence[Record]) -> Iterator[tuple[Record, Sequence[Mapping[str, Speed]], Speed]]:
-    """Each record that has a yardstick, the speeds of each of its runs, and the best speed of all records of the same
-    machine and settings."""
+def _with_typical(records: Sequence[Record]) -> Iterator[tuple[Record, Mapping[tuple[int, str], Speed], Speed]]:
+    """Each record that has a yardstick, its speeds, and the median speed of all records of the same machine and
+    settings."""
     known, groups = comparability.facts(records), defaultdict(list)
     for index, record in enumerate(records):
-        if any(speeds := [_speeds(run) for run in record.runs]):
+        if speeds := _speeds(record):
             settings = (record.cell.machine, record.cell.device, *(known[name][index] for name in _SAME))
             groups[settings].append((record, speeds))
     for members in groups.values():
-        best = yardstick.best(speed for _, speeds in members for of_run in speeds for speed in of_run.values())
-        yield from ((record, speeds, best) for record, speeds in members)
+        usual = yardstick.typical([speed for _, speeds in members for speed in speeds.values()])
+        yield from ((record, speeds, usual) for record, speeds in members)

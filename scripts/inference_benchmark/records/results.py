@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple, Self
@@ -9,6 +10,7 @@ from typing import NamedTuple, Self
 from inference_benchmark.analysis import figures, metrics, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.max_batch import batch_limit
+from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.cli import printable
@@ -51,20 +53,30 @@ def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] |
             samples[path, split] = dict(zip(of_runs, (run.samples_s for run in record.runs), strict=True))
     whole = [record for record, _ in cells]
     flags = {answers.FLAG: answers.differing(whole, about.records), machine_speed.FLAG: machine_speed.slower(whole)}
-    results = []
+    priors, ratios, results = priors_of(whole), _ratios(cells, samples), []
     for record, split in cells:
-        result = cell_result(record, split, about, rounds[record.cell.first_round.path])
-        result = replace(result, figures={**result.figures, **_ratios(record.cell, split, samples)})
+        result = cell_result(record, split, about, rounds[record.cell.first_round.path], priors)
+        result = replace(result, figures={**result.figures, **ratios.get((record.cell.path, split), {})})
         for name, messages in flags.items():
             result = _flagged(result, name, messages.get(record.cell.path))
         results.append(result)
     return results
 
 
+def priors_of(records: Sequence[Record]) -> Priors:
+    """What these records, of all rounds of each cell, show about the scatter of each."""
+    return metrics.priors([record.measured() for record in records if record.outcome == "ok"])
+
+
 def cell_result(
-    record: Record, split: str = "", studies: Studies = NO_STUDIES, rounds: Sequence[int] = ()
+    record: Record,
+    split: str = "",
+    studies: Studies = NO_STUDIES,
+    rounds: Sequence[int] = (),
+    priors: Priors = NO_PRIORS,
 ) -> CellResult:
-    """The result of one record, from its samples and the studies about it. rounds: the round of each of its runs."""
+    """The result of one record, from its samples and the studies about it. rounds: the round of each of its runs.
+    priors: of all cells of its run."""
     about = _studies_about(record, studies)
     stability = record.stability
     result = _identity(
@@ -91,7 +103,7 @@ def cell_result(
     if record.outcome != "ok":
         return replace(result, figures=found)
     ceilings = about.get("ceilings")
-    cell = record.measured(studies.ceilings[ceilings.study.path] if ceilings else None)
+    cell = replace(record.measured(studies.ceilings[ceilings.study.path] if ceilings else None), priors=priors)
     for group in ("performance", "samples", "limits"):
         found |= figures.estimates(group, cell)
     result = replace(
@@ -171,18 +183,30 @@ def _flagged(result: CellResult, name: str, message: str | None) -> CellResult:
 
 
 def _ratios(
-    cell: Cell, split: str, samples: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]
-) -> dict[str, Estimate]:
-    """The throughput of a variant as a multiple of its engine's, and of an environment as one of the current one's, if
-    the cell shares several rounds with the other. samples: by path of the first round and split, then by round."""
+    cells: Sequence[tuple[Record, str]], samples: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]
+) -> dict[tuple[str, str], dict[str, Estimate]]:
+    """The throughput of variants as a multiple of their engine's, and of environments as one of the current one's, by
+    path of the cell and split, for cells that share several rounds with the other. samples: by path of the first round
+    and split, then by round."""
+    ratios: dict[tuple[str, str], dict[str, Estimate]] = defaultdict(dict)
+    for name, base_of in {"engine_ratio": _of_engine, "environment_ratio": _of_current}.items():
+        bases = [(record.cell, split, base_of(record.cell)) for record, split in cells]
+        pairs = [(cell, split, base) for cell, split, base in bases if base]
+        by_round = (
+            [samples.get((of.first_round.path, split), {}) for of in (base, cell)] for cell, split, base in pairs
+        )
+        tests = statistics.paired_ratio_tests([statistics.shifts_of_rounds(*sides) for sides in by_round])
+        for (cell, split, _), test in zip(pairs, tests, strict=True):
+            if test:
+                ratios[cell.path, split][name] = test.speedup
+    return ratios
 
-    def by_round(of: Cell) -> Mapping[int, Sequence[float]]:
-        return samples.get((of.first_round.path, split), {})
 
-    bases = {}
-    if cell.options:
-        bases["engine_ratio"] = replace(cell, engine=cell.base_engine, options={})
-    if cell.column.environment != CURRENT:
-        bases["environment_ratio"] = replace(cell, environment={})
-    tests = {name: statistics.paired_ratio_test(by_round(base), by_round(cell)) for name, base in bases.items()}
-    return {name: test.speedup for name, test in tests.items() if test}
+def _of_engine(cell: Cell) -> Cell | None:
+    """The cell of the engine that its own is a variant of."""
+    return replace(cell, engine=cell.base_engine, options={}) if cell.options else None
+
+
+def _of_current(cell: Cell) -> Cell | None:
+    """The same cell in the current environment, if its own is another."""
+    return replace(cell, environment={}) if cell.column.environment != CURRENT else None

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from inference_benchmark.analysis import stability as rules
+from inference_benchmark.analysis.statistics import NO_PRIOR, Scatter, prior_of_processes
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.records.parts import Note, Run, Stability
 from inference_benchmark.records.record import Record
@@ -21,7 +22,9 @@ def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[
     rounds: dict[tuple[str, str], list[Record]] = {}
     for record, split in zip(records, splits, strict=True):
         rounds.setdefault((record.cell.first_round.path, split), []).append(record)
-    return [(_as_one(of_cell), split) for (_, split), of_cell in rounds.items()]
+    measured = [of_cell for of_cell in rounds.values() if all(record.outcome == "ok" for record in of_cell)]
+    prior = prior_of_processes([run.samples_s for record in of_cell for run in record.runs] for of_cell in measured)
+    return [(_as_one(of_cell, prior), split) for (_, split), of_cell in rounds.items()]
 
 
 def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
@@ -32,11 +35,12 @@ def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
     return {path: sorted(numbers) for path, numbers in rounds.items()}
 
 
-def assess(cell: Cell, runs: Sequence[Run]) -> Stability:
-    """Whether the samples of a cell repeat well enough, within and across its runs."""
+def assess(cell: Cell, runs: Sequence[Run], prior: Scatter = NO_PRIOR) -> Stability:
+    """Whether the samples of a cell repeat well enough, within and across its runs. prior: of the cells of its run."""
     verdict = rules.stability(
         [run.warmup_s for run in runs],
         [run.samples_s for run in runs],
+        prior,
         warmup_tolerance=cell.measurement.warmup_tolerance,
         target_half_width=cell.measurement.target_half_width,
         max_warmup_calls=cell.measurement.max_warmup_calls,
@@ -63,7 +67,7 @@ def different_answers(digests: Iterable[str]) -> list[Note]:
     return [Note("nondeterministic", message)]
 
 
-def _as_one(rounds: Sequence[Record]) -> Record:
+def _as_one(rounds: Sequence[Record], prior: Scatter) -> Record:
     """A round without figures decides for the cell: what did not fit once does not fit."""
     first, *later = rounds = sorted(rounds, key=lambda record: record.cell.round)
     if not later:
@@ -76,7 +80,7 @@ def _as_one(rounds: Sequence[Record]) -> Record:
         outcome=ending.outcome if ending else "ok",
         reason=ending.reason if ending else None,
         runs=runs,
-        stability=None if ending else assess(first.cell, runs),
+        stability=None if ending else assess(first.cell, runs, prior),
         flags=each_once([*answers, *(flag for record in rounds for flag in record.flags)]),
         ended_at=rounds[-1].ended_at,
     )

@@ -80,4 +80,14 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
     days = " to ".join(dict.fromkeys(provenance[key][:10] for key in ("measured_from", "measured_to")))
     commits = " and ".join(c[:10] for c in facts.get("commit", [])) or "outside a checkout"
     changed = ", with uncommitted changes" if True in facts.get("uncommitted changes", []) else ""
-    return f"Measured on {where}, {days}, with {software or libraries(facts)}; commit {commits}{changed}."
+    measured = f"Measured on {where}, {days}, with {software or libraries(facts)}; commit {commits}{changed}."
+    return f"{measured} {speed}" if (speed := machine_speed_text(provenance)) else measured
+
+
+def machine_speed_text(provenance: Mapping[str, Any]) -> str:
+    """How much the machine's own speed varied, as a sentence; blank where no cell timed it."""
+    variation = provenance.get("machine_speed", {}).get("variation")
+    if not variation:
+        return ""
+    parts = " and ".join(f"±{part:.0%} ({name})" for name, part in variation.items())
+    return f"The machine's own speed varied by {parts}."

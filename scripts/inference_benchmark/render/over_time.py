@@ -33,12 +33,12 @@ def figure_over_time(data: ChartData, steps: Sequence[str], figure: Figure, pale
 
 def machine_speed(speeds: Sequence[Mapping[str, Any]], palette: Palette) -> str:
     """The speed of a machine over its run, as an SVG element like that of vega.svg. speeds: ``at`` and, for each kernel
-    of the yardstick, the part of the machine's best, from records.machine_speed."""
+    of the yardstick, the part of the median, from records.machine_speed."""
     slow = 1 - TOLERANCE
     colours = {"domain": list(NAMES), "range": list(palette.series[: len(NAMES)])}
     drawn = {
         "x": _time("time (UTC)", _CLOCK),
-        "y": quantity("share", title="% of the best", scale={"domain": [0, 1]}, axis={"format": "%"}),
+        "y": quantity("share", title="% of the median", scale={"zero": True}, axis={"format": "%"}),
         "color": nominal("series", scale=colours, legend=vega.LEGEND),
     }
     limit = {"data": {"values": [{"limit": slow}]}, "encoding": {"y": quantity("limit")}}
