@@ -19,6 +19,8 @@ MEASURE = (
     " --timeout-s {params.watch.timeout_s}"
     " --sample-hz {params.watch.sample_hz}"
     " --exclusive {params.watch.exclusive}"
+    " --patience-s {params.watch.patience_s}"
+    " --max-retakes {params.watch.max_retakes}"
     " --device-name={params.watch.device_name:q}"
     " --attempt {resources.attempt}"
     " 2> {log:q}"

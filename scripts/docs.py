@@ -92,7 +92,8 @@ def config_keys() -> str:
 
 
 def record_keys() -> str:
-    return _record_table(_keys_of_type(Record))
+    # A run that was set aside has the keys of any other.
+    return _record_table(key for key in _keys_of_type(Record) if not key.name.startswith("set_aside[].run."))
 
 
 def study_keys() -> str:

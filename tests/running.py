@@ -265,6 +265,7 @@ class Workspace:
         workspace = cls(folder)
         workspace.config |= {"machine": "box", "device": "cpu", "grid": {"cuda": grid, "cpu": grid}}
         workspace.config["measurement"] = as_config()
+        workspace.config["watch"] |= {"patience_seconds": 0, "max_retakes": 0}  # other tests use the CPUs
         workspace.config["models"] = models or {"tiny": {"architecture": dict(TINY_BLOOM)}}
         workspace.save()
         return workspace

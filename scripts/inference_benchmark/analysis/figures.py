@@ -217,6 +217,8 @@ _OTHERS = (
     _process("load_s", "loading", "sec", "the weights, from disk to device, in the first round", spec=".4g"),
     _process("first_call_s", "first call", "sec", "with all one-time work", spec=".4g"),
     _process("compile_s", "compiling", "sec", spec=".4g"),
+    _process("waited_s", "waiting", "sec", "for others to leave the CPUs alone, in all rounds", spec=".3g"),
+    _process("retakes", "retakes", "", "measurements set aside because they were disturbed, in all rounds"),
     _process("loaded_bytes", "memory after loading", "bytes"),
     _process("peak_rss_bytes", "peak resident memory", "bytes", "of the host"),
     _process("peak_allocated_bytes", "peak allocated memory", "bytes", "of tensors on the device"),

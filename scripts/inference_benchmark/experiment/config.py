@@ -56,7 +56,13 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     each = [replace(experiment, machine=label, device_name=part["device_name"]) for label, part in machines.items()]
     return Plan(
         experiments=tuple(each or [experiment]),
-        watch=Supervision(watch["timeout_seconds"], watch["sample_hz"], watch["exclusive"]),
+        watch=Supervision(
+            timeout_s=watch["timeout_seconds"],
+            sample_hz=watch["sample_hz"],
+            exclusive=watch["exclusive"],
+            patience_s=watch["patience_seconds"],
+            max_retakes=watch["max_retakes"],
+        ),
         slurm={label: machine["slurm"] for label, machine in machines.items()},
         locks=tuple(locks.values()),
         history=earlier,

@@ -19,13 +19,16 @@ from inference_benchmark.machine.host_counters import REAL_ROOTS, Roots, cpu_fre
 from inference_benchmark.units import format_bytes
 
 # Thresholds of the flags.
-_MAX_OTHER = 0.05  # of the usable CPUs' time; daemons, an editor and this process take less
+MAX_OTHER = 0.05  # of the usable CPUs' time; daemons, an editor and this process take less
 _MAX_STEAL = 0.01  # of the usable CPUs' time; it may all come from one CPU, for which the others wait
 _MAX_THROTTLED = 0.001  # of the usable CPUs' time, as the kernel adds CPUs up; without a quota this is exactly 0
 _MAX_PRESSURE = 0.01  # of the window; calls scatter as much on an undisturbed machine
 _MIN_CPU_S = 0.1  # CPU time is counted in ticks of 10 ms on each CPU, so a few ticks mean nothing
 _MAX_IDLE_PERCENT = 5  # utilisation; a GPU that only draws a desktop stays below
 _UTILISATION_WINDOW_S = 1.2  # NVML averages utilisation over at most one second
+
+#: The flags that others or heat cause, so that waiting may help. A power cap or a CPU quota stays.
+_PASSING = ("cpu-contended", "cpu-stolen", "cpu-thermal", "gpu-shared", "gpu-throttled-thermal")
 
 GPU_GAUGES: dict[str, Callable[[Any, Any], float]] = {
     "gpu_sm_clock_hz": lambda lib, gpu: lib.nvmlDeviceGetClockInfo(gpu, lib.NVML_CLOCK_SM) * 10**6,
@@ -189,6 +192,25 @@ def flags(conditions: Mapping[str, Any], device: str) -> list[dict[str, str]]:
     return [{"name": name, "message": message} for name, message in warnings]
 
 
+def disturbances(conditions: Mapping[str, Any], device: str) -> list[str]:
+    """What disturbed a measurement and may pass, each with its evidence."""
+    return [flag["message"] for flag in flags(conditions, device) if flag["name"] in _PASSING]
+
+
+def lost_share(conditions: Mapping[str, Any]) -> float:
+    """The part of the time of the CPUs that others and the hypervisor took, and of the samples in which the GPU was
+    slowed by heat or shared."""
+    counters = conditions.get("counters", {})
+    cpus_s = conditions.get("seconds", 0.0) * conditions.get("usable_cpus", 0)
+    taken_s = counters.get("other_cpu_s", 0.0) + counters.get("steal_cpu_s", 0.0)
+    hot = max((conditions.get("gpu_throttle_reasons", {}).get(cause, 0) for cause in _THERMAL_REASONS), default=0)
+    return (
+        (taken_s / cpus_s if cpus_s else 0.0)
+        + hot / max(1, conditions.get("n_samples", 0))
+        + bool(conditions.get("other_gpu_processes"))
+    )
+
+
 def _gpu_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     reasons = Counter(conditions.get("gpu_throttle_reasons", {}))
     # NVML reports hw_slowdown together with hw_thermal_slowdown. Only its remaining samples are due to power.
@@ -206,7 +228,7 @@ def _host_flags(conditions: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     window_s, n_cpus = conditions.get("seconds", 0.0), conditions.get("usable_cpus", 0)
     cpus_s = window_s * n_cpus
     for name, counter, total_s, max_share, min_s, message in (
-        ("cpu-contended", "other_cpu_s", cpus_s, _MAX_OTHER, _MIN_CPU_S, "other processes used the CPUs"),
+        ("cpu-contended", "other_cpu_s", cpus_s, MAX_OTHER, _MIN_CPU_S, "other processes used the CPUs"),
         ("cpu-stolen", "steal_cpu_s", cpus_s, _MAX_STEAL, _MIN_CPU_S, "the hypervisor withheld the CPUs"),
         ("cpu-throttled", "cgroup_throttled_s", cpus_s, _MAX_THROTTLED, 0, "a cgroup's CPU quota held threads back"),
         ("memory-pressure", "memory_pressure_s", window_s, _MAX_PRESSURE, 0, "threads waited for memory"),

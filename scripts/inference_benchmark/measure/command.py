@@ -7,7 +7,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -29,7 +29,7 @@ def main(
     """Parse the command line, measure what it asks for, write the record, and print in one line how it ended.
     measure: is given the cell or study, how to watch it, and the path of the record."""
     arguments = _parser(description).parse_args()
-    watch = Supervision(arguments.timeout_s, arguments.sample_hz, arguments.exclusive, arguments.device_name)
+    watch = Supervision(**{each.name: getattr(arguments, each.name) for each in fields(Supervision)})
     # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.
     signal.signal(signal.SIGTERM, _terminated)
     earlier = attempts.earlier(arguments.output, arguments.attempt)
@@ -76,6 +76,10 @@ def _parser(description: str) -> argparse.ArgumentParser:
     busy = "what to do if others use the GPU at the start"
     option("--exclusive", choices=["warn", "fail"], default=default.exclusive, help=busy)
     option("--device-name", default=default.device_name, help="a part of the name of the device")
+    patience = "the longest wait for others to leave the device alone, in seconds"
+    option("--patience-s", type=float, default=default.patience_s, help=patience)
+    again = "how often a disturbed round is measured again"
+    option("--max-retakes", type=int, default=default.max_retakes, help=again)
     option("--attempt", type=int, default=1, help="the number of this attempt, from 1")
     return parser
 

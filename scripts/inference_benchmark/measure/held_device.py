@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware,
 from inference_benchmark.machine.interpreter import Interpreter
 from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.outcome import MeasurementError, classify
+from inference_benchmark.measure.run_notes import notes_of_run
 from inference_benchmark.measure.warm_start import ForkServer
 from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, worker_variables
 from inference_benchmark.records.parts import Reason
@@ -115,11 +117,26 @@ def _other_users(gpu: hardware.Gpu | None, setup: Setup, watch: Supervision) -> 
     if not hardware.is_called(name, watch.device_name):
         asks = f"machines.{setup.machine}.device_name asks for {watch.device_name!r}"
         raise MeasurementError(f"this is {name} on {provenance.node_name()}, and {asks}; nothing was measured")
-    users = conditions.busy(gpu) if gpu else None
+    users = _users_after_wait(gpu, watch.patience_s) if gpu else None
     if users and watch.exclusive == "fail":
         raise MeasurementError(f"GPU {gpu.uuid} is in use: {users}; wait, or set watch.exclusive: warn")
     if users:
         print(f"GPU {gpu.uuid} is in use: {users}; the cell is measured and flagged", file=sys.stderr)
+    return users
+
+
+def _users_after_wait(gpu: hardware.Gpu, patience_s: float) -> str | None:
+    """Who still uses the GPU after a wait for them to leave it, for a message; None if nobody does."""
+    users = conditions.busy(gpu)
+    if not users:
+        return None
+    with notes_of_run() as notes:
+        until = time.monotonic() + notes.worth(patience_s)
+    while users and time.monotonic() < until:
+        time.sleep(1)
+        users = conditions.busy(gpu)
+    with notes_of_run() as notes:
+        notes.escaped(users is None)
     return users
 
 

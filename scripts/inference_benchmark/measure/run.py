@@ -11,7 +11,7 @@ from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import CeilingsStudy, Study, Subject
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
-from inference_benchmark.measure import batch_search
+from inference_benchmark.measure import batch_search, retakes
 from inference_benchmark.measure.held_device import Setup, check_engine, hold_device
 from inference_benchmark.measure.warm_start import ForkServer
 from inference_benchmark.measure.worker_process import WorkerReport
@@ -26,7 +26,13 @@ def measure_cell(cell: Cell, watch: Supervision) -> Record:
     weights = _weights(cell)
     with hold_device(cell, watch) as device:
         server = ForkServer(cell.base_engine, str(weights), cell.round) if weights else None
-        report, outcome, reason = device.run_worker("timed_calls", _inputs(cell, weights), server=server)
+        (report, outcome, reason), set_aside = retakes.least_disturbed(
+            lambda patience_s: device.run_worker(
+                "timed_calls", _inputs(cell, weights) | {"patience_s": patience_s}, server=server
+            ),
+            cell,
+            watch,
+        )
         where_and_when = device.where_and_when()
     run = report.run()
     return Record(
@@ -35,6 +41,7 @@ def measure_cell(cell: Cell, watch: Supervision) -> Record:
         reason=reason,
         runs=(run,),
         stability=assess(cell, [run]) if outcome == "ok" else None,
+        set_aside=set_aside or None,
         flags=_flags(report, cell, device.users),
         model={**report.model, **(checkpoint.facts(weights) if weights else {"weights": None})},
         **where_and_when,

@@ -136,12 +136,22 @@ class Run:
     #: Times of two short fixed kernels on the device and threads of the cell, right after the start and after the last
     #: call: how fast the machine itself was. Absent where they were not timed.
     yardstick: Yardstick | None = None
+    #: Seconds that it waited, before its timed calls, for others to leave the CPUs alone. Absent where it did not wait.
+    waited_s: NotNegative | None = None
 
     def __post_init__(self) -> None:
         for name in ("warmup_s", "samples_s", "first_token_s"):
             if not all(_LEAST_S <= seconds <= _MOST_S for seconds in getattr(self, name)):
                 allowed = f"{_LEAST_S:g} to {_MOST_S:g}"
                 raise RecordError(f"{name} holds a value that is no finite number of seconds above 0 ({allowed})")
+
+
+@dataclass(frozen=True)
+class SetAside:
+    """A disturbed measurement of a round, which was made again."""
+
+    run: Run  #: What it left, with the keys of runs[].
+    reason: str  #: What disturbed it.
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Study, Subject, kind_of, study_from_document
 from inference_benchmark.records.check import RecordError, check_known, checked
-from inference_benchmark.records.parts import Conditions, FailedAttempt, Limit, Note, Reason, Run, Stability
+from inference_benchmark.records.parts import Conditions, FailedAttempt, Limit, Note, Reason, Run, SetAside, Stability
 from inference_benchmark.records.study_results import check_results
 
 OUTCOMES = ("ok", "oom", "unsupported")
@@ -79,7 +79,8 @@ class _Finished:
         """The record as JSON has it."""
         document = msgspec.to_builtins({**vars(self), self.SUBJECT: self.subject.to_document()})
         document["environment"] = document.pop("variables")
-        for of, part in ((type(self), document), *((Run, run) for run in document.get("runs", ()))):
+        runs = [*document.get("runs", ()), *(each["run"] for each in document.get("set_aside") or ())]
+        for of, part in ((type(self), document), *((Run, run) for run in runs)):
             for name in _optional(of):
                 if part.get(name) is None:
                     part.pop(name, None)
@@ -115,7 +116,8 @@ class Record(_Finished):
     #   1  first
     #   2  runs (a list of processes) instead of one; first tokens, energy, conditions, stability, flags, environment
     #   3  tokens_sha256; shapes, compilation and outlier columns in model; an oom may refer to a search and have no
-    #      runs; attempts, yardstick, cell.options and cell.environment (optional) were added later
+    #      runs; attempts, yardstick, cell.options, cell.environment, set_aside and runs[].waited_s
+    #      (optional) were added later
 
     SUBJECT = "cell"
     _subject_from = staticmethod(Cell.from_document)
@@ -125,6 +127,9 @@ class Record(_Finished):
     #: One entry, of the process that measured the cell in this round. Empty only if a search or another record decided.
     runs: tuple[Run, ...]
     stability: Stability | None  #: Whether the samples are repeatable; null if the outcome is not ok.
+    #: Disturbed measurements of the same round, of which the least disturbed is in runs. No figure uses the others.
+    #: Absent if there were none.
+    set_aside: tuple[SetAside, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -163,6 +164,8 @@ def _of_processes(record: Record) -> dict[str, Estimate]:
         "load_s": first and first.load_s,
         "first_call_s": first.warmup_s[0] if first and first.warmup_s else None,
         "compile_s": record.model.get("compilation", {}).get("seconds"),
+        "waited_s": math.fsum(run.waited_s for run in record.runs if run.waited_s) or None,
+        "retakes": len(record.set_aside or ()) or None,
         "memory_share": metrics.memory_share(record.memory_bytes),
         "parameters": record.model.get("parameters"),
         "weights_bytes": record.model.get("weights_bytes"),

@@ -74,12 +74,14 @@ def _as_one(rounds: Sequence[Record], prior: Scatter) -> Record:
         return first
     ending = next((record for record in rounds if record.outcome != "ok"), None)
     runs = tuple(run for record in rounds for run in record.runs)
+    set_aside = tuple(each for record in rounds for each in record.set_aside or ())
     answers = different_answers(digest for run in runs for digest in run.tokens_sha256)
     return replace(
         first,
         outcome=ending.outcome if ending else "ok",
         reason=ending.reason if ending else None,
         runs=runs,
+        set_aside=set_aside or None,
         stability=None if ending else assess(first.cell, runs, prior),
         flags=each_once([*answers, *(flag for record in rounds for flag in record.flags)]),
         ended_at=rounds[-1].ended_at,

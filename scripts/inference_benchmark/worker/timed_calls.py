@@ -12,20 +12,27 @@ from typing import Any
 from inference_benchmark import engines
 from inference_benchmark.analysis import statistics
 from inference_benchmark.experiment.cells import Cell, Measurement
-from inference_benchmark.machine import energy
+from inference_benchmark.machine import energy, quiet
 from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
 from inference_benchmark.worker.process import Emit
 
+#: A shorter wait is none: it is the time of a look at the CPUs.
+_SHORT_S = 0.1
 
-def run(session: EngineSession, subject: str, checkpoint: str | None) -> None:
-    """subject: the cell as JSON text."""
-    cell, emit = Cell.from_json(subject), session.emit
+
+def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s: float) -> None:
+    """subject: the cell as JSON text. patience_s: the longest wait for others to leave the CPUs alone."""
+    load, cell, emit = quiet.OtherLoad(), Cell.from_json(subject), session.emit
     settings, new_tokens = cell.measurement, cell.workload.new_tokens
     counter = energy.open_counter(session.gpu)
     engine = session.load(cell, checkpoint, yardstick=True)
     session.enter("prompts")
     prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
     warm_up(session, prompts, new_tokens, settings)
+    wait = quiet.wait(patience_s, load)
+    if wait.seconds >= _SHORT_S:
+        emit(waited_s=wait.seconds, is_quiet=wait.is_quiet)
+        timed_call(engine, engine.generate, prompts, new_tokens)  # the caches may have been used by others
     engine.reset_peak_memory()
     # Whole calls come first, with their memory and energy: the figures are about them.
     with _metered(engine, counter, emit), _calls_of(session, "measure") as calls:
