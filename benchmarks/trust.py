@@ -8,6 +8,8 @@ drift     the same cells twice in one run, while the machine becomes 10 % slower
           round by round, as Snakemake does, and with all rounds of a cell one after the other
 paired    A/A as for same, the two cells of a pair right after each other, round by round; then with the times of the
           second multiplied by 1.03: in how many cells it is called, by numbers of rounds, paired and unpaired
+beside    a small grid of real models in three rounds beside processes that take all CPUs for 30 % of the time, against
+          20 rounds on the machine as it is: as measured by default, and without waiting and measuring again
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -35,6 +37,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -56,6 +59,8 @@ from inference_benchmark.machine.host_counters import REAL_ROOTS, cpu_times_s, p
 from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.run import measure_cell
 from inference_benchmark.models import checkpoint
+from inference_benchmark.records.results import cell_results
+from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.worker.engine_session import timed_call
 
 SMALL = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 4, "vocab_size": 10_000}
@@ -69,6 +74,9 @@ DRAWN = 200
 DRIFT = 0.1
 #: How many times as often as by default the sampler looks on in its experiment.
 AMPLIFIED = 50
+
+#: How disturbed rounds are treated by default.
+WATCHED = Supervision(patience_s=30, max_retakes=2)
 
 Grid = list[list[list[float]]]
 #: The samples of the two cells of a pair, in one round.
@@ -179,6 +187,66 @@ def forking() -> Iterator[None]:
         yield
     finally:
         del os.environ[warm_start.OWNER]
+
+
+#: Takes all CPUs for 30 % of the time, in stretches of 2 to 30 s.
+NEIGHBOURS = """
+import os, random, subprocess, sys, time
+draw = random.Random(int(sys.argv[1])).uniform
+while True:
+    time.sleep(draw(2, 30) * 7 / 3)
+    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+    time.sleep(draw(2, 30))
+    for hog in hogs:
+        hog.kill()
+        hog.wait()
+"""
+
+
+def beside(runs: int) -> str:
+    settings = measurement(min_seconds=0.4, max_seconds=0.4, target_half_width_percent=10)
+    cells = [replace(cell, measurement=settings) for cell in small_cells(max_seconds=0.4)]
+    truth_s = [of_cell.figures["latency_s"].value for of_cell in results(cells, 20, WATCHED)]
+    lines = []
+    for name, watch in (("by default", WATCHED), ("without waits and retakes", Supervision())):
+        neighbours = subprocess.Popen([sys.executable, "-c", NEIGHBOURS, "0"], start_new_session=True)
+        began = time.monotonic()
+        try:
+            measured = [results(cells, 3, watch) for _ in range(runs)]
+        finally:
+            os.killpg(neighbours.pid, signal.SIGKILL)
+            neighbours.wait()
+        seconds = (time.monotonic() - began) / runs
+        lines.append(f"{name}, {seconds:.0f} s a run: {against_truth(measured, truth_s)}")
+    return f"beside neighbours, {runs} runs of {len(cells)} cells: {'; '.join(lines)}"
+
+
+def results(cells: Sequence[Cell], rounds: int, watch: Supervision) -> list[CellResult]:
+    """Of one run, round by round."""
+    with forking():
+        numbers = range(1, rounds + 1)
+        return cell_results([measure_cell(replace(cell, round=n), watch) for n in numbers for cell in cells])
+
+
+def against_truth(runs: Sequence[Sequence[CellResult]], truth_s: Sequence[float]) -> str:
+    pairs = [(cell, true_s) for cells in runs for cell, true_s in zip(cells, truth_s, strict=True)]
+    off = {id(cell): abs(math.log(cell.figures["latency_s"].value / true_s)) for cell, true_s in pairs}
+    held = [cell.figures["latency_s"].low <= true_s <= cell.figures["latency_s"].high for cell, true_s in pairs]
+    unmarked = [off[id(cell)] for cell, _ in pairs if not cell.warnings]
+    wrong = sum(each > 0.15 for each in unmarked)
+    called, widths = [], []
+    for base, new in pairwise(runs):
+        priors = [statistics.prior_of_processes(cell.whole_s for cell in cells) for cells in (base, new)]
+        tests = [statistics.ratio_test(a.whole_s, b.whole_s, priors) for a, b in zip(base, new, strict=True)]
+        called += statistics.significant(tests)
+        widths += [math.sqrt(test.high / test.low) - 1 for test in tests]
+    return (
+        f"off by {statistics.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
+        f"{len(unmarked)} of {len(pairs)} cells without a mark, of which {wrong} are off "
+        f"by more than 15 %, wanted: none; {fmean(held):.0%} of intervals hold the truth, wanted: 90 to 98 %; "
+        f"one run against the next: {fmean(called):.0%} called different, wanted: at most 5 %, "
+        f"median interval of the ratio ±{statistics.percentile(widths, 50):.0%}, wanted: at most 15 %"
+    )
 
 
 def sleeping_cells(n_cells: int) -> list[Cell]:
@@ -328,7 +396,7 @@ MAX_OTHERS, PATIENCE_S = 0.05, 60
 class Between(NamedTuple):
     """A cell: the speeds before and after it, seconds of both yardsticks, and the others' part of the CPUs' time."""
 
-    speeds: dict[str, Speed]
+    speeds: Sequence[Speed]
     yardsticks_s: float
     others: float
 
@@ -409,10 +477,11 @@ class Others:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = ["parent", "yardstick", "sampling", "planted", "drift", "same", "paired"]
+    names = ["parent", "yardstick", "sampling", "planted", "drift", "same", "paired", "beside"]
     parser.add_argument("what", nargs="*", default=names, help="all by default")
     parser.add_argument("--rounds", type=int, default=8, help="rounds of each cell; paired takes twice as many")
     parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments and yardsticks")
+    parser.add_argument("--runs", type=int, default=25, help="of the grid beside neighbours; at least two")
     parser.add_argument("--seconds", type=float, default=60, help="of parent; sampling takes twice as long")
     arguments = parser.parse_args()
     experiments = {
@@ -420,6 +489,7 @@ def main() -> int:
         "planted": lambda: planted(arguments.cells, arguments.rounds),
         "drift": lambda: drift(arguments.cells, arguments.rounds),
         "paired": lambda: paired(2 * arguments.rounds),
+        "beside": lambda: beside(arguments.runs),
         "yardstick": lambda: yardstick(arguments.cells),
         "sampling": lambda: sampling(2 * arguments.seconds),
         "parent": lambda: parent(arguments.seconds),
