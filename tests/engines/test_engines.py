@@ -349,7 +349,7 @@ engine.start("cpu", 1, folder)
 engine.unsupported(precision)
 engine.load(folder, precision)
 engine.observe(numpy.ones((1, 2), dtype=numpy.int64), 2)
-print(sorted(set(sys.modules) - before), shapes.follow_checkpoint.cache_info().misses)
+print(sorted(set(sys.modules) - before), shapes.work_of_checkpoint.cache_info().misses)
 """
 
 

@@ -23,7 +23,7 @@ def model_and_passes(architecture: dict, dtype: torch.dtype = torch.float32):
     config = AutoConfig.for_model(**architecture)
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    return model, shapes.follow(config)
+    return model, shapes.token_work(config)
 
 
 def shapes_of(architecture: dict, dtype: torch.dtype) -> Shapes:
@@ -100,17 +100,17 @@ def test_an_uncountable_model_has_a_reason_instead_of_shapes(architecture, reaso
 
 
 def test_uncounted_parameters_make_the_shapes_unknown():
-    model, followed = model_and_passes(LLAMA)
+    model, work = model_and_passes(LLAMA)
     model.extra = torch.nn.Parameter(torch.empty(3, 4, 5, device="meta"))
-    assert "60 of 847036 parameters" in shapes.facts(model, followed)["shapes_unknown"]
+    assert "60 of 847036 parameters" in shapes.facts(model, work)["shapes_unknown"]
 
 
 def test_a_matrix_that_a_pass_uses_twice_or_not_at_all_makes_the_shapes_unknown():
-    model, followed = model_and_passes(LLAMA)
-    per_token = followed.flop_per_token
-    assert shapes.facts(model, followed)["shapes"] is not None
+    model, work = model_and_passes(LLAMA)
+    per_token = work.flop_per_token
+    assert shapes.facts(model, work)["shapes"] is not None
     for other in (per_token - 2 * 128 * 128, per_token + 2 * 128 * 128):
-        unknown = shapes.facts(model, followed._replace(flop_per_token=other))["shapes_unknown"]
+        unknown = shapes.facts(model, work._replace(flop_per_token=other))["shapes_unknown"]
         assert (
             unknown
             == f"a pass takes {other} operations per token besides attention, {per_token} of them with its matrices"
@@ -119,12 +119,12 @@ def test_a_matrix_that_a_pass_uses_twice_or_not_at_all_makes_the_shapes_unknown(
 
 def test_a_family_that_cannot_run_without_weights_has_a_reason(monkeypatch):
     monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: x.item())
-    assert shapes.follow(AutoConfig.for_model(**LLAMA)).unknown.startswith("a pass without weights fails: RuntimeError")
+    assert shapes.token_work(AutoConfig.for_model(**LLAMA)).unknown.startswith("a pass without weights fails: RuntimeError")
 
 
 def test_following_leaves_the_configuration_as_it_is():
     config = AutoConfig.for_model(**LLAMA)
     before = config.to_dict()
-    shapes.follow(config)
+    shapes.token_work(config)
     assert config.to_dict() == before
     assert config._attn_implementation != "eager"

@@ -33,7 +33,7 @@ class ConvertedEngine(TorchDeviceEngine):
         self.threads = threads
         self.config = AutoConfig.from_pretrained(checkpoint)
         self.family = self.config.model_type
-        self.followed = shapes.follow_checkpoint(checkpoint)
+        self.token_work = shapes.work_of_checkpoint(checkpoint)
 
     def finish_loading(self) -> None:
         # The first call starts the library's threads. Under the final limit, a failed start could end the process.
@@ -62,7 +62,7 @@ class ConvertedEngine(TorchDeviceEngine):
             **hf_facts.torch_settings(self.device),
             "threads": self.threads,
             **self.package_versions(self.precision),
-            **shapes.facts(model, self.followed, self.stored, self.activations),
+            **shapes.facts(model, self.token_work, self.stored, self.activations),
         }
 
     def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:

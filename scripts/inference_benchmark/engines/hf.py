@@ -135,7 +135,7 @@ class HfEngine(TorchDeviceEngine):
             self.stored_in_checkpoint = f"int{quantisation.get('bits', 4)}"  # awq need not say that it has 4
         if MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None) is None:
             raise UnsupportedError(f"transformers has no causal language model of type {config.model_type}")
-        self.followed = shapes.follow_checkpoint(checkpoint)
+        self.token_work = shapes.work_of_checkpoint(checkpoint)
 
     def unsupported(self, precision: str) -> str | None:
         for module in PRECISIONS[precision].modules:
@@ -166,7 +166,7 @@ class HfEngine(TorchDeviceEngine):
         if not self.cache_bits:
             return None
         block = _HQQ["q_group_size"] * 8 // self.cache_bits
-        odd = next((width for width in self.followed.kv_widths if width % block), None)
+        odd = next((width for width in self.token_work.kv_widths if width % block), None)
         return odd and f"hqq packs {self.cache_bits}-bit keys or values by {block}, and a token has {odd} in a layer"
 
     def load(self, checkpoint: Path, precision: str) -> None:
@@ -206,12 +206,12 @@ class HfEngine(TorchDeviceEngine):
         return self.model.get_input_embeddings().num_embeddings
 
     def describe(self) -> dict[str, Any]:
-        facts = hf_facts.model_facts(self.model, self.device, self.followed) | self.package_versions(self.precision)
+        facts = hf_facts.model_facts(self.model, self.device, self.token_work) | self.package_versions(self.precision)
         if self.options:
             facts["options"] = self.options
         if self.cache_bits and facts["shapes"]:
             facts["shapes"] |= shapes.quantised_cache(
-                self.followed, self.model.dtype, self.cache_bits, _HQQ["q_group_size"], _HQQ["residual_length"]
+                self.token_work, self.model.dtype, self.cache_bits, _HQQ["q_group_size"], _HQQ["residual_length"]
             )
         matmul_precision = self.options.get("matmul_precision", "highest")
         if self.model.dtype is torch.float32 and matmul_precision != "highest":

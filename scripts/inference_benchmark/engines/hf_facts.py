@@ -16,10 +16,10 @@ from inference_benchmark.engines import shapes
 from inference_benchmark.engines.shapes import dtype_name, matrix_modules
 
 
-def model_facts(model: torch.nn.Module, device: torch.device, followed: shapes.Followed) -> dict[str, Any]:
+def model_facts(model: torch.nn.Module, device: torch.device, work: shapes.TokenWork) -> dict[str, Any]:
     """Weights, dtypes, quantisation, devices and shapes of a model, and the torch settings that affect its speed.
 
-    followed: of the model's configuration.
+    work: of the model's configuration.
     """
     weights = shapes.tensors(model)
     return {
@@ -32,7 +32,7 @@ def model_facts(model: torch.nn.Module, device: torch.device, followed: shapes.F
         "attention": model.config._attn_implementation,
         "device_map": _device_map(model),
         **torch_settings(device),
-        **shapes.facts(model, followed),
+        **shapes.facts(model, work),
     }
 
 

@@ -38,8 +38,8 @@ class UnknownShapesError(ValueError):
     """The work of this model cannot be counted; the message says why."""
 
 
-class Followed(NamedTuple):
-    """What passes over a few tokens do in a model without weights.
+class TokenWork(NamedTuple):
+    """The work per token of a model, from passes over a few tokens without weights.
 
     kv_widths: how many numbers the cache has of a token: its keys and its values, in each layer. attention_width:
     operations of attention per pair of tokens, over 4. flop_per_token: all other operations. unknown: why the others
@@ -80,13 +80,13 @@ def tensors(model: torch.nn.Module) -> list[torch.Tensor]:
 
 
 @cache
-def follow_checkpoint(folder: Path) -> Followed:
-    """As follow, for a checkpoint; once in a process and those forked from it."""
-    return follow(AutoConfig.from_pretrained(folder))
+def work_of_checkpoint(folder: Path) -> TokenWork:
+    """As token_work, for a checkpoint; once in a process and those forked from it."""
+    return token_work(AutoConfig.from_pretrained(folder))
 
 
-def follow(config: Any) -> Followed:
-    """Follow passes of the model that a configuration describes, without weights and device."""
+def token_work(config: Any) -> TokenWork:
+    """From passes of the model that a configuration describes, without weights and device."""
     try:
         _check_countable(config.get_text_config(decoder=True))
         with torch.device("meta"):
@@ -99,11 +99,11 @@ def follow(config: Any) -> Followed:
         flop, caches = zip(*(_pass(model, n_tokens) for n_tokens in _PASSES), strict=True)
         kv_widths = _kv_widths(caches[-1], _PASSES[-1])
     except UnknownShapesError as error:
-        return Followed(unknown=str(error))
+        return TokenWork(unknown=str(error))
     except Exception as error:  # the code of some families needs weights
-        return Followed(unknown=f"a pass without weights fails: {type(error).__name__}: {error}")
+        return TokenWork(unknown=f"a pass without weights fails: {type(error).__name__}: {error}")
     per_pair = (flop[2] - 2 * flop[1] + flop[0]) // 2
-    return Followed(kv_widths, per_pair // 4, flop[1] - flop[0] - (_PASSES[0] + _PASSES[1]) * per_pair)
+    return TokenWork(kv_widths, per_pair // 4, flop[1] - flop[0] - (_PASSES[0] + _PASSES[1]) * per_pair)
 
 
 def _pass(model: torch.nn.Module, n_tokens: int) -> tuple[int, Any]:
@@ -117,7 +117,7 @@ def _pass(model: torch.nn.Module, n_tokens: int) -> tuple[int, Any]:
 
 
 def _kv_widths(cache: Any, n_tokens: int) -> tuple[int, ...]:
-    """Followed.kv_widths of a cache. Raises UnknownShapesError if it holds anything else."""
+    """TokenWork.kv_widths of a cache. Raises UnknownShapesError if it holds anything else."""
     layers = getattr(cache, "layers", None)
     if not layers:
         raise UnknownShapesError("no cache of keys and values: what a step reads is not known")
@@ -130,24 +130,24 @@ def _kv_widths(cache: Any, n_tokens: int) -> tuple[int, ...]:
 
 
 def facts(
-    model: torch.nn.Module, followed: Followed, stored: Stored | None = None, dtype: torch.dtype | None = None
+    model: torch.nn.Module, work: TokenWork, stored: Stored | None = None, dtype: torch.dtype | None = None
 ) -> dict[str, Any]:
     """``shapes`` for the record, as count; or None with the reason in ``shapes_unknown``."""
     try:
-        counted = asdict(count(model, followed, stored or stored_by_transformers, dtype or model.dtype))
+        counted = asdict(count(model, work, stored or stored_by_transformers, dtype or model.dtype))
         return {"shapes": {name: value for name, value in counted.items() if value is not None}}
     except UnknownShapesError as error:
         return {"shapes": None, "shapes_unknown": str(error)}
 
 
-def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: torch.dtype) -> Shapes:
+def count(model: torch.nn.Module, work: TokenWork, stored: Stored, dtype: torch.dtype) -> Shapes:
     """The shapes of a model on any device, including meta.
 
-    followed: of its configuration. stored: how the engine stores a matrix. dtype: of activations, keys and values,
+    work: of its configuration. stored: how the engine stores a matrix. dtype: of activations, keys and values,
     norms, biases and embeddings. Raises UnknownShapesError.
     """
-    if followed.unknown:
-        raise UnknownShapesError(followed.unknown)
+    if work.unknown:
+        raise UnknownShapesError(work.unknown)
     head = model.get_output_embeddings()
     kinds: Counter[Matrix] = Counter()
     for name, module in matrix_modules(model):
@@ -159,26 +159,26 @@ def count(model: torch.nn.Module, followed: Followed, stored: Stored, dtype: tor
     embeddings = [module for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     n_vector_parameters = sum(p.numel() for p in (*model.parameters(), *_packed_biases(model)) if p.dim() <= 1)
     _check_all_counted(model, matrices, embeddings, n_vector_parameters)
-    _check_all_used(matrices, followed)
+    _check_all_used(matrices, work)
     return Shapes(
         matrices=matrices,
         vector_bytes=n_vector_parameters * dtype.itemsize,
         lookup_bytes=sum(module.embedding_dim for module in embeddings) * dtype.itemsize,
-        kv_bytes=followed.kv_numbers * dtype.itemsize,
-        attention_width=followed.attention_width,
+        kv_bytes=work.kv_numbers * dtype.itemsize,
+        attention_width=work.attention_width,
         attention_arithmetic=dtype_name(dtype),
         logit_bytes=sizes(head)[1] * dtype.itemsize,
     )
 
 
 def quantised_cache(
-    followed: Followed, dtype: torch.dtype, bits: int, group_size: int, residual_tokens: int
+    work: TokenWork, dtype: torch.dtype, bits: int, group_size: int, residual_tokens: int
 ) -> dict[str, int]:
     """The fields of roofline.Shapes for a quantised cache: each group of numbers has a scale and a zero point, of the
     dtype of activations."""
-    groups_bytes = 2 * dtype.itemsize * followed.kv_numbers // group_size
+    groups_bytes = 2 * dtype.itemsize * work.kv_numbers // group_size
     return {
-        "quantised_kv_bytes": followed.kv_numbers * bits // 8 + groups_bytes,
+        "quantised_kv_bytes": work.kv_numbers * bits // 8 + groups_bytes,
         "residual_tokens": residual_tokens,
     }
 
@@ -251,12 +251,12 @@ def _check_all_counted(model, matrices, embeddings, n_vector_parameters: int) ->
         raise UnknownShapesError(f"{total - counted} of {total} parameters are in no linear layer, norm or embedding")
 
 
-def _check_all_used(matrices: tuple[Matrix, ...], followed: Followed) -> None:
+def _check_all_used(matrices: tuple[Matrix, ...], work: TokenWork) -> None:
     """Raises UnknownShapesError unless a pass multiplies each token by each matrix once, and by nothing else."""
     flop_per_token = sum(2 * m.count * m.inputs * m.outputs for m in matrices)
-    if abs(followed.flop_per_token - flop_per_token) > _NEGLIGIBLE * flop_per_token:
+    if abs(work.flop_per_token - flop_per_token) > _NEGLIGIBLE * flop_per_token:
         raise UnknownShapesError(
-            f"a pass takes {followed.flop_per_token} operations per token besides attention, "
+            f"a pass takes {work.flop_per_token} operations per token besides attention, "
             f"{flop_per_token} of them with its matrices"
         )
 

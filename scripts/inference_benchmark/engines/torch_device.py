@@ -33,7 +33,7 @@ class TorchDeviceEngine(Engine):
 
         # Looking up the class imports the family's code, and much of scipy with it.
         MODEL_FOR_CAUSAL_LM_MAPPING.get(type(AutoConfig.from_pretrained(checkpoint)), None)
-        shapes.follow_checkpoint(checkpoint)
+        shapes.work_of_checkpoint(checkpoint)
 
     def combination(self, precision: str) -> str:
         libraries = (
