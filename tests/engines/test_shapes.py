@@ -119,7 +119,9 @@ def test_a_matrix_that_a_pass_uses_twice_or_not_at_all_makes_the_shapes_unknown(
 
 def test_a_family_that_cannot_run_without_weights_has_a_reason(monkeypatch):
     monkeypatch.setattr(torch.nn.Linear, "forward", lambda self, x: x.item())
-    assert shapes.token_work(AutoConfig.for_model(**LLAMA)).unknown.startswith("a pass without weights fails: RuntimeError")
+    assert shapes.token_work(AutoConfig.for_model(**LLAMA)).unknown.startswith(
+        "a pass without weights fails: RuntimeError"
+    )
 
 
 def test_following_leaves_the_configuration_as_it_is():
