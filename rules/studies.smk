@@ -25,6 +25,29 @@ rule ceilings:
         MEASURE
 
 
+rule threads:
+    """Try fewer CPU threads on the first cell of the grid, beside what else runs on the machine. Runs only on request, and
+    changes no other result.
+
+    output: the records of all tries. What they say is printed, and stands on the page.
+    """
+    output:
+        "results/{machine}/threads.json",
+    log:
+        "logs/{machine}/threads.log",
+    conda:
+        "../envs/benchmark.yaml"
+    resources:
+        **PLAN.slurm_resources,
+        gpu=PLAN.gpus,
+        attempt=PLAN.attempt,
+    params:
+        script=CODE / "scripts/threads.py",
+        subject=PLAN.first_cell,
+    shell:
+        "python {params.script:q} --subject {params.subject:q} --output {output:q} 2> {log:q}"
+
+
 use rule ceilings as max_batch with:
     # The largest batch that fits. The search starts from what the records of cells show, doubles the batch until it
     # does not fit, and then halves the interval. The record holds every try with its evidence.

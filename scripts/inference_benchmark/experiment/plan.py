@@ -129,6 +129,10 @@ class Plan:
             return lambda wildcards: self.cells[record_path(**wildcards)].to_json()
         return lambda wildcards: self.studies[study_path(kind, **wildcards)].to_json()
 
+    def first_cell(self, wildcards: Wildcards) -> str:
+        """The first cell of a machine, as one text."""
+        return next(self.machines[wildcards["machine"]].cells()).to_json()
+
     def experiment_json(self, wildcards: Wildcards) -> str:
         """As one text: a change of any setting is a changed parameter."""
         return self.machines[wildcards["machine"]].to_json()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.max_batch import batch_limit
-from inference_benchmark.analysis.statistics import percentile
+from inference_benchmark.analysis.statistics import Estimate, percentile
 from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.engines import PACKAGES
+from inference_benchmark.records import threads
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 from inference_benchmark.units import format_figure, format_half_width
 
@@ -30,13 +31,17 @@ def cell_text(record: Record) -> str:
         return f"oom, as {shown_by} showed" if shown_by else f"oom during {phase}"
     if record.outcome == "unsupported":
         return f"unsupported: {record.reason.message}"
-    throughput = metrics.throughput_tok_per_s(record.measured())
-    width = throughput.half_width
-    text = f"{format_figure(throughput.value, ',.1f')} tok/s ± " + ("?" if width is None else format_half_width(width))
+    text = _throughput_text(metrics.throughput_tok_per_s(record.measured()))
     text += f" ({', '.join(note.name for note in record.notes)})" if record.notes else ""
     if waited_s := sum(run.waited_s or 0 for run in record.runs):
         text += f", waited {waited_s:.0f} s for quiet"
     return text + (f", measured {1 + len(record.set_aside)} times" if record.set_aside else "")
+
+
+def _throughput_text(throughput: Estimate) -> str:
+    """``1,234.5 tok/s ± 0.8%``"""
+    width = throughput.half_width
+    return f"{format_figure(throughput.value, ',.1f')} tok/s ± " + ("?" if width is None else format_half_width(width))
 
 
 def study_text(record: StudyRecord) -> str:
@@ -66,6 +71,22 @@ def timeline_text(timeline: Timeline) -> str:
         text += f", then {format_figure(percentile(timeline.decode_s, 50) * 1000, '.1f')} ms"
     largest = sorted((timeline.shares or {}).items(), key=lambda item: -item[1])[:2]
     return "; ".join([text, *(f"{KINDS[kind]} {share:.0%}" for kind, share in largest)])
+
+
+def threads_text(records: Sequence[Record]) -> str:
+    """What a cell did with each number of CPU threads, as a sentence, and which number is the fastest where that is
+    certain: its interval is above those of the others."""
+    found = threads.throughputs(records)
+    if not found:
+        return record_text(records[0])
+    parts = (f"{n}: {_throughput_text(each)}" for n, each in found.items())
+    text = f"{records[0].cell.first_round.label}, by threads: {'; '.join(parts)}."
+    best = max(found, key=lambda n: found[n].value)
+    others = [each for n, each in found.items() if n != best]
+    if best != max(found) and all(each.high < found[best].low for each in others):
+        factor = format_figure(found[best].value / found[max(found)].value, ".1f")
+        text += f" measurement.threads: {best} would be {factor} times as fast here, and measure all cells again."
+    return text
 
 
 def provenance_text(provenance: Mapping[str, Any]) -> str:
