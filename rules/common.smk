@@ -1,5 +1,6 @@
 # What all rules use: the configuration as PLAN (scripts/inference_benchmark/experiment/plan.py), and helpers.
 
+import gc
 import os
 import re
 import sys
@@ -84,6 +85,10 @@ if workflow.is_main_process:
     subjects, rule_name = {**PLAN.cells, **PLAN.studies}, workflow.modifier.modify_rulename
     progress = ProgressHandler(subjects, ATTEMPTS, run_mode, retries, [*map(rule_name, MEASURING_RULES)])
     attach_progress(logger, progress, terse=not IS_MODULE)
+
+
+# What was made so far lasts as long as the process. Garbage collection would go through all of it, again and again.
+gc.freeze()
 
 
 wildcard_constraints:
