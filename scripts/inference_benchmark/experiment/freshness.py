@@ -21,7 +21,7 @@ from inference_benchmark import files
 from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.outputs import derived, overall
-from inference_benchmark.experiment.rounds import decision_path, further_cells, read_decision
+from inference_benchmark.experiment.rounds import DECISION_VERSION, decision_path, further_cells, read_decision
 from inference_benchmark.experiment.studies import possible_studies
 
 
@@ -37,7 +37,8 @@ class Digests(NamedTuple):
 
 def digests(experiment: Experiment) -> Digests:
     """The digests of what an experiment has by now. Each file is read once."""
-    grid, inputs = (hashlib.sha256(text.encode()) for text in (experiment.grid_json(), experiment.to_json()))
+    texts = f"{DECISION_VERSION}\0{experiment.grid_json()}", experiment.to_json()
+    grid, inputs = (hashlib.sha256(text.encode()) for text in texts)
     for part in _contents(cell.path for cell in experiment.cells()):
         grid.update(part)
         inputs.update(part)

@@ -168,9 +168,10 @@ class Plan:
 
     def priority(self, wildcards: Wildcards) -> int:
         """Of a cell: higher the earlier it is measured."""
+        later = list(reversed(self.machines)).index(wildcards["machine"])
+        most_cells = self._cells_per_round * (self.any_machine.most_rounds or self.any_machine.rounds)
         # Every other number, so that a study fits between two cells.
-        rounds = self.any_machine.most_rounds or self.any_machine.rounds
-        return 2 * (rounds * self._cells_per_round - self._place(record_path(**wildcards)))
+        return 2 * ((later + 1) * most_cells - self._place(record_path(**wildcards)))
 
     def priority_after_column(self, wildcards: Wildcards) -> int:
         """Of a study that comes right after the cells of its column in the first round, while their server runs."""

@@ -14,6 +14,9 @@ from inference_benchmark import files
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.experiment import Experiment
 
+#: Raised whenever the way it is decided changes, so that older decisions count as out of date.
+DECISION_VERSION = 1
+
 
 class Decision(NamedTuple):
     """inputs_sha256: a digest of what it was made from (freshness.Digests.grid). rounds: how many each cell has, by the
