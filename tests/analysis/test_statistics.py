@@ -228,3 +228,18 @@ def test_a_single_round_asks_for_three_where_its_own_calls_miss_the_target():
     assert rounds_to_reach(0.01, [[1.0, 1.1, 0.9]], most=5) == 3
     assert rounds_to_reach(0.01, [[1.0, 1.1, 0.9]], most=2) == 2
     assert rounds_to_reach(0.01, [[1.0]], most=5) == 3, "nothing is known of its scatter"
+
+
+def test_intervals_hold_the_truth_where_the_scatter_decides_the_rounds():
+    """25 cells that scatter by 10 %, each in 3 to 10 rounds until its interval is within 10 %."""
+    rng = numpy.random.default_rng(0)
+    holds, rounds = [], []
+    for _ in range(60):
+        cells = [[[each] for each in numpy.exp(0.1 * rng.standard_normal(10)).tolist()] for _ in range(25)]
+        prior = statistics.prior_of_processes(cell[:3] for cell in cells)
+        measured = [cell[: rounds_to_reach(0.1, cell[:3], 10, prior)] for cell in cells]
+        intervals = [estimate(cell, statistics.prior_of_processes(measured)) for cell in measured]
+        holds += [each.low <= 1 <= each.high for each in intervals]
+        rounds += map(len, measured)
+    assert 0.92 < numpy.mean(holds) < 0.96
+    assert 4 < numpy.mean(rounds) < 6
