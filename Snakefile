@@ -16,6 +16,7 @@ rule all:
     input:
         # If a record is deleted while the summary exists, Snakemake makes it again only as a target.
         list(PLAN.cells),
+        all_further_records,
         PLAN.requested_studies,
         expand(derived(PLAN.any_machine), machine=PLAN.machines),
         overall(PLAN.experiments),
@@ -23,6 +24,7 @@ rule all:
 
 
 include: "rules/measure.smk"
+include: "rules/rounds.smk"
 include: "rules/studies.smk"
 include: "rules/aggregate.smk"
 include: "rules/compare.smk"

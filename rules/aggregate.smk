@@ -9,6 +9,7 @@ rule collect:
     """
     input:
         records=PLAN.records_of_machine,
+        further=further_records,
         studies=PLAN.studies_of_machine,
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,

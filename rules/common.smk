@@ -44,7 +44,7 @@ from inference_benchmark.experiment.outputs import (
 from inference_benchmark.files import set_aside
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.records.record_file import derived_from_deleted
-from inference_benchmark.render.progress import MEASURING_RULES, ProgressHandler, attach_progress
+from inference_benchmark.render.progress import ProgressHandler, attach_progress
 
 # The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.
 CONFIG = next(filter(Path.exists, (Path("config.yaml"), CODE / "config.yaml")), None)
@@ -69,21 +69,49 @@ ATTEMPTS = AttemptLog()
 include: "undocumented.smk"
 
 
+# The records of further rounds, by machine, where it was decided before which there are.
+DECIDED = {}
+
+
+def further_records(wildcards):
+    """The records of rounds beyond those of the whole grid.
+
+    A decision that is up to date is no part of the workflow: with a checkpoint in it, all is planned twice.
+    """
+    machine = wildcards["machine"]
+    if PLAN.any_machine.most_rounds is None:
+        return []
+    if machine in DECIDED and not is_forced():
+        return DECIDED[machine]
+    checkpoints.rounds.get(machine=machine)
+    return PLAN.further_records(machine)
+
+
+def all_further_records(wildcards):
+    """The same of all machines."""
+    return [path for machine in PLAN.machines for path in further_records({"machine": machine})]
+
+
 def rename(path, why):
     """Rename a record, so that its cell is measured again."""
     logger.info(f"{path} {why}; it is renamed and the cell is measured again")
     set_aside(Path(path))
 
 
-if workflow.is_main_process:
-    if problems := not_files((*PLAN.cells, *PLAN.studies)):
+def refuse_other_than_files(paths):
+    if problems := not_files(paths):
         raise WorkflowError("records cannot be read:", *problems)
+
+
+if workflow.is_main_process:
+    refuse_other_than_files((*PLAN.cells, *PLAN.studies))
     for path in derived_from_deleted(PLAN.cells):
         rename(path, "was derived from a record that was deleted")
-    date_derived_files(PLAN.experiments)
+    DECIDED = date_derived_files(PLAN.experiments)
+    for paths in DECIDED.values():
+        refuse_other_than_files(paths)
     PLAN.save()
-    subjects, rule_name = {**PLAN.cells, **PLAN.studies}, workflow.modifier.modify_rulename
-    progress = ProgressHandler(subjects, ATTEMPTS, run_mode, retries, [*map(rule_name, MEASURING_RULES)])
+    progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs)
     attach_progress(logger, progress, terse=not IS_MODULE)
 
 

@@ -41,7 +41,7 @@ rule measure:
         "logs/{machine}/{column}/batch-{batch}.log",
     priority: PLAN.priority
     group:
-        shared_job if PLAN.job_names else None
+        shared_job if PLAN.shares_jobs else None
     conda:
         "../envs/benchmark.yaml"
     resources:

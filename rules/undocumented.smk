@@ -29,6 +29,12 @@ def run_mode():
     return "plan" if workflow.dryrun else "touch" if workflow.touch else "run"
 
 
+def is_forced():
+    """Whether the command line names jobs to be run although they need not be, as --forcerun does."""
+    settings = workflow.dag_settings
+    return bool(settings.forceall or settings.forcetargets or settings.forcerun)
+
+
 def retries():
     """How many times a failed job is repeated. Known when Snakemake has read all rules."""
     return workflow.execution_settings.retries

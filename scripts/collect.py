@@ -12,7 +12,7 @@ from inference_benchmark import files
 from inference_benchmark.cli import fail, run
 from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.experiment import Experiment
-from inference_benchmark.experiment.freshness import inputs_digest
+from inference_benchmark.experiment.freshness import digests
 from inference_benchmark.records.collect import CollectError, collect, provenance_of
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.results.summary_csv import to_csv
@@ -39,7 +39,7 @@ def main() -> int:
         raise CollectError([*error.problems, remedy]) from None
     records = list(collection.records.values())
     files.write(to_csv(cell_results(records, collection.studies)), arguments.summary)
-    provenance = {"inputs_sha256": inputs_digest(experiment)} | provenance_of(experiment, records)
+    provenance = {"inputs_sha256": digests(experiment).inputs} | provenance_of(experiment, records)
     files.write(json.dumps(provenance, indent=1) + "\n", arguments.provenance)
     return 0
 

@@ -57,7 +57,7 @@ def test_the_default_is_valid_for_both_devices():
     assert cuda.engines == ("hf", "hf-static")
     assert len(list(cuda.cells())) == 2 * 66
     (cpu,) = load(config | {"device": "cpu"}, SCHEMA).experiments
-    assert (cpu.memory_limit_bytes, cpu.rounds) == (700_000_000, 3)
+    assert (cpu.memory_limit_bytes, cpu.rounds, cpu.most_rounds) == (700_000_000, 3, 10)
 
 
 def test_config_yaml_shows_the_defaults():
@@ -66,10 +66,10 @@ def test_config_yaml_shows_the_defaults():
 
 
 def test_every_key_has_a_default():
-    """But those of a model and a workload, of which a configuration names its own."""
+    """But those of a model and a workload, of which a configuration names its own, and those inside of what is null."""
 
-    def check(sub: dict, value: dict) -> None:
-        for key, part in resolved(sub, SCHEMA).get("properties", {}).items():
+    def check(sub: dict, value: dict | None) -> None:
+        for key, part in resolved(sub, SCHEMA).get("properties", {}).items() if value is not None else ():
             assert key in value
             check(part, value[key])
 
@@ -101,15 +101,19 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         experiment = load(config, SCHEMA, code=REPO).experiments[0]
         each = experiment.measurement
         seconds = each.min_seconds, each.max_seconds
-        return experiment.rounds, each.warmup_tolerance_percent, each.target_half_width_percent, *seconds
+        rounds = experiment.rounds, experiment.most_rounds
+        return *rounds, each.warmup_tolerance_percent, each.target_half_width_percent, *seconds
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 25, 0.8, 0.8), (1, 5, 1, 1, 10))
-    assert how_often("cpu", min_seconds=5) == (3, 10, 25, 5, 5)
-    assert how_often("cuda", min_seconds=5) == (1, 5, 1, 5, 10)
-    assert how_often("cpu", max_seconds=0.1) == (3, 10, 25, 0.1, 0.1)
-    assert how_often("cuda", max_seconds=5) == (1, 5, 1, 1, 5)
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 10, 25, 0.8, 0.8), (1, 5, 5, 1, 1, 10))
+    assert how_often("cpu", min_seconds=5) == (3, 10, 10, 25, 5, 5)
+    assert how_often("cuda", min_seconds=5) == (1, 5, 5, 1, 5, 10)
+    assert how_often("cpu", max_seconds=0.1) == (3, 10, 10, 25, 0.1, 0.1)
+    assert how_often("cuda", max_seconds=5) == (1, 5, 5, 1, 1, 5)
     given = {"rounds": 2, "warmup_tolerance_percent": 1, "target_half_width_percent": 3, "max_seconds": 4}
-    assert how_often("cpu", min_seconds=2, **given) == how_often("cuda", min_seconds=2, **given) == (2, 1, 3, 2, 4)
+    for device in ("cpu", "cuda"):
+        assert how_often(device, min_seconds=2, **given) == (2, None, 1, 3, 2, 4)
+    assert how_often("cpu", rounds={"least": 2, "most": 5})[:2] == (2, 5)
+    assert how_often("cpu", rounds={"least": 4, "most": 4})[:2] == (4, None), "as the number 4"
 
 
 def test_the_schema_allows_the_engines_and_precisions_that_there_are():
@@ -162,6 +166,14 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("measurement", "target_half_width_percent", 0), "measurement.target_half_width_percent: 0 is not allowed; allowed: a number > 0 or null"),
         (put("measurement", "min_seconds", -1), "measurement.min_seconds: -1 is not allowed; allowed: a number >= 0 or null"),
         (put("measurement", {"min_seconds": 60, "max_seconds": 2}), "measurement.max_seconds: 2 is less than min_seconds; allowed: 60 or more"),
+        (put("measurement", "rounds", 0), "measurement.rounds: 0 is not allowed; allowed: an integer >= 1 or null or a mapping with least, most"),
+        (put("measurement", "rounds", "3"), 'measurement.rounds: "3" is not allowed; allowed: an integer >= 1 or null or a mapping with least, most'),
+        (put("measurement", "rounds", [3, 10]), "measurement.rounds: [3, 10] is not allowed; allowed: an integer >= 1 or null or a mapping with least, most"),
+        (put("measurement", "rounds", {"least": 5, "most": 3}), "measurement.rounds.most: 3 is less than least; allowed: 5 or more"),
+        (put("measurement", "rounds", {"least": 0, "most": 3}), "measurement.rounds.least: 0 is not allowed; allowed: an integer >= 1"),
+        (put("measurement", "rounds", {"least": 3, "most": "many"}), 'measurement.rounds.most: "many" is not allowed; allowed: an integer >= 1'),
+        (put("measurement", "rounds", {"least": 3}), "measurement.rounds.most: missing; allowed: an integer >= 1"),
+        (put("measurement", "rounds", {"least": 3, "most": 4, "mots": 5}), "measurement.rounds.mots: unknown key; allowed: least, most; did you mean most?"),
         (put("watch", "exclusive", "Fail"), 'watch.exclusive: "Fail" is not allowed; allowed: warn, fail; did you mean fail?'),
         (put("watch", "timeout_seconds", 0), "watch.timeout_seconds: 0 is not allowed; allowed: a number > 0"),
         (put("mixed_provenance", "merge"), 'mixed_provenance: "merge" is not allowed; allowed: refuse, split'),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from made_up import make_experiment
 
+from inference_benchmark import files
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.supervision import Supervision
 
@@ -73,6 +74,41 @@ def test_cells_that_are_compared_follow_each_other_in_alternating_order():
     assert [cell.engine for cell in plan.cells.values()][:4] == ["hf"] * 4, "the order of tables is another"
 
 
+def test_further_rounds_are_known_before_it_is_decided_which_there_are():
+    experiment = make_experiment(1, 2, 4, 8, rounds=2, most_rounds=4)
+    plan = Plan((experiment,), Supervision(), {"box": SLURM | {"cells_per_job": 3}})
+    assert len(plan.cells) == 8, "two rounds of the whole grid"
+    paths = {n: f"results/box/tiny/prompt4-new8/fake/fp32/batch-4{n}.json" for n in ("", ".round-3", ".round-5")}
+    third = replace(plan.cells[paths[""]], round=3)
+    assert plan.subject(paths[".round-3"]) == third
+    assert third.path == paths[".round-3"]
+    assert plan.json_of("cell")(of(plan, "4.round-3")) == third.to_json()
+    assert plan.subject(paths[".round-5"]) is plan.subject("results/box/report.html") is None
+    with pytest.raises(KeyError):
+        plan.json_of("cell")(of(plan, "4.round-5"))
+    order = [of(plan, f"{size}{n}") for n in ("", ".round-2", ".round-3", ".round-4") for size in (1, 2, 4, 8)]
+    priorities = [plan.priority(each) for each in order]
+    assert priorities == sorted(set(priorities), reverse=True)
+    assert priorities[-1] > 0
+    assert [plan.job_name(each) for each in order] == [f"box-{n // 3}" for n in range(16)]
+
+
+def test_further_records_follow_from_a_decision(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    plan = Plan((make_experiment(1, 2, rounds=2, most_rounds=4),), Supervision(), {})
+    assert plan.undecided("results/box/rounds.json") == ([plan.cells[path] for path in list(plan.cells)[:2]], 2)
+    assert plan.undecided("results/box/summary.csv") is None
+    with pytest.raises(ValueError, match=r"results/box/rounds\.json does not say"):
+        plan.further_records("box")
+    first = [f"results/box/tiny/prompt4-new8/fake/fp32/batch-{size}.json" for size in (1, 2)]
+    files.write_json(
+        {"inputs_sha256": "", "cells": {first[0]: {"rounds": 4}, first[1]: {"rounds": 3}}},
+        tmp_path / "results/box/rounds.json",
+    )
+    names = ["batch-1.round-3", "batch-2.round-3", "batch-1.round-4"]
+    assert [Path(path).stem for path in plan.further_records("box")] == names
+
+
 def test_answers_of_a_column_are_compared_right_after_the_first_round_of_its_cells():
     two_rounds = replace(HERE.experiments[0], rounds=2, precisions=("fp32", "bf16"))
     plan = replace(HERE, experiments=(two_rounds,))
@@ -90,7 +126,7 @@ def test_on_this_machine_nothing_is_asked_of_slurm():
     assert HERE.slurm_resources == {}
     assert HERE.watched == Supervision()
     assert HERE.gpus({"machine": "box"}) == 1
-    assert not HERE.job_names
+    assert not HERE.shares_jobs
 
 
 def test_a_repeated_job_asks_for_more_time_and_memory_and_for_nothing_else():
@@ -116,7 +152,9 @@ def test_cells_that_follow_each_other_share_a_job():
     plan = on_slurm(cells_per_job=3)
     names = [plan.job_name(of(plan, n, machine)) for machine in ("a100", "h200") for n in (1, 2, 4, 8)]
     assert names == ["a100-0"] * 3 + ["a100-1"] + ["h200-0"] * 3 + ["h200-1"]
-    assert not on_slurm().job_names
+    assert plan.shares_jobs
+    assert not on_slurm().shares_jobs
+    assert on_slurm().job_name(of(on_slurm(), 1, "a100")) is None
 
 
 def test_a_baseline_is_found_by_its_name():

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import logging
 
-from made_up import DRIFTS, SHARED, epyc_ceilings, make_cell, make_oom, make_record, write_records
+from made_up import DRIFTS, SHARED, epyc_ceilings, make_cell, make_experiment, make_oom, make_record, write_records
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from inference_benchmark.experiment.plan import Plan
+from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.render import progress
 from inference_benchmark.render.one_line import cell_text, study_text
+
+
+def handler_of(experiment, unfinished, lines, mode="run", clock=lambda: 0.0):
+    """A handler of the plan of an experiment, which writes to lines. unfinished: outputs, as they are at any time."""
+    return progress.ProgressHandler(
+        Plan((experiment,), Supervision(), {}), AttemptLog(), mode=lambda: mode, retries=lambda: 0,
+        unfinished=lambda: [*unfinished, "results/box/summary.csv"], write=lines.append, clock=clock,
+    )  # fmt: skip
+
+
+def event(kind, **facts):
+    """What Snakemake's logger hands to its handlers."""
+    record = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
+    record.__dict__ |= {"event": LogEvent(kind), **facts}
+    return record
 
 
 def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
@@ -18,15 +35,10 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     measured = make_record(cells[0], samples_s=[0.5] * 3, stability=DRIFTS, flags=SHARED)
     write_records(tmp_path, [measured, make_oom(cells[1])])
     lines, now = [], [100.0]
-    planned = {c.path: c for c in cells}
-    handler = progress.ProgressHandler(
-        planned, AttemptLog(), mode=lambda: "run", retries=lambda: 0, write=lines.append, clock=lambda: now[0]
-    )
+    handler = handler_of(make_experiment(1, 2, 4), [cell.path for cell in cells], lines, clock=lambda: now[0])
 
     def tell(kind, **facts):
-        record = logging.LogRecord("snakemake", logging.INFO, "", 0, "", None, None)
-        record.__dict__ |= {"event": LogEvent(kind), **facts}
-        handler.emit(record)
+        handler.emit(event(kind, **facts))
 
     tell("run_info", stats={"measure": 3, "total": 7})
     for jobid, cell in enumerate(cells):
@@ -59,6 +71,33 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
         "    ... 3 more\n    measure\n"
         "To go on, with what is missing: snakemake --cores 1\n"
     )
+
+
+def test_further_rounds_are_counted_when_the_first_of_them_begins(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells = [make_cell(batch_size=1, round=number) for number in (1, 2, 3)]
+    write_records(tmp_path, [make_record(cell, samples_s=[0.5] * 3) for cell in cells])
+    lines, unfinished = [], [cells[0].path]
+    handler = handler_of(make_experiment(1, most_rounds=3), unfinished, lines)
+    handler.emit(event("run_info"))
+    for jobid, cell in enumerate(cells):
+        handler.emit(event("job_info", jobid=jobid, rule_name="measure", output=[cell.path]))
+        handler.emit(event("job_finished", job_id=jobid))
+        unfinished[:] = [each.path for each in cells[jobid + 1 :]]  # after the first a decision asks for two more
+    counts = [line.split(" ")[0] + line.partition("tok/s ± 0.0%")[2] for line in lines]
+    assert counts == ["[1/1]\n", "[2/3], 1 left, about 0 s\n", "[3/3]\n"]
+
+
+def test_a_dry_run_says_what_further_rounds_may_take(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    handler = handler_of(make_experiment(1, 2, most_rounds=4), [], [], mode="plan")
+    for output in ("results/box/tiny/prompt4-new8/fake/fp32/batch-1.json", "results/box/summary.csv"):
+        handler.emit(event("job_info", jobid=1, rule_name="", output=[output]))
+    assert "further" not in handler.ending("")
+    handler.emit(event("job_info", jobid=2, rule_name="rounds", output=["results/box/rounds.json"]))
+    said = handler.ending("").splitlines()
+    assert said[0].startswith("Estimated time: 10 s for 1 cells and studies"), "no time to start but 10 s a cell"
+    assert said[1] == "Then up to 1 min 00 s, in up to 3 further rounds of the cells that need them."
 
 
 def test_a_slow_cell_keeps_its_digits():

@@ -24,6 +24,8 @@ _FEW = 5
 _LEAST_CELLS = 8
 #: More rounds than this are not asked for.
 MOST_ROUNDS = 1000
+#: The fewest rounds whose interval says something: of two, t is 12.7.
+FEWEST_ROUNDS = 3
 
 Groups = Sequence[Sequence[float]]
 
@@ -246,8 +248,29 @@ def rounds_needed(ratio: Estimate, n_rounds: int, freedom: float, other: float) 
         return None
     distance = abs(math.log(ratio.value / other))
     now = Scatter((math.log(ratio.high / ratio.value) / t_quantile(freedom)) ** 2 * n_rounds, freedom)
-    later = ((n, now._replace(freedom=freedom + n - n_rounds).of_mean(n)) for n in range(n_rounds, MOST_ROUNDS + 1))
-    return next((n for n, scatter in later if scatter.reach < distance), None)
+    return _fewest_rounds(now, n_rounds, MOST_ROUNDS, distance)
+
+
+def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Scatter = NO_PRIOR) -> int:
+    """How many rounds bring half of the interval of their mean below a part of it, if further rounds scatter as these
+    did; at least these, and at most so many.
+
+    groups: the samples of each round. prior: of the means of processes. A single round does not show how rounds
+    scatter: where even the interval of its calls is too wide, FEWEST_ROUNDS are asked for.
+    """
+    if len(groups) == 1:
+        reached = estimate(groups).half_width
+        return 1 if reached is not None and reached <= half_width else min(FEWEST_ROUNDS, most)
+    now = _scatter(_logs(groups)).moderated(prior)
+    # The interval is from value * exp(-reach) to value * exp(reach).
+    return _fewest_rounds(now, len(groups), most, math.asinh(half_width)) or most
+
+
+def _fewest_rounds(now: Scatter, n_rounds: int, most: int, reach: float) -> int | None:
+    """How many rounds make the t interval of their mean narrower than this to either side, if further rounds scatter as
+    these n_rounds did; None where so many are not enough."""
+    later = ((n, now._replace(freedom=now.freedom + n - n_rounds).of_mean(n)) for n in range(n_rounds, most + 1))
+    return next((n for n, scatter in later if scatter.reach < reach), None)
 
 
 def _test_of_shift(shift: float, scatter: Scatter) -> RatioTest:

@@ -15,7 +15,7 @@ from inference_benchmark.records import comparability, machine_speed, record_fil
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result, priors_of
-from inference_benchmark.records.rounds import combined, rounds_by_path
+from inference_benchmark.records.rounds import combined, rounds_by_path, rounds_text
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.summary_csv import read_table
 
@@ -119,9 +119,11 @@ def _ceilings(folder: Path) -> tuple[Studies, list[str]]:
 def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
     """Everything that could make a difference: where and with what the cells were measured, and how."""
     settings: dict[str, list[Any]] = {}
+    rounds = [len(each.runs) for each in records if each.outcome == "ok"]
+    in_rounds = {"rounds": rounds_text(min(rounds), max(rounds) > min(rounds))} if rounds else {}
     for each in records:
         cell = each.cell
-        measurement = {**vars(cell.measurement), **({"rounds": len(each.runs)} if each.outcome == "ok" else {})}
+        measurement = {**vars(cell.measurement), **in_rounds}
         of_cell = _settings(measurement, cell.memory_limit_bytes, [cell.model], {cell.engine: cell.options})
         for name, value in (of_cell | {"measure version": cell.measure_version}).items():
             if value not in settings.setdefault(name, []):

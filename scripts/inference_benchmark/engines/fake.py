@@ -9,9 +9,9 @@ The environment variable FAKE_ENGINE (JSON) changes this:
 ``scatter``: [processes, calls], standard deviations of the logarithm of the time, between processes and between calls.
 ``slow``: factor on all times. ``drift``: fraction by which each call is slower than the one before.
 ``fault``, in generate: error, io-error, oom, nan-clock, back-clock, nan-logits, short, padded, moody (another answer
-in each call), kill, abort (of a C++ library, with a real std::bad_alloc), abort-silently, no-thread (libgomp cannot
-start a thread), bitsandbytes (a kernel finds no memory), cublas (cannot be started), compile (a compiler's exception
-with out of memory behind it), hang or hog.
+in each call), slow (the call takes ten times as long), kill, abort (of a C++ library, with a real std::bad_alloc),
+abort-silently, no-thread (libgomp cannot start a thread), bitsandbytes (a kernel finds no memory), cublas (cannot be
+started), compile (a compiler's exception with out of memory behind it), hang or hog.
 ``after``: number of good calls before the fault. ``on_batch``: the only batch size with the fault.
 ``at_load``: the fault happens while loading. ``unless_new``: a file; no fault in the process that creates it.
 ``one_time``: per count of ``compilation``, the numbers of the calls, from 1, that raise it.
@@ -91,6 +91,7 @@ class FakeEngine(Engine):
         fault = self._fault(batch)
         self._misbehave(fault)
         time_factor = self.time_factor * self.random.lognormal(0, self.call_scatter)
+        time_factor *= 10 if fault == "slow" else 1
         time_factor *= (1 + self.behaviour.get("drift", 0)) ** self.calls
         time.sleep(self.behaviour.get("sleep_s", 0) * time_factor)
         self.now += {"nan-clock": float("nan"), "back-clock": -1.0}.get(

@@ -182,6 +182,12 @@ def record_path(*, machine: str, column: str, batch: int | str) -> str:
     return f"results/{machine}/{column}/batch-{batch}.json"
 
 
+def first_and_round(path: str) -> tuple[str, int]:
+    """The path of a cell's record in round 1, and the round, from the path of its record in any round."""
+    first, _, number = path.removesuffix(".json").partition(".round-")
+    return (f"{first}.json", int(number)) if number else (path, 1)
+
+
 def log_path(path: str) -> Path:
     """The log of the job with this output; the log of rule measure and of the studies."""
     return Path("logs", *Path(path).with_suffix(".log").parts[1:])

@@ -50,6 +50,10 @@ def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]
         least, most = config["measurement"]["min_seconds"], config["measurement"]["max_seconds"]
         if None not in (least, most) and most < least:
             yield f"measurement.max_seconds: {show(most)} is less than min_seconds; allowed: {show(least)} or more"
+    if sound.whole("measurement", "rounds") and isinstance(rounds := config["measurement"]["rounds"], Mapping):
+        least, most = rounds["least"], rounds["most"]
+        if most < least:
+            yield f"measurement.rounds.most: {show(most)} is less than least; allowed: {show(least)} or more"
     for device in ("cuda", "cpu"):
         if not sound.whole("grid", device):
             continue

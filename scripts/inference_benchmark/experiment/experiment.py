@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,14 @@ from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 class Experiment(AsJson):
     """A validated configuration for one machine. Its cells are the product of its axes.
 
-    rounds: how often the whole grid is measured. device_name: a part of the name of the device to measure on; None:
-    any. max_batch, divergence: whether these studies are done for each column of the tables.
-    max_batch_tolerance_percent: see ColumnStudy. mixed_provenance: ``refuse`` records whose figures cannot share a
-    column, or ``split`` them. baselines: paths by name. variants: the options of engines that are variants, by name
-    (Cell.options). timeline: the batch sizes whose timelines are done; timeline_trace: see TimelineStudy. environments:
-    as Cell.environment has them; none where there is only the one that Snakemake runs in. engine_environments: the same
-    of engines that have one of their own, by name.
+    rounds: how often the whole grid is measured. most_rounds: how often a cell is measured at the most, where its
+    scatter decides that (experiment/rounds.py); None: no cell more often than the grid. device_name: a part of the
+    name of the device to measure on; None: any. max_batch, divergence: whether these studies are done for each column
+    of the tables. max_batch_tolerance_percent: see ColumnStudy. mixed_provenance: ``refuse`` records whose figures
+    cannot share a column, or ``split`` them. baselines: paths by name. variants: the options of engines that are
+    variants, by name (Cell.options). timeline: the batch sizes whose timelines are done; timeline_trace: see
+    TimelineStudy. environments: as Cell.environment has them; none where there is only the one that Snakemake runs
+    in. engine_environments: the same of engines that have one of their own, by name.
     """
 
     NOUN = "an experiment"
@@ -38,6 +39,7 @@ class Experiment(AsJson):
     memory_limit_bytes: int | None
     measurement: Measurement
     rounds: int = 1
+    most_rounds: int | None = None
     max_batch: bool = False
     max_batch_tolerance_percent: float = 2
     divergence: bool = False
@@ -51,7 +53,8 @@ class Experiment(AsJson):
     engine_environments: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
 
     def cells(self) -> Iterator[Cell]:
-        """All cells in the order of the tables: round by round, each as configured, batch size last."""
+        """The cells of the rounds of the whole grid, in the order of the tables: round by round, each as configured,
+        batch size last."""
         shared = {name: getattr(self, name) for name in ("machine", "device", "memory_limit_bytes", "measurement")}
         everywhere = self.environments or ({},)
         software = [
@@ -70,6 +73,12 @@ class Experiment(AsJson):
         for values in product(*axes.values()):
             cell = dict(zip(axes, values, strict=True))
             yield Cell(**shared, **cell.pop("software"), **cell)
+
+    def grid_json(self) -> str:
+        """As one text, without what concerns no cell: two experiments with the same text have the same cells."""
+        of_others = {"max_batch": False, "max_batch_tolerance_percent": 0, "divergence": False, "timeline": ()}
+        of_others |= {"timeline_trace": False, "mixed_provenance": "refuse", "baselines": {}, "device_name": None}
+        return replace(self, **of_others).to_json()
 
     @property
     def path(self) -> Path:

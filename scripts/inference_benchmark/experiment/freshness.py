@@ -2,7 +2,8 @@
 
 Snakemake judges by modification times and by its metadata in .snakemake. A clone, a copy or an unpacked archive has no
 metadata and times in no order, and a changed setting would go unnoticed. So collect notes a digest of everything it
-read. When Snakemake starts, the digest is compared and the modification times of derived files are set accordingly.
+read, and so does what decides how many rounds cells need. When Snakemake starts, the digests are compared and the
+modification times of derived files are set accordingly.
 """
 
 from __future__ import annotations
@@ -10,27 +11,52 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 from inference_benchmark import files
 from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.outputs import derived, overall
+from inference_benchmark.experiment.rounds import DECISION_VERSION, decision_path, further_cells, read_decision
 from inference_benchmark.experiment.studies import possible_studies
 
 
-def inputs_digest(experiment: Experiment) -> str:
-    """A digest of the experiment and of the content of every record, study and baseline of it that exists."""
-    digest = hashlib.sha256(experiment.to_json().encode())
-    parts = chain(experiment.cells(), possible_studies(experiment))
-    for path in chain((part.path for part in parts), baselines.files(experiment.baselines.values())):
+class Digests(NamedTuple):
+    """grid: of the cells and of the records of the rounds of the whole grid. inputs: of the experiment, and of the
+    content of every record, study and baseline of it that exists. further: the records of further rounds among these,
+    whether they exist or not; None where it is still to be decided which there are."""
+
+    grid: str
+    inputs: str
+    further: Sequence[str] | None
+
+
+def digests(experiment: Experiment) -> Digests:
+    """The digests of what an experiment has by now. Each file is read once."""
+    texts = f"{DECISION_VERSION}\0{experiment.grid_json()}", experiment.to_json()
+    grid, inputs = (hashlib.sha256(text.encode()) for text in texts)
+    for part in _contents(cell.path for cell in experiment.cells()):
+        grid.update(part)
+        inputs.update(part)
+    decision = read_decision(experiment)
+    is_decided = experiment.most_rounds is None or (decision and decision.inputs_sha256 == grid.hexdigest())
+    further = [cell.path for cell in further_cells(experiment, decision)] if is_decided else None
+    studies = (study.path for study in possible_studies(experiment))
+    for part in _contents(chain(further or (), studies, baselines.files(experiment.baselines.values()))):
+        inputs.update(part)
+    return Digests(grid.hexdigest(), inputs.hexdigest(), further)
+
+
+def _contents(paths: Iterable[str]) -> Iterator[bytes]:
+    """Path and content of each file that exists."""
+    for path in paths:
         with suppress(OSError):
             content = files.read(path)
-            digest.update(f"\0{path}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
+            yield f"\0{path}\0{len(content)}\0".encode() + content
 
 
 def not_files(paths: Iterable[str]) -> list[str]:
@@ -47,33 +73,44 @@ def not_files(paths: Iterable[str]) -> list[str]:
     return problems
 
 
-def date_derived_files(experiments: Sequence[Experiment], metadata: Path = Path(".snakemake/metadata")) -> None:
+def date_derived_files(
+    experiments: Sequence[Experiment], metadata: Path = Path(".snakemake/metadata")
+) -> Mapping[str, Sequence[str]]:
     """Date derived files so that Snakemake makes them again if, and only if, their content is out of date.
 
     Where Snakemake has metadata (it has run here before), files whose content is up to date are left alone, so that
-    changed code and templates are noticed.
+    changed code and templates are noticed. Returns the records of further rounds of each machine for which a decision
+    is up to date.
     """
     has_metadata = metadata.is_dir() and any(metadata.iterdir())
+    decided = {}
     for experiment in experiments:
         existing = _existing(derived(experiment))
-        if existing and not _is_up_to_date(experiment):
+        decision = _existing([decision_path(experiment.machine)] if experiment.most_rounds is not None else [])
+        if not existing and not decision:
+            continue
+        found = digests(experiment)
+        if found.further is None:
+            _date(decision, (1, 1))
+        else:
+            decided[experiment.machine] = found.further
+        if _noted_digest(experiment) != found.inputs:
             _date(existing, (1, 1))
         elif not has_metadata:
             _date(existing, None)
     if not has_metadata:
         _date(_existing(overall(experiments)), None)  # after what it is made from
+    return decided
 
 
 def _existing(paths: Iterable[str]) -> list[str]:
     return [path for path in paths if os.path.exists(path)]
 
 
-def _is_up_to_date(experiment: Experiment) -> bool:
-    try:
-        noted = files.read_json(Path("results", experiment.machine, "provenance.json"))["inputs_sha256"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
-    return noted == inputs_digest(experiment)
+def _noted_digest(experiment: Experiment) -> str | None:
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        return files.read_json(Path("results", experiment.machine, "provenance.json"))["inputs_sha256"]
+    return None
 
 
 def _date(paths: Iterable[str], times: tuple[int, int] | None) -> None:

@@ -9,13 +9,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import chain
 from typing import Any
 
-from inference_benchmark.experiment.cells import Cell, record_path
+from inference_benchmark.experiment.cells import Cell, first_and_round, record_path
 from inference_benchmark.experiment.environments import Lock
 from inference_benchmark.experiment.experiment import Experiment, in_measuring_order
-from inference_benchmark.experiment.studies import Study, possible_studies, requested_studies, study_path
+from inference_benchmark.experiment.rounds import decision_path, further_cells, read_decision
+from inference_benchmark.experiment.studies import Study, Subject, possible_studies, requested_studies, study_path
 from inference_benchmark.experiment.supervision import Supervision
 
 #: The wildcards of a job, by name.
@@ -61,7 +61,8 @@ class Plan:
 
     @cached_property
     def cells(self) -> Mapping[str, Cell]:
-        """All cells by the paths of their records, in the order of the tables."""
+        """The cells of the whole grid by the paths of their records, in the order of the tables. Further rounds, of
+        single cells, are not among them."""
         return {cell.path: cell for experiment in self.experiments for cell in experiment.cells()}
 
     @cached_property
@@ -80,21 +81,41 @@ class Plan:
         names = {re.escape(env["name"]) for each in self.experiments for env in each.environments if env}
         return (f"(({'|'.join(sorted(names))})/)?" if names else "") + r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+"
 
+    def subject(self, path: str) -> Subject | None:
+        """The cell, in any round that it may have, or the study with a record at this path; None for another file."""
+        if known := self.cells.get(path) or self.studies.get(path):
+            return known
+        first, number = first_and_round(path)
+        is_possible = first in self.cells and self.any_machine.rounds < number <= (self.any_machine.most_rounds or 0)
+        return replace(self.cells[first], round=number) if is_possible else None
+
+    def further_records(self, machine: str) -> list[str]:
+        """The records of the rounds beyond those of the whole grid, round by round. Raises ValueError where there is no
+        decision that can be used."""
+        experiment = self.machines[machine]
+        decision = read_decision(experiment)
+        if decision is None:
+            raise ValueError(f"{decision_path(machine)} does not say how many rounds cells need; remove it")
+        return [cell.path for cell in further_cells(experiment, decision)]
+
+    def undecided(self, path: str) -> tuple[Sequence[Cell], int] | None:
+        """(cells, in how many further rounds each may be measured): what the decision at this path may ask for; None
+        for another file."""
+        for experiment in self.experiments:
+            if path == decision_path(experiment.machine):
+                return list(replace(experiment, rounds=1).cells()), experiment.most_rounds - experiment.rounds
+        return None
+
     def environments_of(self, paths: Iterable[str]) -> Sequence[tuple[str, str]]:
         """Name and digest of the lock of each environment that cells and studies with these records are measured in."""
-        subjects = (self.cells.get(path) or self.studies.get(path) for path in paths)
+        subjects = map(self.subject, paths)
         environments = (subject.setup.environment for subject in subjects if subject and subject.setup.environment)
         return list(dict.fromkeys((each["name"], each["lock"]) for each in environments))
 
     @cached_property
-    def job_names(self) -> Mapping[str, str]:
-        """The names of jobs that measure several successive cells, by the paths of their cells."""
-        return {
-            path: f"{machine}-{index // size}"
-            for machine, paths in self._measuring_order.items()
-            if (size := self.slurm.get(machine, {}).get("cells_per_job", 1)) > 1
-            for index, path in enumerate(paths)
-        }
+    def shares_jobs(self) -> bool:
+        """Whether there are jobs that measure several successive cells."""
+        return any(requests["cells_per_job"] > 1 for requests in self.slurm.values())
 
     @cached_property
     def slurm_resources(self) -> Mapping[str, Callable[..., Any]]:
@@ -126,7 +147,7 @@ class Plan:
         method: Snakemake looks up the signature for every job, which takes twice as long for a method.
         """
         if kind == "cell":
-            return lambda wildcards: self.cells[record_path(**wildcards)].to_json()
+            return lambda wildcards: self._cell(record_path(**wildcards)).to_json()
         return lambda wildcards: self.studies[study_path(kind, **wildcards)].to_json()
 
     def first_cell(self, wildcards: Wildcards) -> str:
@@ -147,17 +168,21 @@ class Plan:
 
     def priority(self, wildcards: Wildcards) -> int:
         """Of a cell: higher the earlier it is measured."""
-        return self._priorities[record_path(**wildcards)]
+        later = list(reversed(self.machines)).index(wildcards["machine"])
+        most_cells = self._cells_per_round * (self.any_machine.most_rounds or self.any_machine.rounds)
+        # Every other number, so that a study fits between two cells.
+        return 2 * ((later + 1) * most_cells - self._place(record_path(**wildcards)))
 
     def priority_after_column(self, wildcards: Wildcards) -> int:
         """Of a study that comes right after the cells of its column in the first round, while their server runs."""
         last_batch_size = self.any_machine.batch_sizes[-1]
-        last = record_path(machine=wildcards["machine"], column=wildcards["column"], batch=last_batch_size)
-        return self._priorities[last] - 1
+        last = {"machine": wildcards["machine"], "column": wildcards["column"], "batch": last_batch_size}
+        return self.priority(last) - 1
 
     def job_name(self, wildcards: Wildcards) -> str | None:
         """The name of the job that a cell shares with others; None if it has its own."""
-        return self.job_names.get(record_path(**wildcards))
+        size = self.slurm[machine := wildcards["machine"]]["cells_per_job"]
+        return f"{machine}-{self._place(record_path(**wildcards)) // size}" if size > 1 else None
 
     def gpus(self, wildcards: Wildcards) -> int:
         """0 if ``gres`` already requests the GPU, else 1: on a CPU too, the slot that a job measures in."""
@@ -173,16 +198,39 @@ class Plan:
 
         return request
 
-    @cached_property
-    def _priorities(self) -> Mapping[str, int]:
-        # Every other number, so that a study fits between two cells.
-        paths = list(chain.from_iterable(self._measuring_order.values()))
-        return {path: 2 * (len(paths) - index) for index, path in enumerate(paths)}
+    def _cell(self, path: str) -> Cell:
+        """The cell with a record at this path, in any round that it may have. Raises KeyError."""
+        cell = self.subject(path)
+        if not isinstance(cell, Cell):
+            raise KeyError(path)
+        return cell
+
+    def _place(self, path: str) -> int:
+        """The place of a cell, in any round, in the order in which those of its machine may be measured."""
+        first, number = first_and_round(path)
+        return (number - 1) * self._cells_per_round + self._places[number % 2][first]
 
     @cached_property
-    def _measuring_order(self) -> Mapping[str, Sequence[str]]:
-        """The paths of the cells of each machine in the order in which they are measured."""
-        return {machine: in_measuring_order(self._cells_of(machine)) for machine in self.machines}
+    def _cells_per_round(self) -> int:
+        """Of one machine."""
+        return len(self._places[1]) // len(self.machines)
+
+    @cached_property
+    def _places(self) -> Sequence[Mapping[str, int]]:
+        """The places of cells in the measuring order of an even and of an odd round, by their paths in the first."""
+        return [
+            {
+                path: index
+                for experiment in self.experiments
+                for index, path in enumerate(in_measuring_order(_of_round(experiment, number)))
+            }
+            for number in (2, 1)
+        ]
 
     def _cells_of(self, machine: str) -> dict[str, Cell]:
         return {path: cell for path, cell in self.cells.items() if cell.setup.machine == machine}
+
+
+def _of_round(experiment: Experiment, number: int) -> dict[str, Cell]:
+    """The cells of one round by their paths in the first."""
+    return {cell.path: replace(cell, round=number) for cell in replace(experiment, rounds=1).cells()}

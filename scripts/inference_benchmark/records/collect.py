@@ -15,12 +15,14 @@ from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment.cells import RECORD_STEM
 from inference_benchmark.experiment.environments import CURRENT
 from inference_benchmark.experiment.experiment import Experiment
+from inference_benchmark.experiment.rounds import all_cells, decision_path, read_decision
 from inference_benchmark.experiment.studies import ColumnStudy, possible_studies, requested_studies, study_paths
 from inference_benchmark.machine import hardware
 from inference_benchmark.records import comparability, machine_speed, merge
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.record_file import load, load_for
+from inference_benchmark.records.rounds import rounds_text
 
 #: How files are called that this program itself puts where records are.
 _RECORD = re.compile(rf"{RECORD_STEM}(\.superseded-\d+(-\d+)?)?\.json")
@@ -33,7 +35,8 @@ class CollectError(ProblemsError):
 @dataclass(frozen=True)
 class Collection:
     """What an experiment has so far, by path, in the experiment's order; each round of a cell is a record. refused: why
-    a file that is there cannot be used. missing: the cells, and the studies asked for, without a file."""
+    a file that is there cannot be used. missing: the cells, the decision on their further rounds if one is needed, and
+    the studies asked for, without a file."""
 
     records: Mapping[str, Record]
     studies: Mapping[str, StudyRecord]
@@ -44,8 +47,10 @@ class Collection:
 def read(experiment: Experiment) -> Collection:
     """Read the file of every cell and of every possible study of an experiment, each checked by itself."""
     records, studies, refused, missing = {}, {}, {}, []
+    if experiment.most_rounds is not None and read_decision(experiment) is None:
+        missing.append(decision_path(experiment.machine))
     requested = {study.path for study in requested_studies(experiment)}
-    for subjects, usable in ((experiment.cells(), records), (possible_studies(experiment), studies)):
+    for subjects, usable in ((all_cells(experiment), records), (possible_studies(experiment), studies)):
         for subject in subjects:
             try:
                 record = load_for(subject, Path(subject.path))
@@ -66,9 +71,9 @@ def collect(experiment: Experiment) -> Collection:
     """A collection with a record for every cell and for every study asked for, all of which can be used together.
     Raises CollectError naming each file that is missing or refused, or what keeps them out of one table."""
     collection = read(experiment)
-    paths = [subject.path for subject in (*experiment.cells(), *possible_studies(experiment))]
+    paths = [subject.path for subject in (*all_cells(experiment), *possible_studies(experiment))]
     why = {**dict.fromkeys(collection.missing, "No such file or directory"), **collection.refused}
-    problems = [f"{path}: {why[path]}" for path in paths if path in why]
+    problems = [f"{path}: {why[path]}" for path in (decision_path(experiment.machine), *paths) if path in why]
     problems += _second_records(experiment)
     if not problems:
         problems += _outdated_by_a_search(collection)
@@ -84,12 +89,13 @@ def collect(experiment: Experiment) -> Collection:
 def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:
     """Where and how the records of an experiment were measured, for provenance.json; at least one record."""
     environments = comparability.environments(records)
+    goes_on = any(record.cell.round > experiment.rounds for record in records)
     return {
         "machine": experiment.machine,
         "device": experiment.device,
         "measured_from": min(record.started_at for record in records),
         "measured_to": max(record.ended_at for record in records),
-        "measurement": {**vars(experiment.measurement), "rounds": experiment.rounds},
+        "measurement": {**vars(experiment.measurement), "rounds": rounds_text(experiment.rounds, goes_on)},
         "memory_limit_bytes": experiment.memory_limit_bytes,
         "models": list(experiment.models),
         **({"variants": experiment.variants} if experiment.variants else {}),
@@ -101,7 +107,7 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
 
 def _second_records(experiment: Experiment) -> Iterator[str]:
     """Files that hold another record of the same cell beside its own, as copying can leave them."""
-    paths = {cell.path for cell in experiment.cells()}
+    paths = {cell.path for cell in all_cells(experiment)}
     for folder in dict.fromkeys(Path(path).parent for path in paths):
         for path in sorted(path for path in folder.glob("batch-*.json") if not _RECORD.fullmatch(path.name)):
             with suppress(ValueError, OSError):

@@ -35,6 +35,11 @@ def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
     return {path: sorted(numbers) for path, numbers in rounds.items()}
 
 
+def rounds_text(fewest: int, some_have_more: bool) -> int | str:
+    """In how many rounds cells were measured. Not in how many at the most: that differs between two equal runs."""
+    return f"{fewest} or more" if some_have_more else fewest
+
+
 def assess(cell: Cell, runs: Sequence[Run], prior: Scatter = NO_PRIOR) -> Stability:
     """Whether the samples of a cell repeat well enough, within and across its runs. prior: of the cells of its run."""
     verdict = rules.stability(

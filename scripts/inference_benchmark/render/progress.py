@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from inference_benchmark.cli import printable
 from inference_benchmark.experiment.cells import log_path
+from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.records import estimate, record_file
 from inference_benchmark.records.attempts import Attempt, AttemptLog
@@ -37,6 +38,8 @@ _REDUNDANT = (
     "Trying to restart job",
     "RuleException:\nCalledProcessError in file",
     "Exiting because a job execution failed",
+    "DAG of jobs will be updated after completion",
+    "Updating checkpoint dependencies",
     "--keep-incomplete mode is set",
     "WorkflowError:\nAt least one job did not complete",
 )
@@ -51,27 +54,27 @@ _Failure = tuple[str | None, Sequence[str], str]
 class ProgressHandler(logging.Handler):
     """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 15 left, about 2 min`` as cells and studies end.
 
-    planned: the cells and studies by the paths of their records. attempts: is told of every attempt. mode: what
-    Snakemake does; retries: how often it repeats a failed job. rules: the names of the rules that measure.
+    attempts: is told of every attempt. mode: what Snakemake does; retries: how often it repeats a failed job;
+    unfinished: the outputs of all jobs that are still to be run.
     """
 
     def __init__(
         self,
-        planned: Mapping[str, Subject],
+        plan: Plan,
         attempts: AttemptLog,
         mode: Callable[[], Literal["plan", "touch", "run"]],
         retries: Callable[[], int],
-        rules: Sequence[str] = MEASURING_RULES,
+        unfinished: Callable[[], Iterable[str]],
         write: Callable[[str], Any] = sys.stderr.write,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         super().__init__(logging.INFO)
-        self.planned, self.attempts, self.mode, self.retries, self.rules = planned, attempts, mode, retries, rules
-        self.write_line, self.clock = write, clock
-        self.several_machines = len({subject.setup.machine for subject in planned.values()}) > 1
-        self.total, self.began = 0, clock()
+        self.plan, self.attempts, self.mode, self.retries, self.unfinished = plan, attempts, mode, retries, unfinished
+        self.write_line, self.clock, self.began = write, clock, clock()
+        self.expected: set[str] = set()
         self.running: dict[int, Subject] = {}
         self.would_run: list[Subject] = []
+        self.would_decide: list[str] = []
         self.group_failures: dict[int, _Failure] = {}
         self.ended: set[str] = set()
         self.outcomes: Counter[str] = Counter()
@@ -86,14 +89,18 @@ class ProgressHandler(logging.Handler):
     def _receive(self, event: Any) -> None:
         match getattr(event, "event", None):
             case LogEvent.RUN_INFO:
-                self.total = sum(event.stats.get(rule, 0) for rule in self.rules)
+                self._expect_unfinished()
                 self.began = self.clock()
-            case LogEvent.JOB_INFO if subject := self._subject(event):
+            case LogEvent.JOB_INFO if subject := self.plan.subject(path := _output(event)):
                 if self.mode() == "plan":
                     self.would_run.append(subject)
                 elif self.mode() == "run":
+                    if path not in self.expected:  # of a further round, which was decided meanwhile
+                        self._expect_unfinished()
                     self.running[event.jobid] = subject
                     self.attempts.begin(subject)
+            case LogEvent.JOB_INFO if self.mode() == "plan":
+                self.would_decide.append(_output(event))
             case LogEvent.JOB_FINISHED if event.job_id in self.running:
                 self._finish(self.running.pop(event.job_id))
             case LogEvent.GROUP_ERROR:
@@ -105,10 +112,12 @@ class ProgressHandler(logging.Handler):
             case LogEvent.JOB_ERROR if messages := _explanation(event):
                 self.failures[event.log[0]] = _failed(f"{event.rule_name}, see {event.log[0]}", messages)
 
-    def _subject(self, event: Any) -> Subject | None:
-        """The cell or study of a job; None for a job that does not measure."""
-        output = next(iter(event.output), "")
-        return self.planned.get(str(output).removesuffix(" (update)"))
+    def _expect_unfinished(self) -> None:
+        self.expected |= {path for path in self.unfinished() if self.plan.subject(path)}
+
+    @property
+    def total(self) -> int:
+        return len(self.expected)
 
     def _finish(self, subject: Subject) -> None:
         if subject.path not in self.ended:
@@ -140,7 +149,7 @@ class ProgressHandler(logging.Handler):
         self._print(subject, ending)
 
     def _print(self, subject: Subject, text: str) -> None:
-        machine = f"{subject.setup.machine}: " if self.several_machines else ""
+        machine = f"{subject.setup.machine}: " if len(self.plan.machines) > 1 else ""
         self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
 
     def ending(self, command: str) -> str:
@@ -149,7 +158,7 @@ class ProgressHandler(logging.Handler):
 
     def summary(self, command: str) -> str:
         """What a run has measured, what is missing and why; "" if nothing is missing."""
-        failed = sum(path in self.planned for path in self.failures)
+        failed = sum(self.plan.subject(path) is not None for path in self.failures)
         missing = max(0, self.total - len(self.ended))
         if not self.failures and not missing:
             return ""
@@ -162,13 +171,24 @@ class ProgressHandler(logging.Handler):
         if not self.would_run:
             return ""
         machines = dict.fromkeys(subject.setup.machine for subject in self.would_run)
-        total = estimate.estimate(self.would_run, estimate.earlier_records(machines))
+        earlier = list(estimate.earlier_records(machines))
+        total = estimate.estimate(self.would_run, earlier)
         text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
         text += f", one after the other. By earlier records: {total.known}"
         if total.unknown:
             text += f"; without a record of their like: {total.unknown}, with {estimate.START_S} s to start"
             text += " and max_seconds for each timed part"
+        undecided = [each for each in map(self.plan.undecided, self.would_decide) if each]
+        if undecided:
+            at_most_s = sum(rounds * estimate.estimate(cells, earlier).seconds for cells, rounds in undecided)
+            in_rounds = f"in up to {undecided[0][1]} further rounds of the cells that need them"
+            text += f".\nThen up to {format_duration(at_most_s)}, {in_rounds}"
         return f"{text}.\n"
+
+
+def _output(event: Any) -> str:
+    """The first output of a job; "" if it has none."""
+    return str(next(iter(event.output), "")).removesuffix(" (update)")
 
 
 def _is_news(event: Any) -> bool:
@@ -182,7 +202,7 @@ def _is_news(event: Any) -> bool:
 
 def attach_progress(logger: logging.Logger, progress: ProgressHandler, terse: bool) -> None:
     """Let Snakemake's logger print a line per cell and study; terse: and little else. Once for the same cells."""
-    if any(isinstance(each, ProgressHandler) and each.planned == progress.planned for each in logger.handlers):
+    if any(isinstance(each, ProgressHandler) and each.plan == progress.plan for each in logger.handlers):
         return  # each "use rule" of another workflow comes by here
     if terse:
         for handler in logger.handlers:

@@ -1,0 +1,40 @@
+"""In how many rounds each cell is measured, decided from the records of the rounds of the whole grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from inference_benchmark.analysis import statistics
+from inference_benchmark.experiment.experiment import Experiment
+from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.record import Record
+from inference_benchmark.records.record_file import load_for
+from inference_benchmark.records.rounds import combined
+
+
+def usable_records(experiment: Experiment) -> Iterator[Record]:
+    """The records of the whole grid, but for those that are missing or that collect refuses."""
+    for cell in experiment.cells():
+        with suppress(RecordError, OSError):
+            yield load_for(cell, Path(cell.path))
+
+
+def decide(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:
+    """For each cell, by the path of its first record: ``rounds``, in how many it is measured in all, and why:
+    ``half_width``, half of its 95 % interval after the rounds of the whole grid as a part of the mean. A cell that was
+    not measured in each of these needs no more. records: of these rounds, from an experiment with most_rounds."""
+    cells = {record.cell.first_round.path: record for record in combined(records)}
+    samples_s = {
+        path: [run.samples_s for run in record.runs]
+        for path, record in cells.items()
+        if record.outcome == "ok" and len(record.runs) == experiment.rounds
+    }
+    prior, target = statistics.prior_of_processes(samples_s.values()), experiment.measurement.target_half_width
+    decided: dict[str, Any] = {path: {"rounds": experiment.rounds, "half_width": None} for path in cells}
+    for path, of_cell in samples_s.items():
+        decided[path]["rounds"] = statistics.rounds_to_reach(target, of_cell, experiment.most_rounds, prior)
+        decided[path]["half_width"] = statistics.estimate(of_cell, prior).half_width
+    return decided
