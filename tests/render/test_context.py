@@ -53,8 +53,8 @@ def test_only_workloads_that_differ_in_nothing_but_their_prompts_have_an_axis():
     lengths = [(9, 100), (512, 100), (9, 8), (9, 16), (64, 16)]
     of = grid(workloads=tuple(Workload(*each) for each in lengths), batch_sizes=(1, 2))
     (model,) = context.models(results_of(records_of(of)))
-    assert [cells[0].column.grid[1:] for cells in model.workloads] == lengths
-    found = [{cell.column.grid[1:] for cell in cells} for cells in model.contexts]
+    assert [of.cells[0].column.grid[1:] for of in model.workloads] == lengths
+    found = [{cell.column.grid[1:] for cell in of.cells} for of in model.contexts]
     assert found == [{(9, 100), (512, 100)}, {(9, 16), (64, 16)}]
 
 
