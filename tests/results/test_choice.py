@@ -57,7 +57,10 @@ def test_an_unknown_interval_overlaps_none():
     cells = [cell("unknown", speed=(100,)), cell("equal", speed=(100,)), cell("worse", speed=(99, 80, 110))]
     assert named(choose(cells, SPEED).best) == ["unknown", "equal"]
     # A better mean counts all the same.
-    cells = [cell("perhaps", token=(0.01,), first=(0.1,)), cell("best", token=(0.02, 0.01, 0.03), first=(0.1, 0.1, 0.1))]
+    cells = [
+        cell("perhaps", token=(0.01,), first=(0.1,)),
+        cell("best", token=(0.02, 0.01, 0.03), first=(0.1, 0.1, 0.1)),
+    ]
     chosen = choose([*cells, cell("worse", token=(0.025,), first=(0.1,))], TOKEN, [Bound(FIRST, 0.1)])
     assert (named(chosen.best), named(chosen.perhaps)) == (["best"], ["perhaps"])
 

@@ -137,15 +137,18 @@ def best(cells: Results) -> list[dict[str, str]]:
 
 
 def reliability(cells: Results) -> dict[str, Any]:
-    """How many cells have no warning, which warnings the others have, and how wide intervals are."""
+    """How many cells have no warning, which warnings the others have, how wide intervals are, and where some are too
+    wide a number of rounds that narrows them: twice as many, at least the three that an interval takes."""
     measured = [cell for cell in cells if cell.is_measured]
     throughputs = (cell.figures["throughput_tok_per_s"] for cell in measured)
+    wide = any("interval" in cell.unstable_because for cell in measured)
     widths = sorted(each.half_width for each in throughputs if each.half_width is not None)
     return {
         "measured": len(measured),
         "reliable": sum(not cell.warnings for cell in measured),
         "warnings": Counter(warning for cell in measured for warning in cell.warnings).most_common(),
         "median_width": widths[len(widths) // 2] if widths else None,
+        "rounds": max([3, *(2 * cell.value("processes") for cell in measured)]) if wide else None,
     }
 
 
