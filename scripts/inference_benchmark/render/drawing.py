@@ -33,11 +33,10 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
     """A chart as Vega-Lite. Its data source is named ``cells`` and is not part of it: with_data puts the points in.
     Lines named in its parameter ``hidden`` are left out. legend: whether it has a title and legend of its own."""
     draw = _over_axis if isinstance(chart.x, Axis) else _over_figure
-    description = f"{chart.heading}: {data.where}"
-    title = {"text": description, "anchor": "start", "fontSize": 13}
+    title = {"text": chart.heading, "subtitle": data.where, "anchor": "start", "fontSize": 13, "offset": 8}
     return {
         "$schema": vega.SCHEMA,
-        "description": description,
+        "description": f"{chart.heading}: {data.where}",
         **({"title": title} if legend else {}),
         "data": {"name": "cells"},
         "params": HIDDEN,
