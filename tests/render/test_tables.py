@@ -18,6 +18,7 @@ from made_up import (
     results_of,
     sample_page,
     sample_records,
+    with_figures,
 )
 from running import PUBLISHED
 
@@ -51,17 +52,17 @@ def test_engines_are_named_where_there_are_several():
     results = cell_results(sample_records())
     view = tables.table(results, BY_NAME["latency_s"])
     assert view.headings == [("batch_size",), ("hf", "fp32"), ("fake", "int8")]
-    assert view.cells == [["1", "0.50 ±49.7%", "0.50 ±49.7%"], ["2", "oom", "n/a"]]
+    assert view.cells == [["1", "0.50 ±51.8%", "0.50 ±51.8%"], ["2", "oom", "n/a"]]
     assert "no measurement" in tables.document(results)
     assert "`oom`: out of memory." in tables.document(results)
 
 
-def test_a_figure_whose_interval_is_unknown_is_marked():
-    """The interval of these calls reaches below zero; that of latency - TTFT too, so that decode is blank."""
-    (cell,) = cell_results([make_record(samples_s=[0.2, 0.5, 0.9])])
-    assert cell_text(cell, BY_NAME["throughput_tok_per_s"]) == "30.00 | 33.33 ±?"
+def test_a_figure_whose_interval_is_unknown_is_marked_and_one_that_is_noise_is_blank():
+    (cell,) = cell_results([make_record(samples_s=[0.4, 0.5, 0.6], first_token_s=[0.1, 0.4, 0.5])])
+    cell = with_figures(cell, throughput_tok_per_s=32)
+    assert cell_text(cell, BY_NAME["throughput_tok_per_s"]) == "32.00 | 31.25 ±?"
+    assert tooltip(cell)["throughput"] == "32 tokens/sec ±?"
     assert cell_text(cell, BY_NAME["decode_tok_per_s"]) == ""
-    assert tooltip(cell)["throughput"] == "30 tokens/sec ±?"
 
 
 def doubtful_records() -> list[Record]:
@@ -72,7 +73,7 @@ def doubtful_records() -> list[Record]:
 def test_a_figure_with_warnings_is_marked_and_explained():
     records = doubtful_records()
     text = tables.document(cell_results(records))
-    assert "16.00 \\| 62.50 ±66.0%†‡" in text
+    assert "16.00 \\| 62.50 ±51.8%†‡" in text
     assert "†: the samples do not repeat well" in text
     assert "‡: measured under noteworthy conditions" in text
     assert sample_page(records).count("<td>drift, gpu-shared</td><td>slower; 2 others</td>") == 1
