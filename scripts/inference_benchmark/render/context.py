@@ -15,11 +15,9 @@ MOST_VIEWS = 5
 
 
 class Axis(NamedTuple):
-    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over. few: whether
-    it has so few values that a chart has a tick for each, rather than for powers of two."""
+    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over."""
 
     name: str
-    few: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -34,7 +32,7 @@ class Axis(NamedTuple):
         return cell.column if self == BATCH_SIZE else replace(cell.column, prompt_tokens=None)
 
 
-BATCH_SIZE, PROMPT_TOKENS = Axis("batch_size"), Axis("prompt_tokens", few=True)
+BATCH_SIZE, PROMPT_TOKENS = Axis("batch_size"), Axis("prompt_tokens")
 
 
 class Grid(NamedTuple):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from inference_benchmark.analysis.figures import Figure
@@ -16,6 +16,8 @@ from inference_benchmark.render.vega import Spec, nominal, quantity
 
 #: How far above the largest figure an axis goes for the end of an interval, as a part of that figure.
 _REACH = 1.5
+#: Of an axis with more values only powers of two have ticks.
+_MOST_TICKS = 8
 #: How far an axis goes beyond its first and last value, and how far behind the last the strip of what does not fit has
 #: its middle and its end; as parts of the distance between the two.
 _MARGIN, _STRIP_MIDDLE, _STRIP_END = 0.04, 0.1, 0.16
@@ -48,13 +50,13 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
 
 def with_data(spec: Spec, chart: Chart, data: ChartData) -> Spec:
     """The definition of a chart with its points, without their other figures and tooltips: these are most of them."""
-    columns = {"series", "batch_size", "outcome", *chart.y.columns, *chart.x.columns}
+    columns = {"series", "batch_size", "outcome", "baseline", *chart.y.columns, *chart.x.columns}
     cells = [{column: point[column] for column in columns & point.keys()} for point in data.points]
     return {**spec, "datasets": {"cells": cells}}
 
 
 def figure_layers(
-    shown: Figure, intervals: Iterable[tuple[str, Figure]], place: Spec, colours: Mapping[str, Spec], data: ChartData
+    shown: Figure, intervals: Iterable[tuple[str, Figure]], place: Spec, colours: Mapping[str, Spec]
 ) -> list[Spec]:
     """Lines, intervals and points of the visible points that have a figure.
 
@@ -71,8 +73,7 @@ def figure_layers(
         layer["transform"] += [{"filter": f"isValid(datum.{figure.low})"}, above_zero]
         layers.append(layer)
     # Points come last: a layer above them would take the pointer.
-    baselines = _among([line.name for line in data.lines if line.baseline])
-    size = {"condition": {"test": baselines, "value": 16}, "value": 45}
+    size = {"condition": {"test": "datum.baseline", "value": 16}, "value": 45}
     mark = {"type": "point", "filled": True, "opacity": 1, "tooltip": _TOOLTIP}
     return [*layers, _layer(shown, mark, place | {"size": size})]
 
@@ -105,16 +106,11 @@ def _layer(figure: Figure, mark: Spec, encoding: Spec) -> Spec:
     return {"transform": [{"filter": shown}], "mark": mark, "encoding": encoding}
 
 
-def _among(names: Sequence[str]) -> str:
-    """An expression: whether a point is of one of these lines. In JSON a name stays text, whatever it holds."""
-    return f"indexof({json.dumps(list(names))}, datum.series) >= 0"
-
-
 def _over_figure(chart: Chart, data: ChartData, palette: Palette, colours: Mapping[str, Spec]) -> Spec:
     """A figure over another figure, with a point per batch size, joined in their order."""
     axes = [("y", chart.y), ("x", chart.x)]
     place = {axis: quantity(figure.name, **scale_and_axis(figure, data)) for axis, figure in axes}
-    layers = figure_layers(chart.x, axes, place, colours | {"order": quantity("batch_size")}, data)
+    layers = figure_layers(chart.x, axes, place, colours | {"order": quantity("batch_size")})
     return {"layer": layers, "width": vega.WIDTH, "height": vega.HEIGHT}
 
 
@@ -126,7 +122,7 @@ def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping
     values = sorted({point[chart.x.name] for point in within}) or [1]
     first, last = values[0], values[-1]
     powers = [2**n for n in range(30) if first <= 2**n <= last]
-    ticks = values if chart.x.few else powers or values
+    ticks = values if len(values) <= _MOST_TICKS else powers or values
     length, strip, label = max(last / first, 2), [], ""
     domain = [first / length**_MARGIN, last * length**_MARGIN]
     if beyond:
@@ -143,7 +139,7 @@ def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping
     without = {point["series"] for point in within if point["outcome"] != "ok"}
     lanes = [line.name for line in data.lines if line.name in without]
     place = {"x": bare if lanes else titled, "y": quantity(chart.y.name, **scale_and_axis(chart.y, data))}
-    layers = figure_layers(chart.y, [("y", chart.y)] if chart.y.interval else [], place, colours, data)
+    layers = figure_layers(chart.y, [("y", chart.y)] if chart.y.interval else [], place, colours)
     layers += [*strip, *_reference_layers(chart, data, palette)]
     figures = {"layer": layers, "width": vega.WIDTH, "height": vega.HEIGHT}
     if not lanes:
@@ -172,15 +168,16 @@ def _signs(points: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
     return {outcome: sign for outcome, sign in LANE_SIGNS.items() if outcome in outcomes}
 
 
-def _lane_panel(lanes: Sequence[str], last: int, signs: Mapping[str, tuple[str, str]], x: Spec, colour: Spec) -> Spec:
+def _lane_panel(lanes: list[str], last: int, signs: Mapping[str, tuple[str, str]], x: Spec, colour: Spec) -> Spec:
     """A row per line with a sign at each place without a figure, up to the last of the axis."""
     explained = "\u00a0\u00a0 ".join(map(" ".join, signs.values()))
     title = {"text": explained, "anchor": "end", "fontSize": 11, "fontWeight": "normal", "offset": 2}
-    here = f"datum.outcome != 'ok' && datum.{x['field']} <= {last} && {_among(lanes)} && {_VISIBLE}"
+    # In JSON a name stays text, whatever it holds.
+    here = f"indexof({json.dumps(lanes)}, datum.series) >= 0 && datum.{x['field']} <= {last} && datum.outcome != 'ok'"
     chosen = f"{json.dumps({outcome: sign for outcome, (sign, _) in signs.items()})}[datum.outcome]"
-    rows = nominal("series", title=None, scale={"domain": list(lanes)}, sort=None, axis={"ticks": False})
+    rows = nominal("series", title=None, scale={"domain": lanes}, sort=None, axis={"ticks": False})
     return {
-        "transform": [{"filter": here}, {"calculate": chosen, "as": "sign"}],
+        "transform": [{"filter": f"{here} && {_VISIBLE}"}, {"calculate": chosen, "as": "sign"}],
         "mark": {"type": "text", "fontSize": 12, "fontWeight": "bold", "tooltip": _TOOLTIP},
         "encoding": {"x": x, "y": rows, "text": nominal("sign"), "color": colour},
         "width": vega.WIDTH,
