@@ -120,22 +120,8 @@ def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping
     narrow strip."""
     within, beyond = _points(chart, data)
     values = sorted({point[chart.x.name] for point in within}) or [1]
-    first, last = values[0], values[-1]
-    powers = [2**n for n in range(30) if first <= 2**n <= last]
-    ticks = values if len(values) <= _MOST_TICKS else powers or values
-    length, strip, label = max(last / first, 2), [], ""
-    domain = [first / length**_MARGIN, last * length**_MARGIN]
-    if beyond:
-        border, middle, domain[1] = domain[1], last * length**_STRIP_MIDDLE, last * length**_STRIP_END
-        strip = _strip(beyond, border, middle, palette)
-        least, *more = sorted({point[chart.x.name] for point in beyond})
-        ticks, label = [*ticks, middle], f"{least}{'+' * bool(more)}"
-    # With a format instead, two ticks that it makes equal would be one.
-    labels = f"datum.value > {last} ? '{label}' : format(datum.value, 'd')"
-    axis = {"values": ticks, "labelExpr": labels, "grid": False}
-    x = quantity(chart.x.name, scale={"type": "log", "base": 2, "domain": domain, "nice": False})
-    titled = x | {"axis": axis | {"title": chart.x.name.replace("_", " ")}}
-    bare = x | {"axis": axis | {"title": None, "labels": False}}
+    titled, strip = _axis(chart.x, values, beyond, palette)
+    bare = titled | {"axis": titled["axis"] | {"title": None, "labels": False}}
     without = {point["series"] for point in within if point["outcome"] != "ok"}
     lanes = [line.name for line in data.lines if line.name in without]
     place = {"x": bare if lanes else titled, "y": quantity(chart.y.name, **scale_and_axis(chart.y, data))}
@@ -144,11 +130,30 @@ def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping
     figures = {"layer": layers, "width": vega.WIDTH, "height": vega.HEIGHT}
     if not lanes:
         return {"vconcat": [figures]}
-    panel = _lane_panel(lanes, last, _signs(within), titled, colours["color"])
+    panel = _lane_panel(lanes, values[-1], _signs(within), titled, colours["color"])
     # An SVG is laid out with the widths of Arial, 5.5 pixels for a letter. A reader's font may be wider by a quarter,
     # and labels grow to the left.
     left = max(_PADDING["left"], round(min(5.5 * max(map(len, lanes)), vega.LABEL_LIMIT) * 0.25))
     return {"vconcat": [figures, panel], "spacing": 4, "padding": _PADDING | {"left": left}}
+
+
+def _axis(axis: Axis, values: list[int], beyond: list[Mapping[str, Any]], palette: Palette) -> tuple[Spec, list[Spec]]:
+    """(the encoding of the place on an axis from the first to the last of these values, the layers of its strip)."""
+    first, last = values[0], values[-1]
+    powers = [2**n for n in range(30) if first <= 2**n <= last]
+    ticks = values if len(values) <= _MOST_TICKS else powers or values
+    length, strip, label = max(last / first, 2), [], ""
+    domain = [first / length**_MARGIN, last * length**_MARGIN]
+    if beyond:
+        border, middle, domain[1] = domain[1], last * length**_STRIP_MIDDLE, last * length**_STRIP_END
+        strip = _strip(beyond, border, middle, palette)
+        least, *more = sorted({point[axis.name] for point in beyond})
+        ticks, label = [*ticks, middle], f"{least}{'+' * bool(more)}"
+    # With a format instead, two ticks that it makes equal would be one.
+    labels = f"datum.value > {last} ? '{label}' : format(datum.value, 'd')"
+    shown = {"title": axis.name.replace("_", " "), "values": ticks, "labelExpr": labels, "grid": False}
+    scale = {"type": "log", "base": 2, "domain": domain, "nice": False}
+    return quantity(axis.name, scale=scale, axis=shown), strip
 
 
 def _points(chart: Chart, data: ChartData) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
