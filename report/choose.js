@@ -1,5 +1,5 @@
 "use strict";
-// The best cells of a grid under limits. The rule is that of analysis/choice.py, the texts are those of
+// The best cells of a grid under limits. The rule is that of results/choice.py, the texts are those of
 // render/choosing.py; a test in tests/browser compares all of it.
 (() => {
   const number = (value) => {
@@ -29,7 +29,7 @@
     const first = meet[0] ?? perhaps[0];
     const mayEqual = (cell) => {
       const [one, other] = [estimate(cell, goal), estimate(first, goal)];
-      return higher ? !(one.high < other.low) : !(one.low > other.high);
+      return higher ? one.high >= other.low || one.value >= other.value : one.low <= other.high || one.value <= other.value;
     };
     const factor = (cell, limit) => cell[limit.figure.name] / limit.most;
     const worst = (cell) => limits.reduce((a, b) => (factor(cell, b) > factor(cell, a) ? b : a));

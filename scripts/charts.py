@@ -26,7 +26,7 @@ def main() -> int:
     if not results:
         return fail(f"{arguments.summary}: has no cell of {arguments.model}")
     comparisons = read_all(arguments.comparison)
-    for cells in (cells for model in models(results) for cells in model.workloads):
+    for cells in (grid.cells for model in models(results) for grid in model.workloads):
         data = chart_data(cells, comparisons)
         for chart in (chart for chart in CHARTS if chart.in_files):
             for theme in THEMES:

@@ -55,7 +55,7 @@ def main() -> int:
         arguments.price_per_hour,
         arguments.gco2_per_kwh,
     )
-    parts = [choosing.to_markdown(cells, question) for model in models(results) for cells in model.workloads]
+    parts = [choosing.to_markdown(cells, question) for model in models(results) for cells, _ in model.workloads]
     sys.stdout.write("\n".join([*parts, f"{choosing.NOTE}\n"]))
     return 0
 

@@ -94,6 +94,8 @@ def test_a_missing_file_is_one_line(tmp_path):
         REPO / "scripts/tables.py",
         "--summary",
         tmp_path / "no.csv",
+        "--provenance",
+        tmp_path / "no.json",
         "--output",
         tmp_path / "t.md",
     ]

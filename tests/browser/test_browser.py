@@ -311,7 +311,7 @@ QUESTIONS = [
     ("throughput", (16.7, 0.031, None), None, 400),
     ("throughput", (2, 0.001, 4), 1, 1),
     ("throughput", (0.001, None, None), None, None),
-    ("throughput", (62.5, None, None), 1, 1),
+    ("throughput", (62.1, None, None), 1, 1),
     ("latency", (None, None, 10), None, None),
     ("first-token", (20, None, None), None, None),
     ("decode", (20, None, None), None, None),

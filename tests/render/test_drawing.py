@@ -83,7 +83,9 @@ def tick_labels(svg: str) -> list[list[str]]:
         re.findall(r"<text[^>]*>([^<]*)</text>", group) for group in re.findall(r"<g[^>]*>((?:<text.*?</text>)+)", svg)
     ]
     return [
-        texts for texts in groups if len(texts) > 1 and all(re.fullmatch(r"[\d.,e\u2212-]+%?", text) for text in texts)
+        texts
+        for texts in groups
+        if len(texts) > 1 and all(re.fullmatch(r"[\d.,e\u2212-]+[%+]?", text) for text in texts)
     ]
 
 
@@ -92,23 +94,72 @@ def tick_labels(svg: str) -> list[list[str]]:
 def test_no_two_ticks_of_an_axis_have_the_same_label(faster, logarithmic):
     data = chart_data(results_of(records_of(grid(batch_sizes=(1, 2, 64)), faster), faster / 1e5))
     for chart in CHARTS:
-        definition = json.dumps(drawing.definition(chart, data, palette.PAGE, legend=False))
-        linear = '"type": "linear", "zero": true'
-        assert linear in definition
-        spec = json.loads(definition.replace(linear, '"type": "log"') if logarithmic else definition)
-        axes = tick_labels(vega.svg(drawing.with_data(spec, chart, data)))
+        axes = tick_labels(drawn(chart, data, logarithmic))
         assert len(axes) == 2, axes
         assert all(len(set(texts)) == len(texts) for texts in axes), axes
+
+
+def drawn(chart, data: ChartData, logarithmic: bool = False) -> str:
+    """The chart as an SVG, on the scale that a reader of the page chooses."""
+    definition = json.dumps(drawing.definition(chart, data, palette.PAGE, legend=False))
+    linear = '"type": "linear", "zero": true'
+    assert linear in definition
+    spec = json.loads(definition.replace(linear, '"type": "log"') if logarithmic else definition)
+    return vega.svg(drawing.with_data(spec, chart, data))
+
+
+def texts(svg: str) -> list[str]:
+    return re.findall(r">([^<>]+)</text>", svg)
+
+
+THROUGHPUT, LATENCY = (next(each for each in CHARTS if each.name == name) for name in ("throughput", "latency"))
+
+
+def ends(**outcomes: str) -> ChartData:
+    """Cells of two precisions whose batch sizes double from 1: ``.`` fits, ``o`` does not, ``n`` is not supported."""
+    records = []
+    for precision, letters in outcomes.items():
+        for n, letter in enumerate(letters):
+            cell = make_cell(precision=precision, batch_size=2**n)
+            not_ok = replace(make_oom(cell), outcome={"o": "oom", "n": "unsupported"}.get(letter, "oom"))
+            records.append(make_record(cell) if letter == "." else not_ok)
+    return chart_data(cell_results(records))
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "sizes", "strip", "signs"),
+    [
+        ({"fp32": "..", "bf16": ".."}, ["1", "2"], None, ""),
+        ({"fp32": "..o", "bf16": "..o"}, ["1", "2", "4"], "out of memory", ""),
+        ({"fp32": "..ooo", "bf16": ".oooo"}, ["1", "2", "4+"], "out of memory", "×"),
+        ({"fp32": "..on", "bf16": "nn.o"}, ["1", "2", "4", "8"], "out of memory or not available", "×––"),
+        ({"fp32": "oo", "bf16": "oo"}, ["1", "2"], None, "××××"),
+    ],
+)
+def test_an_axis_ends_with_what_fits_and_a_strip_is_for_what_does_not(outcomes, sizes, strip, signs):
+    svg = drawn(THROUGHPUT, ends(**outcomes))
+    assert sizes in tick_labels(svg)
+    assert [text for text in texts(svg) if text.startswith(("out of", "not "))] == ([strip] if strip else [])
+    assert "".join(text for text in texts(svg) if text in ("×", "–")) == signs
+    places = re.findall(r'middle" transform="translate\(([\d.]+),15\)"[^>]*>[\d+]+<', svg)
+    last = places[-2] if strip else places[-1]
+    assert float(last) > 0.8 * vega.WIDTH
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_no_interval_of_a_time_goes_below_zero(logarithmic):
+    data = ends(fp32="..")
+    points = [{**point, "latency_s": 1.0, "latency_low_s": -6.0, "latency_high_s": 1.2} for point in data.points]
+    svg = drawn(LATENCY, replace(data, points=points), logarithmic)
+    assert "NaN" not in svg
+    assert [labels[0] for labels in tick_labels(svg)] == ["1", "0.01" if logarithmic else "0.0"]
 
 
 @pytest.mark.parametrize("times", [1.1, 40])
 def test_an_interval_far_above_all_figures_does_not_flatten_them(times):
     data = chart_data(results_of(records_of(grid(batch_sizes=(1, 2)))))
-    (chart,) = (each for each in CHARTS if each.name == "throughput")
     points = [{"series": data.lines[0].name, "batch_size": size, "outcome": "ok"} for size in (1, 2)]
     for point, value in zip(points, (100, 200), strict=True):
-        point |= dict(zip(chart.y.columns, (value, value / times, value * times), strict=True))
-    data = replace(data, points=points)
-    spec = drawing.definition(chart, data, palette.PAGE, legend=False)
-    axes = tick_labels(vega.svg(drawing.with_data(spec, chart, data)))
+        point |= dict(zip(THROUGHPUT.y.columns, (value, value / times, value * times), strict=True))
+    axes = tick_labels(drawn(THROUGHPUT, replace(data, points=points)))
     assert max(float(text.replace(",", "").replace("\u2212", "-")) for texts in axes for text in texts) <= 300

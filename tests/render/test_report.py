@@ -9,9 +9,20 @@ import json
 import re
 from dataclasses import replace
 
-from made_up import epyc_ceilings, epyc_record, make_cell, make_record, make_yardstick, sample_page, sample_records
+from made_up import (
+    DRIFTS,
+    epyc_ceilings,
+    epyc_record,
+    make_cell,
+    make_record,
+    make_run,
+    make_yardstick,
+    sample_page,
+    sample_records,
+)
 
 from inference_benchmark.records import machine_speed
+from inference_benchmark.records.parts import Note
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import report
 from inference_benchmark.render.charts import CHARTS
@@ -83,6 +94,22 @@ def test_the_page_shows_figures_endings_and_origin():
         "no measurement",
     ):
         assert wanted in text, wanted
+
+
+def test_the_tile_of_reliability_says_what_to_do():
+    def tile(*reasons: str, n_processes: int = 1) -> str:
+        runs = tuple(make_run() for _ in range(n_processes))
+        stability = replace(DRIFTS, reasons=tuple(Note(name, "why") for name in reasons))
+        text = sample_page([make_record(runs=runs, stability=stability)])
+        tile = re.search(r'<li><span class="name">reliable.*?</li>', text, re.DOTALL)[0]
+        assert bool(reasons) == ('href="#grid-0-warned"' in tile) == ('id="grid-0-warned"' in text)
+        return " ".join(re.sub("<.*?>", "", tile).split())
+
+    advice = "measure more rounds: rounds: {} under measurement, then snakemake --cores 1 --resources gpu=1"
+    assert tile("interval", "spread").endswith(advice.format(3))
+    assert tile("interval", n_processes=3).endswith(advice.format(6))
+    assert "rounds" not in tile("drift")
+    assert "no warnings" in tile()
 
 
 def test_the_page_shows_the_speed_of_the_machine_over_the_run():

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import DRIFTS, SHARED, make_cell, make_oom, make_record, sample_page, sample_records
+from made_up import (
+    DRIFTS,
+    SHARED,
+    grid,
+    make_cell,
+    make_oom,
+    make_record,
+    records_of,
+    results_of,
+    sample_page,
+    sample_records,
+    with_figures,
+)
 from running import PUBLISHED
 
 from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME
+from inference_benchmark.compare import comparison, result_set
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
-from inference_benchmark.render import tables
+from inference_benchmark.render import context, tables
+from inference_benchmark.render.charts import chart_data
 from inference_benchmark.render.texts import cell_text, tooltip
 from inference_benchmark.results.summary_csv import read_summary, to_csv
+
+
+def make_unsupported(cell) -> Record:
+    return replace(make_oom(cell), outcome="unsupported")
+
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -32,17 +52,17 @@ def test_engines_are_named_where_there_are_several():
     results = cell_results(sample_records())
     view = tables.table(results, BY_NAME["latency_s"])
     assert view.headings == [("batch_size",), ("hf", "fp32"), ("fake", "int8")]
-    assert view.cells == [["1", "0.50 ±49.7%", "0.50 ±49.7%"], ["2", "oom", "n/a"]]
+    assert view.cells == [["1", "0.50 ±51.8%", "0.50 ±51.8%"], ["2", "oom", "n/a"]]
     assert "no measurement" in tables.document(results)
     assert "`oom`: out of memory." in tables.document(results)
 
 
-def test_a_figure_whose_interval_is_unknown_is_marked():
-    """The interval of these calls reaches below zero; that of latency - TTFT too, so that decode is blank."""
-    (cell,) = cell_results([make_record(samples_s=[0.2, 0.5, 0.9])])
-    assert cell_text(cell, BY_NAME["throughput_tok_per_s"]) == "30.00 | 33.33 ±?"
+def test_a_figure_whose_interval_is_unknown_is_marked_and_one_that_is_noise_is_blank():
+    (cell,) = cell_results([make_record(samples_s=[0.4, 0.5, 0.6], first_token_s=[0.1, 0.4, 0.5])])
+    cell = with_figures(cell, throughput_tok_per_s=32)
+    assert cell_text(cell, BY_NAME["throughput_tok_per_s"]) == "32.00 | 31.25 ±?"
+    assert tooltip(cell)["throughput"] == "32 tokens/sec ±?"
     assert cell_text(cell, BY_NAME["decode_tok_per_s"]) == ""
-    assert tooltip(cell)["throughput"] == "30 tokens/sec ±?"
 
 
 def doubtful_records() -> list[Record]:
@@ -53,13 +73,53 @@ def doubtful_records() -> list[Record]:
 def test_a_figure_with_warnings_is_marked_and_explained():
     records = doubtful_records()
     text = tables.document(cell_results(records))
-    assert "16.00 \\| 62.50 ±66.0%†‡" in text
+    assert "16.00 \\| 62.50 ±51.8%†‡" in text
     assert "†: the samples do not repeat well" in text
     assert "‡: measured under noteworthy conditions" in text
     assert sample_page(records).count("<td>drift, gpu-shared</td><td>slower; 2 others</td>") == 1
     plain = tables.document(cell_results(sample_records()))
     assert "†" not in plain
     assert "‡" not in plain
+
+
+#: Of the columns fp32, bf16 and int8 the second is not supported, and the third at batch 2.
+UNSUPPORTED = [
+    make_record(cell) if (precision, size) in {("fp32", 1), ("fp32", 2), ("int8", 1)} else make_unsupported(cell)
+    for precision in ("fp32", "bf16", "int8")
+    for size in (1, 2)
+    for cell in [make_cell(precision=precision, batch_size=size)]
+]
+
+
+def test_a_column_that_is_not_supported_at_all_is_named_once():
+    text = tables.document(cell_results(UNSUPPORTED))
+    assert " Not supported: bf16 (m). " in text
+    assert text.count("bf16") == 1
+    throughput = text.split("Throughput (")[1].split("Latency (")[0]
+    assert throughput.count("n/a") == 1, "int8 is supported at batch 1"
+    assert "`n/a`: not supported" in text
+    page = sample_page(UNSUPPORTED)
+    assert re.findall('data-series="([^"]*)"', page) == ["fp32", "int8"]
+    shown = re.sub("<script.*?</script>", "", page, flags=re.DOTALL)
+    assert shown.count("bf16") == 1
+    assert "Not supported: bf16 (m)." in shown
+    assert "3 ok, 3 unsupported" in shown
+
+
+def test_a_model_that_no_column_supports_keeps_its_columns():
+    text = tables.document(cell_results(UNSUPPORTED[2:4]))
+    assert "| 1          | n/a  |" in text
+    assert "Not supported: " not in text
+
+
+def test_a_baseline_has_no_column_for_one_that_is_not_supported_here():
+    records = [make_unsupported(each.cell) if each.cell.precision == "bf16" else each for each in records_of(grid())]
+    ours = result_set.of_records(records)
+    beside = comparison.compare(result_set.load(PUBLISHED, "a100-80gb"), ours)
+    (model,) = context.models(results_of(records))
+    (of,) = model.workloads
+    assert {line.name for line in chart_data(of.cells, [beside]).lines if line.baseline} == {"a100-80gb fp32"}
+    assert next(view.headings[-1] for view in tables.tables(of.cells, [beside])) == ("a100-80gb", "fp32")
 
 
 def test_prefill_and_decode_stand_apart_with_their_formulas():

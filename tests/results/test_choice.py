@@ -51,10 +51,18 @@ def test_a_goal_that_is_better_lower_is_turned_around():
     assert named(choose(cells, TOKEN).best) == ["best", "as good"]
 
 
-def test_a_cell_whose_interval_is_unknown_is_told_apart_from_none():
-    cells = [cell("best", speed=(100, 99, 101)), cell("unknown", speed=(10,)), cell("worse", speed=(11, 10, 12))]
-    assert named(choose(cells, SPEED).best) == ["best", "unknown"]
-    assert named(choose([cell("unknown", speed=(100,)), *cells[2:]], SPEED).best) == ["unknown", "worse"]
+def test_an_unknown_interval_overlaps_none():
+    cells = [cell("best", speed=(100, 99, 101)), cell("unknown", speed=(18.5,)), cell("close", speed=(99.5,))]
+    assert named(choose(cells, SPEED).best) == ["best"]
+    cells = [cell("unknown", speed=(100,)), cell("equal", speed=(100,)), cell("worse", speed=(99, 80, 110))]
+    assert named(choose(cells, SPEED).best) == ["unknown", "equal"]
+    # A better mean counts all the same.
+    cells = [
+        cell("perhaps", token=(0.01,), first=(0.1,)),
+        cell("best", token=(0.02, 0.01, 0.03), first=(0.1, 0.1, 0.1)),
+    ]
+    chosen = choose([*cells, cell("worse", token=(0.025,), first=(0.1,))], TOKEN, [Bound(FIRST, 0.1)])
+    assert (named(chosen.best), named(chosen.perhaps)) == (["best"], ["perhaps"])
 
 
 def test_a_figure_without_an_interval_is_exact():

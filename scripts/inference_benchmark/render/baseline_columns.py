@@ -11,9 +11,9 @@ from inference_benchmark.results.column import Column, Heading, headings
 
 
 def compared_cells(cells: Results, comparison: Comparison) -> list[ComparedCell]:
-    """The compared cells of the model and workload of these cells."""
-    grid = cells[0].column.grid
-    return [cell for cell in comparison.cells if cell.new.column.grid == grid and cell.new.column.engine]
+    """The compared cells of the columns of these cells, which are of one model and workload."""
+    grid, keys = cells[0].column.grid, {_key(column) for column in columns_of(cells)}
+    return [cell for cell in comparison.cells if cell.new.column.grid == grid and _key(cell.new.column) in keys]
 
 
 def baseline_heading(comparison: Comparison, cell: ComparedCell) -> Heading:

@@ -7,19 +7,17 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from inference_benchmark.results.cell_result import CellResult, Results
-from inference_benchmark.results.column import Column
+from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.column import Column, short_names
 
 #: Batch sizes to choose among on a page: each is a view with a chart per figure, and all are in the page.
 MOST_VIEWS = 5
 
 
 class Axis(NamedTuple):
-    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over. few: whether
-    it has so few values that a chart has a tick for each, rather than for powers of two."""
+    """A length or number that is chosen for a cell: what tables have a row for, and what charts are over."""
 
     name: str
-    few: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -34,15 +32,31 @@ class Axis(NamedTuple):
         return cell.column if self == BATCH_SIZE else replace(cell.column, prompt_tokens=None)
 
 
-BATCH_SIZE, PROMPT_TOKENS = Axis("batch_size"), Axis("prompt_tokens", few=True)
+BATCH_SIZE, PROMPT_TOKENS = Axis("batch_size"), Axis("prompt_tokens")
+
+
+class Grid(NamedTuple):
+    """The cells of the columns that tables and charts show. unsupported: those of the columns that are ``n/a``
+    throughout, which a sentence names instead; none where that would leave no column."""
+
+    cells: Results
+    unsupported: Results
+
+    @property
+    def sentence(self) -> str:
+        """What names them, with the library's own words; "" where every column is shown."""
+        names = short_names(columns_of([*self.cells, *self.unsupported]))
+        by_reason = grouped(self.unsupported, lambda cell: cell.reason)
+        named = [f"{', '.join(dict.fromkeys(names[each.column] for each in of))} ({of[0].reason})" for of in by_reason]
+        return f"Not supported: {'; '.join(named)}." if named else ""
 
 
 class ModelResults(NamedTuple):
     """The cells of a model on a machine: those of each workload, and those of each number of new tokens that several
     prompt lengths were measured with."""
 
-    workloads: Sequence[Results]
-    contexts: Sequence[Results]
+    workloads: Sequence[Grid]
+    contexts: Sequence[Grid]
 
 
 def models(results: Iterable[CellResult]) -> Iterator[ModelResults]:
@@ -50,7 +64,14 @@ def models(results: Iterable[CellResult]) -> Iterator[ModelResults]:
     for cells in grouped(results, lambda cell: (cell.machine, cell.column.model)):
         by_new_tokens = grouped(cells, lambda cell: cell.column.new_tokens)
         contexts = [each for each in by_new_tokens if len({cell.column.prompt_tokens for cell in each}) > 1]
-        yield ModelResults(grouped(cells, lambda cell: cell.column.grid), contexts)
+        workloads = grouped(cells, lambda cell: cell.column.grid)
+        yield ModelResults([_grid(each) for each in workloads], [_grid(each, PROMPT_TOKENS) for each in contexts])
+
+
+def _grid(cells: Results, axis: Axis = BATCH_SIZE) -> Grid:
+    shown = {axis.column(cell) for cell in cells if cell.outcome != "unsupported"} or set(map(axis.column, cells))
+    kept = [cell for cell in cells if axis.column(cell) in shown]
+    return Grid(kept, [cell for cell in cells if axis.column(cell) not in shown])
 
 
 def grouped(items: Iterable[Any], key: Callable[[Any], Hashable]) -> list[list[Any]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.render import vega
@@ -14,8 +16,14 @@ from inference_benchmark.render.vega import Spec, nominal, quantity
 
 #: How far above the largest figure an axis goes for the end of an interval, as a part of that figure.
 _REACH = 1.5
+#: Of an axis with more values only powers of two have ticks.
+_MOST_TICKS = 8
+#: How far an axis goes beyond its first and last value, and how far behind the last the strip of what does not fit has
+#: its middle and its end; as parts of the distance between the two.
+_MARGIN, _STRIP_MIDDLE, _STRIP_END = 0.04, 0.1, 0.16
 #: What a lane shows for a cell without a figure, and what it means.
 LANE_SIGNS = {"oom": ("×", "out of memory"), "n/a": ("–", "not available")}
+_PADDING = {"left": 25, "right": 20, "top": 5, "bottom": 5}
 #: The parameters of a chart. Lines named in ``hidden`` were switched off.
 HIDDEN = [{"name": "hidden", "value": []}]
 _VISIBLE = "indexof(hidden, datum.series) < 0"
@@ -27,33 +35,28 @@ def definition(chart: Chart, data: ChartData, palette: Palette, legend: bool = T
     """A chart as Vega-Lite. Its data source is named ``cells`` and is not part of it: with_data puts the points in.
     Lines named in its parameter ``hidden`` are left out. legend: whether it has a title and legend of its own."""
     draw = _over_axis if isinstance(chart.x, Axis) else _over_figure
-    description = f"{chart.heading}: {data.where}"
-    title = {"text": description, "anchor": "start", "fontSize": 13, "color": palette.ink}
-    letters = max(map(len, _lanes(chart, data)), default=0)
-    # An SVG is laid out with the widths of Arial, 5.5 pixels for a letter. A reader's font may be wider by a quarter,
-    # and labels grow to the left.
-    left = max(25, round(min(5.5 * letters, vega.LABEL_LIMIT) * 0.25))
+    title = {"text": chart.heading, "subtitle": data.where, "anchor": "start", "fontSize": 13, "offset": 8}
     return {
         "$schema": vega.SCHEMA,
-        "description": description,
+        "description": f"{chart.heading}: {data.where}",
         **({"title": title} if legend else {}),
         "data": {"name": "cells"},
         "params": HIDDEN,
+        "padding": _PADDING,
         **draw(chart, data, palette, line_colours(data, palette, legend)),
-        "padding": {"left": left, "right": 20, "top": 5, "bottom": 5},
         "config": vega.config(palette),
     }
 
 
 def with_data(spec: Spec, chart: Chart, data: ChartData) -> Spec:
     """The definition of a chart with its points, without their other figures and tooltips: these are most of them."""
-    columns = {"series", "batch_size", "outcome", *chart.y.columns, *chart.x.columns}
+    columns = {"series", "batch_size", "outcome", "baseline", *chart.y.columns, *chart.x.columns}
     cells = [{column: point[column] for column in columns & point.keys()} for point in data.points]
     return {**spec, "datasets": {"cells": cells}}
 
 
 def figure_layers(
-    shown: Figure, intervals: Iterable[tuple[str, Figure]], place: Spec, colours: Mapping[str, Spec], data: ChartData
+    shown: Figure, intervals: Iterable[tuple[str, Figure]], place: Spec, colours: Mapping[str, Spec]
 ) -> list[Spec]:
     """Lines, intervals and points of the visible points that have a figure.
 
@@ -65,10 +68,12 @@ def figure_layers(
     for axis, figure in intervals:
         ends = {axis: quantity(figure.low, title=figure.unit), f"{axis}2": {"field": figure.high}}
         layer = _layer(shown, {"type": "rule", "strokeWidth": 1.5, "clip": True}, place | ends)
-        layers.append(layer | {"transform": [*layer["transform"], {"filter": f"isValid(datum.{figure.low})"}]})
+        # No figure can be below zero, so no interval is drawn there. A logarithmic axis has no zero.
+        above_zero = {"calculate": f"max(datum.{figure.low}, datum.{figure.name} / 100)", "as": figure.low}
+        layer["transform"] += [{"filter": f"isValid(datum.{figure.low})"}, above_zero]
+        layers.append(layer)
     # Points come last: a layer above them would take the pointer.
-    baselines = _among([line.name for line in data.lines if line.baseline])
-    size = {"condition": {"test": baselines, "value": 16}, "value": 45}
+    size = {"condition": {"test": "datum.baseline", "value": 16}, "value": 45}
     mark = {"type": "point", "filled": True, "opacity": 1, "tooltip": _TOOLTIP}
     return [*layers, _layer(shown, mark, place | {"size": size})]
 
@@ -101,69 +106,100 @@ def _layer(figure: Figure, mark: Spec, encoding: Spec) -> Spec:
     return {"transform": [{"filter": shown}], "mark": mark, "encoding": encoding}
 
 
-def _among(names: Sequence[str]) -> str:
-    """An expression: whether a point is of one of these lines. In JSON a name stays text, whatever it holds."""
-    return f"indexof({json.dumps(list(names))}, datum.series) >= 0"
-
-
 def _over_figure(chart: Chart, data: ChartData, palette: Palette, colours: Mapping[str, Spec]) -> Spec:
     """A figure over another figure, with a point per batch size, joined in their order."""
     axes = [("y", chart.y), ("x", chart.x)]
     place = {axis: quantity(figure.name, **scale_and_axis(figure, data)) for axis, figure in axes}
-    layers = figure_layers(chart.x, axes, place, colours | {"order": quantity("batch_size")}, data)
+    layers = figure_layers(chart.x, axes, place, colours | {"order": quantity("batch_size")})
     return {"layer": layers, "width": vega.WIDTH, "height": vega.HEIGHT}
 
 
 def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping[str, Spec]) -> Spec:
     """A figure over an axis, with a line and intervals per column. Below it a lane per column shows the cells without
-    a figure: at zero they would look like a value."""
-    values = sorted({point[chart.x.name] for point in data.points}) or [1]
-    powers = [2**n for n in range(30) if values[0] <= 2**n <= values[-1]]
-    ticks = values if chart.x.few else powers or values
-    scale = {"type": "log", "base": 2, "domain": [values[0] * 0.9, values[-1] * 1.1], "nice": False}
-    x = quantity(chart.x.name, scale=scale)
-    titled = x | {"axis": {"title": chart.x.name.replace("_", " "), "values": ticks, "format": "d", "grid": False}}
-    bare = x | {"axis": {"title": None, "values": ticks, "labels": False, "grid": False}}
-    lanes = _lanes(chart, data)
+    a figure: at zero they would look like a value. The axis ends with the last cell that fits; those beyond share a
+    narrow strip."""
+    within, beyond = _points(chart, data)
+    values = sorted({point[chart.x.name] for point in within}) or [1]
+    titled, strip = _axis(chart.x, values, beyond, palette)
+    bare = titled | {"axis": titled["axis"] | {"title": None, "labels": False}}
+    without = {point["series"] for point in within if point["outcome"] != "ok"}
+    lanes = [line.name for line in data.lines if line.name in without]
     place = {"x": bare if lanes else titled, "y": quantity(chart.y.name, **scale_and_axis(chart.y, data))}
-    layers = figure_layers(chart.y, [("y", chart.y)] if chart.y.interval else [], place, colours, data)
-    layers += _reference_layers(chart, data, palette)
+    layers = figure_layers(chart.y, [("y", chart.y)] if chart.y.interval else [], place, colours)
+    layers += [*strip, *_reference_layers(chart, data, palette)]
     figures = {"layer": layers, "width": vega.WIDTH, "height": vega.HEIGHT}
     if not lanes:
         return {"vconcat": [figures]}
-    return {"vconcat": [figures, _lane_panel(lanes, data, titled, colours["color"], palette)], "spacing": 4}
+    panel = _lane_panel(lanes, values[-1], _signs(within), titled, colours["color"])
+    # An SVG is laid out with the widths of Arial, 5.5 pixels for a letter. A reader's font may be wider by a quarter,
+    # and labels grow to the left.
+    left = max(_PADDING["left"], round(min(5.5 * max(map(len, lanes)), vega.LABEL_LIMIT) * 0.25))
+    return {"vconcat": [figures, panel], "spacing": 4, "padding": _PADDING | {"left": left}}
 
 
-def _lanes(chart: Chart, data: ChartData) -> list[str]:
-    """The lines that have cells without a figure; of baselines only those that are drawn in this chart. Only charts
-    over an axis have lanes."""
-    if not isinstance(chart.x, Axis):
-        return []
+def _axis(axis: Axis, values: list[int], beyond: list[Mapping[str, Any]], palette: Palette) -> tuple[Spec, list[Spec]]:
+    """(the encoding of the place on an axis from the first to the last of these values, the layers of its strip)."""
+    first, last = values[0], values[-1]
+    powers = [2**n for n in range(30) if first <= 2**n <= last]
+    ticks = values if len(values) <= _MOST_TICKS else powers or values
+    length, strip, label = max(last / first, 2), [], ""
+    domain = [first / length**_MARGIN, last * length**_MARGIN]
+    if beyond:
+        border, middle, domain[1] = domain[1], last * length**_STRIP_MIDDLE, last * length**_STRIP_END
+        strip = _strip(beyond, border, middle, palette)
+        least, *more = sorted({point[axis.name] for point in beyond})
+        ticks, label = [*ticks, middle], f"{least}{'+' * bool(more)}"
+    # With a format instead, two ticks that it makes equal would be one.
+    labels = f"datum.value > {last} ? '{label}' : format(datum.value, 'd')"
+    shown = {"title": axis.name.replace("_", " "), "values": ticks, "labelExpr": labels, "grid": False}
+    scale = {"type": "log", "base": 2, "domain": domain, "nice": False}
+    return quantity(axis.name, scale=scale, axis=shown), strip
+
+
+def _points(chart: Chart, data: ChartData) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """The points of the lines of a chart over an axis, up to the last place where a cell fits, and those beyond it. Of
+    baselines only those that have its figure. If nothing fits, no point is beyond."""
     here = {line.name for line in data.lines if not line.baseline}
     here |= {point["series"] for point in data.points if chart.y.name in point}
-    without = {point["series"] for point in data.points if point["outcome"] != "ok"}
-    return [line.name for line in data.lines if line.name in here & without]
+    points = [point for point in data.points if point["series"] in here]
+    last = max((point[chart.x.name] for point in points if point["outcome"] == "ok"), default=math.inf)
+    beyond = [point for point in points if point[chart.x.name] > last]
+    return [point for point in points if point[chart.x.name] <= last], beyond
 
 
-def _lane_panel(lanes: Sequence[str], data: ChartData, x: Spec, colour: Spec, palette: Palette) -> Spec:
-    """A row per line with a sign at each place of the axis without a figure."""
-    outcomes = {point["outcome"] for point in data.points}
-    signs = {outcome: sign for outcome, sign in LANE_SIGNS.items() if outcome in outcomes}
+def _signs(points: Iterable[Mapping[str, Any]]) -> dict[str, tuple[str, str]]:
+    """Those of LANE_SIGNS that occur."""
+    outcomes = {point["outcome"] for point in points}
+    return {outcome: sign for outcome, sign in LANE_SIGNS.items() if outcome in outcomes}
+
+
+def _lane_panel(lanes: list[str], last: int, signs: Mapping[str, tuple[str, str]], x: Spec, colour: Spec) -> Spec:
+    """A row per line with a sign at each place without a figure, up to the last of the axis."""
     explained = "\u00a0\u00a0 ".join(map(" ".join, signs.values()))
-    style = {"anchor": "end", "fontSize": 11, "fontWeight": "normal", "color": palette.ink, "offset": 2}
-    chosen = " : ".join([*(f"datum.outcome == '{outcome}' ? '{sign}'" for outcome, (sign, _) in signs.items()), "''"])
-    rows = nominal("series", title=None, scale={"domain": list(lanes)}, sort=None, axis={"ticks": False})
+    title = {"text": explained, "anchor": "end", "fontSize": 11, "fontWeight": "normal", "offset": 2}
+    # In JSON a name stays text, whatever it holds.
+    here = f"indexof({json.dumps(lanes)}, datum.series) >= 0 && datum.{x['field']} <= {last} && datum.outcome != 'ok'"
+    chosen = f"{json.dumps({outcome: sign for outcome, (sign, _) in signs.items()})}[datum.outcome]"
+    rows = nominal("series", title=None, scale={"domain": lanes}, sort=None, axis={"ticks": False})
     return {
-        "transform": [
-            {"filter": f"datum.outcome != 'ok' && {_among(lanes)} && {_VISIBLE}"},
-            {"calculate": chosen, "as": "sign"},
-        ],
+        "transform": [{"filter": f"{here} && {_VISIBLE}"}, {"calculate": chosen, "as": "sign"}],
         "mark": {"type": "text", "fontSize": 12, "fontWeight": "bold", "tooltip": _TOOLTIP},
         "encoding": {"x": x, "y": rows, "text": nominal("sign"), "color": colour},
         "width": vega.WIDTH,
         "height": 16 * len(lanes),
-        "title": {"text": explained, **style},
+        "title": title,
     }
+
+
+def _strip(points: Iterable[Mapping[str, Any]], border: float, middle: float, palette: Palette) -> list[Spec]:
+    """The layers of the strip for these points, which says why they have no figure."""
+    text = " or ".join(meaning for _, meaning in _signs(points).values())
+    rule = vega.dashed(palette) | {"color": palette.soft}
+    label = {"type": "text", "angle": 270, "color": palette.soft, "text": text}
+    return [
+        {"data": {"values": [{}]}, "mark": mark, "encoding": {"x": {"datum": place, "type": "quantitative"}}}
+        for mark, place in ((rule, border), (label, middle))
+    ]
 
 
 def _reference_layers(chart: Chart, data: ChartData, palette: Palette) -> list[Spec]:

@@ -27,7 +27,7 @@ def figure_over_time(data: ChartData, steps: Sequence[str], figure: Figure, pale
     points have ``at``, an ISO date. steps: the dates of dashed lines across the chart."""
     place = {"x": _time("measured (UTC)", _DAYS), "y": quantity(figure.name, **scale_and_axis(figure, data))}
     dates = {"data": {"values": [{"at": at} for at in steps]}, "encoding": {"x": place["x"]}}
-    layers = figure_layers(figure, [("y", figure)], place, line_colours(data, palette, legend=True), data)
+    layers = figure_layers(figure, [("y", figure)], place, line_colours(data, palette, legend=True))
     return _svg([dates | {"mark": vega.dashed(palette)}, *layers], data.points, vega.HEIGHT, palette)
 
 

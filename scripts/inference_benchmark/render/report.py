@@ -38,12 +38,13 @@ def render(
     by_machine = {each["machine"]: each for each in provenances}
     sections, contexts = [], []
     for model in context.models(results):
-        for cells in model.workloads:
-            of = [each for each in comparisons if each.new == cells[0].machine]
-            about = {"id": f"grid-{len(sections)}", "provenance": by_machine[cells[0].machine], "contexts": []}
-            sections.append(section(cells, of) | about)
-        for cells in model.contexts:
-            contexts.append(context_section(cells) | {"id": f"context-{len(contexts)}"})
+        for grid in model.workloads:
+            machine = grid.cells[0].machine
+            of = [each for each in comparisons if each.new == machine]
+            about = {"id": f"grid-{len(sections)}", "provenance": by_machine[machine], "contexts": []}
+            sections.append(section(grid, of) | about)
+        for grid in model.contexts:
+            contexts.append(context_section(grid.cells) | {"id": f"context-{len(contexts)}"})
             sections[-1]["contexts"].append(contexts[-1])
     measurements = [each["measurement"] for each in provenances]
     return page.render(
@@ -76,8 +77,9 @@ def machine_speed(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"median": Speed.of_facts(speed).texts, "svg": over_time.machine_speed(speed["over_time"], palette.PAGE)}
 
 
-def section(cells: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]:
+def section(grid: context.Grid, comparisons: Sequence[Comparison]) -> dict[str, Any]:
     """Everything that the page shows of one model and workload on one machine."""
+    cells = grid.cells
     name, columns = names_within(cells), short_names(columns_of(cells))
     warned = [cell for cell in cells if cell.is_measured and cell.warnings]
     data = charts.chart_data(cells, comparisons)
@@ -86,7 +88,8 @@ def section(cells: Results, comparisons: Sequence[Comparison]) -> dict[str, Any]
         "first": cells[0],
         "parameters": next((n for cell in cells if (n := cell.value("parameters")) is not None), None),
         "engines": list(dict.fromkeys(cell.column.engine for cell in cells)),
-        "counts": dict(Counter(cell.outcome for cell in cells).most_common()),
+        "counts": dict(Counter(cell.outcome for cell in (*cells, *grid.unsupported)).most_common()),
+        "unsupported": grid.sentence,
         "best": best(cells),
         "goals": [goal for goal in choosing.GOALS.values() if any(goal.name in cell.figures for cell in cells)],
         "columns": [_column(text, [cell for cell in cells if cell.column == each]) for each, text in columns.items()],
@@ -134,15 +137,18 @@ def best(cells: Results) -> list[dict[str, str]]:
 
 
 def reliability(cells: Results) -> dict[str, Any]:
-    """How many cells have no warning, which warnings the others have, and how wide intervals are."""
+    """How many cells have no warning, which warnings the others have, how wide intervals are, and where some are too
+    wide a number of rounds that narrows them: twice as many, at least the three that an interval takes."""
     measured = [cell for cell in cells if cell.is_measured]
     throughputs = (cell.figures["throughput_tok_per_s"] for cell in measured)
+    wide = any("interval" in cell.unstable_because for cell in measured)
     widths = sorted(each.half_width for each in throughputs if each.half_width is not None)
     return {
         "measured": len(measured),
         "reliable": sum(not cell.warnings for cell in measured),
         "warnings": Counter(warning for cell in measured for warning in cell.warnings).most_common(),
         "median_width": widths[len(widths) // 2] if widths else None,
+        "rounds": max([3, *(2 * cell.value("processes") for cell in measured)]) if wide else None,
     }
 
 

@@ -11,7 +11,7 @@ from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.render.baseline_columns import baseline_columns, compared_cells, ratio_table
-from inference_benchmark.render.context import BATCH_SIZE, PROMPT_TOKENS, Axis, default_batch_size, models
+from inference_benchmark.render.context import BATCH_SIZE, PROMPT_TOKENS, Axis, Grid, default_batch_size, models
 from inference_benchmark.render.fits import fit_maps
 from inference_benchmark.render.texts import FLAGGED, UNSTABLE, TableView, agreement_text, cell_text, figures_text
 from inference_benchmark.render.timelines import timeline_tables
@@ -91,15 +91,15 @@ def document(results: Iterable[CellResult], comparisons: Sequence[Comparison] = 
     """tables.md: every table of each model and workload, and of each model over the prompt length."""
     parts = []
     for model in models(results):
-        parts += [_part(cells, tables(cells, comparisons)) for cells in model.workloads]
-        parts += [_part(cells, context_tables(cells), " over the prompt length") for cells in model.contexts]
+        parts += [_part(grid, tables(grid.cells, comparisons)) for grid in model.workloads]
+        parts += [_part(grid, context_tables(grid.cells), " over the prompt length") for grid in model.contexts]
     return "\n".join(parts)
 
 
 def overview(results: Iterable[CellResult]) -> str:
     """The throughput of each model and workload, as Markdown for a README."""
-    grids = [cells for model in models(results) for cells in model.workloads]
-    return "\n".join(_part(cells, [table(cells, _THROUGHPUT)]) for cells in grids)
+    grids = [grid for model in models(results) for grid in model.workloads]
+    return "\n".join(_part(grid, [table(grid.cells, _THROUGHPUT)]) for grid in grids)
 
 
 def published_views(path: Path, precisions: Sequence[str], engine: str) -> list[TableView]:
@@ -112,15 +112,16 @@ def published_views(path: Path, precisions: Sequence[str], engine: str) -> list[
     return [table(cells, figure, columns=columns) for figure in PERFORMANCE if figure.headline]
 
 
-def _part(cells: Results, views: Iterable[TableView], over: str = "") -> str:
+def _part(grid: Grid, views: Iterable[TableView], over: str = "") -> str:
     """A heading, what the tables are about, and the tables."""
+    cells = grid.cells
     column, engines = cells[0].column, ", ".join(dict.fromkeys(cell.column.engine for cell in cells))
     prompts = "" if over else f"{column.prompt_tokens} prompt tokens, "
     return (
         f"### {markdown.escape(column.model)} on {markdown.escape(cells[0].machine)}{over}\n\n"
         f"{prompts}{column.new_tokens} new tokens per sequence; engine: {markdown.escape(engines)}. "
         "Greedy, every row generated to full length. ± is half of the 95 % interval, ±? where it is unknown."
-        f"{_legend(cells)}\n\n" + "\n".join(map(to_markdown, views))
+        f"{_legend(grid)}\n\n" + "\n".join(map(to_markdown, views))
     )
 
 
@@ -130,8 +131,9 @@ def to_markdown(view: TableView) -> str:
     return f"{prose}\n\n" + markdown.table(view.headings, view.cells + view.foot)
 
 
-def _legend(cells: Results) -> str:
-    """The meaning of the words and marks that occur in the cells."""
+def _legend(grid: Grid) -> str:
+    """The meaning of the words and marks that occur in the cells, and the columns that are left out."""
+    cells = grid.cells
     outcomes, measured = {cell.outcome for cell in cells}, [cell for cell in cells if cell.is_measured]
     limit = cells[0].memory_limit_bytes
     within = "" if limit is None else f" under a memory limit of {format_bytes(limit)}"
@@ -141,6 +143,7 @@ def _legend(cells: Results) -> str:
     meanings = {
         f" `oom`: out of memory{within}.": "oom" in outcomes,
         " `n/a`: not supported by this engine, library or device; summary.csv says why.": "unsupported" in outcomes,
+        f" {markdown.escape(grid.sentence)}": bool(grid.unsupported),
         f" {UNSTABLE}: the samples do not repeat well; summary.csv says why.": unstable,
         f" {FLAGGED}: measured under noteworthy conditions; summary.csv names them.": flagged,
         " **The engine `fake` makes up its times: these figures are no measurement.**": made_up,

@@ -43,6 +43,7 @@ def config(palette: Palette) -> Spec:
         "axis": {"labelLimit": LABEL_LIMIT, "gridColor": palette.grid, "titleFontWeight": "normal", **inks},
         "axisLeft": {"titlePadding": 10},  # room for tick labels in a wider font
         "legend": {"labelColor": palette.ink},
+        "title": {"color": palette.ink, "subtitleColor": palette.ink},
     }
 
 

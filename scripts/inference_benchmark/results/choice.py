@@ -52,7 +52,7 @@ def choose(cells: Sequence[CellResult], goal: Figure, bounds: Sequence[Bound] = 
     Two cells cannot be told apart where the intervals of their goal overlap. That is the cautious rule: intervals that
     do not overlap differ significantly, and some that overlap do so too (Schenker and Gentleman, "On judging the
     significance of differences by examining the overlap between confidence intervals", The American Statistician
-    55(3), 2001). An interval that is unknown overlaps all others.
+    55(3), 2001). An interval that is unknown overlaps none.
     """
     cells = [cell for cell in cells if goal.name in cell.figures]
     cells.sort(key=lambda cell: cell.figures[goal.name].value, reverse=goal.better == "higher")
@@ -84,10 +84,11 @@ def grams_co2_per_million_tokens(energy: Estimate, grams_per_kwh: float) -> Esti
 
 
 def _may_equal(cell: CellResult, best: CellResult, goal: Figure) -> bool:
-    """Whether the interval of a cell's goal reaches that of the best cell."""
+    """Whether the mean of a cell's goal is as good as that of the best cell, or its interval reaches that one's."""
     (low, high), (best_low, best_high) = (interval(each.figures[goal.name], goal) for each in (cell, best))
     if None in (low, best_low):
-        return True
+        low = high = cell.value(goal.name)
+        best_low = best_high = best.value(goal.name)
     return high >= best_low if goal.better == "higher" else low <= best_high
 
 
