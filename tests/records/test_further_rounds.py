@@ -19,7 +19,7 @@ from inference_benchmark import files
 from inference_benchmark.experiment.freshness import date_derived_files, digests
 from inference_benchmark.experiment.rounds import all_cells, further_cells, read_decision
 from inference_benchmark.records.collect import CollectError, collect, provenance_of, read
-from inference_benchmark.records.further_rounds import decide, usable_records
+from inference_benchmark.records.further_rounds import above_target, decide, usable_records
 
 TARGET = measurement(target_half_width_percent=20)
 EXPERIMENT = make_experiment(1, 2, 4, 8, rounds=3, most_rounds=6, measurement=TARGET)
@@ -150,3 +150,22 @@ def test_a_decision_is_dated_back_only_where_it_is_out_of_date(tmp_path):
     DECISION.write_text("{}")
     assert date_derived_files([EXPERIMENT]) == {}
     assert DECISION.stat().st_mtime == 1
+
+
+def test_what_more_rounds_would_bring():
+    """Ten cells that took 9 s a round. One scatters by a factor of two, more than the others by far."""
+    records = [
+        make_record(
+            make_cell(batch_size=size, round=number), samples_s=[1 + (number - 2) * (0.5 if size == 10 else 0.01)] * 3
+        )
+        for number in (1, 2, 3)
+        for size in range(1, 11)
+    ]
+    found = above_target(records, 0.10)
+    assert (found["cells"], found["of"]) == (1, 10)
+    assert found["rounds"] > 3
+    assert found["seconds"] == 9 * (found["rounds"] - 3)
+    assert above_target(records, 100.0) == {"cells": 0, "of": 10, "rounds": 0, "seconds": 0}
+    hopeless = above_target(records, 1e-6)
+    assert (hopeless["cells"], hopeless["rounds"], hopeless["seconds"]) == (10, None, None)
+    assert above_target([make_oom()], 0.1) == {"cells": 0, "of": 0, "rounds": 0, "seconds": 0}

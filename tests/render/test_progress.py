@@ -11,7 +11,7 @@ from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.render import progress
-from inference_benchmark.render.one_line import cell_text, study_text
+from inference_benchmark.render.one_line import cell_text, next_steps, study_text
 
 
 def handler_of(experiment, unfinished, lines, mode="run", clock=lambda: 0.0):
@@ -108,3 +108,23 @@ def test_a_slow_cell_keeps_its_digits():
 def test_the_line_of_ceilings_has_no_emulation():
     text = study_text(epyc_ceilings())
     assert text == "10,000.0 GB/s; Tflop/s: float32 0.067, bfloat16 0.067, float16 0.067, int8 0.067"
+
+
+SURE = {"machine": "box", "measurement": {"rounds": 3, "target_half_width_percent": 10}}
+
+
+def test_the_next_steps_are_those_that_help():
+    above = {"cells": 2, "of": 25, "rounds": 14, "seconds": 180.0}
+    assert next_steps(SURE) == []
+    assert next_steps(SURE | {"above_target": above | {"cells": 0}, "disturbed": {"rounds": 20, "of": 75}}) == []
+    assert next_steps(SURE | {"above_target": above}) == [
+        "2 of 25 cells have an interval above ±10.0%; measurement.rounds: {least: 3, most: 14} would narrow them, in "
+        "about 3 min."
+    ]
+    some_have_more = SURE | {"measurement": SURE["measurement"] | {"rounds": "3 or more"}, "above_target": above}
+    assert "{least: 3, most: 14}" in next_steps(some_have_more)[0]
+    hopeless = above | {"rounds": None, "seconds": None}
+    assert next_steps(SURE | {"above_target": hopeless}) == ["2 of 25 cells have an interval above ±10.0%."]
+    assert next_steps(SURE | {"disturbed": {"rounds": 30, "of": 75}}) == [
+        "Other processes disturbed 30 of 75 rounds; snakemake results/box/threads.json tries fewer threads."
+    ]

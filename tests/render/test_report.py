@@ -15,7 +15,6 @@ from made_up import (
     epyc_record,
     make_cell,
     make_record,
-    make_run,
     make_yardstick,
     sample_page,
     sample_records,
@@ -97,17 +96,16 @@ def test_the_page_shows_figures_endings_and_origin():
 
 
 def test_the_tile_of_reliability_says_what_to_do():
-    def tile(*reasons: str, n_processes: int = 1) -> str:
-        runs = tuple(make_run() for _ in range(n_processes))
+    def tile(*reasons: str, **provenance) -> str:
         stability = replace(DRIFTS, reasons=tuple(Note(name, "why") for name in reasons))
-        text = sample_page([make_record(runs=runs, stability=stability)])
+        text = sample_page([make_record(stability=stability)], **provenance)
         tile = re.search(r'<li><span class="name">reliable.*?</li>', text, re.DOTALL)[0]
         assert bool(reasons) == ('href="#grid-0-warned"' in tile) == ('id="grid-0-warned"' in text)
         return " ".join(re.sub("<.*?>", "", tile).split())
 
-    advice = "measure more rounds: rounds: {} under measurement, then snakemake --cores 1 --resources gpu=1"
-    assert tile("interval", "spread").endswith(advice.format(3))
-    assert tile("interval", n_processes=3).endswith(advice.format(6))
+    above = {"cells": 2, "of": 25, "rounds": 14, "seconds": 180.0}
+    advice = "measurement.rounds: {least: 1, most: 14} would narrow them, in about 3 min."
+    assert tile("interval", "spread", above_target=above).endswith(advice)
     assert "rounds" not in tile("drift")
     assert "no warnings" in tile()
 

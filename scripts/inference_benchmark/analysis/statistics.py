@@ -11,6 +11,7 @@ Times are positive and vary by factors, so that variances are those of logarithm
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
@@ -269,8 +270,10 @@ def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Scatter
 def _fewest_rounds(now: Scatter, n_rounds: int, most: int, reach: float) -> int | None:
     """How many rounds make the t interval of their mean narrower than this to either side, if further rounds scatter as
     these n_rounds did; None where so many are not enough."""
-    later = ((n, now._replace(freedom=now.freedom + n - n_rounds).of_mean(n)) for n in range(n_rounds, most + 1))
-    return next((n for n, scatter in later if scatter.reach < reach), None)
+    numbers = range(n_rounds, most + 1)
+    after = [now._replace(freedom=now.freedom + n - n_rounds).of_mean(n) for n in numbers]
+    index = bisect_left(after, True, key=lambda scatter: scatter.reach < reach)
+    return numbers[index] if index < len(numbers) else None
 
 
 def _test_of_shift(shift: float, scatter: Scatter) -> RatioTest:

@@ -17,8 +17,8 @@ from inference_benchmark.experiment.environments import CURRENT
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.rounds import all_cells, decision_path, read_decision
 from inference_benchmark.experiment.studies import ColumnStudy, possible_studies, requested_studies, study_paths
-from inference_benchmark.machine import hardware
-from inference_benchmark.records import comparability, machine_speed, merge
+from inference_benchmark.machine import conditions, hardware
+from inference_benchmark.records import comparability, further_rounds, machine_speed, merge
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.record_file import load, load_for
@@ -102,7 +102,15 @@ def provenance_of(experiment: Experiment, records: Sequence[Record]) -> dict[str
         **({"environments": environments} if environments.keys() != {CURRENT} else {}),
         "facts": comparability.all_facts(records),
         "machine_speed": machine_speed.facts(records),
+        "above_target": further_rounds.above_target(records, experiment.measurement.target_half_width),
+        "disturbed": {"rounds": sum(map(_is_disturbed, records)), "of": sum(len(record.runs) for record in records)},
     }
+
+
+def _is_disturbed(record: Record) -> bool:
+    """Whether a round was disturbed at first, or for good."""
+    conditions_of = (run.conditions for run in record.runs)
+    return bool(record.set_aside) or any(conditions.disturbances(each, record.cell.device) for each in conditions_of)
 
 
 def _second_records(experiment: Experiment) -> Iterator[str]:

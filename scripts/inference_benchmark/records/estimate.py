@@ -6,7 +6,6 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -80,22 +79,18 @@ def _of_column(cell: Cell, column: Mapping[int, Record]) -> float:
 
 def _of_study(study: Subject, earlier: Sequence[StudyRecord]) -> float | None:
     same = [record for record in earlier if record.study.path == study.path] or earlier
-    return statistics.median(map(_took_s, same)) if same else None
+    return statistics.median(record.took_s for record in same) if same else None
 
 
 def _seconds(record: Record, settings: Measurement) -> float:
     """The time of a record's cell under these settings. If they are others, each timed part takes max_seconds, or
     longer for the fewest calls."""
-    took_s = _took_s(record)
+    took_s = record.took_s
     if record.outcome != "ok" or record.cell.measurement == settings:
         return took_s
     parts = [part for run in record.runs for part in (run.samples_s, run.first_token_s) if part]
     timed_s = sum(max(settings.max_seconds, settings.min_cycles * statistics.fmean(part)) for part in parts)
     return took_s - sum(map(sum, parts)) + timed_s
-
-
-def _took_s(record: AnyRecord) -> float:
-    return (datetime.fromisoformat(record.ended_at) - datetime.fromisoformat(record.started_at)).total_seconds()
 
 
 def _folder(cell: Cell) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -70,6 +71,11 @@ class _Finished:
     @property
     def subject(self) -> Subject:
         return getattr(self, self.SUBJECT)
+
+    @property
+    def took_s(self) -> float:
+        """Seconds from its start to its end."""
+        return (datetime.fromisoformat(self.ended_at) - datetime.fromisoformat(self.started_at)).total_seconds()
 
     @property
     def flag_names(self) -> list[str]:

@@ -13,7 +13,10 @@ from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.engines import PACKAGES
 from inference_benchmark.records import threads
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
-from inference_benchmark.units import format_figure, format_half_width
+from inference_benchmark.units import format_duration, format_figure, format_half_width
+
+#: From what share of disturbed rounds on fewer threads may be faster.
+_OFTEN = 0.3
 
 
 def record_text(record: AnyRecord) -> str:
@@ -107,6 +110,24 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
     changed = ", with uncommitted changes" if True in facts.get("uncommitted changes", []) else ""
     measured = f"Measured on {where}, {days}, with {software or libraries(facts)}; commit {commits}{changed}."
     return f"{measured} {speed}" if (speed := machine_speed_text(provenance)) else measured
+
+
+def next_steps(provenance: Mapping[str, Any]) -> list[str]:
+    """What would make the figures of a machine more certain, as sentences; none if all are as certain as asked for."""
+    machine, settings = provenance["machine"], provenance["measurement"]
+    above, disturbed, steps = provenance.get("above_target", {}), provenance.get("disturbed", {}), []
+    if above.get("cells"):
+        target = format_half_width(settings["target_half_width_percent"] / 100)
+        step = f"{above['cells']} of {above['of']} cells have an interval above ±{target}"
+        if above["rounds"]:
+            least = str(settings["rounds"]).split()[0]
+            rounds = f"measurement.rounds: {{least: {least}, most: {above['rounds']}}}"
+            step += f"; {rounds} would narrow them, in about {format_duration(above['seconds'])}"
+        steps.append(f"{step}.")
+    if disturbed.get("rounds", 0) > _OFTEN * disturbed.get("of", 0):
+        counted = f"Other processes disturbed {disturbed['rounds']} of {disturbed['of']} rounds"
+        steps.append(f"{counted}; snakemake results/{machine}/threads.json tries fewer threads.")
+    return steps
 
 
 def machine_speed_text(provenance: Mapping[str, Any]) -> str:

@@ -17,13 +17,14 @@ from typing import Any, Literal
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from inference_benchmark import files
 from inference_benchmark.cli import printable
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.records import estimate, record_file
 from inference_benchmark.records.attempts import Attempt, AttemptLog
-from inference_benchmark.render.one_line import record_text
+from inference_benchmark.render.one_line import next_steps, record_text
 from inference_benchmark.units import format_duration
 
 #: The rules that measure, each with one cell or study as its output.
@@ -157,15 +158,20 @@ class ProgressHandler(logging.Handler):
         return self._estimate() if self.mode() == "plan" else self.summary(command) if self.mode() == "run" else ""
 
     def summary(self, command: str) -> str:
-        """What a run has measured, what is missing and why; "" if nothing is missing."""
+        """What a run has measured, what is missing and why; if nothing is, what would make its figures more certain."""
         failed = sum(self.plan.subject(path) is not None for path in self.failures)
         missing = max(0, self.total - len(self.ended))
         if not self.failures and not missing:
-            return ""
+            return "".join(f"{step}\n" for step in self._next_steps()) if self.ended else ""
         counts = [f"{self.outcomes[outcome]} {name}" for outcome, name in _OUTCOMES.items() if self.outcomes[outcome]]
         counts += [f"{n} {name}" for n, name in ((failed, "failed"), (missing, "not reached")) if n]
         lines = [f"Cells and studies: {', '.join(counts)}."] if self.total else []
         return "\n".join([*lines, *self.failures.values(), f"To go on, with what is missing: {command}"]) + "\n"
+
+    def _next_steps(self) -> list[str]:
+        """Of all machines, from what was collected of them."""
+        paths = (Path("results", machine, "provenance.json") for machine in self.plan.machines)
+        return [step for path in paths if path.exists() for step in next_steps(files.read_json(path))]
 
     def _estimate(self) -> str:
         if not self.would_run:

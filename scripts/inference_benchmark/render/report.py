@@ -13,7 +13,7 @@ from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
 from inference_benchmark.render import charts, choosing, context, drawing, fits, over_time, page, palette, tables, vega
-from inference_benchmark.render.one_line import provenance_text
+from inference_benchmark.render.one_line import next_steps, provenance_text
 from inference_benchmark.render.texts import marks, names_within
 from inference_benchmark.render.timelines import timeline_bars
 from inference_benchmark.results.cell_result import CellResult, Results, columns_of
@@ -42,6 +42,7 @@ def render(
             machine = grid.cells[0].machine
             of = [each for each in comparisons if each.new == machine]
             about = {"id": f"grid-{len(sections)}", "provenance": by_machine[machine], "contexts": []}
+            about["next_steps"] = next_steps(by_machine[machine])
             sections.append(section(grid, of) | about)
         for grid in model.contexts:
             contexts.append(context_section(grid.cells) | {"id": f"context-{len(contexts)}"})
@@ -137,18 +138,15 @@ def best(cells: Results) -> list[dict[str, str]]:
 
 
 def reliability(cells: Results) -> dict[str, Any]:
-    """How many cells have no warning, which warnings the others have, how wide intervals are, and where some are too
-    wide a number of rounds that narrows them: twice as many, at least the three that an interval takes."""
+    """How many cells have no warning, which warnings the others have, and how wide intervals are."""
     measured = [cell for cell in cells if cell.is_measured]
     throughputs = (cell.figures["throughput_tok_per_s"] for cell in measured)
-    wide = any("interval" in cell.unstable_because for cell in measured)
     widths = sorted(each.half_width for each in throughputs if each.half_width is not None)
     return {
         "measured": len(measured),
         "reliable": sum(not cell.warnings for cell in measured),
         "warnings": Counter(warning for cell in measured for warning in cell.warnings).most_common(),
         "median_width": widths[len(widths) // 2] if widths else None,
-        "rounds": max([3, *(2 * cell.value("processes") for cell in measured)]) if wide else None,
     }
 
 
