@@ -104,7 +104,7 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         rounds = experiment.rounds, experiment.most_rounds
         return *rounds, each.warmup_tolerance_percent, each.target_half_width_percent, *seconds
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 10, 25, 0.8, 0.8), (1, 5, 5, 1, 1, 10))
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 10, 10, 0.5, 0.5), (1, 5, 5, 1, 1, 10))
     assert how_often("cpu", min_seconds=5) == (3, 10, 10, 10, 5, 5)
     assert how_often("cuda", min_seconds=5) == (1, 5, 5, 1, 5, 10)
     assert how_often("cpu", max_seconds=0.1) == (3, 10, 10, 10, 0.1, 0.1)

@@ -119,7 +119,7 @@ def test_the_next_steps_are_those_that_help():
     assert next_steps(SURE | {"above_target": above | {"cells": 0}, "disturbed": {"rounds": 20, "of": 75}}) == []
     assert next_steps(SURE | {"above_target": above}) == [
         "2 of 25 cells have an interval above ±10.0%; measurement.rounds: {least: 3, most: 14} would narrow them, in "
-        "about 3 min."
+        "about 3 min 00 s."
     ]
     some_have_more = SURE | {"measurement": SURE["measurement"] | {"rounds": "3 or more"}, "above_target": above}
     assert "{least: 3, most: 14}" in next_steps(some_have_more)[0]

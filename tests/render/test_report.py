@@ -104,7 +104,7 @@ def test_the_tile_of_reliability_says_what_to_do():
         return " ".join(re.sub("<.*?>", "", tile).split())
 
     above = {"cells": 2, "of": 25, "rounds": 14, "seconds": 180.0}
-    advice = "measurement.rounds: {least: 1, most: 14} would narrow them, in about 3 min."
+    advice = "measurement.rounds: {least: 1, most: 14} would narrow them, in about 3 min 00 s."
     assert tile("interval", "spread", above_target=above).endswith(advice)
     assert "rounds" not in tile("drift")
     assert "no warnings" in tile()
