@@ -9,7 +9,17 @@ import json
 import re
 from dataclasses import replace
 
-from made_up import epyc_ceilings, epyc_record, make_cell, make_record, make_yardstick, sample_page, sample_records
+import pytest
+from made_up import (
+    as_config,
+    epyc_ceilings,
+    epyc_record,
+    make_cell,
+    make_record,
+    make_yardstick,
+    sample_page,
+    sample_records,
+)
 
 from inference_benchmark.records import machine_speed
 from inference_benchmark.records.results import cell_results
@@ -163,3 +173,18 @@ def test_a_cell_above_its_limit_has_no_share_anywhere_and_is_no_headline():
 
     # Where no cell has a limit, the table says so all the same.
     assert "? | ? | ?‡" in sample_page(records[1:], studies)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [
+        (1, ["in 1 round, each", "The intervals only say how well one process repeats itself"]),
+        (3, ["in 3 rounds, one after the other", "The intervals include the differences between processes.</p>"]),
+        ("3 or more", ["in 3 or more rounds", "The intervals include the differences between processes.</p>"]),
+        ("1 or more", ["in 1 or more rounds", "The intervals of cells with several rounds include", "; those of others only say"]),
+    ],
+)  # fmt: skip
+def test_the_page_says_what_its_intervals_include(rounds, said):
+    page = sample_page(sample_records(), measurement={**as_config(), "rounds": rounds})
+    for text in said:
+        assert text in page
