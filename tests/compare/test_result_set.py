@@ -6,7 +6,17 @@ import json
 from dataclasses import replace
 
 import pytest
-from made_up import SMALL, grid, make_ceilings, make_yardstick, records_of, write_records
+from made_up import (
+    SMALL,
+    grid,
+    make_ceilings,
+    make_cell,
+    make_oom,
+    make_record,
+    make_yardstick,
+    records_of,
+    write_records,
+)
 
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare
@@ -117,3 +127,14 @@ def test_provenance_that_is_broken_is_named(tmp_path, content):
     (tmp_path / "provenance.json").write_text(content)
     with pytest.raises(BaselineError, match=r"provenance\.json: cannot be used"):
         result_set.load(tmp_path / "summary.csv")
+
+
+def test_a_set_whose_cells_have_unequal_rounds_says_how_many_the_fewest_are():
+    """And not how many the most are: that would differ between two runs that are alike."""
+    cells = {
+        2: [make_record(make_cell(batch_size=1, round=number)) for number in (1, 2)],
+        3: [make_record(make_cell(batch_size=2, round=number)) for number in (1, 2, 3)],
+    }
+    assert result_set.of_records(cells[3]).facts["measurement rounds"] == [3]
+    assert result_set.of_records(cells[2] + cells[3]).facts["measurement rounds"] == ["2 or more"]
+    assert "measurement rounds" not in result_set.of_records([make_oom()]).facts

@@ -9,8 +9,10 @@ import json
 import re
 from dataclasses import replace
 
+import pytest
 from made_up import (
     DRIFTS,
+    as_config,
     epyc_ceilings,
     epyc_record,
     make_cell,
@@ -188,3 +190,18 @@ def test_a_cell_above_its_limit_has_no_share_anywhere_and_is_no_headline():
 
     # Where no cell has a limit, the table says so all the same.
     assert "? | ? | ?‡" in sample_page(records[1:], studies)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [
+        (1, ["in 1 round, each", "The intervals only say how well one process repeats itself"]),
+        (3, ["in 3 rounds, one after the other", "The intervals include the differences between processes.</p>"]),
+        ("3 or more", ["in 3 or more rounds", "The intervals include the differences between processes.</p>"]),
+        ("1 or more", ["in 1 or more rounds", "The intervals of cells with several rounds include", "; those of others only say"]),
+    ],
+)  # fmt: skip
+def test_the_page_says_what_its_intervals_include(rounds, said):
+    page = sample_page(sample_records(), measurement={**as_config(), "rounds": rounds})
+    for text in said:
+        assert text in page
