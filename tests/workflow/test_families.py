@@ -36,5 +36,7 @@ def test_a_refused_family_does_not_keep_the_others_from_tables_and_report(tmp_pa
     converted, _, quantised = (each.reason for each in refused)
     assert "'GPTNeoXConfig' object has no attribute 'rotary_pct'" in converted
     assert "0 of 98,304 weights of the blocks are int8" in quantised
-    assert "`n/a`: not supported" in (tmp_path / TABLES).read_text()
+    tables = (tmp_path / TABLES).read_text()
+    assert "Not supported: ctranslate2 fp32" in tables
+    assert "Not supported: hf int8 (" in tables
     assert "do not go together" in (tmp_path / REPORT).read_text()
