@@ -93,11 +93,15 @@ def test_a_dry_run_says_what_further_rounds_may_take(tmp_path, monkeypatch):
     handler = handler_of(make_experiment(1, 2, most_rounds=4), [], [], mode="plan")
     for output in ("results/box/tiny/prompt4-new8/fake/fp32/batch-1.json", "results/box/summary.csv"):
         handler.emit(event("job_info", jobid=1, rule_name="", output=[output]))
-    assert "further" not in handler.ending("")
+    assert "Further" not in handler.ending("")
     handler.emit(event("job_info", jobid=2, rule_name="rounds", output=["results/box/rounds.json"]))
     said = handler.ending("").splitlines()
     assert said[0].startswith("Estimated time: 10 s for 1 cells and studies"), "no time to start but 10 s a cell"
-    assert said[1] == "Then up to 1 min 00 s, in up to 3 further rounds of the cells that need them."
+    assert said[1] == "Further rounds: up to 3 of the cells that need them, up to 1 min 00 s."
+    handler.would_run.clear()
+    assert handler.ending("").splitlines() == said[1:], "after a change of the most rounds"
+    handler.would_decide.clear()
+    assert handler.ending("") == ""
 
 
 def test_a_slow_cell_keeps_its_digits():

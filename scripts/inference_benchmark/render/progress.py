@@ -174,22 +174,23 @@ class ProgressHandler(logging.Handler):
         return [step for path in paths if path.exists() for step in next_steps(files.read_json(path))]
 
     def _estimate(self) -> str:
-        if not self.would_run:
-            return ""
-        machines = dict.fromkeys(subject.setup.machine for subject in self.would_run)
-        earlier = list(estimate.earlier_records(machines))
-        total = estimate.estimate(self.would_run, earlier)
-        text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
-        text += f", one after the other. By earlier records: {total.known}"
-        if total.unknown:
-            text += f"; without a record of their like: {total.unknown}, with {estimate.START_S} s to start"
-            text += " and max_seconds for each timed part"
         undecided = [each for each in map(self.plan.undecided, self.would_decide) if each]
+        subjects = [*self.would_run, *(cell for cells, _ in undecided for cell in cells)]
+        earlier = list(estimate.earlier_records(dict.fromkeys(subject.setup.machine for subject in subjects)))
+        lines = []
+        if self.would_run:
+            total = estimate.estimate(self.would_run, earlier)
+            text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
+            text += f", one after the other. By earlier records: {total.known}"
+            if total.unknown:
+                text += f"; without a record of their like: {total.unknown}, with {estimate.START_S} s to start"
+                text += " and max_seconds for each timed part"
+            lines.append(f"{text}.\n")
         if undecided:
             at_most_s = sum(rounds * estimate.estimate(cells, earlier).seconds for cells, rounds in undecided)
-            in_rounds = f"in up to {undecided[0][1]} further rounds of the cells that need them"
-            text += f".\nThen up to {format_duration(at_most_s)}, {in_rounds}"
-        return f"{text}.\n"
+            rounds = f"up to {undecided[0][1]} of the cells that need them"
+            lines.append(f"Further rounds: {rounds}, up to {format_duration(at_most_s)}.\n")
+        return "".join(lines)
 
 
 def _output(event: Any) -> str:
