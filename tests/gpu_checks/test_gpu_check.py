@@ -20,8 +20,8 @@ from running import ENGINES, REPO, fake_gpus
 
 from gpu_checks import of_cells, of_engines, of_studies, order, setup
 from gpu_checks.runner import Check, Verdict, chosen, may_take_s, ok_if, overtime, run_checks, skipped
-from inference_benchmark.analysis.roofline import Peaks
 from inference_benchmark import engines
+from inference_benchmark.analysis.roofline import Peaks
 from inference_benchmark.engines import PACKAGES
 from inference_benchmark.models.architecture import QUANTISED
 
