@@ -76,8 +76,11 @@ class Preloaded:
                 python = folder / "python"
                 python.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, client))} "$@"\n')
                 python.chmod(0o755)
-                # For the shells of jobs, which find the Python of Snakemake first.
-                (folder / "bash").write_text(f'python() {{ {shlex.join(map(str, client))} "$@"; }}\n')
+                # For the shells of jobs, which find the Python of Snakemake first. A job of Slurm is limited and ended
+                # by its own processes.
+                (folder / "bash").write_text(
+                    f'[ -n "${{SLURM_JOB_ID:-}}" ] || python() {{ {shlex.join(map(str, client))} "$@"; }}\n'
+                )
         return str(folder / "python")
 
     def run(

@@ -54,12 +54,13 @@ _ENGINES = (
 )
 #: Processes that have imported what scripts need that use no engine; Snakemake; and the real engines with what measures.
 PROGRAMS = Preloaded(*_PROGRAMS)
-SNAKEMAKE = Preloaded(
+PLANS = (
     "snakemake.cli",
     *("snakemake.report.html_reporter", "smart_open", "fastjsonschema"),
     *_modules("experiment"),
     *(f"inference_benchmark.{name}" for name in ("records.attempts", "render.progress")),
 )
+SNAKEMAKE = Preloaded(*PLANS)
 ENGINES = Preloaded(*_ENGINES)
 #: A plan of no jobs.
 NOTHING: dict[str, int] = {}
@@ -136,12 +137,12 @@ def measure_cli(
         return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=whole, timeout=HANGS_S)
     if engine == "ctranslate2" and "architecture" in subject.model:
         convert(drawn(subject.model))
-    preloaded = PROGRAMS if engine == "fake" else _engines_with(path) if path else ENGINES
+    preloaded = PROGRAMS if engine == "fake" else engines_with(path) if path else ENGINES
     return preloaded.run(command, cwd, whole)
 
 
 @cache
-def _engines_with(path: str) -> Preloaded:
+def engines_with(path: str) -> Preloaded:
     """What ENGINES is, with optional packages."""
     return Preloaded(*_ENGINES, path=path)
 
@@ -268,7 +269,8 @@ class Workspace:
         """Copy the code to a folder and configure it for the machine "box" and this grid."""
         for name in CODE:
             if (REPO / name).is_dir():
-                shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+                # With its bytecode, but not what another process writes of it.
+                shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy(REPO / name, folder / name)
         workspace = cls(folder)

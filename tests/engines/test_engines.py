@@ -324,7 +324,7 @@ def test_the_reason_for_an_unsupported_precision_lists_the_supported_ones():
 
 
 def test_a_compiled_cell_reports_its_compile_time_separately(tmp_path):
-    model = {"name": "small", "architecture": MODELS["bloom"], "seed": 0}
+    model = {"name": "small", "architecture": {**MODELS["bloom"], "n_layer": 1}, "seed": 0}
     cell = make_cell(engine="hf-static", model=model, memory_limit_bytes=400_000_000)
     cache = {"TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")}
     process = measure_cli(cell, tmp_path / "r.json", **cache)
