@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import preloaded
 import pytest
 from filelock import FileLock
 from running import Workspace, fake_grid, run_study, wait_for
@@ -19,6 +20,9 @@ from inference_benchmark.models import families
 
 # As where Snakemake is run by hand: a shell that starts something in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+# Most programs run in copies of the project, and would compile the copy again in every process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+preloaded.share()
 # Threads that wait for others sleep. With more processes than CPUs, those that spin take most of the time.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 

@@ -33,24 +33,34 @@ CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "r
 PUBLISHED = REPO / "reference/bloom_a100_80gb.csv"
 #: Files of the machine "box" that are quicker to make than all of them.
 SUMMARY, TABLES, REPORT = (f"results/box/{name}" for name in ("summary.csv", "tables.md", "report.html"))
-#: Processes that have imported Snakemake; what measures in the parent; and the real engines with what measures.
-SNAKEMAKE = Preloaded("snakemake.cli", "snakemake.report.html_reporter")
-_MEASURES = [
-    f"inference_benchmark.measure.{path.stem}" for path in REPO.glob("scripts/inference_benchmark/measure/[a-z]*.py")
-]
-_WORKS = [
-    f"inference_benchmark.worker.{path.stem}" for path in REPO.glob("scripts/inference_benchmark/worker/[a-z]*.py")
-]
-PARENT = Preloaded(*_MEASURES)
+
+
+def _modules(*packages: str) -> list[str]:
+    """The modules of packages of ours."""
+    folder = REPO / "scripts/inference_benchmark"
+    paths = [path for package in packages for path in (folder / package).glob("[a-z]*.py")]
+    return [f"inference_benchmark.{path.parent.name}.{path.stem}" for path in paths]
+
+
+_PROGRAMS = [*_modules("measure", "compare", "records", "render"), "vega_once"]
 _ENGINES = (
-    *_MEASURES,
+    *_PROGRAMS,
     *(f"inference_benchmark.engines.{name}" for name in ("hf_static", "ctranslate2")),
-    *(name for name in _WORKS if not name.endswith(".server")),  # which is started as a module
+    *(name for name in _modules("worker") if not name.endswith(".server")),  # which is started as a module
     *(f"transformers.models.{family}.modeling_{family}" for family in ("bloom", "gpt2", "llama")),
     *("ctranslate2.converters", "transformers.integrations.accelerate"),
     # Where there is a GPU, bitsandbytes asks CUDA about it, and forks could then not use it.
     *(() if Path("/dev/nvidiactl").exists() else ("bitsandbytes", "transformers.integrations.bitsandbytes")),
 )
+#: Processes that have imported what scripts need that use no engine; Snakemake; and the real engines with what measures.
+PROGRAMS = Preloaded(*_PROGRAMS)
+PLANS = (
+    "snakemake.cli",
+    *("snakemake.report.html_reporter", "smart_open", "fastjsonschema"),
+    *_modules("experiment"),
+    *(f"inference_benchmark.{name}" for name in ("records.attempts", "render.progress")),
+)
+SNAKEMAKE = Preloaded(*PLANS)
 ENGINES = Preloaded(*_ENGINES)
 #: A plan of no jobs.
 NOTHING: dict[str, int] = {}
@@ -127,12 +137,12 @@ def measure_cli(
         return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=whole, timeout=HANGS_S)
     if engine == "ctranslate2" and "architecture" in subject.model:
         convert(drawn(subject.model))
-    preloaded = PARENT if engine == "fake" else _engines_with(path) if path else ENGINES
+    preloaded = PROGRAMS if engine == "fake" else engines_with(path) if path else ENGINES
     return preloaded.run(command, cwd, whole)
 
 
 @cache
-def _engines_with(path: str) -> Preloaded:
+def engines_with(path: str) -> Preloaded:
     """What ENGINES is, with optional packages."""
     return Preloaded(*_ENGINES, path=path)
 
@@ -259,7 +269,8 @@ class Workspace:
         """Copy the code to a folder and configure it for the machine "box" and this grid."""
         for name in CODE:
             if (REPO / name).is_dir():
-                shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+                # With its bytecode, but not what another process writes of it.
+                shutil.copytree(REPO / name, folder / name, ignore=shutil.ignore_patterns("*.pyc.*"))
             else:
                 shutil.copy(REPO / name, folder / name)
         workspace = cls(folder)
@@ -281,7 +292,16 @@ class Workspace:
         return [str(Path(sys.executable).parent / "snakemake"), *arguments, "--cores", "1", "--resources", "gpu=1"]
 
     def snakemake(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
-        return SNAKEMAKE.run(self.command(*arguments), self.folder, {**os.environ, **environ})
+        # PYTHONPATH is read when Python, or a library, is imported.
+        shells = {} if "PYTHONPATH" in environ else self._programs.for_shells()
+        return SNAKEMAKE.run(self.command(*arguments), self.folder, {**os.environ, **shells, **environ})
+
+    @property
+    def _programs(self) -> Preloaded:
+        """What its jobs are forked from."""
+        variants = self.config.get("engines") or {}
+        used = {variants.get(name, {}).get("engine", name) for name in self.grid["engines"]}
+        return PROGRAMS if used <= {"fake"} else ENGINES
 
     def run(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
         """snakemake, expected to succeed."""

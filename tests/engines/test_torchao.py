@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import optional_packages
 import pytest
 from made_up import MODELS, make_cell
 from real_engines import weights
-from running import REPO, measure_cli, read_record
+from running import engines_with, measure_cli, read_record
 
 from inference_benchmark.experiment.cells import Workload
 
@@ -25,8 +22,8 @@ def torchao(tmp_path_factory) -> str:
     return optional_packages.install(LOCK, tmp_path_factory.mktemp("torchao"))
 
 
-def cell_of(precision: str, family: str = "llama", engine: str = "hf"):
-    model = {"name": family, "architecture": MODELS[family], "seed": 0}
+def cell_of(precision: str, family: str = "llama", engine: str = "hf", **sizes: int):
+    model = {"name": family, "architecture": MODELS[family] | sizes, "seed": 0}
     return make_cell(engine=engine, precision=precision, model=model, workload=Workload(9, 4))
 
 
@@ -61,9 +58,7 @@ print(sum(stored_bytes(weight) for weight in engine.model.parameters()))
 
 
 def test_the_stored_bytes_are_those_of_the_saved_file(tmp_path, torchao):
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([torchao, str(REPO / "scripts")])}
-    command = [sys.executable, "-c", SAVE, str(weights("llama")), str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environ)
+    done = engines_with(torchao).run(["-c", SAVE, weights("llama"), tmp_path])
     assert done.returncode == 0, done.stderr
     counted = int(done.stdout.split()[-1])
     assert data_bytes(tmp_path / "model.safetensors") == counted
@@ -95,7 +90,7 @@ def test_what_torchao_does_not_quantise_is_not_available(tmp_path, torchao, prec
 
 
 def test_hf_static_compiles_the_8_bit_weights(tmp_path, torchao):
-    cell = cell_of("int8-weight-only", engine="hf-static")
+    cell = cell_of("int8-weight-only", engine="hf-static", num_hidden_layers=1)  # each takes a while to compile
     done = measure_cli(cell, tmp_path / "r.json", PYTHONPATH=torchao)
     assert done.returncode == 0, done.stderr
     record = read_record(tmp_path / "r.json", cell)

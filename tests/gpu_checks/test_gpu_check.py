@@ -16,20 +16,24 @@ import numpy
 import psutil
 import pytest
 from made_up import make_record, make_run
-from running import REPO, fake_gpus
+from running import ENGINES, REPO, fake_gpus
 
 from gpu_checks import of_cells, of_engines, of_studies, order, setup
 from gpu_checks.runner import Check, Verdict, chosen, may_take_s, ok_if, overtime, run_checks, skipped
+from inference_benchmark import engines
 from inference_benchmark.analysis.roofline import Peaks
-from inference_benchmark.engines import ENGINES, PACKAGES
+from inference_benchmark.engines import PACKAGES
 from inference_benchmark.models.architecture import QUANTISED
 
 ON_CPU, ON_CUDA = (order.checks(setup.SETUPS[device]) for device in ("cpu", "cuda"))
 
 
+#: Without a limit on time: on a busy machine a check takes many times as long.
+SCRIPT = (REPO / "scripts/gpu_check.py", "--minutes", "inf")
+
+
 def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
-    """Without a limit on time: on a busy machine a check takes many times as long."""
-    command = [sys.executable, REPO / "scripts/gpu_check.py", "--minutes", "inf", *arguments]
+    command = [sys.executable, *SCRIPT, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ})
 
 
@@ -37,7 +41,7 @@ def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
 
 
 def test_on_the_cpu_every_check_ends_well_or_is_skipped_by_name():
-    done = run_script("--device", "cpu", "--precisions", "fp32")  # int8 takes a quarter of the time for its imports
+    done = ENGINES.run([*SCRIPT, "--device", "cpu", "--precisions", "fp32"])
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     verdicts = {check["name"]: check["verdict"] for check in document["checks"]}
@@ -109,7 +113,7 @@ def test_on_cuda_every_engine_and_precision_is_a_check_and_only_what_is_not_inst
     assert set(skipped.values()) <= {"the package torchao is not installed"}
     names = [check.name for check in ON_CUDA]
     assert len(set(names)) == len(names)
-    for engine, entry in ENGINES.items():
+    for engine, entry in engines.ENGINES.items():
         if engine not in ("fake", "openvino"):
             drawn = entry.precisions.keys() - QUANTISED  # weights that are drawn are not quantised already
             assert {f"cells/{engine}/{precision}" for precision in drawn} <= set(names)

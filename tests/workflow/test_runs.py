@@ -156,7 +156,7 @@ def test_no_command_grows_with_the_grid(workspace):
     assert large == small
 
 
-def test_real_models_through_configuration_alone(tmp_path):
+def test_real_models_through_configuration_alone(tmp_path, ceilings_once):
     """Three families, real torch and bitsandbytes: nothing but the configuration names them."""
     grid = {
         "models": list(MODELS),
@@ -169,6 +169,8 @@ def test_real_models_through_configuration_alone(tmp_path):
         "divergence": False,
     }
     workspace = Workspace.make(tmp_path, grid, {name: {"architecture": sizes} for name, sizes in MODELS.items()})
+    (tmp_path / "results/box").mkdir(parents=True)
+    shutil.copy(ceilings_once, tmp_path / "results/box/ceilings.json")
     workspace.run("results/box/bloom/prompt5-new6/hf/int8/divergence.json")
     workspace.run(TABLES)
     tables = (tmp_path / "results/box/tables.md").read_text()
