@@ -1,5 +1,6 @@
 # What all rules use: the configuration as PLAN (scripts/inference_benchmark/experiment/plan.py), and helpers.
 
+import atexit
 import gc
 import os
 import re
@@ -41,7 +42,7 @@ from inference_benchmark.experiment.outputs import (
     derived,
     overall,
 )
-from inference_benchmark.files import set_aside
+from inference_benchmark.files import remove_private_folder, set_aside
 from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.records.record_file import derived_from_deleted
 from inference_benchmark.render.progress import ProgressHandler, attach_progress
@@ -111,6 +112,8 @@ if workflow.is_main_process:
     for paths in DECIDED.values():
         refuse_other_than_files(paths)
     PLAN.save()
+    # Servers of workers and notes of jobs are in it.
+    atexit.register(remove_private_folder, f"-{os.getpid()}")
     progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs)
     attach_progress(logger, progress, terse=not IS_MODULE)
 

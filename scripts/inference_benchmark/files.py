@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
@@ -33,10 +34,19 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"not JSON ({error})") from None
 
 
+def remove_private_folder(suffix: str) -> None:
+    """Remove it with all that is in it, as far as that is possible."""
+    shutil.rmtree(_private_folder(suffix), ignore_errors=True)
+
+
+def _private_folder(suffix: str) -> Path:
+    return Path(tempfile.gettempdir(), f"inference-benchmark-{os.getuid()}{suffix}")
+
+
 def private_folder(suffix: str = "") -> Path:
     """A folder for temporary files that only this user can open, made if it is missing. Raises OSError, also where
     another user made it first: its name is predictable."""
-    folder = Path(tempfile.gettempdir(), f"inference-benchmark-{os.getuid()}{suffix}")
+    folder = _private_folder(suffix)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.lstat()
     if status.st_uid != os.getuid() or status.st_mode & 0o077:

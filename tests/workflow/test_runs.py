@@ -29,13 +29,15 @@ def test_a_run_leaves_every_record_tables_and_report_and_prints_a_line_per_cell(
     assert measured.plan() == NOTHING
 
 
-def test_deleted_records_are_measured_again_and_no_others(measured):
+def test_deleted_records_are_measured_again_and_no_others(measured, tmp_path):
     kept = measured.record_path("bf16", 1).read_bytes()
     measured.record_path("fp32", 1).unlink()
     measured.record_path("bf16", 2).unlink()
     plan = measured.plan()
     assert plan == {"measure": 2, "collect": 1, **DERIVED, "all": 1, "total": 8}
-    measured.run()
+    (temporary := tmp_path / "tmp").mkdir()
+    measured.run(TMPDIR=str(temporary))
+    assert list(temporary.glob("inference-benchmark-*")) == [], "what jobs of a run tell each other ends with it"
     assert measured.record_path("bf16", 1).read_bytes() == kept
     assert measured.plan() == NOTHING
 
