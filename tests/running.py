@@ -260,7 +260,7 @@ class Workspace:
 
     def copy(self, folder: Path) -> Workspace:
         """The same in another folder, which may be changed."""
-        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        shutil.copytree(self.folder, folder, symlinks=True, dirs_exist_ok=True)
         (folder / "run.log").unlink()
         return Workspace(folder)
 

@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 import csv
+import os
 from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from running import NOTHING, REPORT, SUMMARY, TABLES, Workspace, light_lock
+from running import NOTHING, REPORT, SUMMARY, TABLES, Workspace, fake_grid, light_lock
+
+GRID = fake_grid(precisions=["fp32"], batch_sizes=[1, 2], environments=["current", "old"])
+
+
+def prepare(folder: Path, config: dict) -> str:
+    """Give a workspace a second environment, which is not made yet; the path of a cache of its own, where it will be."""
+    config["environments"] = {"old": "old.lock"}
+    (folder / "old.lock").write_text("# the old torch\n" + light_lock(folder / "wheels", torch="1.2.3"))
+    (folder / "cache").mkdir()
+    asked = Path(os.environ["INFERENCE_BENCHMARK_CACHE"], "transformers")  # about its families, which takes a while
+    (folder / "cache/transformers").symlink_to(asked)
+    return str(folder / "cache")
 
 
 @pytest.fixture
-def in_two(workspace, tmp_path, monkeypatch) -> Workspace:
+def in_two(tmp_path, monkeypatch) -> Workspace:
     """Two cells in the current environment and in one with another torch, and no environment made yet."""
-    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "cache"))
-    workspace.grid.update(precisions=["fp32"], batch_sizes=[1, 2], environments=["current", "old"])
-    workspace.config["environments"] = {"old": "old.lock"}
+    workspace = Workspace.make(tmp_path, GRID)
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", prepare(tmp_path, workspace.config))
     workspace.save()
-    (tmp_path / "old.lock").write_text("# the old torch\n" + light_lock(tmp_path / "wheels", torch="1.2.3"))
     return workspace
+
+
+@pytest.fixture(scope="session")
+def in_two_once(shared_folder) -> Workspace:
+    """The same, all done; only to be looked at."""
+    folder = shared_folder / "environments"
+    cache = {"INFERENCE_BENCHMARK_CACHE": str(folder / "cache")}
+    return Workspace.run_once(folder, GRID, lambda config: prepare(folder, config), **cache)
+
+
+@pytest.fixture
+def measured_in_two(in_two_once, tmp_path, monkeypatch) -> Workspace:
+    """The same, to be changed."""
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "cache"))
+    return in_two_once.copy(tmp_path)
 
 
 def made(workspace: Workspace) -> list[Path]:
     return sorted(path.parent for path in (workspace.folder / "cache/environments").glob("*/made.json"))
 
 
-def test_every_cell_is_measured_in_each_environment_and_says_with_what(in_two):
-    assert in_two.plan()["measure"] == 4
-    assert made(in_two) == [], "a dry run makes nothing"
-    done = in_two.run()
-    assert "Environment old: installing 1 package into" in done.stderr
-    assert "Installing collected packages: torch" in done.stderr, "what pip says is seen"
+def test_every_cell_is_measured_in_each_environment_and_says_with_what(in_two_once, measured_in_two):
+    in_two = measured_in_two
+    said = (in_two_once.folder / "run.log").read_text()
+    assert "Environment old: installing 1 package into" in said
+    assert "Installing collected packages: torch" in said, "what pip says is seen"
     assert len(made(in_two)) == 1
     old, current = in_two.record("fp32", 1, below="old"), in_two.record("fp32", 1)
     assert old["software"] == {**current["software"], "torch": "1.2.3"}
@@ -57,8 +82,8 @@ def test_every_cell_is_measured_in_each_environment_and_says_with_what(in_two):
     assert (in_two.folder / "results/box/comparison/current+old.md").read_text() in shown
 
 
-def test_an_edited_lock_is_another_environment_and_its_old_records_are_refused_by_name(in_two):
-    in_two.run(SUMMARY)
+def test_an_edited_lock_is_another_environment_and_its_old_records_are_refused_by_name(measured_in_two):
+    in_two = measured_in_two
     lock = in_two.folder / "old.lock"
     lock.write_text(lock.read_text().replace("# the old torch", "# the older torch"))
     assert in_two.plan(SUMMARY) == NOTHING, "a comment installs nothing"
@@ -90,6 +115,8 @@ def test_an_environment_that_cannot_be_made_is_one_line_before_any_job(in_two):
 
 
 def test_an_environment_is_made_for_jobs_that_need_it_and_by_them_where_it_is_missing(in_two):
+    assert in_two.plan()["measure"] == 4
+    assert made(in_two) == [], "a dry run makes nothing"
     in_two.run("results/box/tiny/prompt4-new8/fake/fp32/batch-1.json")
     assert made(in_two) == []
     path = "old/tiny/prompt4-new8/fake/fp32/batch-1"
