@@ -48,7 +48,7 @@ sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 from made_up import make_cell, measurement
 
 from inference_benchmark import engines
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import descriptive, statistics
 from inference_benchmark.analysis import yardstick as analysis
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.cells import Cell, Workload
@@ -104,9 +104,9 @@ def spread(grid: Grid) -> str:
     """How much the processes of a cell scatter around their mean, in the middle of all cells."""
     scatter = []
     for groups in grid:
-        means = [statistics.mean(samples) for samples in groups]
-        scatter.append(statistics.standard_deviation(means) / statistics.mean(means))
-    return f"processes scatter by {statistics.percentile(scatter, 50):.1%}"
+        means = [descriptive.mean(samples) for samples in groups]
+        scatter.append(descriptive.standard_deviation(means) / descriptive.mean(means))
+    return f"processes scatter by {descriptive.percentile(scatter, 50):.1%}"
 
 
 def small_cells(max_seconds: float) -> list[Cell]:
@@ -241,11 +241,11 @@ def against_truth(runs: Sequence[Sequence[CellResult]], truth_s: Sequence[float]
         called += statistics.significant(tests)
         widths += [math.sqrt(test.high / test.low) - 1 for test in tests]
     return (
-        f"off by {statistics.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
+        f"off by {descriptive.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
         f"{len(unmarked)} of {len(pairs)} cells without a mark, of which {wrong} are off "
         f"by more than 15 %, wanted: none; {fmean(held):.0%} of intervals hold the truth, wanted: 90 to 98 %; "
         f"one run against the next: {fmean(called):.0%} called different, wanted: at most 5 %, "
-        f"median interval of the ratio ±{statistics.percentile(widths, 50):.0%}, wanted: at most 15 %"
+        f"median interval of the ratio ±{descriptive.percentile(widths, 50):.0%}, wanted: at most 15 %"
     )
 
 
@@ -323,7 +323,7 @@ def sampling(seconds: float) -> str:
             calls, until = [], time.perf_counter() + 1 / rate
             while time.perf_counter() < until:
                 calls.append(timed_call(engine, engine.generate, prompts, 8)[0])
-            return statistics.percentile(calls, 50)
+            return descriptive.percentile(calls, 50)
 
         ratios = []
         for pair in range(round(seconds * rate / 2)):
@@ -447,7 +447,7 @@ def yardstick(n_cells: int) -> str:
 
     began = time.perf_counter()
     engine.unload()
-    cost_s = statistics.percentile([each.yardsticks_s for each in quiet], 50) + time.perf_counter() - began
+    cost_s = descriptive.percentile([each.yardsticks_s for each in quiet], 50) + time.perf_counter() - began
     (run,) = measure_cell(make_cell(**DEFAULT_CELL), Supervision()).runs
     # Without the start, which is much shorter in a run of Snakemake.
     cell_s = run.load_s + sum(map(sum, (run.warmup_s, run.samples_s, run.first_token_s)))

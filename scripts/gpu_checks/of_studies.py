@@ -6,9 +6,9 @@ from gpu_checks.data_sheets import DATA_SHEETS
 from gpu_checks.runner import Verdict, ok_if
 from gpu_checks.setup import Setup, studied
 from inference_benchmark.analysis.ceilings import peaks
+from inference_benchmark.analysis.descriptive import mean
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.roofline import Peaks
-from inference_benchmark.analysis.statistics import mean
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, TimelineStudy

@@ -12,7 +12,8 @@ from inference_benchmark.analysis import metrics, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.roofline import Matrix, Peaks, Shapes
-from inference_benchmark.analysis.statistics import Estimate, Scatter
+from inference_benchmark.analysis.scatter import Scatter
+from inference_benchmark.analysis.statistics import Estimate
 
 #: 4 rows x 10 tokens in 10/3 s on average, of which a first token takes 1/3 s: 3 s for 9 more.
 BY_HAND = MeasuredCell(

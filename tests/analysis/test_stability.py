@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from inference_benchmark.analysis.scatter import Scatter
 from inference_benchmark.analysis.stability import stability
-from inference_benchmark.analysis.statistics import Scatter
 
 SETTINGS = {"warmup_tolerance": 0.05, "target_half_width": 0.01, "max_warmup_calls": 5}
 

@@ -8,12 +8,11 @@ import numpy
 import pytest
 from scipy import stats
 
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import descriptive, scatter, statistics
+from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
 from inference_benchmark.analysis.statistics import (
-    NO_PRIOR,
     Estimate,
     RatioTest,
-    Scatter,
     estimate,
     ratio_test,
     rounds_to_reach,
@@ -37,7 +36,7 @@ def test_one_process_has_the_t_interval_of_its_calls():
     factor = numpy.exp(stats.t.ppf(0.975, len(SAMPLES) - 1) * stats.sem(SAMPLES) / centre)
     assert estimate([SAMPLES]) == pytest.approx((centre, centre / factor, centre * factor))
     assert estimate([SAMPLES])[1:] == pytest.approx(t_interval(numpy.log(SAMPLES)), rel=1e-3)
-    assert statistics.standard_deviation(SAMPLES) == pytest.approx(numpy.std(SAMPLES, ddof=1))
+    assert descriptive.standard_deviation(SAMPLES) == pytest.approx(numpy.std(SAMPLES, ddof=1))
 
 
 def test_several_processes_have_the_t_interval_of_their_means():
@@ -57,7 +56,7 @@ def test_no_interval_reaches_zero():
 def test_nothing_is_known_of_the_spread_of_one_value():
     assert estimate([[1.0]]) == Estimate(1.0)
     assert estimate([[1.0]]).half_width is None
-    assert statistics.standard_deviation([1.0]) is None
+    assert descriptive.standard_deviation([1.0]) is None
     assert ratio_test([[1.0]], [[1.0, 1.1]]) is None
 
 
@@ -118,15 +117,15 @@ def test_a_prior_is_found_again():
     random = numpy.random.default_rng(5)
     true = 8 * 0.04 / random.chisquare(8, 4000)
     cells = [Scatter(variance * random.chisquare(6) / 6, 6) for variance in true]
-    assert statistics.prior(cells) == pytest.approx((0.04, 8), rel=0.15)
+    assert scatter.prior(cells) == pytest.approx((0.04, 8), rel=0.15)
     assert Scatter(0.07, 2).moderated(Scatter(0.04, 8)) == pytest.approx((0.046, 10))
 
 
 def test_there_is_a_prior_only_where_cells_show_their_scatter():
     alike = [Scatter(0.01, 2)] * 8
-    assert statistics.prior(alike).freedom == 16, "worth no more than all cells together"
-    assert statistics.prior(alike[1:]) == statistics.prior([Scatter(0.0, 2)] * 9) == NO_PRIOR
-    assert statistics.prior([*alike, Scatter(0.0, 2)]).variance > 0
+    assert scatter.prior(alike).freedom == 16, "worth no more than all cells together"
+    assert scatter.prior(alike[1:]) == scatter.prior([Scatter(0.0, 2)] * 9) == NO_PRIOR
+    assert scatter.prior([*alike, Scatter(0.0, 2)]).variance > 0
     assert statistics.prior_of_processes([[[1.0, 1.1]]] * 20) == NO_PRIOR, "calls of one process scatter otherwise"
 
 
@@ -166,26 +165,26 @@ def test_several_tests_are_corrected_by_holms_procedure():
 @pytest.mark.parametrize("percent", [0, 25, 50, 95, 100])
 def test_percentiles_are_numpys(percent):
     for samples in (SAMPLES, OTHERS, [1.0], [1.0, 3.0]):
-        assert statistics.percentile(samples, percent) == pytest.approx(numpy.percentile(samples, percent))
+        assert descriptive.percentile(samples, percent) == pytest.approx(numpy.percentile(samples, percent))
 
 
 def test_outliers_are_counted_by_tukeys_fences():
-    assert statistics.outliers([1.0, 1.01, 0.99, 1.0, 5.0, 1.02]) == 1
-    assert statistics.outliers([1.0] * 5) == 0
-    assert statistics.outliers([1.0, 1.0, 9.0, 1.0]) is None, "four samples have no quartiles worth the name"
+    assert descriptive.outliers([1.0, 1.01, 0.99, 1.0, 5.0, 1.02]) == 1
+    assert descriptive.outliers([1.0] * 5) == 0
+    assert descriptive.outliers([1.0, 1.0, 9.0, 1.0]) is None, "four samples have no quartiles worth the name"
 
 
 def test_a_trend_is_found_and_sized():
-    assert statistics.drift([1.00, 1.01, 1.02, 1.03, 1.04]) == pytest.approx(0.04 / 1.02)
-    assert statistics.drift([1.04, 1.03, 1.02, 1.01, 1.00]) == pytest.approx(-0.04 / 1.02)
-    assert statistics.drift([1.00, 1.04, 1.01, 1.03, 1.02]) == 0.0
-    assert statistics.drift([1.0] * 6) == 0.0
-    assert statistics.drift([1.0, 2.0, 3.0, 4.0]) is None
+    assert descriptive.drift([1.00, 1.01, 1.02, 1.03, 1.04]) == pytest.approx(0.04 / 1.02)
+    assert descriptive.drift([1.04, 1.03, 1.02, 1.01, 1.00]) == pytest.approx(-0.04 / 1.02)
+    assert descriptive.drift([1.00, 1.04, 1.01, 1.03, 1.02]) == 0.0
+    assert descriptive.drift([1.0] * 6) == 0.0
+    assert descriptive.drift([1.0, 2.0, 3.0, 4.0]) is None
 
 
 @pytest.mark.parametrize("freedom", [1, 1.01, 1.3, 2, 2.7, 3, 4, 9, 30.5, 1000, 1e5])
 def test_quantiles_of_t_are_those_of_scipy(freedom):
-    assert statistics.t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-6)
+    assert scatter.t_quantile(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=2e-6)
 
 
 @pytest.mark.parametrize("digits", [12, 1], ids=["all different", "with ties"])
@@ -201,14 +200,14 @@ def test_trends_are_those_of_scipy(digits):
         is_trend, found = p_value < 0.05, found + (p_value < 0.05)
         slope = stats.theilslopes(samples, range(n)).slope
         expected = slope * (n - 1) / numpy.median(samples) if is_trend else 0
-        assert statistics.drift(samples) == pytest.approx(expected), (n, p_value)
+        assert descriptive.drift(samples) == pytest.approx(expected), (n, p_value)
     assert 50 < found < 310
 
 
 def test_agreement_is_relative_to_the_smaller():
-    assert statistics.agree([9.0, 1.00, 1.04], 0.05)
-    assert not statistics.agree([1.00, 1.06], 0.05)
-    assert not statistics.agree([1.0], 0.05)
+    assert descriptive.agree([9.0, 1.00, 1.04], 0.05)
+    assert not descriptive.agree([1.00, 1.06], 0.05)
+    assert not descriptive.agree([1.0], 0.05)
 
 
 def test_so_many_rounds_bring_an_interval_within_the_target():

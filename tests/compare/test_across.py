@@ -11,13 +11,8 @@ import pytest
 from made_up import make_cell, make_record, write_records
 from running import REPO
 
-from inference_benchmark.analysis.statistics import (
-    Estimate,
-    paired_ratio_tests,
-    rounds_needed,
-    shifts_of_rounds,
-    t_quantile,
-)
+from inference_benchmark.analysis.scatter import t_quantile
+from inference_benchmark.analysis.statistics import Estimate, paired_ratio_tests, rounds_needed, shifts_of_rounds
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare, undecided
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from inference_benchmark.analysis.statistics import LEVEL
+from inference_benchmark.analysis.scatter import LEVEL
 
 
 def change_points(values: Sequence[float], error: float, freedom: float, places: int) -> list[int]:

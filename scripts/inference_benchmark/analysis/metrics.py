@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-from inference_benchmark.analysis import roofline, statistics
+from inference_benchmark.analysis import descriptive, roofline, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
-from inference_benchmark.analysis.statistics import NO_PRIOR, Estimate, Groups, Scatter
+from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
+from inference_benchmark.analysis.statistics import Estimate, Groups
 
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
@@ -182,7 +183,7 @@ def floor_s(cell: MeasuredCell, phase: str) -> float | None:
 
 def latency_percentile_s(cell: MeasuredCell, percent: float) -> float:
     """Of the whole calls of all processes."""
-    return statistics.percentile(cell.whole_calls_s, percent)
+    return descriptive.percentile(cell.whole_calls_s, percent)
 
 
 def latency_p95_s(cell: MeasuredCell) -> float | None:
@@ -192,7 +193,7 @@ def latency_p95_s(cell: MeasuredCell) -> float | None:
 
 def latency_sd_s(cell: MeasuredCell) -> float | None:
     """The standard deviation (n - 1); None for a single call."""
-    return statistics.standard_deviation(cell.whole_calls_s)
+    return descriptive.standard_deviation(cell.whole_calls_s)
 
 
 def memory_share(memory_bytes: Sequence[tuple[int, int | None]]) -> float | None:

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from inference_benchmark.analysis.statistics import (
-    NO_PRIOR,
-    Groups,
-    Scatter,
-    agree,
-    drift,
-    estimate,
-    mean,
-    outliers,
-    standard_deviation,
-)
+from inference_benchmark.analysis.descriptive import agree, drift, mean, outliers, standard_deviation
+from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
+from inference_benchmark.analysis.statistics import Groups, estimate
 from inference_benchmark.units import format_half_width
 
 #: pyperf check: a standard deviation over 10 % of the mean, a sample 50 % off, values under 1 ms.

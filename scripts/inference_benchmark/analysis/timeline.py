@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import descriptive
 
 #: Kinds of work, each with its name for a person. ``outside`` is the time in which none of the others runs.
 KINDS = {
@@ -164,7 +164,7 @@ class Timeline:
     @cached_property
     def step_s(self) -> tuple[float, ...]:
         """The median over the calls of each step."""
-        return tuple(statistics.percentile(step, 50) for step in zip(*self.calls, strict=True))
+        return tuple(descriptive.percentile(step, 50) for step in zip(*self.calls, strict=True))
 
     @property
     def decode_s(self) -> tuple[float, ...]:
@@ -174,21 +174,21 @@ class Timeline:
     def decode_percentile_s(self, percent: float) -> float | None:
         """Of all steps after the first token, of all calls; None if there are none."""
         steps = [step for call in self.calls for step in call[1:]]
-        return statistics.percentile(steps, percent) if steps else None
+        return descriptive.percentile(steps, percent) if steps else None
 
     @property
     def call_s(self) -> float:
         """The steps of a call together: the mean over the calls."""
-        return statistics.mean([sum(call) for call in self.calls])
+        return descriptive.mean([sum(call) for call in self.calls])
 
     @property
     def growth(self) -> float | None:
         """How much longer the last decode step is than the first, as a part of the median step, by
-        statistics.median_slope of at most 400 steps; None for fewer than five."""
+        descriptive.median_slope of at most 400 steps; None for fewer than five."""
         if len(self.decode_s) < 5:
             return None
         steps = list(enumerate(self.decode_s))[:: math.ceil(len(self.decode_s) / 400)]
-        return statistics.median_slope(steps) * (len(self.decode_s) - 1) / statistics.percentile(self.decode_s, 50)
+        return descriptive.median_slope(steps) * (len(self.decode_s) - 1) / descriptive.percentile(self.decode_s, 50)
 
     @property
     def memory_growth_bytes(self) -> int | None:
@@ -198,7 +198,7 @@ class Timeline:
     @property
     def observing_cost(self) -> float:
         """The cost of timing the steps, as a part of a call that nothing observes: by the medians."""
-        return statistics.percentile(self.observed_s, 50) / statistics.percentile(self.plain_s, 50) - 1
+        return descriptive.percentile(self.observed_s, 50) / descriptive.percentile(self.plain_s, 50) - 1
 
     @property
     def profiling_cost(self) -> float | None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import descriptive
 from inference_benchmark.units import format_bytes
 
 #: How long passes have to stay fast. A thread that runs all the time gets its time slices, of 3 to 4 ms on Linux, in
@@ -65,20 +65,21 @@ def _passes_per_s(seconds: Sequence[float]) -> float:
 
 def typical(speeds: Sequence[Speed]) -> Speed:
     """The median of each kernel; at least one speed."""
-    return Speed(*(statistics.percentile(values, 50) for values in zip(*speeds, strict=True)))
+    return Speed(*(descriptive.percentile(values, 50) for values in zip(*speeds, strict=True)))
 
 
 def variation(speeds: Sequence[Speed]) -> tuple[float, float]:
     """How much the speed of each kernel varied, as a part of it: the standard deviation of its logarithms, 0 for a
     single speed."""
     return tuple(
-        math.expm1(statistics.standard_deviation([*map(math.log, values)]) or 0) for values in zip(*speeds, strict=True)
+        math.expm1(descriptive.standard_deviation([*map(math.log, values)]) or 0)
+        for values in zip(*speeds, strict=True)
     )
 
 
 def mean(speeds: Sequence[Speed]) -> Speed:
     """Of each kernel; at least one speed."""
-    return Speed(*map(statistics.mean, zip(*speeds, strict=True)))
+    return Speed(*map(descriptive.mean, zip(*speeds, strict=True)))
 
 
 def why_slower(measured: Sequence[Speed], reference: Speed, tolerance: float = TOLERANCE) -> str | None:

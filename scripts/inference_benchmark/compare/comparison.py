@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from inference_benchmark.analysis import statistics, yardstick
+from inference_benchmark.analysis import descriptive, statistics, yardstick
 from inference_benchmark.analysis.figures import COMPARED, Figure
 from inference_benchmark.analysis.statistics import Estimate, RatioTest
 from inference_benchmark.compare.result_set import ResultSet
@@ -293,7 +293,7 @@ def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:
         columns.setdefault(cell.new.column_label, []).append(cell)
     for label, members in columns.items():
         logs = [math.log(cell.ratio.value) for cell in members if cell.ratio]
-        geometric_mean = math.exp(statistics.mean(logs)) if logs else None
+        geometric_mean = math.exp(descriptive.mean(logs)) if logs else None
         base = max((cell.new.batch_size for cell in members if cell.base.is_measured), default=None)
         new = max((cell.new.batch_size for cell in members if cell.new.is_measured), default=None)
         yield ComparedColumn(members[0].new.column, label, geometric_mean, len(logs), base, new)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import descriptive, scatter, statistics
 from inference_benchmark.analysis.change_points import change_points
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.cli import ProblemsError
@@ -148,10 +148,10 @@ def _error(points: Sequence[Point]) -> tuple[float, float]:
     known = [(point.cell.whole_s, point.throughput) for point in points if point.throughput.low is not None]
     for samples, throughput in known:
         of_this = len(samples if len(samples) > 1 else samples[0]) - 1 if samples else _MANY
-        squares.append((math.log(throughput.high / throughput.low) / 2 / statistics.t_quantile(of_this)) ** 2)
+        squares.append((math.log(throughput.high / throughput.low) / 2 / scatter.t_quantile(of_this)) ** 2)
         freedom += of_this
-    return (max(math.sqrt(statistics.mean(squares)), _LEAST_ERROR), freedom) if squares else (0, 0)
+    return (max(math.sqrt(descriptive.mean(squares)), _LEAST_ERROR), freedom) if squares else (0, 0)
 
 
 def _level(points: Sequence[Point]) -> float:
-    return math.exp(statistics.mean([math.log(point.throughput.value) for point in points]))
+    return math.exp(descriptive.mean([math.log(point.throughput.value) for point in points]))

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import descriptive, statistics
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
@@ -58,6 +58,6 @@ def above_target(records: Sequence[Record], target: float) -> dict[str, Any]:
         if width is None or width > target:
             needed = statistics.rounds_to_reach(target, of_cell, statistics.MOST_ROUNDS, prior)
             above, most = above + 1, max(most, needed)
-            seconds += (needed - len(of_cell)) * statistics.mean(took_s[record.cell.path])
+            seconds += (needed - len(of_cell)) * descriptive.mean(took_s[record.cell.path])
     known = {"rounds": most, "seconds": seconds} if most < statistics.MOST_ROUNDS else {"rounds": None, "seconds": None}
     return {"cells": above, "of": len(cells), **known}

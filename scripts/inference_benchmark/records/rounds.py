@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from inference_benchmark.analysis import stability as rules
-from inference_benchmark.analysis.statistics import NO_PRIOR, Scatter, prior_of_processes
+from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
+from inference_benchmark.analysis.statistics import prior_of_processes
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.records.parts import Note, Run, Stability
 from inference_benchmark.records.record import Record

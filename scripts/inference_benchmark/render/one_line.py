@@ -7,8 +7,9 @@ from typing import Any
 
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import peaks
+from inference_benchmark.analysis.descriptive import percentile
 from inference_benchmark.analysis.max_batch import batch_limit
-from inference_benchmark.analysis.statistics import Estimate, percentile
+from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.engines import PACKAGES
 from inference_benchmark.records import threads

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from inference_benchmark import engines
-from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis import descriptive
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.machine import energy, quiet
 from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
@@ -64,7 +64,7 @@ def warm_up(session: EngineSession, prompts, new_tokens: int, settings: Measurem
         while not is_warm and len(calls.seconds) < settings.max_warmup_calls:
             before = _one_time_work(engine)
             calls.add(engine, engine.generate, prompts, new_tokens)
-            is_warm = statistics.agree(calls.seconds, settings.warmup_tolerance) and _one_time_work(engine) == before
+            is_warm = descriptive.agree(calls.seconds, settings.warmup_tolerance) and _one_time_work(engine) == before
     session.emit(model={"compilation": engine.compilation()})
 
 
