@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
@@ -120,6 +120,12 @@ def scramble(folder: Path) -> None:
         os.utime(path, (1_600_000_000 - index, 1_600_000_000 - index))
 
 
+def _changes_the_start(environ: Mapping[str, str]) -> bool:
+    """Whether Python runs a module of PYTHONPATH when it starts."""
+    folders = environ.get("PYTHONPATH", "").split(os.pathsep)
+    return any(Path(folder, "sitecustomize.py").exists() for folder in folders if folder)
+
+
 def measure_cli(
     subject: Subject,
     output: Path | str,
@@ -132,7 +138,7 @@ def measure_cli(
     command = [REPO / "scripts/measure.py", "--subject", subject.to_json(), *options, "--output", output]
     whole, path, engine = {**os.environ, **environ}, environ.get("PYTHONPATH"), getattr(subject, "base_engine", None)
     # These are read when Python, or a library, is imported.
-    if prefix or "HF_HOME" in environ or (path and engine in (None, "fake")):
+    if prefix or "HF_HOME" in environ or _changes_the_start(environ) or (path and engine is None):
         words = [*prefix, sys.executable, *command]
         return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=whole, timeout=HANGS_S)
     if engine == "ctranslate2" and "architecture" in subject.model:
@@ -292,8 +298,7 @@ class Workspace:
         return [str(Path(sys.executable).parent / "snakemake"), *arguments, "--cores", "1", "--resources", "gpu=1"]
 
     def snakemake(self, *arguments: str, **environ: str) -> subprocess.CompletedProcess:
-        # PYTHONPATH is read when Python, or a library, is imported.
-        shells = {} if "PYTHONPATH" in environ else self._programs.for_shells()
+        shells = {} if _changes_the_start(environ) else self._programs.for_shells()
         return SNAKEMAKE.run(self.command(*arguments), self.folder, {**os.environ, **shells, **environ})
 
     @property
