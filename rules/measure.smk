@@ -3,6 +3,7 @@
 
 
 onstart:
+    leave_cpus_alone()
     # Here a person sees it. A job on another machine makes the environments that it lacks.
     make_environments(unfinished_outputs())
 

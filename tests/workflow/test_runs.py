@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from made_up import MODELS
-from running import DERIVED, NOTHING, REPO, SUMMARY, TABLES, Workspace, measure_jobs
+from running import DERIVED, NOTHING, REPO, SUMMARY, TABLES, Workspace, fake_grid, measure_jobs
 
 from inference_benchmark.render.readme import CHARTS, RESULTS
 
@@ -196,3 +196,12 @@ def test_snakemakes_own_report_has_captions_and_categories(measured):
         assert wanted in page, wanted
     assert "lanes below each chart show the batch sizes that did not fit" in page
     assert "{{ snakemake" not in page
+
+
+def test_snakemake_sleeps_while_a_job_measures(tmp_path):
+    """Its scheduler would wake up once a second for every job that has ended."""
+    workspace = Workspace.make(tmp_path, fake_grid(precisions=["fp32"]))
+    snakefile = workspace.folder / "Snakefile"
+    count = "sum(isinstance(thread, threading.Timer) for thread in threading.enumerate())"
+    snakefile.write_text(f"import threading\n{snakefile.read_text()}\n\nonsuccess:\n    print({count}, 'timers')\n")
+    assert "0 timers" in workspace.run(TABLES).stdout
