@@ -57,7 +57,7 @@ def test_the_default_is_valid_for_both_devices():
     assert cuda.engines == ("hf", "hf-static")
     assert len(list(cuda.cells())) == 2 * 66
     (cpu,) = load(config | {"device": "cpu"}, SCHEMA).experiments
-    assert (cpu.memory_limit_bytes, cpu.rounds, cpu.most_rounds) == (700_000_000, 3, 10)
+    assert (cpu.memory_limit_bytes, cpu.rounds, cpu.most_rounds) == (700_000_000, 3, 6)
 
 
 def test_config_yaml_shows_the_defaults():
@@ -104,10 +104,10 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         rounds = experiment.rounds, experiment.most_rounds
         return *rounds, each.warmup_tolerance_percent, each.target_half_width_percent, *seconds
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 10, 10, 10, 0.5, 0.5), (1, 5, 5, 1, 1, 10))
-    assert how_often("cpu", min_seconds=5) == (3, 10, 10, 10, 5, 5)
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 6, 10, 10, 0.5, 0.5), (1, 5, 5, 1, 1, 10))
+    assert how_often("cpu", min_seconds=5) == (3, 6, 10, 10, 5, 5)
     assert how_often("cuda", min_seconds=5) == (1, 5, 5, 1, 5, 10)
-    assert how_often("cpu", max_seconds=0.1) == (3, 10, 10, 10, 0.1, 0.1)
+    assert how_often("cpu", max_seconds=0.1) == (3, 6, 10, 10, 0.1, 0.1)
     assert how_often("cuda", max_seconds=5) == (1, 5, 5, 1, 1, 5)
     given = {"rounds": 2, "warmup_tolerance_percent": 1, "target_half_width_percent": 3, "max_seconds": 4}
     for device in ("cpu", "cuda"):

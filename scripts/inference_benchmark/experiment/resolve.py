@@ -24,12 +24,12 @@ from inference_benchmark.units import parse_bytes
 
 #: Settings of measurement that a configuration leaves to the device (null). Processes on a CPU differ by several
 #: percent, more than the calls of each: many short rounds say more than a few long ones. A quiet machine needs three
-#: for ±10 %; where rounds scatter by 14 %, as on a shared virtual machine, it takes ten. On a GPU a round has room for
-#: seven calls of 1.4 s, as a model of a billion parameters takes for 100 tokens: enough for ±1 % where calls scatter by
-#: 1 %.
+#: for ±10 %; where rounds scatter by 14 %, as on a shared virtual machine, six give ±12 % in twice the time, and ten
+#: would give ±9 %. On a GPU a round has room for seven calls of 1.4 s, as a model of a billion parameters takes for 100
+#: tokens: enough for ±1 % where calls scatter by 1 %.
 _BY_DEVICE = {
     "cpu": {
-        "rounds": {"least": 3, "most": 10}, "warmup_tolerance_percent": 10, "target_half_width_percent": 10,
+        "rounds": {"least": 3, "most": 6}, "warmup_tolerance_percent": 10, "target_half_width_percent": 10,
         "min_seconds": 0.5, "max_seconds": 0.5,
     },
     "cuda": {
