@@ -55,7 +55,8 @@ from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions, interpreter
 from inference_benchmark.machine.hardware import default_threads
-from inference_benchmark.machine.host_counters import REAL_ROOTS, cpu_times_s, process_cpu_s
+from inference_benchmark.machine.host_counters import REAL_ROOTS, process_cpu_s
+from inference_benchmark.machine.quiet import OtherLoad
 from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.run import measure_cell
 from inference_benchmark.models import checkpoint
@@ -413,7 +414,7 @@ def yardstick(n_cells: int) -> str:
 
     def cell() -> Between:
         """Calls of the engine between two yardsticks."""
-        others, began = Others(), time.perf_counter()
+        others, began = OtherLoad(), time.perf_counter()
         first, called = engine.yardstick(), time.perf_counter()
         while time.perf_counter() < called + CALLS_S:
             timed_call(engine, engine.generate, prompts, 8)
@@ -424,7 +425,7 @@ def yardstick(n_cells: int) -> str:
     quiet: list[Between] = []
     until = time.monotonic() + PATIENCE_S
     while len(quiet) < n_cells and time.monotonic() < until:
-        others = Others()
+        others = OtherLoad()
         time.sleep(0.2)
         if others.share() <= MAX_OTHERS:
             quiet += [each] if (each := cell()).others <= MAX_OTHERS else []
@@ -457,22 +458,6 @@ def yardstick(n_cells: int) -> str:
         + f"both yardsticks of a cell and freeing the model take {cost_s:.3f} s, {cost_s / cell_s:.1%} of the "
         f"{cell_s:.1f} s of a default cell after its start, wanted: less than 1 %"
     )
-
-
-class Others:
-    """What other processes, and the hypervisor, have taken of the CPUs since this was made."""
-
-    def __init__(self) -> None:
-        self.began_s, self.before_s = time.perf_counter(), self._cpu_s()
-
-    def share(self) -> float:
-        """As a part of the time of the CPUs that this process may use."""
-        return (self._cpu_s() - self.before_s) / (time.perf_counter() - self.began_s) / len(os.sched_getaffinity(0))
-
-    @staticmethod
-    def _cpu_s() -> float:
-        counted = cpu_times_s(REAL_ROOTS, sorted(os.sched_getaffinity(0)))
-        return counted["busy_cpu_s"] + counted.get("steal_cpu_s", 0) - process_cpu_s(REAL_ROOTS, "self")
 
 
 def main() -> int:
