@@ -29,7 +29,7 @@ rule threads:
     """Try fewer CPU threads on the first cell of the grid, beside what else runs on the machine. Runs only on request, and
     changes no other result.
 
-    output: the records of all tries. What they say is printed, and stands on the page.
+    output: the records of all tries. What they say is printed.
     """
     output:
         "results/{machine}/threads.json",
