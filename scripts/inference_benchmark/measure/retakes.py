@@ -31,13 +31,10 @@ class Disturbance(NamedTuple):
     degree: float
 
     @classmethod
-    def of(cls, report: WorkerReport, cell: Cell, usual: Speed | None) -> Disturbance:
-        """usual: the speed of the machine; None as long as it is not known."""
-        reasons, degree = (
-            conditions.disturbances(report.conditions, cell.device),
-            conditions.lost_share(report.conditions),
-        )
-        speeds = [Speed.of(times) for times in report.yardstick.values()]
+    def of(cls, report: WorkerReport, device: str, speeds: list[Speed], usual: Speed | None) -> Disturbance:
+        """speeds: of its yardsticks. usual: the speed of the machine; None as long as it is not known."""
+        reasons = conditions.disturbances(report.conditions, device)
+        degree = conditions.lost_share(report.conditions)
         if usual and speeds:
             degree += max(0.0, 1 - min(yardstick.mean(speeds).over(usual)))
             reasons += filter(None, [yardstick.why_slower(speeds, usual, yardstick.DISTURBED)])
@@ -67,9 +64,10 @@ def least_disturbed(
                 raise
             print(f"the retake failed: {error}", file=sys.stderr)
             break
+        speeds = [Speed.of(times) for times in report.yardstick.values()]
         with notes_of_run() as notes:
-            disturbance = Disturbance.of(report, cell, notes.usual_speed(timed_with))
-            notes.add_speeds(timed_with, [Speed.of(times) for times in report.yardstick.values()])
+            disturbance = Disturbance.of(report, cell.device, speeds, notes.usual_speed(timed_with))
+            notes.add_speeds(timed_with, speeds)
         takes.append((take, disturbance))
         if outcome != "ok" or not disturbance.reasons:
             break

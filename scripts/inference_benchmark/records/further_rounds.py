@@ -46,18 +46,18 @@ def above_target(records: Sequence[Record], target: float) -> dict[str, Any]:
     """For provenance.json: how many of the measured cells have an interval of more than ±target, as a part of the mean,
     in how many rounds the last of them would be within it, None where statistics.MOST_ROUNDS are not enough, and the
     seconds that this takes. records: of one round each, from one machine and with the same settings."""
-    took_s: dict[str, list[float]] = defaultdict(list)
+    by_cell: dict[str, list[Record]] = defaultdict(list)
     for record in records:
-        took_s[record.cell.first_round.path].append(record.took_s)
-    cells = [record for record in combined(records) if record.outcome == "ok"]
-    samples_s = [[run.samples_s for run in record.runs] for record in cells]
+        by_cell[record.cell.first_round.path].append(record)
+    cells = [rounds for rounds in by_cell.values() if all(record.outcome == "ok" for record in rounds)]
+    samples_s = [[run.samples_s for record in rounds for run in record.runs] for rounds in cells]
     prior = statistics.prior_of_processes(samples_s)
     above, most, seconds = 0, 0, 0.0
-    for record, of_cell in zip(cells, samples_s, strict=True):
+    for rounds, of_cell in zip(cells, samples_s, strict=True):
         width = statistics.estimate(of_cell, prior).half_width
         if width is None or width > target:
             needed = statistics.rounds_to_reach(target, of_cell, statistics.MOST_ROUNDS, prior)
             above, most = above + 1, max(most, needed)
-            seconds += (needed - len(of_cell)) * descriptive.mean(took_s[record.cell.path])
+            seconds += (needed - len(of_cell)) * descriptive.mean([record.took_s for record in rounds])
     known = {"rounds": most, "seconds": seconds} if most < statistics.MOST_ROUNDS else {"rounds": None, "seconds": None}
     return {"cells": above, "of": len(cells), **known}
