@@ -389,9 +389,8 @@ DEFAULT_CELL = {
 }
 #: Seconds of calls between two yardsticks.
 CALLS_S = 0.1
-#: The part of the CPUs' time that others take on a quiet machine, as for the flag cpu-contended; and how long the
-#: experiment goes on looking for such moments.
-MAX_OTHERS, PATIENCE_S = 0.05, 60
+#: How long the experiment goes on looking for moments in which others leave the CPUs alone.
+PATIENCE_S = 60
 
 
 class Between(NamedTuple):
@@ -427,8 +426,8 @@ def yardstick(n_cells: int) -> str:
     while len(quiet) < n_cells and time.monotonic() < until:
         others = OtherLoad()
         time.sleep(0.2)
-        if others.share() <= MAX_OTHERS:
-            quiet += [each] if (each := cell()).others <= MAX_OTHERS else []
+        if others.share() <= conditions.MAX_OTHER:
+            quiet += [each] if (each := cell()).others <= conditions.MAX_OTHER else []
     if not quiet:
         return f"yardstick: others used the CPUs for all of {PATIENCE_S} s; nothing is known of a quiet machine"
     beside: dict[str, list[Between]] = {}
