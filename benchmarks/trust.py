@@ -8,8 +8,9 @@ drift     the same cells twice in one run, while the machine becomes 10 % slower
           round by round, as Snakemake does, and with all rounds of a cell one after the other
 paired    A/A as for same, the two cells of a pair right after each other, round by round; then with the times of the
           second multiplied by 1.03: in how many cells it is called, by numbers of rounds, paired and unpaired
-beside    a small grid of real models in three rounds beside processes that take all CPUs for 30 % of the time, against
-          20 rounds on the machine as it is: as measured by default, and without waiting and measuring again
+beside    a small grid of real models, in 3 to 6 rounds as by default, beside processes that take all CPUs for 30 % of
+          the time, against rounds of the machine as it is, in turn; every fourth run without waiting and measuring
+          again. Said anew after each run, as it takes more than an hour
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -34,7 +35,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -60,7 +61,9 @@ from inference_benchmark.machine.quiet import OtherLoad
 from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.run import measure_cell
 from inference_benchmark.models import checkpoint
+from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
+from inference_benchmark.records.rounds import combined
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.worker.engine_session import timed_call
 
@@ -110,14 +113,14 @@ def spread(grid: Grid) -> str:
     return f"processes scatter by {descriptive.percentile(scatter, 50):.1%}"
 
 
-def small_cells(max_seconds: float) -> list[Cell]:
+def small_cells(max_seconds: float, batch_sizes: Sequence[int] = (1, 2, 4, 8)) -> list[Cell]:
     """A small grid of real models."""
     settings = measurement(min_seconds=0.3, max_seconds=max_seconds)
     model = {"name": "small", "architecture": SMALL, "seed": 0}
     return [
         make_cell(engine="hf", model=model, precision=precision, batch_size=batch, measurement=settings)
         for precision in ("fp32", "bf16")
-        for batch in (1, 2, 4, 8)
+        for batch in batch_sizes
     ]
 
 
@@ -205,28 +208,47 @@ while True:
 
 
 def beside(runs: int) -> str:
-    settings = measurement(min_seconds=0.4, max_seconds=0.4, target_half_width_percent=10)
-    cells = [replace(cell, measurement=settings) for cell in small_cells(max_seconds=0.4)]
-    truth_s = [of_cell.figures["latency_s"].value for of_cell in results(cells, 20, WATCHED)]
-    lines = []
-    for name, watch in (("by default", WATCHED), ("without waits and retakes", Supervision())):
-        neighbours = subprocess.Popen([sys.executable, "-c", NEIGHBOURS, "0"], start_new_session=True)
-        began = time.monotonic()
+    settings = measurement(min_seconds=0.5, max_seconds=0.5, target_half_width_percent=10)
+    cells = [replace(cell, measurement=settings) for cell in small_cells(0.5, batch_sizes=range(1, 9))]
+    quiet: list[Record] = []
+    measured: dict[str, list[list[Record]]] = {"by default": [], "without waits and retakes": []}
+    said = ""
+    for number in range(runs):
+        name, watch = ("without waits and retakes", Supervision()) if number % 4 == 3 else ("by default", WATCHED)
+        # Truth in turn with the runs: what changes on the machine within the hour is in both.
+        quiet += in_rounds(cells, range(2 * number + 1, 2 * number + 3), WATCHED)
+        neighbours = subprocess.Popen([sys.executable, "-c", NEIGHBOURS, str(number)], start_new_session=True)
         try:
-            measured = [results(cells, 3, watch) for _ in range(runs)]
+            measured[name].append(as_needed(cells, watch))
         finally:
             os.killpg(neighbours.pid, signal.SIGKILL)
             neighbours.wait()
-        seconds = (time.monotonic() - began) / runs
-        lines.append(f"{name}, {seconds:.0f} s a run: {against_truth(measured, truth_s)}")
-    return f"beside neighbours, {runs} runs of {len(cells)} cells: {'; '.join(lines)}"
+        truth_s = [cell.figures["latency_s"].value for cell in cell_results(quiet)]
+        said = "; ".join(
+            f"{name}, {len(of_arm)} runs: {against_truth([cell_results(records) for records in of_arm], truth_s)}"
+            for name, of_arm in measured.items()
+            if of_arm
+        )
+        print(f"  {len(quiet) // len(cells)} rounds of truth: {said}", file=sys.stderr, flush=True)
+    return f"beside neighbours, {len(cells)} cells: {said}"
 
 
-def results(cells: Sequence[Cell], rounds: int, watch: Supervision) -> list[CellResult]:
-    """Of one run, round by round."""
+def in_rounds(cells: Sequence[Cell], numbers: Iterable[int], watch: Supervision) -> list[Record]:
     with forking():
-        numbers = range(1, rounds + 1)
-        return cell_results([measure_cell(replace(cell, round=n), watch) for n in numbers for cell in cells])
+        return [measure_cell(replace(cell, round=number), watch) for number in numbers for cell in cells]
+
+
+def as_needed(cells: Sequence[Cell], watch: Supervision) -> list[Record]:
+    """Of one run: three rounds of all cells, then of each as many as its interval needs, up to six."""
+    records = in_rounds(cells, range(1, 4), watch)
+    samples_s = [[run.samples_s for run in record.runs] for record in combined(records)]
+    prior = statistics.prior_of_processes(samples_s)
+    needed = [statistics.rounds_to_reach(cells[0].measurement.target_half_width, each, 6, prior) for each in samples_s]
+    for number in range(4, 7):
+        records += in_rounds(
+            [cell for cell, most in zip(cells, needed, strict=True) if most >= number], [number], watch
+        )
+    return records
 
 
 def against_truth(runs: Sequence[Sequence[CellResult]], truth_s: Sequence[float]) -> str:
@@ -235,17 +257,21 @@ def against_truth(runs: Sequence[Sequence[CellResult]], truth_s: Sequence[float]
     held = [cell.figures["latency_s"].low <= true_s <= cell.figures["latency_s"].high for cell, true_s in pairs]
     unmarked = [off[id(cell)] for cell, _ in pairs if not cell.warnings]
     wrong = sum(each > 0.15 for each in unmarked)
+    said = (
+        f"off by {descriptive.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
+        f"{len(unmarked)} of {len(pairs)} cells without a mark, of which {wrong} are off "
+        f"by more than 15 %, wanted: none; {fmean(held):.0%} of intervals hold the truth, wanted: 90 to 98 %"
+    )
     called, widths = [], []
     for base, new in pairwise(runs):
         priors = [statistics.prior_of_processes(cell.whole_s for cell in cells) for cells in (base, new)]
         tests = [statistics.ratio_test(a.whole_s, b.whole_s, priors) for a, b in zip(base, new, strict=True)]
         called += statistics.significant(tests)
         widths += [math.sqrt(test.high / test.low) - 1 for test in tests]
+    if not called:
+        return said
     return (
-        f"off by {descriptive.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
-        f"{len(unmarked)} of {len(pairs)} cells without a mark, of which {wrong} are off "
-        f"by more than 15 %, wanted: none; {fmean(held):.0%} of intervals hold the truth, wanted: 90 to 98 %; "
-        f"one run against the next: {fmean(called):.0%} called different, wanted: at most 5 %, "
+        f"{said}; one run against the next: {fmean(called):.0%} called different, wanted: at most 5 %, "
         f"median interval of the ratio ±{descriptive.percentile(widths, 50):.0%}, wanted: at most 15 %"
     )
 
@@ -465,7 +491,7 @@ def main() -> int:
     parser.add_argument("what", nargs="*", default=names, help="all by default")
     parser.add_argument("--rounds", type=int, default=8, help="rounds of each cell; paired takes twice as many")
     parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments and yardsticks")
-    parser.add_argument("--runs", type=int, default=25, help="of the grid beside neighbours; at least two")
+    parser.add_argument("--runs", type=int, default=17, help="of the grid beside neighbours")
     parser.add_argument("--seconds", type=float, default=60, help="of parent; sampling takes twice as long")
     arguments = parser.parse_args()
     experiments = {

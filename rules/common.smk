@@ -141,6 +141,11 @@ def code(script, *packages):
     return [str(CODE / "scripts" / script), *(str(file) for part in parts for file in sorted(part))]
 
 
+def thread_trials(machines):
+    """What was tried with fewer threads. No input of the report: a trial is made on request, and never again by itself."""
+    return list(filter(os.path.exists, expand("results/{machine}/threads.json", machine=machines)))
+
+
 def rename_outdated_records():
     """After a failed run. Snakemake restores the earlier record of a cell that failed, and would take it for a record of
     today's settings in the next run."""

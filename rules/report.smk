@@ -62,11 +62,14 @@ rule report:
     localrule: True
     conda:
         "../envs/benchmark.yaml"
+    params:
+        threads=lambda wildcards: thread_trials([wildcards.machine]),
     shell:
         "python {input.code[0]:q}"
         " --summary {input.summary:q}"
         " --provenance {input.provenance:q}"
         " --comparison {input.comparisons:q}"
+        " --threads {params.threads:q}"
         " --template {input.template:q}"
         " --output {output:q}"
         " 2> {log:q}"
@@ -91,6 +94,8 @@ use rule report as report_of_all with:
     log:
         "logs/report.log",
     localrule: True
+    params:
+        threads=thread_trials(PLAN.machines),
 
 
 rule preview:

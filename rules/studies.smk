@@ -26,10 +26,9 @@ rule ceilings:
 
 
 rule threads:
-    """Try fewer CPU threads on the first cell of the grid, beside what else runs on the machine. Runs only on request, and
-    changes no other result.
+    """Try fewer CPU threads on the first cell of the grid, beside what else runs on the machine. Runs only on request.
 
-    output: the records of all tries. What they say is printed.
+    output: the records of all tries. What they say is printed, and shown by the report from then on.
     """
     output:
         "results/{machine}/threads.json",

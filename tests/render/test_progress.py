@@ -126,6 +126,7 @@ def test_the_next_steps_are_those_that_help():
         "about 3 min 00 s."
     ]
     some_have_more = SURE | {"measurement": SURE["measurement"] | {"rounds": "3 or more"}, "above_target": above}
+    assert next_steps(SURE, [make_oom()]) == ["tiny prompt4-new8 fake fp32 batch 2, by threads: oom during load."]
     assert "{least: 3, most: 14}" in next_steps(some_have_more)[0]
     hopeless = above | {"rounds": None, "seconds": None}
     assert next_steps(SURE | {"above_target": hopeless}) == ["2 of 25 cells have an interval above ±10.0%."]

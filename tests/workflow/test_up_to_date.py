@@ -86,6 +86,14 @@ def test_a_changed_template_makes_the_report_again_and_nothing_else(measured):
     assert measured.plan() == {"report": 1, "all": 1, "total": 2}
 
 
+def test_a_trial_of_threads_makes_the_report_again_and_nothing_else(measured):
+    record = json.loads(measured.record_path("fp32", 1).read_text())
+    (measured.folder / "results/box/threads.json").write_text(json.dumps({"records": [record]}))
+    assert measured.plan() == {"report": 1, "all": 1, "total": 2}
+    measured.run(REPORT)
+    assert "batch 1, by threads: 1: " in (measured.folder / REPORT).read_text()
+
+
 def test_a_changed_formula_makes_the_summary_again_and_measures_nothing(measured):
     formula = measured.folder / "scripts/inference_benchmark/analysis/metrics.py"
     text = formula.read_text()

@@ -14,11 +14,6 @@ from inference_benchmark.records.record import Record
 from inference_benchmark.records.rounds import combined
 
 
-def trial_path(machine: str) -> str:
-    """Where the trial of a machine is."""
-    return f"results/{machine}/threads.json"
-
-
 def to_document(records: Sequence[Record]) -> dict[str, Any]:
     return {"records": [record.to_document() for record in records]}
 
@@ -26,6 +21,12 @@ def to_document(records: Sequence[Record]) -> dict[str, Any]:
 def load(path: Path) -> list[Record]:
     """Raises RecordError, OSError, and ValueError where it is no JSON of such a document."""
     return [Record.from_document(document) for document in files.read_json(path)["records"]]
+
+
+def tried_on(machine: str) -> list[Record]:
+    """What was tried there; [] if nothing was. Raises as load."""
+    path = Path("results", machine, "threads.json")
+    return load(path) if path.exists() else []
 
 
 def throughputs(records: Sequence[Record]) -> Mapping[int, Estimate]:

@@ -80,11 +80,11 @@ def timeline_text(timeline: Timeline) -> str:
 def threads_text(records: Sequence[Record]) -> str:
     """What a cell did with each number of CPU threads, as a sentence, and which number is the fastest where that is
     certain: its interval is above those of the others."""
-    found = threads.throughputs(records)
+    found, first = threads.throughputs(records), records[0]
+    parts = [f"{n}: {_throughput_text(each)}" for n, each in found.items()]
+    text = f"{first.cell.first_round.label}, by threads: {'; '.join(parts) or record_text(first)}."
     if not found:
-        return record_text(records[0])
-    parts = (f"{n}: {_throughput_text(each)}" for n, each in found.items())
-    text = f"{records[0].cell.first_round.label}, by threads: {'; '.join(parts)}."
+        return text
     best = max(found, key=lambda n: found[n].value)
     others = [each for n, each in found.items() if n != best]
     if best != max(found) and all(each.high < found[best].low for each in others):
@@ -113,8 +113,11 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
     return f"{measured} {speed}" if (speed := machine_speed_text(provenance)) else measured
 
 
-def next_steps(provenance: Mapping[str, Any]) -> list[str]:
-    """What would make the figures of a machine more certain, as sentences; none if all are as certain as asked for."""
+def next_steps(provenance: Mapping[str, Any], tried: Sequence[Record] = ()) -> list[str]:
+    """What would make the figures of a machine more certain, as sentences; none if all are as certain as asked for.
+
+    tried: what a cell did there with fewer threads.
+    """
     machine, settings = provenance["machine"], provenance["measurement"]
     above, disturbed, steps = provenance.get("above_target", {}), provenance.get("disturbed", {}), []
     if above.get("cells"):
@@ -128,7 +131,7 @@ def next_steps(provenance: Mapping[str, Any]) -> list[str]:
     if disturbed.get("rounds", 0) > _OFTEN * disturbed.get("of", 0):
         counted = f"Other processes disturbed {disturbed['rounds']} of {disturbed['of']} rounds"
         steps.append(f"{counted}; snakemake results/{machine}/threads.json tries fewer threads.")
-    return steps
+    return [*steps, threads_text(tried)] if tried else steps
 
 
 def machine_speed_text(provenance: Mapping[str, Any]) -> str:

@@ -22,7 +22,7 @@ from inference_benchmark.cli import printable
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records import estimate, record_file
+from inference_benchmark.records import estimate, record_file, threads
 from inference_benchmark.records.attempts import Attempt, AttemptLog
 from inference_benchmark.render.one_line import next_steps, record_text
 from inference_benchmark.units import format_duration
@@ -170,8 +170,13 @@ class ProgressHandler(logging.Handler):
 
     def _next_steps(self) -> list[str]:
         """Of all machines, from what was collected of them."""
-        paths = (Path("results", machine, "provenance.json") for machine in self.plan.machines)
-        return [step for path in paths if path.exists() for step in next_steps(files.read_json(path))]
+        paths = ((machine, Path("results", machine, "provenance.json")) for machine in self.plan.machines)
+        return [
+            step
+            for machine, path in paths
+            if path.exists()
+            for step in next_steps(files.read_json(path), threads.tried_on(machine))
+        ]
 
     def _estimate(self) -> str:
         undecided = [each for each in map(self.plan.undecided, self.would_decide) if each]

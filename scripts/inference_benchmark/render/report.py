@@ -12,6 +12,7 @@ from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.compare.text import cautions, summary_line
+from inference_benchmark.records.record import Record
 from inference_benchmark.render import charts, choosing, context, drawing, fits, over_time, page, palette, tables, vega
 from inference_benchmark.render.one_line import next_steps, provenance_text
 from inference_benchmark.render.texts import marks, names_within
@@ -32,9 +33,10 @@ def render(
     template: Path,
     comparisons: Sequence[Comparison] = (),
     notes: Sequence[str] = (),
+    tried: Sequence[Record] = (),
 ) -> str:
     """The page. provenances: provenance.json of each machine in the results. comparisons: with baselines; each is shown
-    with the machine that is its new side. notes: shown first."""
+    with the machine that is its new side. notes: shown first. tried: with fewer threads, on these machines."""
     by_machine = {each["machine"]: each for each in provenances}
     sections, contexts = [], []
     for model in context.models(results):
@@ -42,7 +44,9 @@ def render(
             machine = grid.cells[0].machine
             of = [each for each in comparisons if each.new == machine]
             about = {"id": f"grid-{len(sections)}", "provenance": by_machine[machine], "contexts": []}
-            about["next_steps"] = next_steps(by_machine[machine])
+            about["next_steps"] = next_steps(
+                by_machine[machine], [record for record in tried if record.cell.machine == machine]
+            )
             sections.append(section(grid, of) | about)
         for grid in model.contexts:
             contexts.append(context_section(grid.cells) | {"id": f"context-{len(contexts)}"})
