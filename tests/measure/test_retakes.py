@@ -7,12 +7,14 @@ import os
 import pytest
 from made_up import make_cell, make_yardstick
 
+from inference_benchmark.analysis.ceilings import peaks
+from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
 from inference_benchmark.machine.quiet import Wait
 from inference_benchmark.measure import held_device, retakes, warm_start
 from inference_benchmark.measure.outcome import CellFailure
-from inference_benchmark.measure.run import measure_cell
+from inference_benchmark.measure.run import measure_cell, run_study
 from inference_benchmark.measure.run_notes import notes_of_run
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.records.record import Record
@@ -50,21 +52,21 @@ def measure(monkeypatch, tmp_path):
                 raise next_one
             return next_one
 
-        return *retakes.least_disturbed(worker, CELL, watch), asked
+        return *retakes.least_disturbed(worker, "cpu", watch, "cpu hf"), asked
 
     return measure
 
 
 def test_an_undisturbed_round_is_measured_once(measure):
     quiet = take(others=0.04)
-    assert measure(quiet) == (quiet, (), [30])
+    assert measure(quiet) == (quiet, [], [30])
 
 
 def test_a_disturbed_round_is_measured_again_and_kept_with_its_reason(measure):
     disturbed, quiet = take(others=0.5, samples_s=[6.4] * 3), take()
     chosen, (aside,), asked = measure(disturbed, quiet)
     assert chosen is quiet
-    assert aside.run.samples_s == (6.4,) * 3
+    assert aside.report.run().samples_s == (6.4,) * 3
     assert aside.reason == "other processes used the CPUs for 10 s of 20 s of 2 CPUs (50.0%)"
     assert asked == [30, 30]
 
@@ -74,19 +76,19 @@ def test_the_least_disturbed_take_counts_whatever_its_times(measure):
     takes = [take(0.5, samples_s=[0.3] * 3), take(0.2, samples_s=[0.2] * 3), take(0.4, samples_s=[0.1] * 3)]
     chosen, set_aside, asked = measure(*takes)
     assert chosen is takes[1]
-    assert [aside.run.samples_s[0] for aside in set_aside] == [0.3, 0.1]
+    assert [aside.report.run().samples_s[0] for aside in set_aside] == [0.3, 0.1]
     assert len(asked) == 3, "two retakes at most"
 
 
 def test_a_machine_that_does_not_become_quiet_gets_no_retake(measure):
     disturbed = take(0.5)
-    assert measure(disturbed, quiet=[False])[:2] == (disturbed, ())
-    assert measure(disturbed, watch=Supervision(patience_s=30))[:2] == (disturbed, ()), "max_retakes is 0"
+    assert measure(disturbed, quiet=[False])[:2] == (disturbed, [])
+    assert measure(disturbed, watch=Supervision(patience_s=30))[:2] == (disturbed, []), "max_retakes is 0"
 
 
 def test_a_slow_yardstick_disturbs_once_the_speed_of_the_machine_is_known(measure):
     slow = take(slower=2.0)
-    assert measure(slow)[:2] == (slow, ()), "nothing is known yet"
+    assert measure(slow)[:2] == (slow, []), "nothing is known yet"
     for _ in range(4):
         assert len(measure(take())[2]) == 1
     chosen, (aside,), _ = measure(slow, take(slower=1.5))
@@ -118,7 +120,7 @@ def test_a_retake_without_figures_decides(measure):
 
 def test_a_retake_that_fails_leaves_what_was_measured(measure):
     disturbed = take(0.5)
-    assert measure(disturbed, CellFailure("no end"))[:2] == (disturbed, ())
+    assert measure(disturbed, CellFailure("no end"))[:2] == (disturbed, [])
     with pytest.raises(CellFailure):
         measure(CellFailure("no end"))
 
@@ -142,6 +144,27 @@ def test_the_record_has_what_was_set_aside(measure, monkeypatch):
     assert (aside.reason, len(aside.run.samples_s), len(record.runs)) == ("a neighbour", 3, 1)
     assert Record.from_document(record.to_document()) == record
     assert "set_aside" not in measure_cell(CELL, Supervision()).to_document()
+
+
+def test_disturbed_ceilings_are_measured_again_and_all_samples_count(monkeypatch, tmp_path):
+    """A neighbour makes no sample faster."""
+    takes = [take(0.5)[0], take()[0]]
+    for report, seconds in zip(takes, (0.1, 0.2), strict=True):
+        sample = {
+            "kind": "bandwidth",
+            "kernel": "sum",
+            "working_set_bytes": 1,
+            "moved_bytes": 10,
+            "samples_s": [seconds],
+        }
+        report.results.append(sample)
+    left = iter(takes)
+    monkeypatch.setattr(held_device.HeldDevice, "run_worker", lambda *_, **__: (next(left), "ok", None))
+    monkeypatch.setattr(retakes.quiet, "wait_after_look", lambda _: Wait(0.0, True))
+    monkeypatch.delenv(warm_start.OWNER, raising=False)
+    record = run_study(CeilingsStudy("box", "cpu", None), Supervision(max_retakes=2), tmp_path / "ceilings.json")
+    assert peaks(record.results).bandwidth == [(1, 100.0)]
+    assert record.flags == (), "those of the least disturbed"
 
 
 @pytest.mark.parametrize(("busy", "users"), [(2, None), (99, "2 processes")])

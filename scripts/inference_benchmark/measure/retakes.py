@@ -1,4 +1,4 @@
-"""A disturbed round of a cell is measured again, once the machine is quiet.
+"""A disturbed round of a cell, or study of the ceilings, is measured again, once the machine is quiet.
 
 Whether a round is disturbed, and which of several is the least, follows from its conditions alone: what others took of
 the device, and its yardsticks. Its own times decide nothing, so that no figure is selected by its value.
@@ -12,16 +12,22 @@ from typing import NamedTuple
 
 from inference_benchmark.analysis import yardstick
 from inference_benchmark.analysis.yardstick import Speed
-from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions, quiet
 from inference_benchmark.measure.outcome import CellFailure
 from inference_benchmark.measure.run_notes import notes_of_run
 from inference_benchmark.measure.worker_process import WorkerReport
-from inference_benchmark.records.parts import Reason, SetAside
+from inference_benchmark.records.parts import Reason
 
 #: What a worker left, how that ended, and why.
 Take = tuple[WorkerReport, str, Reason | None]
+
+
+class Other(NamedTuple):
+    """A take that does not count, and why."""
+
+    report: WorkerReport
+    reason: str
 
 
 class Disturbance(NamedTuple):
@@ -42,14 +48,14 @@ class Disturbance(NamedTuple):
 
 
 def least_disturbed(
-    measure: Callable[[float], Take], cell: Cell, watch: Supervision
-) -> tuple[Take, tuple[SetAside, ...]]:
-    """The least disturbed of the first take and of at most max_retakes more, and what the others left.
+    measure: Callable[[float], Take], device: str, watch: Supervision, timed_with: str = ""
+) -> tuple[Take, list[Other]]:
+    """The least disturbed of the first take and of at most max_retakes more, and the others.
 
-    measure: takes the seconds that it may wait for quiet. A take without figures is the last, and decides. Raises what
-    the first take does; a later one that fails leaves those before it.
+    measure: takes the seconds that it may wait for quiet. timed_with: what yardsticks are timed with; others are not
+    comparable. A take without figures is the last, and decides. Raises what the first take does; a later one that fails
+    leaves those before it.
     """
-    timed_with = f"{cell.device} {cell.base_engine} {cell.threads} {cell.environment.get('name')}"
     takes: list[tuple[Take, Disturbance]] = []
     with notes_of_run() as notes:
         patience_s = min(notes.worth(watch.patience_s), watch.timeout_s / 2)
@@ -66,7 +72,7 @@ def least_disturbed(
             break
         speeds = [Speed.of(times) for times in report.yardstick.values()]
         with notes_of_run() as notes:
-            disturbance = Disturbance.of(report, cell.device, speeds, notes.usual_speed(timed_with))
+            disturbance = Disturbance.of(report, device, speeds, notes.usual_speed(timed_with))
             notes.add_speeds(timed_with, speeds)
         takes.append((take, disturbance))
         if outcome != "ok" or not disturbance.reasons:
@@ -77,4 +83,4 @@ def least_disturbed(
         notes.escaped(not disturbance.reasons)
     chosen = takes[-1] if outcome != "ok" else min(takes, key=lambda take: (bool(take[1].reasons), take[1].degree))
     others = [take for take in takes if take is not chosen]
-    return chosen[0], tuple(SetAside(report.run(), "; ".join(why.reasons)) for (report, _, _), why in others)
+    return chosen[0], [Other(report, "; ".join(why.reasons)) for (report, _, _), why in others]

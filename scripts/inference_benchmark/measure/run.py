@@ -16,7 +16,7 @@ from inference_benchmark.measure.held_device import Setup, check_engine, hold_de
 from inference_benchmark.measure.warm_start import ForkServer
 from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.models import checkpoint
-from inference_benchmark.records.parts import Note
+from inference_benchmark.records.parts import Note, SetAside
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.rounds import assess, different_answers, each_once
 
@@ -26,12 +26,13 @@ def measure_cell(cell: Cell, watch: Supervision) -> Record:
     weights = _weights(cell)
     with hold_device(cell, watch) as device:
         server = ForkServer(cell.base_engine, str(weights), cell.round) if weights else None
-        (report, outcome, reason), set_aside = retakes.least_disturbed(
+        (report, outcome, reason), others = retakes.least_disturbed(
             lambda patience_s: device.run_worker(
                 "timed_calls", _inputs(cell, weights) | {"patience_s": patience_s}, server=server
             ),
-            cell,
+            cell.device,
             watch,
+            timed_with=f"{cell.device} {cell.base_engine} {cell.threads} {cell.environment.get('name')}",
         )
         where_and_when = device.where_and_when()
     run = report.run()
@@ -41,7 +42,7 @@ def measure_cell(cell: Cell, watch: Supervision) -> Record:
         reason=reason,
         runs=(run,),
         stability=assess(cell, [run]) if outcome == "ok" else None,
-        set_aside=set_aside or None,
+        set_aside=tuple(SetAside(other.report.run(), other.reason) for other in others) or None,
         flags=_flags(report, cell, device.users),
         model={**report.model, **(checkpoint.facts(weights) if weights else {"weights": None})},
         **where_and_when,
@@ -58,6 +59,14 @@ def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
     with hold_device(setup, watch) as device:
         if study.kind == "max-batch":
             report, outcome, reason, results, limit = batch_search.search(study, inputs, device, output)
+        elif study.kind == "ceilings":
+            (report, outcome, reason), others = retakes.least_disturbed(
+                lambda patience_s: device.run_worker("ceilings", inputs | {"patience_s": patience_s}),
+                study.device,
+                watch,
+            )
+            # A ceiling is the fastest sample, and others only make samples slower.
+            results = [*report.results, *(result for other in others for result in other.report.results)]
         else:
             # Divergence and timeline come right after cells, whose server still runs.
             server = ForkServer(setup.base_engine, str(weights), 1) if weights else None

@@ -16,6 +16,7 @@ import torch
 from torch.nn.functional import linear
 
 from inference_benchmark.experiment.studies import study_from_json
+from inference_benchmark.machine import quiet
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.worker.engine_session import EngineSession
 
@@ -40,15 +41,17 @@ _LONGEST_S = 0.25
 Kernel = Callable[[], Any]
 
 
-def run(session: EngineSession, subject: str, checkpoint: None) -> None:
-    """subject: the study as JSON text. Sends a result with all samples for each kernel and size."""
-    study, emit = study_from_json(subject), session.emit
+def run(session: EngineSession, subject: str, checkpoint: None, patience_s: float) -> None:
+    """subject: the study as JSON text. patience_s: the longest wait for others to leave the CPUs alone. Sends a result
+    with all samples for each kernel and size."""
+    load, study, emit = quiet.OtherLoad(), study_from_json(subject), session.emit
     torch.set_num_threads(study.threads or default_threads())
     device = torch.device("cuda", 0) if study.device == "cuda" else torch.device("cpu")
     timer = CudaTimer() if device.type == "cuda" else CpuTimer()
     tf32 = torch.backends.cuda.matmul.allow_tf32
     operand = torch.rand(1024, 1024, device=device)
     timer.seconds(lambda: operand @ operand, 1)
+    session.wait_for_quiet(patience_s, load)
     session.enter("measure")
     for facts, kernel in _memory_kernels(device):
         emit(results=[{"kind": "bandwidth", **samples(kernel, timer), **facts}])

@@ -13,6 +13,7 @@ from inference_benchmark import engines
 from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.machine import quiet
 from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
 from inference_benchmark.machine.out_of_memory import ALMOST_NOTHING_BYTES, exceptions, line_about_library
 from inference_benchmark.models import architecture
@@ -21,6 +22,8 @@ from inference_benchmark.worker.process import Emit, qualified_name
 
 #: Phases before anything is timed. Only in these may a failure of a library mean that it cannot do the combination.
 _UNTIMED = ("start", "load", "warm-up", "search", "answer")
+#: A shorter wait is none: it is the time of a look at the CPUs.
+_SHORT_S = 0.1
 
 
 class PrecisionError(Exception):
@@ -98,6 +101,14 @@ class EngineSession:
             times = self.engine.yardstick()
         if times is not None:
             self.emit(yardstick={when: times})
+
+    def wait_for_quiet(self, patience_s: float, load: quiet.OtherLoad) -> bool:
+        """Wait until others leave the CPUs alone, at most for so long; whether it did. load: since the start."""
+        wait = quiet.wait(patience_s, load)
+        if wait.seconds < _SHORT_S:
+            return False
+        self.emit(waited_s=wait.seconds, is_quiet=wait.is_quiet)
+        return True
 
     @contextmanager
     def if_memory_suffices(self) -> Iterator[None]:

@@ -16,9 +16,6 @@ from inference_benchmark.machine import energy, quiet
 from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
 from inference_benchmark.worker.process import Emit
 
-#: A shorter wait is none: it is the time of a look at the CPUs.
-_SHORT_S = 0.1
-
 
 def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s: float) -> None:
     """subject: the cell as JSON text. patience_s: the longest wait for others to leave the CPUs alone."""
@@ -29,9 +26,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s
     session.enter("prompts")
     prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
     warm_up(session, prompts, new_tokens, settings)
-    wait = quiet.wait(patience_s, load)
-    if wait.seconds >= _SHORT_S:
-        emit(waited_s=wait.seconds, is_quiet=wait.is_quiet)
+    if session.wait_for_quiet(patience_s, load):
         timed_call(engine, engine.generate, prompts, new_tokens)  # the caches may have been used by others
     engine.reset_peak_memory()
     # Whole calls come first, with their memory and energy: the figures are about them.
