@@ -160,7 +160,7 @@ def test_no_best_figure_is_of_a_cell_faster_than_its_machine_can_be():
     results = cell_results(records)
     results[0] = replace(results[0], flags=("above-limit",))
 
-    by_name = {tile["name"]: tile["of"] for tile in report.best(results)}
+    by_name = {tile["name"]: tile["of"] for tile in report.best(results, 0.1)}
     assert by_name["lowest latency"].endswith("batch 2"), by_name
 
 
@@ -170,7 +170,7 @@ def test_a_cell_above_its_limit_has_no_share_anywhere_and_is_no_headline():
     records = [epyc_record(31.0, 31.0, batch_size=1), epyc_record(80.0, 80.0, batch_size=2)]
     studies = {ceilings.study.path: ceilings}
     results = cell_results(records, studies)
-    tiles = report.best(results)
+    tiles = report.best(results, 0.1)
     assert {tile["name"] for tile in tiles} > {"best throughput", "nearest to the limit"}
     assert all(tile["of"].endswith("batch 1") for tile in tiles), tiles
     assert next(tile["value"] for tile in tiles if tile["name"] == "nearest to the limit") == "46.3"
@@ -205,3 +205,26 @@ def test_the_page_says_what_its_intervals_include(rounds, said):
     page = sample_page(sample_records(), measurement={**as_config(), "rounds": rounds})
     for text in said:
         assert text in page
+
+
+def test_the_page_says_what_its_limits_rest_on():
+    ceilings, records = epyc_ceilings(), [epyc_record(31.0, 31.0, batch_size=1)]
+    said = "Limits rest on ceilings with warnings (cpu-contended)"
+    assert said not in sample_page(records, {ceilings.study.path: ceilings})
+    disturbed = replace(ceilings, flags=(Note("cpu-contended", "others used the CPUs"),))
+    again = "snakemake --forcerun results/box/ceilings.json measures them again."
+    assert f"{said}; {again}" in sample_page(records, {ceilings.study.path: disturbed})
+
+
+def test_chance_makes_no_best_figure():
+    """Batch 1 is the quickest in the mean of rounds that do not agree."""
+    means_s = {1: (0.02, 0.1, 0.2), 2: (0.1, 0.1, 0.1), 4: (0.4, 0.4, 0.4)}
+    records = [
+        make_record(make_cell(batch_size=size, round=number), samples_s=[seconds] * 3)
+        for size, of in means_s.items()
+        for number, seconds in enumerate(of, start=1)
+    ]
+    tile = next(tile for tile in report.best(cell_results(records), 0.1) if tile["name"] == "lowest latency")
+    assert (tile["of"], tile["width"]) == ("fp32 batch 2", " ±0.0%"), tile
+    (tile,) = (tile for tile in report.best(cell_results(records[:3]), 0.1) if tile["name"] == "lowest latency")
+    assert tile["width"].startswith(" ±"), "the only cell is the best, and says how uncertain it is"

@@ -15,7 +15,7 @@ from inference_benchmark.compare.text import cautions, summary_line
 from inference_benchmark.records.record import Record
 from inference_benchmark.render import charts, choosing, context, drawing, fits, over_time, page, palette, tables, vega
 from inference_benchmark.render.one_line import next_steps, provenance_text
-from inference_benchmark.render.texts import marks, names_within
+from inference_benchmark.render.texts import marks, names_within, width_text
 from inference_benchmark.render.timelines import timeline_bars
 from inference_benchmark.results.cell_result import CellResult, Results, columns_of
 from inference_benchmark.results.column import short_names
@@ -47,7 +47,8 @@ def render(
             about["next_steps"] = next_steps(
                 by_machine[machine], [record for record in tried if record.cell.machine == machine]
             )
-            sections.append(section(grid, of) | about)
+            target = by_machine[machine]["measurement"]["target_half_width_percent"] / 100
+            sections.append(section(grid, of, target) | about)
         for grid in model.contexts:
             contexts.append(context_section(grid.cells) | {"id": f"context-{len(contexts)}"})
             sections[-1]["contexts"].append(contexts[-1])
@@ -82,8 +83,9 @@ def machine_speed(provenance: Mapping[str, Any]) -> dict[str, Any] | None:
     return {"median": Speed.of_facts(speed).texts, "svg": over_time.machine_speed(speed["over_time"], palette.PAGE)}
 
 
-def section(grid: context.Grid, comparisons: Sequence[Comparison]) -> dict[str, Any]:
-    """Everything that the page shows of one model and workload on one machine."""
+def section(grid: context.Grid, comparisons: Sequence[Comparison], target: float) -> dict[str, Any]:
+    """Everything that the page shows of one model and workload on one machine. target: of half an interval, as a part
+    of its value."""
     cells = grid.cells
     name, columns = names_within(cells), short_names(columns_of(cells))
     warned = [cell for cell in cells if cell.is_measured and cell.warnings]
@@ -95,10 +97,13 @@ def section(grid: context.Grid, comparisons: Sequence[Comparison]) -> dict[str, 
         "engines": list(dict.fromkeys(cell.column.engine for cell in cells)),
         "counts": dict(Counter(cell.outcome for cell in (*cells, *grid.unsupported)).most_common()),
         "unsupported": grid.sentence,
-        "best": best(cells),
+        "best": best(cells, target),
         "goals": [goal for goal in choosing.GOALS.values() if any(goal.name in cell.figures for cell in cells)],
-        "columns": [_column(text, [cell for cell in cells if cell.column == each]) for each, text in columns.items()],
+        "columns": [
+            _column(text, [cell for cell in cells if cell.column == each], target) for each, text in columns.items()
+        ],
         "reliability": reliability(cells),
+        "ceilings_warning": ceilings_warning(cells),
         "lines": data.lines,
         "capacity": data.reference_lines.get("peak_memory_bytes"),
         "charts": drawn,
@@ -130,14 +135,14 @@ def _drawn(of: Iterable[charts.Chart], data: charts.ChartData) -> list[tuple[cha
     return [(chart, spec, vega.svg(drawing.with_data(spec, chart, data))) for chart, spec in specs]
 
 
-def best(cells: Results) -> list[dict[str, str]]:
+def best(cells: Results, target: float) -> list[dict[str, str]]:
     """The best value of each figure that has a name for it, and the cell that it is of."""
     found, name_of = [], names_within(cells)
     for figure in PERFORMANCE:
-        if figure.best and (cell := _best(cells, figure)):
+        if figure.best and (cell := _best(cells, figure, target)):
             value = format_number(cell.value(figure.name) * (100 if figure.is_share else figure.scale))
             about = {"name": figure.best, "unit": figure.unit, "of": name_of(cell), "marks": marks(cell, figure)}
-            found.append(about | {"value": value})
+            found.append(about | {"value": value, "width": width_text(cell, figure)})
     return found
 
 
@@ -154,15 +159,27 @@ def reliability(cells: Results) -> dict[str, Any]:
     }
 
 
-def _best(cells: Results, figure: Figure) -> CellResult | None:
-    """The cell with the best value of a figure, of those that the machine can reach; None where no cell has it."""
+def ceilings_warning(cells: Results) -> str:
+    """What is wrong with the ceilings that limits follow from, as a sentence; blank if nothing is."""
+    flags = sorted({flag for cell in cells for flag in cell.limit_flags})
+    if not flags:
+        return ""
+    again = f"snakemake --forcerun results/{cells[0].machine}/ceilings.json"
+    return f"Limits rest on ceilings with warnings ({', '.join(flags)}); {again} measures them again."
+
+
+def _best(cells: Results, figure: Figure, target: float) -> CellResult | None:
+    """The cell with the best value of a figure, of those that the machine can reach; None where no cell has it. Chance
+    makes the best of uncertain values: a cell whose interval is wider than the target counts only if all are."""
     having = [cell for cell in cells if figure.name in cell.figures and not cell.is_above_limit]
+    widths = [cell.figures[figure.name].half_width for cell in having]
+    certain = [cell for cell, width in zip(having, widths, strict=True) if width is not None and width <= target]
     pick = max if figure.better == "higher" else min
-    return pick(having, key=lambda cell: cell.value(figure.name), default=None)
+    return pick(certain or having, key=lambda cell: cell.value(figure.name), default=None)
 
 
-def _column(name: str, cells: Results) -> dict[str, Any]:
+def _column(name: str, cells: Results, target: float) -> dict[str, Any]:
     """The best cells of one column of the tables, and the largest batch that fits."""
-    found = [(figure, _best(cells, figure)) for figure in _HEADLINES]
+    found = [(figure, _best(cells, figure, target)) for figure in _HEADLINES]
     shown = [(figure.text(cell.value(figure.name)), cell.batch_size) if cell else ("", "") for figure, cell in found]
     return {"name": name, "best": shown, "fits": fits.largest_batch_text(cells)}
