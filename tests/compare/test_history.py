@@ -105,7 +105,7 @@ def test_a_single_result_set_has_a_chart_and_no_step(tmp_path):
     ((_, folder),) = keep(tmp_path, [1])
     done = history_cli(folder, "--html", tmp_path / "page.html")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"Result sets: 1; cells over time: 4; steps: 0.\n#1 2026-01-01: {folder}\n"
+    assert done.stdout == f"Result sets: 1; cells over time: 4; steps: 0.\n#1 2026-01-01 00:00: {folder}\n"
     page = (tmp_path / "page.html").read_text()
     assert page.count("<svg") == 1
     assert "No cell changed by more than its measurements vary." in page
@@ -116,10 +116,12 @@ def test_the_script_prints_each_step_and_makes_the_page(tmp_path):
     done = history_cli(*(folder for _, folder in kept), "--html", tmp_path / "page.html")
     assert (done.returncode, done.stderr) == (0, "")
     first, *lines = done.stdout.splitlines()
-    assert lines[:4] == [f"#{number} 2026-01-0{number}: {folder}" for number, (_, folder) in enumerate(kept, start=1)]
+    assert lines[:4] == [
+        f"#{number} 2026-01-0{number} 00:00: {folder}" for number, (_, folder) in enumerate(kept, start=1)
+    ]
     assert first == "Result sets: 4; cells over time: 4; steps: 4."
     assert lines[4].startswith("tiny prompt4-new8 fake bf16 batch 1 on box: 1.")
-    assert lines[4].endswith("from #2 2026-01-02 to #3 2026-01-03: torch 2.13.0 → 2.14.0")
+    assert lines[4].endswith("from #2 2026-01-02 00:00 to #3 2026-01-03 00:00: torch 2.13.0 → 2.14.0")
     page = (tmp_path / "page.html").read_text()
     assert "torch 2.13.0 → 2.14.0" in page
     assert "Throughput at batch size 2" in page

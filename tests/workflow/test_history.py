@@ -22,8 +22,8 @@ def test_earlier_results_and_those_of_now_are_on_one_page(measured):
     assert measure_jobs(measured.plan("history")) == 0
     done = measured.run("history")
     assert "Result sets: 2; cells over time: 4; steps: 4." in done.stdout
-    assert "tiny prompt4-new8 fake fp32 batch 1 on box: 2.000 (perhaps) from #1 2026-01-01 to #2 " in done.stdout
+    assert "tiny prompt4-new8 fake fp32 batch 1 on box: 2.000 (perhaps) from #1 2026-01-01 00:00 to #2 " in done.stdout
     page = (measured.folder / "results/history.html").read_text()
-    assert "#1 2026-01-01: before" in done.stdout
+    assert "#1 2026-01-01 00:00: before" in done.stdout
     assert "torch 1.0 → " in page
     assert measured.plan("history")["history"] == 1  # each request makes it anew

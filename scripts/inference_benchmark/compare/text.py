@@ -73,7 +73,7 @@ def parts(comparison: Comparison) -> Iterator[Part]:
         yield Part("Columns", [f"{ratio} {largest}"], headings, [_column_row(each) for each in comparison.columns])
     if comparison.cells:
         lines = [f"{_figure_name(comparison)}; ratio: above 1 if the new one is faster."]
-        headings = ["cell", base, new, "ratio", "95 % interval", "verdict"]
+        headings = ["cell", "verdict", "ratio", "95 % interval", base, new]
         yield Part("Cells", lines, headings, [_cell_row(comparison, cell) for cell in comparison.cells])
     for name, cells in ((base, comparison.only_base), (new, comparison.only_new)):
         if cells:
@@ -140,7 +140,7 @@ def _cell_row(comparison: Comparison, cell: ComparedCell) -> list[str]:
     figure = BY_NAME[comparison.figure]
     figures = [figure.text(side.value(figure.name)) or side.outcome for side in (cell.base, cell.new)]
     ratio, interval = (format_figure(cell.ratio.value, ".3f"), _interval_text(cell.ratio)) if cell.ratio else ("", "")
-    return [cell.new.label, *figures, ratio, interval, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip()]
+    return [cell.new.label, f"{cell.verdict} {SIGNS.get(cell.verdict, '')}".rstrip(), ratio, interval, *figures]
 
 
 def _interval_text(ratio: Estimate) -> str:

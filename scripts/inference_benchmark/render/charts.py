@@ -16,8 +16,8 @@ from inference_benchmark.render.texts import tooltip
 from inference_benchmark.results.cell_result import CellResult, Results
 from inference_benchmark.results.column import Column, short_names
 
-#: Lines of different engines; those of baselines.
-DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
+#: Lines of the same colour; those of baselines.
+_DASHES = ((1, 0), (6, 3), (2, 2), (8, 2, 2, 2))
 BASELINE_DASH = (1, 3)
 
 
@@ -59,6 +59,12 @@ class Line:
     colour: int
     dash: tuple[int, ...]
     baseline: bool = False
+
+
+def nth_line(index: int, name: str) -> Line:
+    """A colour of its own as long as there are any, then once more with another dash. index: from 0."""
+    dash, colour = divmod(index, len(palette.PAGE.series))
+    return Line(name, colour, _DASHES[dash % len(_DASHES)])
 
 
 @dataclass(frozen=True)
@@ -110,19 +116,8 @@ def context_data(cells: Results, batch_size: int) -> ChartData:
 
 
 def _lines(columns: Iterable[Column]) -> dict[Column, Line]:
-    """The line of each column: a colour per precision and split, a dash per engine and environment. With more of the
-    latter than dashes, as with several variants of engines, no two columns have both in common."""
-    names = short_names(columns)
-    engines = list(dict.fromkeys((column.engine, column.environment) for column in names))
-    kinds = list(dict.fromkeys((column.precision, column.split) for column in names))
-    lines, n_colours = {}, len(palette.PAGE.series)
-    for index, (column, name) in enumerate(names.items()):
-        colour = kinds.index((column.precision, column.split))
-        dash = engines.index((column.engine, column.environment))
-        if len(engines) > len(DASHES):
-            colour, dash = index % n_colours, index // n_colours % len(DASHES)
-        lines[column] = Line(name, colour, DASHES[dash])
-    return lines
+    """The line of each column."""
+    return {column: nth_line(n, name) for n, (column, name) in enumerate(short_names(columns).items())}
 
 
 def _points(cells: Iterable[CellResult], lines: Mapping[Column, Line], axis: Axis = BATCH_SIZE) -> list[dict[str, Any]]:

@@ -72,6 +72,12 @@ def figure_layers(
         above_zero = {"calculate": f"max(datum.{figure.low}, datum.{figure.name} / 100)", "as": figure.low}
         layer["transform"] += [{"filter": f"isValid(datum.{figure.low})"}, above_zero]
         layers.append(layer)
+        if (most := place[axis]["scale"].get("domainMax")) is not None:
+            edge = {"y": {"value": 0}} if axis == "y" else {"x": {"value": "width"}}
+            arrow = {"type": "point", "shape": "triangle-up" if axis == "y" else "triangle-right", "filled": True}
+            goes_on = _layer(shown, arrow | {"size": 40, "opacity": 1}, place | edge)
+            goes_on["transform"].append({"filter": f"datum.{figure.high} > {most}"})
+            layers.append(goes_on)
     # Points come last: a layer above them would take the pointer.
     size = {"condition": {"test": "datum.baseline", "value": 16}, "value": 45}
     mark = {"type": "point", "filled": True, "opacity": 1, "tooltip": _TOOLTIP}
@@ -80,7 +86,7 @@ def figure_layers(
 
 def scale_and_axis(figure: Figure, data: ChartData) -> Spec:
     """The scale is linear; a page may make it logarithmic. An interval that ends far above all figures runs out of the
-    chart, or it would press them onto the axis."""
+    chart, with an arrow at its edge, or it would press them onto the axis."""
     columns = (figure.name, figure.high)
     largest, highest = (max((point.get(name, 0) for point in data.points), default=0) for name in columns)
     reach = {"domainMax": _REACH * largest} if highest > _REACH * largest > 0 else {}
@@ -89,10 +95,10 @@ def scale_and_axis(figure: Figure, data: ChartData) -> Spec:
 
 
 def line_colours(data: ChartData, palette: Palette, legend: bool) -> dict[str, Spec]:
-    """Colour and dash of a line: a colour per precision, a dash per engine, dots for baselines."""
+    """Colour and dash of a line."""
     names = [line.name for line in data.lines]
     entry = vega.LEGEND | {"columns": 3, "labelLimit": 300, "columnPadding": 30} if legend else None
-    colours = [palette.series[line.colour % len(palette.series)] for line in data.lines]
+    colours = [palette.series[line.colour] for line in data.lines]
     dashes = [list(line.dash) for line in data.lines]
     return {
         "color": nominal("series", scale={"domain": names, "range": colours}, legend=entry),

@@ -8,12 +8,13 @@ from typing import Any
 
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.compare.history import CellHistory, Entry, Step
-from inference_benchmark.render.charts import DASHES, ChartData, Line
+from inference_benchmark.render.charts import ChartData, nth_line
 from inference_benchmark.render.context import grouped
 from inference_benchmark.render.over_time import figure_over_time
 from inference_benchmark.render.palette import PAGE
+from inference_benchmark.render.texts import width_text
 from inference_benchmark.results.column import batch_label
-from inference_benchmark.units import format_figure, format_half_width
+from inference_benchmark.units import format_figure
 
 _FIGURE = COMPARED["throughput"]
 ENTRY_HEADINGS = ("result set", "measured from (UTC)", "kept in", "machine")
@@ -65,15 +66,14 @@ def step_rows(steps: Sequence[Step]) -> list[list[str]]:
 
 
 def entry_name(entry: Entry) -> str:
-    """``#2 2026-01-02``"""
-    return f"#{entry.number} {entry.date:%Y-%m-%d}"
+    """``#2 2026-01-02 14:05``"""
+    return f"#{entry.number} {entry.date:%Y-%m-%d %H:%M}"
 
 
 def _chart(title: str, drawn: Sequence[CellHistory], steps: Sequence[Step]) -> str:
     lines, points = [], []
     for index, history in enumerate(drawn):
-        dash, colour = divmod(index, len(PAGE.series))
-        lines.append(Line(history.cell.column.name, colour, DASHES[dash % len(DASHES)]))
+        lines.append(nth_line(index, history.cell.column.name))
         for point in history.points:
             ends = zip(_FIGURE.columns, point.throughput, strict=True)
             figures = {name: end for name, end in ends if end is not None}
@@ -86,9 +86,7 @@ def _row(history: CellHistory, entries: Sequence[Entry]) -> list[str]:
     """A cell, and its throughput in each entry; blank where it has none of its own."""
     by_entry = {}
     for point in history.points:
-        width = point.throughput.half_width
-        width_text = "" if width is None else f" {format_half_width(width)}"
-        by_entry[id(point.entry)] = _FIGURE.text(point.throughput.value) + width_text
+        by_entry[id(point.entry)] = _FIGURE.text(point.throughput.value) + width_text(point.cell, _FIGURE)
     name = batch_label(history.cell.column.name, history.cell.batch_size)
     return [name, *(by_entry.get(id(entry), "") for entry in entries)]
 

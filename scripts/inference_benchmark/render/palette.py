@@ -21,16 +21,19 @@ class Palette(NamedTuple):
     series: Sequence[str]
 
 
-#: Series after Okabe and Ito, told apart by colour-blind readers too; darker on light paper, lighter on dark.
+#: Series after Okabe and Ito, told apart by colour-blind readers too; darker on light paper, lighter on dark. The
+#: second six are the first in another shade.
 LIGHT = Palette(
     ink="#1a1d21", grid="#e4e8ec", paper="#ffffff", soft="#59626e",
     line="#d8dde3", wash="#f5f7f9", accent="#0068a8", warn="#c24e00",
-    series=("#0068a8", "#c24e00", "#00825f", "#a8528a", "#8f6000", "#3f7fa0"),
+    series=("#0068a8", "#c24e00", "#00825f", "#a8528a", "#8f6000", "#3f7fa0",
+            "#003557", "#6b2b00", "#00412f", "#5c2d4c", "#4d3400", "#22465a"),
 )  # fmt: skip
 DARK = Palette(
     ink="#e6e9ed", grid="#2c333b", paper="#15181c", soft="#9aa5b1",
     line="#333a42", wash="#1d2126", accent="#56b4f0", warn="#f08a4b",
-    series=("#56b4f0", "#f08a4b", "#2fc79a", "#e39ac4", "#e3b23c", "#9ad0f5"),
+    series=("#56b4f0", "#f08a4b", "#2fc79a", "#e39ac4", "#e3b23c", "#9ad0f5",
+            "#2f80b5", "#b5612c", "#1f8f6d", "#a8678c", "#a57f22", "#6493b3"),
 )  # fmt: skip
 _PRINT = LIGHT._replace(ink="#000000", soft="#444444", line="#bbbbbb", wash="#ffffff")
 THEMES = {"light": LIGHT, "dark": DARK}

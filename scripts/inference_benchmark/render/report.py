@@ -64,7 +64,6 @@ def render(
         limits=choosing.BOUNDS,
         choosing=choosing.page_data(),
         choosing_note=choosing.NOTE,
-        n_colours=len(palette.PAGE.series),
         overview=[BY_NAME[name].best for name in ("throughput_tok_per_s", "latency_s", "whole_limit_share")],
         measurements=[each for n, each in enumerate(measurements) if each not in measurements[:n]],
         sections=sections,
