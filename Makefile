@@ -24,7 +24,8 @@ $(STAMP):
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh envs/install-venv.sh $(PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $$(grep -c == envs/requirements.lock) packages into $(VENV): about 0.5 GB to download, and several GB more"
-	@echo "where pip takes torch with CUDA (on Linux by default; README.md says how to avoid it)."
+	@echo "where pip takes torch with CUDA, as on Linux by default. Without a GPU that is of no use; this takes the CPU build:"
+	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make ..."
 	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -r envs/requirements.lock
 	touch $@
 
