@@ -88,6 +88,7 @@ def test_a_changed_template_makes_the_report_again_and_nothing_else(measured):
 
 def test_a_trial_of_threads_makes_the_report_again_and_nothing_else(measured):
     record = json.loads(measured.record_path("fp32", 1).read_text())
+    record["cell"]["measurement"]["threads"] = 1
     (measured.folder / "results/box/threads.json").write_text(json.dumps({"records": [record]}))
     assert measured.plan() == {"report": 1, "all": 1, "total": 2}
     measured.run(REPORT)
