@@ -35,6 +35,13 @@ def test_what_the_rounds_of_a_cell_differ_in_is_in_its_stability():
     assert "raise rounds" in cell.stability.reasons[0].message
 
 
+def test_a_round_in_which_first_tokens_took_long_makes_the_cell_unstable():
+    rounds = [of_round(n, samples_s=[1.0] * 3, first_token_s=[s] * 3) for n, s in ((1, 0.2), (2, 1.03), (3, 0.2))]
+    (cell,) = combined(rounds)
+    assert [reason.name for reason in cell.stability.reasons] == ["first-token-interval"]
+    assert cell.stability.stable is False
+
+
 def test_flags_of_every_round_are_flags_of_the_cell_once():
     (cell,) = combined([of_round(1, flags=SHARED), of_round(2), of_round(3, flags=SHARED)])
     assert cell.flags == SHARED

@@ -23,8 +23,9 @@ from made_up import (
 from running import PUBLISHED
 
 from inference_benchmark import markdown
-from inference_benchmark.analysis.figures import BY_NAME
+from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE
 from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.records.parts import Note, Stability
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import context, tables
@@ -68,6 +69,17 @@ def test_a_figure_whose_interval_is_unknown_is_marked_and_one_that_is_noise_is_b
 def doubtful_records() -> list[Record]:
     first, *others = sample_records()
     return [replace(first, stability=DRIFTS, flags=SHARED), *others]
+
+
+def test_only_figures_that_rest_on_calls_that_do_not_repeat_are_marked():
+    def marked(reason: str) -> list[str]:
+        doubt = Stability(stable=False, reasons=(Note(reason, "m"),), outliers=None, drift=None)
+        (cell,) = cell_results([make_record(stability=doubt)])
+        return [figure.key for figure in PERFORMANCE if cell_text(cell, figure).endswith("†")]
+
+    assert marked("first-token-extreme") == ["first-token", "prompt-throughput", "decode", "time-per-output-token"]
+    of_whole = ["throughput", "time-per-token", "latency", "decode", "time-per-output-token", "memory"]
+    assert marked("extreme") == of_whole
 
 
 def test_a_figure_with_warnings_is_marked_and_explained():

@@ -32,6 +32,10 @@ Group = Literal[
 ]
 
 
+#: The timed calls of a cell: the whole ones, and those for one token.
+Calls = Literal["whole_s", "first_token_s"]
+
+
 @dataclass(frozen=True)
 class Figure:
     """A figure of a cell.
@@ -42,10 +46,11 @@ class Figure:
     is too small for it (units.format_figure). scale: what turns a value into the printed unit.
 
     For the group ``performance`` alone: key: its name on command lines and in the names of files. better: which values
-    are. samples: the calls that it is a mean or rate of, so that two cells can be compared in it. side_by_side_with:
-    the figure in whose table it is printed. phase: of which it is the share of the limit; what the limit is due to is
-    printed behind the value. warnings: those of a cell that are about it. best: what the best value of a grid is called
-    at the top of the report. headline: has a table and chart files even where nothing was measured.
+    are. samples: the calls that it is a mean or rate of, so that two cells can be compared in it. rests_on: the calls
+    that must repeat well for it. side_by_side_with: the figure in whose table it is printed. phase: of which it is the
+    share of the limit; what the limit is due to is printed behind the value. warnings: those of a cell that are about
+    it. best: what the best value of a grid is called at the top of the report. headline: has a table and chart files
+    even where nothing was measured.
     """
 
     name: str
@@ -59,7 +64,8 @@ class Figure:
     scale: float = 1
     key: str = ""
     better: Literal["higher", "lower"] = "lower"
-    samples: Literal["whole_s", "first_token_s"] | None = None
+    samples: Calls | None = None
+    rests_on: tuple[Calls, ...] = ("whole_s",)
     side_by_side_with: str | None = None
     phase: str | None = None
     warnings: tuple[str, ...] = ("flags",)
@@ -131,27 +137,28 @@ _PERFORMANCE = (
     Figure("first_token_s", "Time to first token", "msec",
            "TTFT, prefill: mean time of a call of the same shape with max_new_tokens=1",
            attrgetter("first_token_latency_s"), interval="the calls of one process, or the means of several",
-           spec=".1f", scale=1000, key="first-token", samples="first_token_s"),
+           spec=".1f", scale=1000, key="first-token", samples="first_token_s", rests_on=("first_token_s",)),
     Figure("prompt_tok_per_s", "Prompt throughput", "prompt tokens/sec",
            "prompt tokens/sec, prefill throughput = batch_size x prompt tokens / TTFT", metrics.prompt_tok_per_s,
            interval="that of the TTFT", spec=".1f", key="prompt-throughput", better="higher",
+           rests_on=("first_token_s",),
            side_by_side_with="first_token_s"),
     Figure("decode_tok_per_s", "Decode", "tokens/sec",
            "tokens/sec = batch_size x (new tokens - 1) / (latency - TTFT); blank where the 95 % interval of "
            "latency - TTFT reaches zero", metrics.decode_tok_per_s,
-           interval="that of latency - TTFT", key="decode", better="higher"),
+           interval="that of latency - TTFT", key="decode", better="higher", rests_on=get_args(Calls)),
     Figure("time_per_output_token_s", "Time per output token", "msec/token of a row",
            "time per output token, TPOT = (latency - TTFT) / (new tokens - 1)", metrics.time_per_output_token_s,
-           interval="that of latency - TTFT", scale=1000, key="time-per-output-token",
+           interval="that of latency - TTFT", scale=1000, key="time-per-output-token", rests_on=get_args(Calls),
            side_by_side_with="decode_tok_per_s", best="fastest token", has_chart=False),
     _limit("whole", "Share of the limit", "% of limit",
            "% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the measured time; "
            "m: bound by memory, a: by arithmetic; ?: limit unknown, because the cell is faster than that",
            key="limit", best="nearest to the limit"),
     _limit("prefill", "Share of the limit of prefill", "% in prefill", "% in prefill: the same for the first token",
-           key="prefill-limit", side_by_side_with="whole_limit_share", has_chart=False),
+           key="prefill-limit", rests_on=("first_token_s",), side_by_side_with="whole_limit_share", has_chart=False),
     _limit("decode", "Share of the limit of decode", "% in decode", "% in decode: the same for all tokens after it",
-           key="decode-limit", side_by_side_with="whole_limit_share", has_chart=False),
+           key="decode-limit", rests_on=get_args(Calls), side_by_side_with="whole_limit_share", has_chart=False),
     Figure("energy_per_token_j", "Energy", "joules/token",
            "counted by the device over the timed calls, prefill inside", metrics.energy_per_token_j,
            interval="the resolution of the counter", spec=".3g", key="energy", best="least energy"),

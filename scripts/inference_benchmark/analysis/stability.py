@@ -1,23 +1,27 @@
-"""Whether the samples of a cell repeat well enough to rely on their mean."""
+"""Whether the samples of a cell repeat well enough to rely on their means."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from inference_benchmark.analysis.descriptive import agree, drift, mean, outliers, standard_deviation
-from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
+from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
+from inference_benchmark.analysis.scatter import Scatter
 from inference_benchmark.analysis.statistics import Groups, estimate
 from inference_benchmark.units import format_half_width
 
 #: pyperf check: a standard deviation over 10 % of the mean, a sample 50 % off, values under 1 ms.
 SPREAD_LIMIT, EXTREME_LIMIT, SHORTEST_S = 0.10, 0.50, 1e-3
+#: Begins the names of reasons about the calls for one token. The others are about the whole calls.
+FIRST_TOKEN = "first-token-"
 #: A trend of more than this from first to last call is flagged.
 DRIFT_LIMIT = 0.02
 
 
 class Verdict(NamedTuple):
-    """reasons: the rules that a cell breaks, each with its evidence; none for a stable cell. outliers: of all
-    processes. drift: the largest of any process. Both are None below five samples."""
+    """reasons: the rules that a cell breaks, each with its evidence; none for a stable cell. outliers: among the whole
+    calls of all processes. drift: the largest of the whole calls of any process. Both are None below five samples."""
 
     reasons: dict[str, str]
     outliers: int | None
@@ -26,41 +30,50 @@ class Verdict(NamedTuple):
 
 def stability(
     warmup_s: Groups,
-    samples_s: Groups,
-    prior: Scatter = NO_PRIOR,
+    whole_s: Groups,
+    first_token_s: Groups = (),
+    priors: Priors = NO_PRIORS,
     *,
     warmup_tolerance: float,
     target_half_width: float,
     max_warmup_calls: int,
 ) -> Verdict:
-    """The stability of a cell's end-to-end samples. prior: as of estimate.
-
-    The rules on spread are those of ``pyperf check``. They are for a single process; of several the interval says how
-    much their calls matter.
-    """
-    interval, everything = estimate(samples_s, prior), [s for samples in samples_s for s in samples]
+    """The stability of a cell's calls, each of its timed parts by itself. whole_s, first_token_s: seconds of its calls
+    by process; the latter empty where only one token is generated. priors: of all cells of its run."""
     reasons: dict[str, str] = {}
     if not all(agree(calls, warmup_tolerance) for calls in warmup_s):
         reasons["warm-up"] = (
             f"after {max_warmup_calls} warm-up calls the last two still differed by more than "
             f"{warmup_tolerance:.0%}; raise max_warmup_calls"
         )
+    reasons |= _broken(whole_s, priors.whole, target_half_width, "new_tokens")
+    if first_token_s:
+        of_first_token = _broken(first_token_s, priors.first_token, target_half_width, "prompt_tokens")
+        reasons |= {f"{FIRST_TOKEN}{name}": f"first token: {message}" for name, message in of_first_token}
+    counts, drifts = ([n for n in map(of, whole_s) if n is not None] for of in (outliers, drift))
+    return Verdict(reasons, sum(counts) if counts else None, max(drifts, key=abs, default=None))
+
+
+def _broken(samples_s: Groups, prior: Scatter, target_half_width: float, length: str) -> Iterator[tuple[str, str]]:
+    """The rules that the calls of one part break, each with its evidence. prior: as of estimate. length: the setting
+    that makes a call longer.
+
+    The rules on spread are those of ``pyperf check``. They are for a single process; of several the interval says how
+    much their calls matter.
+    """
+    interval, everything = estimate(samples_s, prior), [s for samples in samples_s for s in samples]
     if interval.half_width is None or interval.half_width > target_half_width:
         width = "unknown" if interval.half_width is None else f"±{format_half_width(interval.half_width)}"
-        reasons["interval"] = f"the 95 % interval is {width}, the target ±{format_half_width(target_half_width)}; " + (
-            "raise rounds" if len(samples_s) > 1 else "raise max_seconds, or keep the machine quiet"
-        )
+        remedy = "raise rounds" if len(samples_s) > 1 else "raise max_seconds, or keep the machine quiet"
+        yield "interval", f"the 95 % interval is {width}, the target ±{format_half_width(target_half_width)}; {remedy}"
     centre, deviation, is_single = mean(everything), standard_deviation(everything), len(samples_s) == 1
     if is_single and deviation is not None and deviation > SPREAD_LIMIT * centre:
-        reasons["spread"] = f"the standard deviation is {deviation / centre:.0%} of the mean"
+        yield "spread", f"the standard deviation is {deviation / centre:.0%} of the mean"
     furthest = max(everything, key=lambda s: abs(s - centre))
     if is_single and abs(furthest / centre - 1) > EXTREME_LIMIT:
-        reasons["extreme"] = f"one call of {furthest:.4g} s is {abs(furthest / centre - 1):.0%} off the mean"
-    drifts = [d for d in map(drift, samples_s) if d is not None]
-    trend = max(drifts, key=abs, default=None)
-    if trend is not None and abs(trend) > DRIFT_LIMIT:
-        reasons["drift"] = f"calls became {abs(trend):.1%} {'slower' if trend > 0 else 'faster'} from first to last"
+        yield "extreme", f"one call of {furthest:.4g} s is {abs(furthest / centre - 1):.0%} off the mean"
+    trend = max((d for d in map(drift, samples_s) if d is not None), key=abs, default=0)
+    if abs(trend) > DRIFT_LIMIT:
+        yield "drift", f"calls became {abs(trend):.1%} {'slower' if trend > 0 else 'faster'} from first to last"
     if centre < SHORTEST_S:
-        reasons["short"] = f"a call takes {centre:.2g} s, too short for a clock to tell; raise new_tokens"
-    counts = [n for n in map(outliers, samples_s) if n is not None]
-    return Verdict(reasons, sum(counts) if counts else None, trend)
+        yield "short", f"a call takes {centre:.2g} s, too short for a clock to tell; raise {length}"

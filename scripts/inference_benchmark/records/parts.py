@@ -156,12 +156,13 @@ class SetAside:
 
 @dataclass(frozen=True)
 class Stability:
-    """Whether the samples of a cell repeat well enough to rely on their mean; see analysis/stability."""
+    """Whether the samples of a cell repeat well enough to rely on their means; see analysis/stability."""
 
     stable: bool  #: Whether the cell breaks no rule of docs/method.md: reasons is empty.
-    reasons: tuple[Note, ...]  #: Warnings about the cell; docs/method.md explains each name.
-    #: Number of samples outside Tukey's fences of their process; none is dropped. null below five samples.
+    #: Warnings about the cell; docs/method.md explains each name. Those about first tokens were added later.
+    reasons: tuple[Note, ...]
+    #: Number of samples_s outside Tukey's fences of their process; none is dropped. null below five samples.
     outliers: Count | None
-    #: Change from first to last sample as a fraction of the median; 0 without a significant trend; null below five
-    #: samples.
+    #: Change from first to last of samples_s as a fraction of the median; 0 without a significant trend; null below
+    #: five samples.
     drift: float | None

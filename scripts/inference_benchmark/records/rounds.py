@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from inference_benchmark.analysis import stability as rules
-from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
+from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
 from inference_benchmark.analysis.statistics import prior_of_processes
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.records.parts import Note, Run, Stability
@@ -24,8 +24,12 @@ def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[
     for record, split in zip(records, splits, strict=True):
         rounds.setdefault((record.cell.first_round.path, split), []).append(record)
     measured = [of_cell for of_cell in rounds.values() if all(record.outcome == "ok" for record in of_cell)]
-    prior = prior_of_processes([run.samples_s for record in of_cell for run in record.runs] for of_cell in measured)
-    return [(_as_one(of_cell, prior), split) for (_, split), of_cell in rounds.items()]
+    runs = [[run for record in of_cell for run in record.runs] for of_cell in measured]
+    priors = Priors(
+        prior_of_processes([run.samples_s for run in of_cell] for of_cell in runs),
+        prior_of_processes([run.first_token_s for run in of_cell] for of_cell in runs if of_cell[0].first_token_s),
+    )
+    return [(_as_one(of_cell, priors), split) for (_, split), of_cell in rounds.items()]
 
 
 def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
@@ -41,12 +45,13 @@ def rounds_text(fewest: int, some_have_more: bool) -> int | str:
     return f"{fewest} or more" if some_have_more else fewest
 
 
-def assess(cell: Cell, runs: Sequence[Run], prior: Scatter = NO_PRIOR) -> Stability:
-    """Whether the samples of a cell repeat well enough, within and across its runs. prior: of the cells of its run."""
+def assess(cell: Cell, runs: Sequence[Run], priors: Priors = NO_PRIORS) -> Stability:
+    """Whether the samples of a cell repeat well enough, within and across its runs. priors: of the cells of its run."""
     verdict = rules.stability(
         [run.warmup_s for run in runs],
         [run.samples_s for run in runs],
-        prior,
+        [run.first_token_s for run in runs if run.first_token_s],
+        priors,
         warmup_tolerance=cell.measurement.warmup_tolerance,
         target_half_width=cell.measurement.target_half_width,
         max_warmup_calls=cell.measurement.max_warmup_calls,
@@ -73,7 +78,7 @@ def different_answers(digests: Iterable[str]) -> list[Note]:
     return [Note("nondeterministic", message)]
 
 
-def _as_one(rounds: Sequence[Record], prior: Scatter) -> Record:
+def _as_one(rounds: Sequence[Record], priors: Priors) -> Record:
     """A round without figures decides for the cell: what did not fit once does not fit."""
     first, *later = rounds = sorted(rounds, key=lambda record: record.cell.round)
     if not later:
@@ -88,7 +93,7 @@ def _as_one(rounds: Sequence[Record], prior: Scatter) -> Record:
         reason=ending.reason if ending else None,
         runs=runs,
         set_aside=set_aside or None,
-        stability=None if ending else assess(first.cell, runs, prior),
+        stability=None if ending else assess(first.cell, runs, priors),
         flags=each_once([*answers, *(flag for record in rounds for flag in record.flags)]),
         ended_at=rounds[-1].ended_at,
     )

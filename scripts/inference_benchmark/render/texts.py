@@ -35,7 +35,7 @@ def cell_text(cell: CellResult, figure: Figure) -> str:
     """A cell in the table of a figure: the figures side by side, the interval of the first, and marks; ``oom`` if it
     did not fit, ``n/a`` if device or library do not support the precision, blank without a record."""
     text = figures_text(cell, figure)
-    return text + width_text(cell, figure) + marks(cell, figure) if text else cell.ending
+    return text + width_text(cell, figure) + marks(cell, *table_of(figure)) if text else cell.ending
 
 
 def figures_text(cell: CellResult, figure: Figure) -> str:
@@ -62,10 +62,10 @@ def width_text(cell: CellResult, figure: Figure) -> str:
     return " ±?" if figure.interval and "cycles" in cell.figures else ""
 
 
-def marks(cell: CellResult, figure: Figure) -> str:
-    """The marks behind a figure."""
-    flagged = any(getattr(cell, warnings) for warnings in figure.warnings)
-    return UNSTABLE * bool(cell.unstable_because) + FLAGGED * flagged
+def marks(cell: CellResult, *figures: Figure) -> str:
+    """The marks behind figures that are printed side by side."""
+    flagged = any(getattr(cell, warnings) for figure in figures for warnings in figure.warnings)
+    return UNSTABLE * any(map(cell.is_unstable, figures)) + FLAGGED * flagged
 
 
 def agreement_text(cell: CellResult) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from inference_benchmark.analysis.figures import Figure
+from inference_benchmark.analysis.stability import FIRST_TOKEN
 from inference_benchmark.analysis.statistics import Estimate, Groups
 from inference_benchmark.results.column import Column, batch_label
 
@@ -67,6 +68,11 @@ class CellResult:
     def warnings(self) -> tuple[str, ...]:
         """The names of all warnings about its samples and conditions."""
         return (*self.unstable_because, *self.flags)
+
+    def is_unstable(self, figure: Figure) -> bool:
+        """Whether calls that a figure rests on do not repeat well."""
+        calls = {"first_token_s" if name.startswith(FIRST_TOKEN) else "whole_s" for name in self.unstable_because}
+        return not calls.isdisjoint(figure.rests_on)
 
     @property
     def is_above_limit(self) -> bool:
