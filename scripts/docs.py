@@ -21,6 +21,7 @@ from inference_benchmark.experiment import cells
 from inference_benchmark.experiment.config_errors import allowed
 from inference_benchmark.experiment.defaults import resolved
 from inference_benchmark.experiment.variants import with_names
+from inference_benchmark.machine import variables
 from inference_benchmark.records import parts, record, study_results
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.render.readme import MarkerError, insert
@@ -165,6 +166,11 @@ def figures() -> str:
     return _table(("column", "group", "figure", "unit", "better", "definition", "95 % interval"), rows, code=1)
 
 
+def variables_compared() -> str:
+    rows = [(", ".join(f"`{name}`" for name in names), changes) for changes, names in variables.COMPARED.items()]
+    return _table(("variables", "what they change"), rows, code=0)
+
+
 def published() -> str:
     views = published_views(Path("reference/bloom_a100_80gb.csv"), ("fp32", "bf16", "int8"), engine="hf")
     return "\n".join(map(to_markdown, views))
@@ -186,6 +192,7 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("docs/record.md"), "keys", record_keys),
     (Path("docs/record.md"), "study keys", study_keys),
     (Path("docs/method.md"), "figures", figures),
+    (Path("docs/method.md"), "variables", variables_compared),
     (Path("reference/README.md"), "published", published),
 )
 

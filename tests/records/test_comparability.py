@@ -30,6 +30,18 @@ def test_what_a_cell_could_not_find_out_disagrees_with_nothing():
     assert comparability.disagreements([whole, of_another_model]) == []
 
 
+def test_variables_that_change_nothing_need_not_agree_in_records_that_have_them():
+    """As records of earlier versions have them."""
+    jobs = [
+        make_record(make_cell(batch_size=n), variables={"CUDA_MPS_PIPE_DIRECTORY": f"/tmp/{n}", "CT2_USE_MKL": "1"})
+        for n in (1, 2)
+    ]
+    assert comparability.disagreements(jobs) == []
+    other = make_record(make_cell(batch_size=4), variables={"CT2_USE_MKL": "0"})
+    (line, _) = comparability.disagreements([*jobs, other])
+    assert line.endswith(f"environment CT2_USE_MKL differs: 1 in 2 cells; 0 in {other.cell.path}")
+
+
 def test_what_a_variant_chooses_is_no_circumstance():
     engine = make_record(make_cell(batch_size=1), model={"float32_matmul_precision": "highest", "tf32": False})
     settings = {"float32_matmul_precision": "high", "tf32": True}

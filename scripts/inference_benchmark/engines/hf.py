@@ -173,7 +173,7 @@ class HfEngine(TorchDeviceEngine):
         self.begin_loading(checkpoint)
         self.precision = precision
         self.default_matmul_precision = torch.get_float32_matmul_precision()
-        torch.set_float32_matmul_precision(self.options.get("matmul_precision", self.default_matmul_precision))
+        torch.set_float32_matmul_precision(self.options.get("matmul_precision", "highest"))
         attention, (dtype, _, quantisation_config, _) = self.options.get("attention"), PRECISIONS[precision]
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,

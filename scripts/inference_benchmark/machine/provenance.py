@@ -1,12 +1,10 @@
-"""Software, device, host, environment and git commit of a measurement. Imports no torch."""
+"""Software, device, host and git commit of a measurement. Imports no torch."""
 
 from __future__ import annotations
 
 import os
 import platform
-import re
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,24 +50,6 @@ def host() -> dict[str, Any]:
         "memory_limit": cgroups.memory_limit(),
         "container": cgroups.container(),
     }
-
-
-#: Environment variables that the libraries of a worker read and that can change a figure.
-_RELEVANT = re.compile(
-    r"(OMP|KMP|GOMP|MKL|OPENBLAS|BLIS|VECLIB|ONEDNN|DNNL|ATEN|TORCH|PYTORCH|TORCHINDUCTOR|TORCHDYNAMO|TRITON|CUDA"
-    r"|CUBLAS|CUDNN|NCCL|MALLOC|BITSANDBYTES|BNB|TRANSFORMERS|ACCELERATE)_\w+"
-    r"|NVIDIA_TF32_OVERRIDE|LD_PRELOAD|GLIBC_TUNABLES"
-)
-#: Exceptions: locations and secrets. The record already names the locked GPU.
-_EXCLUDED = re.compile(
-    r"CUDA_VISIBLE_DEVICES|CUDA_DEVICE_ORDER|\w+_(HOME|PATH|DIR|ROOT|CACHE|VERSION)|\w*(TOKEN|KEY|SECRET|PASS)\w*"
-)
-
-
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """A worker's environment variables that can change its speed."""
-    names = (name for name in sorted(environ) if _RELEVANT.fullmatch(name) and not _EXCLUDED.fullmatch(name))
-    return {name: environ[name] for name in names}
 
 
 def git(folder: Path | None = None) -> dict[str, Any] | None:

@@ -15,7 +15,7 @@ from inference_benchmark import engines
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy
 from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build
+from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build, variables
 from inference_benchmark.machine.interpreter import Interpreter
 from inference_benchmark.measure.environments import python_of
 from inference_benchmark.measure.outcome import MeasurementError, classify
@@ -67,15 +67,15 @@ def hold_device(setup: Setup, watch: Supervision) -> Iterator[HeldDevice]:
     gpus = _gpus(setup, python)
     with gpu_lock.hold(gpus) if gpus else nullcontext(None) as gpu:
         users, started_at = _other_users(gpu, setup, watch), _now()
-        variables = worker_variables(python.executable, gpu, setup.threads)
+        environ = worker_variables(python.executable, gpu, setup.threads)
         origin = {
             "software": python.software,
             "device": provenance.device(gpu),
             "host": provenance.host(),
-            "variables": provenance.environment(variables),
+            "variables": variables.recorded(environ),
             "git": provenance.git(),
         }
-        yield HeldDevice(setup, watch, gpu, users, python.executable, variables, origin, started_at)
+        yield HeldDevice(setup, watch, gpu, users, python.executable, environ, origin, started_at)
 
 
 def check_engine(subject: Cell | ColumnStudy) -> None:

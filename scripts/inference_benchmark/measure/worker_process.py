@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark.experiment.supervision import Supervision
-from inference_benchmark.machine import cgroups, conditions, hardware, interpreter
+from inference_benchmark.machine import cgroups, conditions, hardware, interpreter, variables
 from inference_benchmark.measure.warm_start import PIPED, ForkedWorker, ForkServer, WarmStartError, is_possible
 from inference_benchmark.records.parts import Run
 
@@ -44,13 +44,15 @@ def worker_variables(python: str, gpu: hardware.Gpu | None, threads: int | None)
     """The environment variables of a worker. threads: None is hardware.default_threads.
 
     Snakemake sets the variables of numerical libraries to the rule's threads, which count jobs here, not cores. Weights
-    are on disk, so the hub is not asked. The worker sees the held device and no other.
+    are on disk, so the hub is not asked. The worker sees the held device and no other. Containers of NVIDIA ask for
+    TF32; a variant of an engine does so by its option.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
-    variables = dict.fromkeys(names, str(threads or hardware.default_threads()))
+    ours = dict.fromkeys(names, str(threads or hardware.default_threads()))
     if gpu:
-        variables["CUDA_VISIBLE_DEVICES"] = gpu.uuid
-    return interpreter.child_environment(python, **variables, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
+        ours["CUDA_VISIBLE_DEVICES"] = gpu.uuid
+    environ = interpreter.child_environment(python, **ours, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
+    return {name: value for name, value in environ.items() if name not in variables.NOT_INHERITED}
 
 
 @dataclass

@@ -10,6 +10,7 @@ from inference_benchmark.engines import PACKAGES
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.environments import name_of
 from inference_benchmark.experiment.studies import Study
+from inference_benchmark.machine import variables
 from inference_benchmark.records.record import AnyRecord, Record
 
 _PACKAGES = {name: (package.compared_in, name) for name, package in PACKAGES.items() if package.compared_in}
@@ -158,6 +159,8 @@ def _differing(records: Sequence[Record]) -> Iterator[tuple[str, str, dict[int, 
 
 def _must_agree(name: str, value: Any) -> bool:
     """Whether a fact must agree. A cell that ended early does not know the facts in ``model``."""
+    if name.startswith(_ENVIRONMENT):
+        return variables.must_agree(name.removeprefix(_ENVIRONMENT))
     return name not in _FREE and (value is not None or _COMPARED.get(name, ("model",))[0] != "model")
 
 
