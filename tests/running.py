@@ -203,10 +203,17 @@ def another_python(folder: Path, **versions: str) -> str:
     (site,) = folder.glob("lib/python*/site-packages")
     (site / "borrowed.pth").write_text(sysconfig.get_path("purelib"))
     for name, version in versions.items():
-        described = site / f"{name}-{version}.dist-info/METADATA"
-        described.parent.mkdir()
-        described.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+        made_up_package(site, name, version)
     return str(folder / "bin/python")
+
+
+def made_up_package(site: Path, name: str, version: str) -> None:
+    """An installed package that says it is of a version."""
+    (site / name).mkdir(exist_ok=True)
+    (site / name / "__init__.py").touch()
+    described = site / f"{name}-{version}.dist-info/METADATA"
+    described.parent.mkdir()
+    described.write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
 
 
 @contextmanager
@@ -229,6 +236,7 @@ def light_lock(folder: Path, **versions: str) -> str:
             wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
             wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{about}/RECORD", "")
+            wheel.writestr(f"{name}/__init__.py", "")
             wheel.writestr(f"borrowed-by-{name}.pth", sysconfig.get_path("purelib"))
     lines = ["--no-index", f"--find-links {folder}", *(f"{name}=={version}" for name, version in versions.items())]
     return "\n".join(lines) + "\n"

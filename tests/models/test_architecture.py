@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from running import REPO
+from running import REPO, made_up_package
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.cache_utils import get_layer_types_and_kwargs
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -171,7 +171,7 @@ def test_a_transformers_that_does_not_answer_is_named_in_one_line(tmp_path, sour
     for name, text in (("transformers", source), ("torch", "")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text(text)
-    (tmp_path / "transformers-9.9.9.dist-info").mkdir()
+    made_up_package(tmp_path, "transformers", "9.9.9")
     code = "from inference_benchmark.models import families\ntry: families.names()\nexcept families.FamiliesError as error: print(error)"
     environ = {"PYTHONPATH": f"{tmp_path}:scripts", "INFERENCE_BENCHMARK_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from dataclasses import dataclass
 from importlib import metadata
+from pathlib import Path
 from typing import Literal
 
 
@@ -41,16 +43,28 @@ class Package:
 
     @property
     def version(self) -> str | None:
-        """The installed version; None if it is not installed."""
-        try:
-            return metadata.version(self.distribution)
-        except metadata.PackageNotFoundError:
+        """The version of the module that is imported, with its place where that is no installed package, such as a
+        checkout in PYTHONPATH: ``5.24.0.dev0 (/src/transformers)``. None without one."""
+        spec = importlib.util.find_spec(self.name)  # finds, and does not import
+        if spec is None:
             return None
+        place = Path(next(iter(spec.submodule_search_locations or ()), spec.origin))
+        beside = next(iter(metadata.distributions(name=self.distribution, path=[str(place.parent)])), None)
+        if beside and beside.read_text("METADATA"):  # a checkout may have the older PKG-INFO
+            return beside.version
+        return f"{_stated_version(place) or (beside.version if beside else 'unknown')} ({place})"
 
     @property
     def is_missing(self) -> bool:
         """Whether it would have to be installed."""
         return not self.is_dependency and importlib.util.find_spec(self.name) is None
+
+
+def _stated_version(package: Path) -> str | None:
+    """The version that the files of a package give; None where they do not give it as a text."""
+    texts = (path.read_text() for path in map(package.joinpath, ("version.py", "__init__.py")) if path.exists())
+    found = (re.search(r"""^__version__\b[^=\n]*= *["']([^"']+)""", text, re.MULTILINE) for text in texts)
+    return next((match[1] for match in found if match), None)
 
 
 #: In Package.needed_for: every engine that loads weights.

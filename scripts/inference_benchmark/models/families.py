@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark import files
+from inference_benchmark.machine.packages import PACKAGES
 from inference_benchmark.models.cache import RefusedError, cache_root, made_once
 from inference_benchmark.models.weights import CheckpointError
 
@@ -113,7 +114,7 @@ def installed() -> bool:
 def _folder() -> Path:
     """The folder with the answers of the transformers that is installed. Raises FamiliesError."""
     package = Path(importlib.util.find_spec("transformers").origin).parent
-    version = _version(package)
+    version = PACKAGES["transformers"].version
     sources = [package / "__init__.py"]
     if not re.fullmatch(r"[\d.]+", version):  # a checkout, whose files change between versions
         sources += sorted(package.glob("models/*/*.py"))
@@ -128,9 +129,3 @@ def _folder() -> Path:
     except RefusedError as error:
         why = f"cannot be asked about its model families: {error}"
         raise FamiliesError(f"transformers {version} in {package} {why}") from None
-
-
-def _version(package: Path) -> str:
-    """The version of an installed package; ``dev`` for a checkout."""
-    found = [path.name.split("-")[1] for path in package.parent.glob("transformers-*.dist-info")]
-    return found[0].removesuffix(".dist") if found else "dev"
