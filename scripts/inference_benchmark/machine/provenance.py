@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import socket
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,29 @@ def host() -> dict[str, Any]:
     }
 
 
-def git(folder: Path | None = None) -> dict[str, Any] | None:
-    """Commit of the measuring code and whether it has uncommitted changes; None outside a checkout. Changes of the
-    configuration do not count: each record has its own."""
-    command = ("git", "-C", str(folder or Path(__file__).resolve().parents[3]))
-    commit = slurm.output_of(*command, "rev-parse", "HEAD").strip()
-    if not commit:
+def git(code: Path | None = None) -> dict[str, Any] | None:
+    """Commit of the measuring code and whether it has uncommitted changes; None where no repository holds it. Changes
+    of the configuration do not count: each record has its own. unknown: why there is no commit although there is a
+    repository. code: the folder of the program."""
+    code = code or Path(__file__).resolve().parents[3]
+    # Git sets these for its hooks; with them it looks nowhere else.
+    named = ("GIT_DIR", "GIT_WORK_TREE", "GIT_COMMON_DIR", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
+    environ = {name: value for name, value in os.environ.items() if name not in named}
+
+    def ask(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = ["git", "-C", str(code), *arguments]
+        return subprocess.run(command, env={**environ, "LC_ALL": "C"}, capture_output=True, text=True)
+
+    try:
+        # An archive that was unpacked in another repository is no part of it.
+        held = ask("ls-files", "--error-unmatch", "scripts/measure.py")
+        if "dubious ownership" in held.stderr:
+            remedy = f"git config --global --add safe.directory {code}"
+            return {"commit": None, "dirty": None, "unknown": f"{code} belongs to another user; {remedy}"}
+        commit = ask("rev-parse", "HEAD").stdout.strip() if held.returncode == 0 else ""
+        if not commit:
+            return None
+        changes = ask("status", "--porcelain", "--", "Snakefile", "rules", "scripts").stdout.strip()
+    except OSError:  # no git
         return None
-    changes = slurm.output_of(*command, "status", "--porcelain", "--", "Snakefile", "rules", "scripts").strip()
     return {"commit": commit, "dirty": bool(changes)}

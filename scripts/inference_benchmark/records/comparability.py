@@ -42,6 +42,7 @@ _FREE = {
     "numpy": ("software", "numpy"),
     "commit": ("git", "commit"),
     "uncommitted changes": ("git", "dirty"),
+    "commit unknown": ("git", "unknown"),
 }
 #: Facts of the software that cells are measured in: they have to agree within each environment.
 _SOFTWARE = {"CUDA", "float32 matmul precision", "TF32", *_PACKAGES}

@@ -50,12 +50,15 @@ class _Finished:
     #: settings; folder, format (safetensors or pickle) and files of the weights; and the shapes that determine the work
     #: (docs/limits.md).
     model: Mapping[str, Any]
-    software: Mapping[str, Any]  #: Versions of Python and of the packages that affect speed.
+    #: Versions of Python and of the packages that affect speed, as they are imported. Where one is not an installed
+    #: package but, for example, a checkout, its place follows in parentheses.
+    software: Mapping[str, Any]
     device: Mapping[str, Any]  #: Name, driver and memory of the device.
     #: Host or node name, job id of the scheduler, kernel, CPU, memory, container and its limits.
     host: Mapping[str, Any]
     variables: Mapping[str, str]  #: Environment variables of the worker that can affect speed.
-    #: Commit of this program, and whether its code had uncommitted changes; null outside a checkout.
+    #: Commit of this program, and whether its code had uncommitted changes, or why that is unknown; null outside a
+    #: checkout.
     git: Mapping[str, Any] | None
     #: Earlier attempts in the same run that failed and left no record. Absent if there were none.
     attempts: tuple[FailedAttempt, ...] | None = None

@@ -107,7 +107,8 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
     packages = [name for name, package in PACKAGES.items() if package.compared_in]
     software = "; ".join(f"{name}: {libraries(of)}" for name, of in provenance.get("environments", {}).items())
     days = " to ".join(dict.fromkeys(provenance[key][:10] for key in ("measured_from", "measured_to")))
-    commits = " and ".join(c[:10] for c in facts.get("commit", [])) or "outside a checkout"
+    no_commit = "unknown" if "commit unknown" in facts else "outside a checkout"
+    commits = " and ".join(c[:10] for c in facts.get("commit", [])) or no_commit
     changed = ", with uncommitted changes" if True in facts.get("uncommitted changes", []) else ""
     measured = f"Measured on {where}, {days}, with {software or libraries(facts)}; commit {commits}{changed}."
     return f"{measured} {speed}" if (speed := machine_speed_text(provenance)) else measured
