@@ -190,6 +190,28 @@ def test_a_machine_that_was_itself_slower_is_said():
     assert compare(base, small_set(rounds=2)).differences == []  # whose speed nobody knows
 
 
+def test_only_cells_that_both_have_say_what_differs():
+    """As where a folder holds more than the other: cells of another engine with other threads, on a busy machine."""
+
+    def records_with(engines, threads, memory_s, arithmetic_s):
+        yardstick = {"before": make_yardstick(memory_s, arithmetic_s)}
+        return [
+            replace(each, runs=(replace(each.runs[0], yardstick=yardstick),), model={**each.model, "threads": threads})
+            for each in records_of(grid(**SMALL | {"engines": engines}), rounds=2)
+        ]
+
+    own = records_with(("hf",), 2, 0.2, 0.25)
+    more = [*own, *records_with(("fake",), 1, 4.4, 5.5)]
+    for pair in ((own, more), (more, own)):
+        comparison = compare(*map(result_set.of_records, pair))
+        assert {cell.ratio.value for cell in comparison.cells} == {1}
+        assert comparison.differences == []
+    others = compare(result_set.of_records(own), result_set.of_records(records_with(("hf",), 1, 4.4, 5.5)))
+    assert [each.fact for each in others.differences] == [
+        "threads", "speed of the machine (memory, median)", "speed of the machine (arithmetic, median)",
+    ]  # fmt: skip
+
+
 def test_a_variable_that_one_side_has_is_a_difference_and_what_one_side_cannot_know_is_none():
     bound = {"OMP_PROC_BIND": "true"}
     records = [replace(each, variables=bound) for each in records_of(grid(**SMALL), rounds=8)]

@@ -198,8 +198,11 @@ def compare(
 
 def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
     """Facts that both know and that differ, and the kernels of the yardstick in which the machine itself differs by
-    more than the tolerance. A variable of the environment may be set in one set only."""
-    found = []
+    more than the tolerance. A variable of the environment may be set in one set only. Of the cells that both have, as
+    far as their records are there: what is true of others has no part in a ratio."""
+    keys, found = matching_keys(base.cells), []
+    common = set.intersection(*({cell.key_in(keys) for cell in each.cells} for each in (base, new)))
+    base, new = (each.about(cell for cell in each.cells if cell.key_in(keys) in common) for each in (base, new))
     both = comparability.shared(base.facts, new.facts) if base.facts and new.facts else set()
     for fact in (name for name in {**base.facts, **new.facts} if name in both):
         ours, theirs = (list(each.facts.get(fact, ["not set"])) for each in (base, new))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from inference_benchmark import files
 from inference_benchmark.analysis.statistics import Estimate
@@ -27,7 +27,8 @@ AXES = ("engine", "environment")
 class ResultSet:
     """Cells measured on one machine. facts: what they were measured on and with, with every value that each fact takes.
     notes: remarks at the top of a table, and about files beside it. speed: the median of the machine by its yardstick.
-    measured_from: when its first cell was measured, as an ISO date. None where unknown."""
+    measured_from: when its first cell was measured, as an ISO date. None where unknown. records: of all rounds of each
+    cell, by CellResult.record; empty where there are figures alone."""
 
     name: str
     cells: Sequence[CellResult]
@@ -35,6 +36,12 @@ class ResultSet:
     notes: Sequence[str] = ()
     speed: Speed | None = None
     measured_from: str | None = None
+    records: Mapping[str, Record] = field(default_factory=dict)
+
+    def about(self, cells: Iterable[CellResult]) -> Self:
+        """With the facts and the speed of these of its cells alone; unchanged where it has no records of them."""
+        records = [self.records[cell.record] for cell in cells if cell.record in self.records]
+        return replace(self, facts=_facts(records), speed=machine_speed.typical(records)) if records else self
 
 
 def load(path: Path, name: str | None = None) -> ResultSet:
@@ -71,7 +78,8 @@ def of_records(
             cell = replace(cell, figures={**cell.figures, "parameters": Estimate(n)})
         cells.append(cell)
     speed = machine_speed.typical(records)
-    return ResultSet(name or machines[0], cells, _facts(records), speed=speed, measured_from=measured_from)
+    known = {"speed": speed, "measured_from": measured_from, "records": {each.cell.path: each for each in records}}
+    return ResultSet(name or machines[0], cells, _facts(records), **known)
 
 
 def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, ResultSet]:
