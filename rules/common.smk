@@ -44,7 +44,7 @@ from inference_benchmark.experiment.outputs import (
 )
 from inference_benchmark.files import remove_private_folder, set_aside
 from inference_benchmark.records.attempts import AttemptLog
-from inference_benchmark.records.record_file import derived_from_deleted
+from inference_benchmark.records.record_file import derived_from_deleted, of_other_settings
 from inference_benchmark.render.progress import ProgressHandler, attach_progress
 
 # The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.
@@ -108,9 +108,13 @@ if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
     for path in derived_from_deleted(PLAN.cells):
         rename(path, "was derived from a record that was deleted")
-    DECIDED = date_derived_files(PLAN.experiments)
+    DECIDED, stale = date_derived_files(PLAN.experiments)
     for paths in DECIDED.values():
         refuse_other_than_files(paths)
+    # What an up-to-date summary was made of is of today's settings. Of other records Snakemake may have no parameters.
+    summaries = {machine: f"results/{machine}/summary.csv" for machine in PLAN.machines}
+    unknown = [name for name, path in summaries.items() if path in stale or not os.path.exists(path)]
+    plan_again(of_other_settings(PLAN.possible_subjects(unknown)))
     PLAN.save()
     # Servers of workers and notes of jobs are in it.
     atexit.register(remove_private_folder, f"-{os.getpid()}")

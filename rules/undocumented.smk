@@ -35,6 +35,18 @@ def is_forced():
     return bool(settings.forceall or settings.forcetargets or settings.forcerun)
 
 
+def plan_again(paths):
+    """Let Snakemake run the jobs with these outputs where it needs these, as --forcerun does. That would make targets of
+    them all, whatever the command line asks for."""
+    prepare = workflow._prepare_dag
+
+    def prepare_and_force(*arguments, **options):
+        prepare(*arguments, **options)
+        workflow.dag.forcefiles.update(paths)
+
+    workflow._prepare_dag = prepare_and_force
+
+
 def retries():
     """How many times a failed job is repeated. Known when Snakemake has read all rules."""
     return workflow.execution_settings.retries

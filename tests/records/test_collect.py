@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from made_up import make_ceilings, make_experiment, make_record
 
+from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records import record_file
 from inference_benchmark.records.collect import CollectError, collect, read
 
@@ -41,6 +42,19 @@ def test_what_is_read_is_what_can_be_used_and_the_rest_is_named(tmp_path):
     assert list(collection.records) == [cells[0].path]
     assert list(collection.refused) == [cells[1].path]
     assert collection.missing == [cells[2].path]
+
+
+def test_a_study_of_other_settings_that_nobody_asks_for_is_left_out(tmp_path):
+    """Nothing does it again, so that a refusal would be for ever."""
+    (cell,) = (experiment := make_experiment(1, max_batch=True)).cells()
+    record_file.write(make_record(cell), tmp_path / cell.path)
+    study = ColumnStudy.of("max-batch", replace(cell, precision="bf16"), experiment.max_batch_tolerance_percent)
+    fits = {"batch_size": 1, "fits": True, "exception_type": None, "message": None, "memory": {}}
+    record_file.write(make_ceilings(study=study, results=(fits,)), tmp_path / ColumnStudy.of("max-batch", cell).path)
+    (why,) = read(experiment).refused.values()
+    assert why == "measured under another configuration: precision was 'bf16', is now 'fp32'"
+    found = collect(replace(experiment, max_batch=False))
+    assert (len(found.records), found.studies) == (1, {})
 
 
 def test_a_record_of_another_device_is_refused_wherever_records_are_read(tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import OOM, make_cell, make_record, measurement
+from made_up import OOM, make_ceilings, make_cell, make_experiment, make_record, measurement
 
 from inference_benchmark import files
 from inference_benchmark.records import record_file
@@ -141,6 +141,18 @@ def test_a_record_of_other_settings_is_refused_naming_them(tmp_path):
     wanted = make_cell(measurement=measurement(min_cycles=5))
     with pytest.raises(RecordError, match=r"another configuration: measurement\.min_cycles was 3, is now 5"):
         record_file.load_for(wanted, tmp_path / "r.json")
+
+
+def test_records_of_other_settings_are_found_and_what_is_no_record_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (cell, other, broken, missing), study = make_experiment(1, 2, 3, 4).cells(), make_ceilings().study
+    record_file.write(make_record(cell), Path(cell.path))
+    record_file.write(make_record(replace(other, measurement=measurement(min_cycles=5))), Path(other.path))
+    Path(broken.path).write_text("{")
+    older = make_ceilings().to_document()
+    older["study"]["version"] -= 1
+    Path(study.path).write_text(json.dumps(older))
+    assert record_file.of_other_settings([cell, other, broken, missing, study]) == [other.path, study.path]
 
 
 def test_a_full_disk_leaves_what_was_there(small_disk):

@@ -82,7 +82,7 @@ def test_every_cell_is_measured_in_each_environment_and_says_with_what(in_two_on
     assert (in_two.folder / "results/box/comparison/current+old.md").read_text() in shown
 
 
-def test_an_edited_lock_is_another_environment_and_its_old_records_are_refused_by_name(measured_in_two):
+def test_an_edited_lock_is_another_environment_in_which_its_cells_are_measured_again(measured_in_two):
     in_two = measured_in_two
     lock = in_two.folder / "old.lock"
     lock.write_text(lock.read_text().replace("# the old torch", "# the older torch"))
@@ -91,14 +91,8 @@ def test_an_edited_lock_is_another_environment_and_its_old_records_are_refused_b
     assert in_two.plan()["measure"] == 2
     for path in (in_two.folder / ".snakemake").rglob("metadata"):
         path.rename(path.with_name("forgotten"))  # as in a clone
-    done = in_two.snakemake()
-    assert done.returncode == 1
-    assert (
-        "results/box/old/tiny/prompt4-new8/fake/fp32/batch-1.json: measured under another configuration: "
-        in done.stderr
-    )
-    assert "environment.lock was '" in done.stderr
-    in_two.run("--forcerun", *(str(path) for path in in_two.all_records() if "old" in path.parts))
+    assert in_two.plan()["measure"] == 2
+    in_two.run()
     assert in_two.record("fp32", 1, below="old")["software"]["torch"] == "1.2.4"
     assert len(made(in_two)) == 2
 

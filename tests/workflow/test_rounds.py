@@ -192,3 +192,18 @@ def test_a_lost_record_of_the_least_rounds_is_measured_again_and_all_is_decided_
     assert set(decided(uneven).values()) == {2}, "no call is slow any more"
     assert set(processes(uneven).values()) == {"2"}
     assert rounds(uneven, "fp32", NOISY) == sorted(RECORDS), "what is not asked for stays"
+
+
+def test_further_rounds_of_other_settings_are_measured_again_where_snakemake_remembers_nothing(uneven, tmp_path):
+    shutil.rmtree(uneven.folder / ".snakemake")
+    scramble(uneven.folder)
+    uneven.config["measurement"]["min_cycles"] = 4
+    uneven.save()
+    slow = fault(fault="slow", on_batch=2, after=2, once=str(tmp_path / "was-slow-again"))
+    uneven.run(SUMMARY, FAKE_ENGINE=slow)
+    decided = json.loads((uneven.folder / "results/box/rounds.json").read_text())["cells"]
+    assert max(cell["rounds"] for cell in decided.values()) > 2
+    for first, cell in decided.items():
+        path = uneven.folder / first
+        for each in (path, *(path.with_suffix(f".round-{n}.json") for n in range(2, cell["rounds"] + 1))):
+            assert json.loads(each.read_text())["cell"]["measurement"]["min_cycles"] == 4, each

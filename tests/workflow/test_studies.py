@@ -105,13 +105,10 @@ def test_studies_of_other_hardware_are_refused_or_left_out(searched):
     assert re.search(r"^\| max batch +\|( +\|)+ 333 +\|", table, re.MULTILINE), table
 
 
-def test_broken_and_foreign_studies_are_refused_by_name(searched):
+def test_a_study_of_something_else_is_done_again_and_a_broken_one_refused_by_name(searched):
     folder = searched.record_path("fp32", 1).parent
     shutil.copy(searched.record_path("bf16", 1).parent / "max-batch.json", folder / "max-batch.json")
-    done = searched.snakemake()
-    assert "fp32/max-batch.json: measured under another configuration: precision was 'bf16', is now 'fp32'" in (
-        done.stdout + done.stderr
-    )
+    assert searched.plan()["max_batch"] == 1
     (folder / "max-batch.json").write_text("{")
     done = searched.snakemake()
     assert done.returncode != 0

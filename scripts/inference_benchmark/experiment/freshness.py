@@ -75,15 +75,15 @@ def not_files(paths: Iterable[str]) -> list[str]:
 
 def date_derived_files(
     experiments: Sequence[Experiment], metadata: Path = Path(".snakemake/metadata")
-) -> Mapping[str, Sequence[str]]:
+) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
     """Date derived files so that Snakemake makes them again if, and only if, their content is out of date.
 
     Where Snakemake has metadata (it has run here before), files whose content is up to date are left alone, so that
     changed code and templates are noticed. Returns the records of further rounds of each machine for which a decision
-    is up to date.
+    is up to date, and the files that are out of date.
     """
     has_metadata = metadata.is_dir() and any(metadata.iterdir())
-    decided = {}
+    decided, stale = {}, []
     for experiment in experiments:
         existing = _existing(derived(experiment))
         decision = _existing([decision_path(experiment.machine)] if experiment.most_rounds is not None else [])
@@ -91,16 +91,17 @@ def date_derived_files(
             continue
         found = digests(experiment)
         if found.further is None:
-            _date(decision, (1, 1))
+            stale += decision
         else:
             decided[experiment.machine] = found.further
         if _noted_digest(experiment) != found.inputs:
-            _date(existing, (1, 1))
+            stale += existing
         elif not has_metadata:
             _date(existing, None)
     if not has_metadata:
         _date(_existing(overall(experiments)), None)  # after what it is made from
-    return decided
+    _date(stale, (1, 1))
+    return decided, stale
 
 
 def _existing(paths: Iterable[str]) -> list[str]:

@@ -6,7 +6,7 @@ Methods with a parameter ``wildcards`` are input functions: Snakemake calls them
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -88,6 +88,12 @@ class Plan:
         first, number = first_and_round(path)
         is_possible = first in self.cells and self.any_machine.rounds < number <= (self.any_machine.most_rounds or 0)
         return replace(self.cells[first], round=number) if is_possible else None
+
+    def possible_subjects(self, machines: Iterable[str]) -> Iterator[Subject]:
+        """Every cell of these machines in every round that it may have, and every study that can be done."""
+        for experiment in map(self.machines.get, machines):
+            yield from replace(experiment, rounds=experiment.most_rounds or experiment.rounds).cells()
+            yield from possible_studies(experiment)
 
     def further_records(self, machine: str) -> list[str]:
         """The records of the rounds beyond those of the whole grid, round by round. Raises ValueError where there is no

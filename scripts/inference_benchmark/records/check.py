@@ -15,6 +15,10 @@ class RecordError(ValueError):
     """A document that is no usable record of a cell or study; the message says why, without the path."""
 
 
+class OtherSettingsError(RecordError):
+    """A document that is a record of other settings than those of today."""
+
+
 def checked(document: Any, kind: type[T], where: str = "") -> T:
     """A document as a value of this type. Raises RecordError, which names the place and the value, where it is none.
     where: the document's own place."""

@@ -19,7 +19,7 @@ from inference_benchmark.experiment.rounds import all_cells, decision_path, read
 from inference_benchmark.experiment.studies import ColumnStudy, possible_studies, requested_studies, study_paths
 from inference_benchmark.machine import conditions, hardware
 from inference_benchmark.records import comparability, further_rounds, machine_speed, merge
-from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.check import OtherSettingsError, RecordError
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.record_file import load, load_for
 from inference_benchmark.records.rounds import rounds_text
@@ -63,6 +63,9 @@ def read(experiment: Experiment) -> Collection:
                 if usable is records or subject.path in requested:
                     missing.append(subject.path)
             except (RecordError, OSError) as error:
+                is_asked_for = usable is records or subject.path in requested
+                if isinstance(error, OtherSettingsError) and not is_asked_for:
+                    continue  # it is not made again either
                 refused[subject.path] = getattr(error, "strerror", str(error))
     return Collection(records, studies, refused, missing)
 

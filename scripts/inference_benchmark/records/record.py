@@ -21,7 +21,7 @@ from inference_benchmark.analysis.roofline import Shapes
 from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Study, Subject, kind_of, study_from_document
-from inference_benchmark.records.check import RecordError, check_known, checked
+from inference_benchmark.records.check import OtherSettingsError, RecordError, check_known, checked
 from inference_benchmark.records.parts import Conditions, FailedAttempt, Limit, Note, Reason, Run, SetAside, Stability
 from inference_benchmark.records.study_results import check_results
 
@@ -230,7 +230,7 @@ class StudyRecord(_Finished):
         try:
             kind_of(document.get("study"))
         except CellError as error:
-            raise RecordError(str(error)) from None
+            raise OtherSettingsError(str(error)) from None
 
     @classmethod
     def from_document(cls, document: Any) -> Self:

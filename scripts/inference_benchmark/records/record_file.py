@@ -15,7 +15,7 @@ from inference_benchmark import files
 from inference_benchmark.experiment.as_json import difference
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records.check import RecordError
+from inference_benchmark.records.check import OtherSettingsError, RecordError
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 
 R = TypeVar("R", Record, AnyRecord)
@@ -42,16 +42,38 @@ def readable(paths: Iterable[Path], load: Callable[[Path], R]) -> Iterator[tuple
 def load_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> AnyRecord:
     """The record at path if it is one of exactly this cell or study. Raises RecordError, OSError. but_for: fields of
     the subject that may be different there."""
-    cls = Record if isinstance(subject, Cell) else StudyRecord
-    document = _read(path)
+    return _type_for(subject).from_document(_document_for(subject, path, but_for))
+
+
+def of_other_settings(subjects: Iterable[Subject]) -> list[str]:
+    """The paths of these cells and studies that have a record of other settings. What is no record is not among them:
+    nobody knows what it was."""
+    found = []
+    for subject in subjects:
+        try:
+            _document_for(subject, Path(subject.path))
+        except OtherSettingsError:
+            found.append(subject.path)
+        except (RecordError, OSError):
+            continue
+    return found
+
+
+def _type_for(subject: Subject) -> type[Record] | type[StudyRecord]:
+    return Record if isinstance(subject, Cell) else StudyRecord
+
+
+def _document_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -> Any:
+    """The document at path if it is of exactly this cell or study. Raises as load_for."""
+    cls, document = _type_for(subject), _read(path)
     cls.check_versions(document)
     # Compared as JSON first: what was measured under other settings may not even have those of today.
     found, wanted = document.get(cls.SUBJECT), subject.to_document()
     if isinstance(found, dict):
         wanted |= {name: found[name] for name in but_for if name in found}
         if found != wanted:
-            raise RecordError(f"measured under another configuration: {difference(wanted, found)}")
-    return cls.from_document(document)
+            raise OtherSettingsError(f"measured under another configuration: {difference(wanted, found)}")
+    return document
 
 
 def write(record: AnyRecord, path: Path) -> None:
