@@ -63,6 +63,12 @@ def test_a_comparison_is_about_every_cell_of_its_column():
     assert differing([*REFERENCES, *column], other_machine) == {}
 
 
+def test_a_reference_that_does_not_agree_with_itself_is_flagged():
+    words = "93.0% of the tokens are those of hf in fp32, logits error 0.2"
+    assert differing(REFERENCES, comparison_of(REFERENCES[0], 0.93)) == {("hf", 1): words, ("hf", 2): words}
+    assert differing(REFERENCES, comparison_of(REFERENCES[0], 1.0)) == {}
+
+
 @pytest.mark.parametrize(
     "record",
     [

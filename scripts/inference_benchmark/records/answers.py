@@ -22,12 +22,13 @@ def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> 
     """{path of a cell: how its answers differ from those of the reference, hf in fp32}.
 
     A divergence study applies to every cell of its column. The digests of a cell are compared with those of the same
-    cell of the reference. A cell with neither gets the verdict on the other cells of its column. studies: by path.
+    cell of the reference. A cell with neither gets the verdict on the other cells of its column. The reference has to
+    agree with itself, loaded once more. studies: by path.
     """
     references = {_prompts(record.cell): record for record in records if _is_reference(record.cell)}
     columns: dict[str, list[Record]] = {}
     for record in records:
-        if record.outcome == "ok" and _has_to_agree(record.cell) and not _is_reference(record.cell):
+        if record.outcome == "ok" and _has_to_agree(record.cell):
             columns.setdefault(ColumnStudy.of("divergence", record.cell).path, []).append(record)
     messages: dict[str, str] = {}
     for path, column in columns.items():
