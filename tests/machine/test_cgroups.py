@@ -34,6 +34,21 @@ def test_memory_cgroups_of_both_versions_are_read(tmp_path, membership, files, l
 
 
 @pytest.mark.parametrize(
+    ("files", "free"),
+    [
+        ({"memory.max": "900", "memory.stat": "anon 250\nfile 600\n"}, 650),
+        ({"memory.limit_in_bytes": "700", "memory.stat": "cache 600\nrss 1\ntotal_rss 200\n"}, 500),
+        ({"memory.max": "max", "memory.stat": "anon 250\n"}, None),
+    ],
+    ids=["v2", "v1", "no limit"],
+)
+def test_what_no_process_holds_is_free_and_files_are_no_process(tmp_path, files, free):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cgroups.free_memory_bytes([tmp_path]) == free
+
+
+@pytest.mark.parametrize(
     ("membership", "files", "cpus"),
     [
         ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "150000 100000\n"}, 1.5),

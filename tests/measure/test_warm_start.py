@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -118,6 +119,23 @@ def test_each_round_has_a_server_of_its_own_and_none_outlives_its_owner(owner, f
     owner.wait()
     assert wait_for(lambda: servers(folder) == set())
     assert not run_folder.exists()
+
+
+def test_servers_end_but_for_one_and_their_memory_is_free_then(owner, folder, monkeypatch):
+    environ = environment(owner, folder)
+    measured(CELL, folder, environ)
+    variables = {"CUDA_VISIBLE_DEVICES": "1"}
+    for name in (warm_start.OWNER, "TMPDIR"):
+        monkeypatch.setenv(name, environ[name])
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    (of_cell,) = servers(folder)
+    assert not warm_start.end_servers(sys.executable, variables), "of another device"
+    assert servers(folder) == {of_cell}
+    here = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    other = warm_start.ForkServer("fake", "", 1)
+    assert warm_start.end_servers(sys.executable, here, but=other)
+    assert servers(folder) == set(), "no wait for it"
+    assert not warm_start.end_servers(sys.executable, here)
 
 
 @pytest.mark.parametrize("cold", [True, False])

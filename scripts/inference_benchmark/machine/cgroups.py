@@ -48,6 +48,16 @@ def memory_limit(groups: Iterable[Path] | None = None) -> dict[str, int | str] |
     return dict(zip(("bytes", "name"), min(limits), strict=True)) if limits else None
 
 
+def free_memory_bytes(groups: Iterable[Path] | None = None) -> int | None:
+    """The memory that no process holds under the limits of this process's cgroups; None without a limit. What files
+    take counts as free: the kernel gives it back."""
+    free = []
+    for group in groups or cgroups("memory"):
+        limit, held = memory_limit([group]), numbers([group / "memory.stat"], r"^(?:anon|total_rss) (\d+)$")
+        free += [limit["bytes"] - n_bytes for _, n_bytes in held if limit]
+    return min(free, default=None)
+
+
 def cpu_limit(groups: Iterable[Path] | None = None) -> float | None:
     """The smallest cgroup CPU quota of this process, in CPUs; None without a quota."""
     limits = []

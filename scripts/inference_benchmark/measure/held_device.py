@@ -18,14 +18,16 @@ from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import cgroups, conditions, gpu_lock, hardware, provenance, torch_build, variables
 from inference_benchmark.machine.interpreter import Interpreter
 from inference_benchmark.measure.environments import python_of
-from inference_benchmark.measure.outcome import MeasurementError, classify
+from inference_benchmark.measure.outcome import MeasurementError, classify, is_of_host
 from inference_benchmark.measure.run_notes import notes_of_run
-from inference_benchmark.measure.warm_start import ForkServer
+from inference_benchmark.measure.warm_start import ForkServer, end_servers
 from inference_benchmark.measure.worker_process import OnResult, WorkerProcess, WorkerReport, worker_variables
 from inference_benchmark.records.parts import Reason
 
 #: Where and with what a cell or study is measured: the setup of a subject.
 Setup = Cell | ColumnStudy | CeilingsStudy
+#: A server holds about 0.3 GB. Below this limit of a cgroup, those of a few engines are a large part of it.
+_AMPLE_BYTES = 8 * 10**9
 
 
 @dataclass
@@ -49,7 +51,23 @@ class HeldDevice:
         self, task: str, inputs: Mapping[str, Any], on_result: OnResult | None = None, server: ForkServer | None = None
     ) -> tuple[WorkerReport, str, Reason | None]:
         """(report, outcome, reason) of a worker that does a task to its end; arguments as of WorkerProcess and listen.
-        Raises MeasurementError, as outcome.classify."""
+
+        Servers of workers hold memory while they wait. Where it is scarce, those of other engines end before, and
+        before a worker that needs no server all do. A worker that ran out of memory beside one has another try without.
+        Raises MeasurementError, as outcome.classify, and OSError.
+        """
+        limit = self.origin["host"]["memory_limit"]
+        if server is None or (limit and limit["bytes"] < _AMPLE_BYTES):
+            end_servers(self.python, self.variables, but=server)
+        ended = _, outcome, reason = self._run(task, inputs, on_result, server)
+        if server and outcome == "oom" and is_of_host(reason) and end_servers(self.python, self.variables):
+            print(f"out of memory during {reason.phase} beside idle servers of workers: once more", file=sys.stderr)
+            return self._run(task, inputs, on_result, None)
+        return ended
+
+    def _run(
+        self, task: str, inputs: Mapping[str, Any], on_result: OnResult | None, server: ForkServer | None
+    ) -> tuple[WorkerReport, str, Reason | None]:
         kills_before = cgroups.oom_kills()
         with WorkerProcess(task, inputs, self.gpu, self.variables, self.python, server) as worker:
             report = worker.listen(self.watch, on_result)

@@ -13,6 +13,9 @@ from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.records.parts import Reason
 from inference_benchmark.units import format_bytes
 
+#: Names of limits: of the configuration, and of a GPU.
+CONFIGURED, DEVICE = "memory_limit", "device memory"
+
 
 class MeasurementError(RuntimeError):
     """Nothing could be measured, and not for lack of memory; the message says what happened."""
@@ -76,10 +79,16 @@ def classify(
     raise MeasurementError(f"the worker {how} during {report.phase}")
 
 
+def is_of_host(reason: Reason) -> bool:
+    """Whether memory ended that other processes take too: the host's or that of a cgroup, and no limit of the cell's
+    own."""
+    return reason.exception_type == "SIGKILL" or reason.limit["name"] not in (CONFIGURED, DEVICE)
+
+
 def memory_limit(subject: Subject, origin: Mapping[str, Any]) -> dict[str, Any] | None:
     """The limit that an allocation ran into: the configured one, else the device's or the machine's."""
     if subject.memory_limit_bytes is not None:
-        return {"name": "memory_limit", "bytes": subject.memory_limit_bytes}
+        return {"name": CONFIGURED, "bytes": subject.memory_limit_bytes}
     if subject.device == "cuda":
-        return {"name": "device memory", "bytes": origin["device"]["memory_bytes"]}
+        return {"name": DEVICE, "bytes": origin["device"]["memory_bytes"]}
     return origin["host"]["memory_limit"] or {"name": "host memory", "bytes": origin["host"]["memory_bytes"]}

@@ -15,7 +15,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -97,16 +97,12 @@ class ForkServer(NamedTuple):
         pipe: the descriptor that the worker writes to. Raises WarmStartError, and OSError."""
         import filelock  # not above: the server imports this module, and its environment may lack filelock
 
-        folder = files.private_folder(f"-{int(os.environ[OWNER])}")
-        differ_between_jobs = ("PWD", "OLDPWD", "SHLVL", "_")
-        settled = {name: value for name, value in variables.items() if name not in differ_between_jobs}
-        # The path of a socket has 107 characters at most.
-        device = _digest(variables.get("CUDA_VISIBLE_DEVICES"))
-        path = folder / f"{device}.{_digest([self.checkpoint, self.round])}.{_digest([self, python, settled])}"
+        path = self.path(python, variables)
+        folder, of_alike = path.parent, path.name.rpartition(".")[0]
         with filelock.FileLock(folder / "lock"):
             client = _connected(path)
             if client is None:
-                _end_others(path)
+                _end(other for other in _servers(variables) if other.name.rpartition(".")[0] != of_alike)
                 self._start(path, python, variables)
                 client = _connected(path)
         if client is None:
@@ -120,6 +116,15 @@ class ForkServer(NamedTuple):
         finally:
             os.close(output_end)
         return ForkedWorker(client, output)
+
+    def path(self, python: str, variables: Mapping[str, str]) -> Path:
+        """Where its socket is. Those of one device begin alike, and so do those of one model and round on it. Raises
+        OSError."""
+        differ_between_jobs = ("PWD", "OLDPWD", "SHLVL", "_")
+        settled = {name: value for name, value in variables.items() if name not in differ_between_jobs}
+        # The path of a socket has 107 characters at most.
+        name = f"{_digest([self.checkpoint, self.round])}.{_digest([self, python, settled])}"
+        return _run_folder() / f"{_device(variables)}.{name}"
 
     def _start(self, path: Path, python: str, variables: Mapping[str, str]) -> None:
         """Start a server and wait until it is ready. Raises WarmStartError."""
@@ -157,13 +162,40 @@ def _connected(path: Path) -> socket.socket | None:
     return client
 
 
-def _end_others(path: Path) -> None:
-    """Tell the servers of other models and rounds on this device to end when their workers have."""
-    device, model_and_round, _ = path.name.split(".")
-    for other in path.parent.glob(f"{device}.*"):
-        if other.name.startswith(f"{device}.{model_and_round}."):
-            continue
-        if client := _connected(other):
+def end_servers(python: str, variables: Mapping[str, str], but: ForkServer | None = None) -> bool:
+    """End the servers of this run on a device, but for one, and wait until their memory is free; whether there were
+    any. Those with a worker end after it. Raises OSError."""
+    if OWNER not in os.environ:
+        return False
+    import filelock
+
+    kept = but and but.path(python, variables)
+    with filelock.FileLock(_run_folder() / "lock"):
+        return _end(path for path in _servers(variables) if path != kept)
+
+
+def _run_folder() -> Path:
+    return files.private_folder(f"-{int(os.environ[OWNER])}")
+
+
+def _device(variables: Mapping[str, str]) -> str:
+    return _digest(variables.get("CUDA_VISIBLE_DEVICES"))
+
+
+def _servers(variables: Mapping[str, str]) -> list[Path]:
+    """The sockets of the servers on a device."""
+    return list(_run_folder().glob(f"{_device(variables)}.*"))
+
+
+def _end(servers: Iterable[Path]) -> bool:
+    """Tell servers to end when their workers have, and wait until they have ended; whether there were any."""
+    found = False
+    for path in servers:
+        if client := _connected(path):
+            found = True
+            client.settimeout(10)  # one that still has a worker
             with client, suppress(OSError):
                 client.sendall(QUIT)
-        other.unlink(missing_ok=True)
+                client.recv(1)
+        path.unlink(missing_ok=True)
+    return found

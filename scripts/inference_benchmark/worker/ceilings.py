@@ -16,7 +16,7 @@ import torch
 from torch.nn.functional import linear
 
 from inference_benchmark.experiment.studies import study_from_json
-from inference_benchmark.machine import quiet
+from inference_benchmark.machine import cgroups, quiet
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.worker.engine_session import EngineSession
 
@@ -69,7 +69,8 @@ def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Kern
     else:
         import psutil
 
-        memory_bytes = psutil.virtual_memory().available
+        free = (psutil.virtual_memory().available, cgroups.free_memory_bytes())
+        memory_bytes = min(n_bytes for n_bytes in free if n_bytes is not None)
     most = min(_MOST[device.type], int(memory_bytes * _MEMORY_SHARE))
     columns = 2048
     source = torch.rand(most // 4 // columns, columns, device=device)

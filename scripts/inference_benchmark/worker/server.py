@@ -58,9 +58,10 @@ class Server:
         client, _ = self.listener.accept()
         message, descriptors, _, _ = socket.recv_fds(client, 1, 3)
         if message != FORK or len(descriptors) != 3:
-            client.close()
             if message == QUIT:
                 self._stop_listening()
+                client.detach()  # the kernel closes it, once this process has ended and its memory is free
+            client.close()
             return
         pid = os.fork()
         if pid == 0:
