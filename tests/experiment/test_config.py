@@ -315,23 +315,23 @@ def test_a_quantised_cache_is_for_full_attention(monkeypatch):
 
 
 def test_a_workload_longer_than_the_model_is_a_contradiction():
-    gpt2 = {
-        "architecture": {
-            "model_type": "gpt2",
-            "n_embd": 64,
-            "n_head": 2,
-            "n_layer": 2,
-            "vocab_size": 100,
-            "n_positions": 16,
-        }
-    }
+    """The last new token is fed to no model: 9 and 8 of them take 16 positions."""
+    gpt2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 100}
 
-    def change(config):
-        put("models", "small", gpt2)(config)
-        put("grid", "cpu", "models", ["small"])(config)
-        put("device", "cpu")(config)
+    def with_positions(n):
+        def change(config):
+            put("models", "small", {"architecture": {**gpt2, "n_positions": n}})(config)
+            put("grid", "cpu", "models", ["small"])(config)
+            put("device", "cpu")(config)
 
-    assert problems(change) == ["grid.cpu.workloads[0]: prompt and new tokens make 17 positions; model small has 16"]
+        return change
+
+    assert problems(with_positions(15)) == [
+        "grid.cpu.workloads[0]: too long for model small: prompt and all new tokens but the last take 16 positions; it has 15"
+    ]
+    config = copy.deepcopy(CONFIG)
+    with_positions(16)(config)
+    load(config, SCHEMA)
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):

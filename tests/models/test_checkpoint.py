@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from preloaded import HANGS_S
 from running import measure_cli, read_record, wait_for
 from transformers import AutoModelForCausalLM
 
+from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.machine import interpreter
 from inference_benchmark.models import checkpoint
 from inference_benchmark.models.synthesize import synthesize
@@ -64,6 +66,10 @@ def test_a_hub_model_is_read_from_its_snapshot(tmp_path, real_checkpoint):
         process = measure_cli(cell, tmp_path / "r.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
         assert process.returncode == 0, process.stderr
         assert read_record(tmp_path / "r.json")["model"]["weights"] == str(snapshot)
+    longer = replace(cell, workload=Workload(prompt_tokens=100, new_tokens=5000))
+    process = measure_cli(longer, tmp_path / "l.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+    assert process.returncode == 1
+    assert "prompt100-new5000 is too long for model mine: prompt and all new tokens but" in process.stderr
     missing = make_cell(engine="hf", model={"name": "mine", "hub": "me/other", "revision": "main"})
     process = measure_cli(missing, tmp_path / "o.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
     assert process.returncode == 1

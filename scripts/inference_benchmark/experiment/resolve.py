@@ -243,8 +243,6 @@ def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:
 
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
-    room = architecture.size(config_json, "max_position_embeddings")
-    for index, workload in enumerate(grid["workloads"] if room else ()):
-        if (length := workload["prompt_tokens"] + workload["new_tokens"]) > room:
-            where = f"grid.{device}.workloads[{index}]"
-            yield f"{where}: prompt and new tokens make {length} positions; model {name} has {room}"
+    for index, workload in enumerate(grid["workloads"]):
+        if reason := architecture.too_long(config_json, **workload):
+            yield f"grid.{device}.workloads[{index}]: too long for model {name}: {reason}"
