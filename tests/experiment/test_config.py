@@ -137,6 +137,23 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
     assert experiment.baselines == {"a100-80gb": f"reference/{PUBLISHED.name}"}
 
 
+def test_a_tilde_in_a_path_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def change(config):
+        put("device", "cpu")(config)
+        put("models", "mine", {"checkpoint": "~/weights"})(config)
+        put("grid", "cpu", "models", ["mine"])(config)
+        put("environments", "old", "~/old.lock")(config)
+        put("grid", "cpu", "environments", ["current", "old"])(config)
+        put("baselines", {"theirs": "~/theirs.csv"})(config)
+        put("history", ["~/earlier"])(config)
+
+    lines = problems(change)
+    for name in ("weights", "old.lock", "theirs.csv", "earlier"):
+        assert sum(f"{tmp_path}/{name}" in line for line in lines) == 1, lines
+
+
 def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "kept").mkdir()

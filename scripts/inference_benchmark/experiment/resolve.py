@@ -135,8 +135,9 @@ def _models(config: Mapping[str, Any], device: str, problems: list[str]) -> tupl
         config_json = model.get("architecture")
         try:
             if "checkpoint" in model:
-                config_json = look_into(Path(model["checkpoint"]))
-                model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
+                folder = Path(os.path.expanduser(model["checkpoint"]))
+                config_json, model["checkpoint"] = look_into(folder), str(folder)
+                model["fingerprint"] = fingerprint(folder)
             configs[name] = config_json
             if config_json:
                 problems += _too_long(device, grid, name, config_json)
@@ -181,7 +182,8 @@ def history(config: Mapping[str, Any], code: Path, problems: list[str]) -> tuple
 
 
 def _in_project(code: Path, path: str) -> str:
-    """A path in the working directory, else in the project."""
+    """A path in the working directory or, after ~, a home, else in the project."""
+    path = os.path.expanduser(path)
     # os.path, because Path.exists raises OSError for a name that is too long.
     return str(code / path) if not os.path.exists(path) and os.path.exists(code / path) else path
 
