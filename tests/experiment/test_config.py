@@ -291,6 +291,29 @@ def variant(name: str, options, models=("bloom-51m",)):
     return change
 
 
+ALL_ENGINES = ", ".join(engines.ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"engine": "vllm", "cache": "static"}, f'engines.fast.engine: "vllm" is not allowed; allowed: {ALL_ENGINES}'),
+        ({"cache": "static"}, f"engines.fast.engine: missing; allowed: {ALL_ENGINES}"),
+        (3, "engines.fast: 3 is not allowed; allowed: a mapping with engine"),
+    ],
+)
+def test_a_variant_of_no_engine_in_a_grid_is_one_problem(options, line):
+    assert problems(variant("fast", options)) == [line]
+
+
+def test_cuda_without_a_gpu_says_what_to_set(monkeypatch):
+    monkeypatch.setattr(hardware, "gpus", lambda: [])
+    assert problems(put("device", "cuda")) == [
+        'device: "cuda": no GPU is visible here; set device to cpu, or, if jobs run on a machine that has one, machine '
+        "to its name"
+    ]
+
+
 def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
     sdpa = {"engine": "hf", "attention": "sdpa"}
     assert problems(variant("hf-sdpa", sdpa)) == [

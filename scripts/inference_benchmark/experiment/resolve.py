@@ -118,7 +118,8 @@ def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str
         try:
             return hardware.label(device)
         except LookupError as error:
-            problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
+            elsewhere = "or, if jobs run on a machine that has one, machine to its name"
+            problems.append(f"device: {show(device)}: {error}; set device to cpu, {elsewhere}")
     return config["machine"]
 
 

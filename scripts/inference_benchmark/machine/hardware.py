@@ -152,7 +152,7 @@ def label(device: str, environ: Mapping[str, str] = os.environ) -> str:
         return cpu_label()
     if visible_gpus := visible(gpus(), environ):
         return slug(visible_gpus[0].name)
-    raise LookupError("no CUDA GPU is visible here to name the machine after")
+    raise LookupError("no GPU is visible here")
 
 
 def is_called(name: str, part: str | None) -> bool:
