@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -304,6 +305,16 @@ ALL_ENGINES = ", ".join(engines.ENGINES)
 )
 def test_a_variant_of_no_engine_in_a_grid_is_one_problem(options, line):
     assert problems(variant("fast", options)) == [line]
+
+
+def test_the_remedy_for_a_number_in_place_of_a_text_works_after_config():
+    """Snakemake takes quotes away there."""
+    from snakemake.cli import parse_config
+
+    (line,) = problems(lambda config: config.update(parse_config(["machine='123_456'"])))
+    remedy = re.search(r"after --config write '(machine=!!str )\.\.\.'$", line)[1]
+    assert parse_config([f"{remedy}123_456"]) == {"machine": "123_456"}
+    assert problems(put("environments", {"old": 3}))[0].endswith("; put it in quotes")
 
 
 def test_cuda_without_a_gpu_says_what_to_set(monkeypatch):
