@@ -317,14 +317,6 @@ def test_the_remedy_for_a_number_in_place_of_a_text_works_after_config():
     assert problems(put("environments", {"old": 3}))[0].endswith("; put it in quotes")
 
 
-def test_cuda_without_a_gpu_says_what_to_set(monkeypatch):
-    monkeypatch.setattr(hardware, "gpus", lambda: [])
-    assert problems(put("device", "cuda")) == [
-        'device: "cuda": no GPU is visible here; set device to cpu, or, if jobs run on a machine that has one, machine '
-        "to its name"
-    ]
-
-
 def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
     sdpa = {"engine": "hf", "attention": "sdpa"}
     assert problems(variant("hf-sdpa", sdpa)) == [
@@ -385,21 +377,38 @@ def test_a_workload_longer_than_the_model_is_a_contradiction():
     load(config, SCHEMA)
 
 
-def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
+def checkpoint_problem(folder: Path | str) -> str:
+    """What is said of a checkpoint, the one thing that is wrong."""
+
     def change(config):
-        put("models", "mine", {"checkpoint": str(tmp_path / "nope")})(config)
+        put("models", "mine", {"checkpoint": str(folder)})(config)
         put("grid", "cpu", "models", ["mine"])(config)
         put("device", "cpu")(config)
 
     (line,) = problems(change)
-    assert line.startswith("models.mine.checkpoint:")
-    assert "holds no config.json" in line
+    return line.removeprefix("models.mine.checkpoint: ")
+
+
+def test_what_is_no_checkpoint_is_named_with_what_to_give(tmp_path):
+    allowed = "allowed: a folder that save_pretrained wrote"
+    assert checkpoint_problem(tmp_path / "nope") == f"{tmp_path}/nope holds no config.json; {allowed}"
+    for name, what in (("it.gguf", "GGUF file"), ("model.safetensors", "file")):
+        (tmp_path / name).touch()
+        assert checkpoint_problem(tmp_path / name) == f"{tmp_path / name} is a {what}; {allowed}"
+    snapshot = tmp_path / "models--me--mine/snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    assert checkpoint_problem(snapshot.parents[1]) == (
+        f"{snapshot.parents[1]} is a folder of the hub's cache; give a snapshot in it, such as {snapshot}"
+    )
+    assert checkpoint_problem("me/mine").endswith(f"{allowed}; a model of the hub is hub: me/mine, with its revision")
 
 
 def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
     monkeypatch.setattr(hardware, "gpus", list)
-    (line,) = problems(put("device", "cuda"))
-    assert line.startswith('machine: "auto" cannot be resolved')
+    assert problems(put("device", "cuda")) == [
+        'device: "cuda": no GPU is visible here; set device to cpu, or, if jobs run on a machine that has one, machine '
+        "to its name"
+    ]
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machine": "a100"}
     assert [*load(config, SCHEMA).machines] == ["a100"]
 

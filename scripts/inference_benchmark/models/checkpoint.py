@@ -105,10 +105,21 @@ def read_config(folder: Path) -> dict[str, Any]:
     """A checkpoint's config.json. Raises CheckpointError."""
     try:
         config = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no config.json; allowed: a folder that save_pretrained wrote") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{folder} {_why_no_checkpoint(folder)}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder}/config.json is not a mapping")
     return config
+
+
+def _why_no_checkpoint(folder: Path) -> str:
+    allowed = "allowed: a folder that save_pretrained wrote"
+    if folder.is_file():
+        return f"is a {'GGUF ' * (folder.suffix == '.gguf')}file; {allowed}"
+    if snapshots := sorted(folder.glob("snapshots/*")):
+        return f"is a folder of the hub's cache; give a snapshot in it, such as {snapshots[-1]}"
+    is_like_id = not folder.exists() and len(folder.parts) == 2 and not folder.is_absolute()
+    or_hub = f"; a model of the hub is hub: {folder}, with its revision" if is_like_id else ""
+    return f"holds no config.json; {allowed}{or_hub}"
