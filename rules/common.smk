@@ -33,7 +33,7 @@ if IS_MODULE and workflow.modifier.modify_path("results/x") != "results/x":
 from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.config_file import has_keys
-from inference_benchmark.experiment.freshness import date_derived_files, not_files
+from inference_benchmark.experiment.freshness import date_derived_files, date_future_files, not_files
 from inference_benchmark.experiment.outputs import (
     across_files,
     chart_files,
@@ -108,6 +108,10 @@ if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
     for path in derived_from_deleted(PLAN.cells):
         rename(path, "was derived from a record that was deleted")
+    inputs = [*expand("results/{machine}", machine=PLAN.machines), *PLAN.any_machine.baselines.values(), *PLAN.history]
+    inputs += [*workflow.configfiles, *(CODE / folder for folder in ("scripts", "rules", "report"))]
+    if problems := date_future_files(inputs):
+        raise WorkflowError("files cannot be used:", *problems)
     DECIDED = date_derived_files(PLAN.experiments)
     for paths in DECIDED.values():
         refuse_other_than_files(paths)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 
 import pytest
 from running import DERIVED, NOTHING, REPORT, SUMMARY, TABLES, measure_jobs, scramble
@@ -65,6 +66,17 @@ def test_stale_records_are_refused_by_name_where_snakemake_remembers_nothing(mea
     measured.run(SUMMARY, "--forcerun", *records)
     assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 5
     assert len(list((measured.folder / "results").rglob("*.superseded-*.json"))) == 6
+
+
+def test_files_dated_in_the_future_are_used(measured):
+    """As an unpacked archive or a wrong clock leaves them: a record, code, and the configuration."""
+    files = [measured.record_path("fp32", 1), measured.folder / "scripts/collect.py", measured.folder / "config.yaml"]
+    for path in files:
+        os.utime(path, (tomorrow := time.time() + 86_400, tomorrow))
+    (measured.folder / SUMMARY).unlink()
+    measured.run(TABLES)
+    assert all(path.stat().st_mtime <= time.time() for path in files)
+    assert not {"collect", "tables"} & measured.plan().keys()
 
 
 def test_records_laid_in_from_elsewhere_reach_the_tables(measured):
