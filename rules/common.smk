@@ -19,11 +19,15 @@ if not CODE.is_dir():
 if CODE.samefile(os.curdir):
     CODE = Path()
 
+# With it, no script would find the library beside it.
+os.environ.pop("PYTHONSAFEPATH", None)
 os.environ.update(
     # Jobs run with the Python that runs Snakemake, in an activated environment or not.
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     # Workers may be forked from a process that belongs to this one: importing takes longer than many a cell.
     INFERENCE_BENCHMARK_RUN=str(os.getpid()),
+    # What jobs print and read is UTF-8, whatever the locale.
+    PYTHONUTF8="1",
 )
 sys.path.insert(0, str((CODE / "scripts").absolute()))
 IS_MODULE = not workflow.modifier.is_main_snakefile()
@@ -58,7 +62,7 @@ if HAS_CONFIG:
     configfile: str(CONFIG)
 
 
-SCHEMA = yaml.load((CODE / "config.schema.yaml").read_text(), yaml.CSafeLoader)
+SCHEMA = yaml.load((CODE / "config.schema.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
 try:
     PLAN = load(config, SCHEMA, files=[Path(path) for path in workflow.configfiles if not IS_MODULE], code=CODE)
 except ConfigError as error:

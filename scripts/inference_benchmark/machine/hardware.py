@@ -185,7 +185,7 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
         return match[1].strip() if match else platform.machine()
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or platform.machine()
+        return subprocess.run(command, capture_output=True, encoding="utf-8").stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
 
 

@@ -169,7 +169,7 @@ def main(request: str) -> int:
         return REFUSED
     folder.mkdir()
     for name, content in found.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return 0
 
 

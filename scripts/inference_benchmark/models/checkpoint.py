@@ -104,7 +104,7 @@ def weights_files(folder: Path) -> list[Path]:
 def read_config(folder: Path) -> dict[str, Any]:
     """A checkpoint's config.json. Raises CheckpointError."""
     try:
-        config = json.loads((folder / "config.json").read_text())
+        config = json.loads((folder / "config.json").read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         raise CheckpointError(f"{folder} {_why_no_checkpoint(folder)}") from None
     except (OSError, ValueError, RecursionError) as error:
