@@ -169,6 +169,14 @@ def all_comparisons(wildcards):
     return expand(comparisons, machine=PLAN.machines)
 
 
+def refuse_without_weights(outputs):
+    """End the run where a job with one of these outputs needs weights that are gone. To read records takes none."""
+    if problems := () if workflow.touch else PLAN.without_weights(outputs):
+        for problem in problems:
+            logger.error(problem)
+        sys.exit(1)
+
+
 def make_environments(outputs):
     """Make the environments that the jobs with these outputs need. If that fails, the run ends with one line instead of
     an error of Snakemake with a place in the rules."""

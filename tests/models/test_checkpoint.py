@@ -14,7 +14,7 @@ import pytest
 import torch
 from made_up import MODELS, TINY_BLOOM, make_cell
 from preloaded import HANGS_S
-from running import measure_cli, read_record, wait_for
+from running import measure_cli, noted, read_record, wait_for
 from transformers import AutoModelForCausalLM
 
 from inference_benchmark.experiment.cells import Workload
@@ -37,9 +37,9 @@ def real_checkpoint(tmp_path) -> Path:
     return folder
 
 
-def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, real_checkpoint):
-    model = {"name": "mine", "checkpoint": str(real_checkpoint), "fingerprint": checkpoint.fingerprint(real_checkpoint)}
-    cell = make_cell(engine="hf", model=model)
+def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, monkeypatch, real_checkpoint):
+    monkeypatch.chdir(tmp_path)
+    cell = make_cell(engine="hf", model=noted(real_checkpoint))
     process = measure_cli(cell, tmp_path / "r.json")
     assert process.returncode == 0, process.stderr
     record = read_record(tmp_path / "r.json", cell)
@@ -47,7 +47,7 @@ def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, real_
     assert (record["model"]["class"], record["model"]["dtypes"]) == ("LlamaForCausalLM", ["float32"])
     assert record["runs"][0]["memory"]["peak_rss_bytes"] > 10**8
     synthesize(MODELS["llama"], 4).to(torch.bfloat16).save_pretrained(real_checkpoint)
-    assert checkpoint.fingerprint(real_checkpoint) != model["fingerprint"]
+    assert checkpoint.fingerprint(real_checkpoint) != cell.model["fingerprint"]
     process = measure_cli(cell, tmp_path / "other.json")
     assert (process.returncode, (tmp_path / "other.json").exists()) == (1, False)
     assert "its files have changed" in process.stderr
