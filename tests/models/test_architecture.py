@@ -118,6 +118,10 @@ def rope(**scaling) -> dict:
     ("config", "most"),
     [
         ({"model_type": "gpt2", "n_positions": 16}, 16),
+        ({"model_type": "roberta", "is_decoder": True, "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "xmod", "max_position_embeddings": 514}, 512),
+        ({"model_type": "bert", "is_decoder": True}, 512),
+        ({"model_type": "opt", "max_position_embeddings": 512}, 512),
         (rope(), 64),
         (rope(rope_scaling={"rope_type": "yarn", "factor": 4.0}), 256),
         (rope(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}), 128),

@@ -85,7 +85,9 @@ def too_long(config: Mapping[str, Any], prompt_tokens: int, new_tokens: int) -> 
 def _positions(config: Mapping[str, Any]) -> int | None:
     """How many positions a model has; None where no number limits them."""
     room = size(config, "max_position_embeddings")
-    text, _ = _of_text(config)
+    text, family = _of_text(config)
+    if room and family.positions_after_padding:
+        return room - (size(config, "pad_token_id") or 0) - 1
     scaling = text.get("rope_scaling") or text.get("rope_parameters")
     if room is None or not isinstance(scaling, Mapping):
         return room
