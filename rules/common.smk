@@ -19,11 +19,15 @@ if not CODE.is_dir():
 if CODE.samefile(os.curdir):
     CODE = Path()
 
+# With it, no script would find the library beside it.
+os.environ.pop("PYTHONSAFEPATH", None)
 os.environ.update(
     # Jobs run with the Python that runs Snakemake, in an activated environment or not.
     PATH=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
     # Workers may be forked from a process that belongs to this one: importing takes longer than many a cell.
     INFERENCE_BENCHMARK_RUN=str(os.getpid()),
+    # What jobs print and read is UTF-8, whatever the locale.
+    PYTHONUTF8="1",
 )
 sys.path.insert(0, str((CODE / "scripts").absolute()))
 IS_MODULE = not workflow.modifier.is_main_snakefile()
@@ -33,7 +37,7 @@ if IS_MODULE and workflow.modifier.modify_path("results/x") != "results/x":
 from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.config_file import has_keys
-from inference_benchmark.experiment.freshness import date_derived_files, not_files
+from inference_benchmark.experiment.freshness import date_derived_files, date_future_files, not_files
 from inference_benchmark.experiment.outputs import (
     across_files,
     chart_files,
@@ -58,7 +62,7 @@ if HAS_CONFIG:
     configfile: str(CONFIG)
 
 
-SCHEMA = yaml.load((CODE / "config.schema.yaml").read_text(), yaml.CSafeLoader)
+SCHEMA = yaml.load((CODE / "config.schema.yaml").read_text(encoding="utf-8"), yaml.CSafeLoader)
 try:
     PLAN = load(config, SCHEMA, files=[Path(path) for path in workflow.configfiles if not IS_MODULE], code=CODE)
 except ConfigError as error:
@@ -108,6 +112,10 @@ if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
     for path in derived_from_deleted(PLAN.cells):
         rename(path, "was derived from a record that was deleted")
+    inputs = [*expand("results/{machine}", machine=PLAN.machines), *PLAN.any_machine.baselines.values(), *PLAN.history]
+    inputs += [*workflow.configfiles, *(CODE / folder for folder in ("scripts", "rules", "report"))]
+    if problems := date_future_files(inputs):
+        raise WorkflowError("files cannot be used:", *problems)
     DECIDED, stale = date_derived_files(PLAN.experiments)
     for paths in DECIDED.values():
         refuse_other_than_files(paths)
@@ -163,6 +171,14 @@ def all_comparisons(wildcards):
     if not comparisons:
         raise WorkflowError("baselines: names nothing to compare with; add a CSV of figures or a folder of records")
     return expand(comparisons, machine=PLAN.machines)
+
+
+def refuse_without_weights(outputs):
+    """End the run where a job with one of these outputs needs weights that are gone. To read records takes none."""
+    if problems := () if workflow.touch else PLAN.without_weights(outputs):
+        for problem in problems:
+            logger.error(problem)
+        sys.exit(1)
 
 
 def make_environments(outputs):

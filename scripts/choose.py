@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Name the best engines, precisions and batch sizes of a summary under limits, judged by 95 % intervals.
+"""Name the best engines, precisions and batch sizes of a run under limits, judged by 95 % intervals.
 
 Prints Markdown: for each machine, model and workload the best cell, those that cannot be told apart from it, and those
 that perhaps meet the limits; or what excludes them all. Price and CO2 follow from what you pay for an hour of the
@@ -11,11 +11,14 @@ from __future__ import annotations
 import argparse
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from inference_benchmark.cli import ProblemsError, run
+from inference_benchmark.compare import result_set
 from inference_benchmark.render import choosing
 from inference_benchmark.render.context import models
+from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.summary_csv import read_summary
 
 
@@ -30,9 +33,15 @@ def positive(text: str) -> float:
     return value
 
 
+def read(path: Path) -> Sequence[CellResult]:
+    """The results in a summary or folder. A folder without a summary, as of an unfinished run, has its records."""
+    summary = path / "summary.csv" if path.is_dir() else path
+    return result_set.load(path).cells if path.is_dir() and not summary.exists() else read_summary(summary)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("summary", type=Path, metavar="SUMMARY", help="results/MACHINE/summary.csv")
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results/MACHINE, or the summary.csv in it")
     for option in choosing.BOUNDS:
         parser.add_argument(option.flag, type=positive, metavar="N", help=f"at most this many {option.label}")
     parser.add_argument("--goal", choices=choosing.GOALS, default="throughput", help="what is best (%(default)s)")
@@ -41,13 +50,13 @@ def main() -> int:
     parser.add_argument("--price-per-hour", type=positive, metavar="N", help="of the machine, in any currency")
     parser.add_argument("--gco2-per-kwh", type=positive, metavar="N", help="grams of CO2 per kWh of your electricity")
     arguments = parser.parse_args()
-    results = read_summary(arguments.summary)
+    results = read(arguments.results)
     for name in ("model", "workload"):
         if asked := getattr(arguments, name):
             known = dict.fromkeys(getattr(cell.column, name) for cell in results)
             results = [cell for cell in results if getattr(cell.column, name) == asked]
             if not results:
-                raise ProblemsError([f"{arguments.summary}: has no {name} {asked!r}; give one of {', '.join(known)}"])
+                raise ProblemsError([f"{arguments.results}: has no {name} {asked!r}; give one of {', '.join(known)}"])
     given = ((option, getattr(arguments, option.flag[2:].replace("-", "_"))) for option in choosing.BOUNDS)
     question = choosing.Question(
         choosing.GOALS[arguments.goal],

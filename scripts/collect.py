@@ -26,7 +26,7 @@ def main() -> int:
     arguments = parser.parse_args()
     gc.disable()  # everything that is read is needed to the end
     try:
-        experiment = Experiment.from_json(arguments.experiment.read_text())
+        experiment = Experiment.from_json(arguments.experiment.read_text(encoding="utf-8"))
         collection = collect(experiment)
     except CellError as error:
         return fail(str(error))

@@ -87,7 +87,7 @@ def _default_of_each(key: Key, defaults: Mapping[str, Any]) -> str:
 
 
 def config_keys() -> str:
-    schema = with_names(yaml.safe_load(Path("config.schema.yaml").read_text()))
+    schema = with_names(yaml.safe_load(Path("config.schema.yaml").read_text(encoding="utf-8")))
     rows = [(key.name, key.default, key.allowed, key.meaning) for key in keys_of(schema, schema)]
     return _table(("key", "default", "allowed", "meaning"), rows, code=2)
 
@@ -203,7 +203,7 @@ def main() -> int:
     check = parser.parse_args().check
     status = 0
     for page, name, make in PARTS:
-        before = page.read_text()
+        before = page.read_text(encoding="utf-8")
         markers = f"<!-- {name}: begin (made by scripts/docs.py) -->", f"<!-- {name}: end -->"
         try:
             after = insert(before, make(), markers)

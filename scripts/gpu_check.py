@@ -72,7 +72,8 @@ def run(planned: Sequence[Check], budget_s: float, at_a_time: int, logs: Path) -
         print(f"{check.name:<28} {verdict.verdict:<8}{seconds:6.1f} s  {text}", file=sys.stderr, flush=True)
         results[check.name] = {"name": check.name, **verdict._asdict(), "seconds": round(seconds, 1)}
         if verdict.verdict == "failed" and check.log(logs).exists():
-            results[check.name]["output"] = check.log(logs).read_text(errors="replace").splitlines()[-40:]
+            log = check.log(logs).read_text(encoding="utf-8", errors="replace")
+            results[check.name]["output"] = log.splitlines()[-40:]
     return [results[check.name] for check in planned]
 
 

@@ -2,8 +2,9 @@
 """Bring records and studies from other results folders into this one: a cluster's, a colleague's.
 
 Each is checked, and goes where it says itself that it belongs. Two different records of one cell are a conflict:
-they are named, and nothing is copied, unless --on-conflict says what to do. Then run snakemake, which makes tables
-and report of all, and refuses by name what does not belong to the configuration.
+they are named, and nothing is copied, unless --on-conflict says what to do. Of two ceilings of one machine the newer
+are kept. Then run snakemake, which makes tables and report of all, and refuses by name what does not belong to the
+configuration.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inference_benchmark.cli import fail, run
+from inference_benchmark.cli import fail, printable, run
 from inference_benchmark.records.merge import carry_out, described, plan
 
 
@@ -35,6 +36,8 @@ def main() -> int:
     if merge.problems or (refused and merge.conflicts):
         return fail("nothing was copied" + (" (see --on-conflict)" if merge.conflicts else ""))
     carry_out(merge.copies)
+    for note in merge.notes:
+        print(printable(note))
     if arguments.on_conflict == "replace":
         carry_out({place: new for place, _, new in merge.conflicts})
     print(

@@ -27,7 +27,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     try:
-        experiments = [Experiment.from_json(path.read_text()) for path in arguments.experiment]
+        experiments = [Experiment.from_json(path.read_text(encoding="utf-8")) for path in arguments.experiment]
     except CellError as error:
         return fail(str(error))
     for experiment, folder in zip(experiments, arguments.folder, strict=True):

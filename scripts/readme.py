@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from inference_benchmark import files, markdown
@@ -29,8 +28,8 @@ def main() -> int:
     for summary, provenance, charts in zip(arguments.summary, arguments.provenance, arguments.charts, strict=True):
         results = read_summary(summary)
         shown.append(pictures(results, charts))
-        parts += [markdown.escape(provenance_text(json.loads(provenance.read_text()))), overview(results)]
-    before = arguments.readme.read_text()
+        parts += [markdown.escape(provenance_text(files.read_json(provenance))), overview(results)]
+    before = arguments.readme.read_text(encoding="utf-8")
     try:
         after = insert(insert(before, "\n".join(shown), CHARTS), "\n\n".join(parts))
     except MarkerError as error:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 from inference_benchmark import files
@@ -25,7 +24,7 @@ def main() -> int:
     parser.add_argument("--output", required=True, type=Path, help="where the page goes")
     arguments = parser.parse_args()
     results = [cell for path in arguments.summary for cell in read_summary(path)]
-    provenances = [json.loads(path.read_text()) for path in arguments.provenance]
+    provenances = [files.read_json(path) for path in arguments.provenance]
     tried = [record for path in arguments.threads for record in threads.load(path)]
     page = render(results, provenances, arguments.template, read_all(arguments.comparison), tried=tried)
     files.write(page, arguments.output)

@@ -21,7 +21,7 @@ def main() -> int:
     parser.add_argument("--output", required=True, type=Path, help="where the decision goes, as JSON")
     arguments = parser.parse_args()
     try:
-        experiment = Experiment.from_json(arguments.experiment.read_text())
+        experiment = Experiment.from_json(arguments.experiment.read_text(encoding="utf-8"))
     except CellError as error:
         return fail(str(error))
     cells = decide(experiment, list(usable_records(experiment)))

@@ -132,8 +132,8 @@ def make_record(of: Cell | None = None, **changes: Any) -> Record:
         "host": {"name": "h", "memory_bytes": 4 * 10**9, "memory_limit": None},
         "variables": {},
         "git": {"commit": "c" * 40, "dirty": False},
-        "started_at": "2026-01-01T00:00:00.000+00:00",
-        "ended_at": "2026-01-01T00:00:09.000+00:00",
+        "started_at": f"2026-01-01T00:{cell.round - 1:02}:00.000+00:00",
+        "ended_at": f"2026-01-01T00:{cell.round - 1:02}:09.000+00:00",
     }
     return Record(**fields | changes)
 

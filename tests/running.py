@@ -153,6 +153,13 @@ def engines_with(path: str) -> Preloaded:
     return Preloaded(*_ENGINES, path=path)
 
 
+def noted(folder: Path) -> dict[str, str]:
+    """Cell.model of a checkpoint, which jobs in the working directory find."""
+    found = checkpoint.Checkpoint(checkpoint.fingerprint(folder), folder)
+    found.save()
+    return {"name": "mine", "fingerprint": found.fingerprint}
+
+
 def drawn(model: dict[str, Any]) -> Path:
     """The checkpoint of a model with an architecture, drawn if need be."""
     if not checkpoint.cache_folder(model["architecture"], model["seed"]).exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -101,6 +102,23 @@ def test_a_missing_file_is_one_line(tmp_path):
     ]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"tables.py: {tmp_path}/no.csv: No such file or directory\n")
+
+
+def test_text_is_utf_8_by_name():
+    """Else it depends on the locale."""
+    for path in REPO.glob("scripts/**/*.py"):
+        for call in (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)):
+            if getattr(call.func, "attr", "") in ("read_text", "write_text"):
+                assert "encoding" in [argument.arg for argument in call.keywords], f"{path}:{call.lineno}"
+
+
+def test_scripts_print_their_signs_under_any_locale():
+    ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    (records,) = (path.parent for path in REPO.glob("results/*/summary.csv"))
+    command = [sys.executable, REPO / "scripts/compare.py", records, records]
+    done = subprocess.run(command, capture_output=True, encoding="utf-8", env=ascii_only)
+    assert done.returncode == 0, done.stderr
+    assert "≈" in done.stdout
 
 
 def test_scripts_explain_themselves():

@@ -201,7 +201,7 @@ def _end(each: Running) -> None:
 
 def _how_it_ended(exitcode: int, log: Path) -> str:
     status = signal.Signals(-exitcode).name if exitcode < 0 else f"exit status {exitcode}"
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     return f"its process ended with {status}" + (f": {lines[-1]}" if lines else "")
 
 

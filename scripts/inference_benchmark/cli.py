@@ -19,7 +19,9 @@ class ProblemsError(ValueError):
 
 def run(main: Callable[[], int]) -> NoReturn:
     """Exit with the status that main returns, or where it raises ProblemsError or OSError with 1 and one line for each
-    problem instead of a traceback."""
+    problem instead of a traceback. What it prints is UTF-8, whatever the locale."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="utf-8")
     try:
         status = main()
     except ProblemsError as error:

@@ -7,6 +7,7 @@ import io
 import itertools
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,9 +27,10 @@ class CsvTable(NamedTuple):
     rows: list[list[str]]
 
 
-def read(path: Path) -> CsvTable:
+def read(path: Path, needed: Sequence[str] = (), needed_by: str = "") -> CsvTable:
     """The table in a regular file: UTF-8 with commas, or with semicolons where its header has more of them. Raises
-    CsvError naming every row that does not fit the header, and OSError."""
+    CsvError naming every row that does not fit the header, and OSError. needed: columns without which it is another
+    file, whose rows say nothing. needed_by: what has them."""
     lines = list(io.StringIO(_text(path), newline=""))
     notes = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
     header = next(filter(str.strip, lines[len(notes) :]), "")
@@ -39,6 +41,9 @@ def read(path: Path) -> CsvTable:
     except csv.Error as error:
         raise CsvError([f"{path}: line {len(notes) + reader.line_num}: not CSV ({error})"]) from None
     columns = [name.strip() for name in first]
+    if missing := [name for name in needed if name not in columns]:
+        named = ", ".join(missing if len(missing) <= 4 else [*missing[:3], f"... ({len(missing)} in all)"])
+        raise CsvError([f"{path}: has no column {named}; {needed_by} has them all"])
     repeated = {name: n for name, n in Counter(columns).items() if name and n > 1}
     problems = [f"{path}: {n} columns are called {name}; keep one" for name, n in repeated.items()]
     word = "semicolon" if delimiter == ";" else "comma"

@@ -13,18 +13,22 @@ import pytest
 from made_up import make_cell
 from quantised import GROUP_SIZE, data_bytes, save
 from real_engines import load, prompts
-from running import REPO, measure_cli, read_record
+from running import REPO, measure_cli, noted, read_record
 
 from inference_benchmark.engines import ENGINES, needed_packages, shapes
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.models.architecture import QUANTISED
-from inference_benchmark.models.checkpoint import fingerprint
 
 LOCK = "gptqmodel.lock"
 #: Weights in the linear layers of a llama in MODELS.
 N_WEIGHTS = 4 * (2 * 128 * 128 + 2 * 128 * 64 + 3 * 128 * 256)
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +44,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 def cell_of(folder: Path, precision: str, engine: str = "hf"):
-    model = {"name": "mine", "checkpoint": str(folder), "fingerprint": fingerprint(folder)}
-    return make_cell(engine=engine, precision=precision, model=model, workload=Workload(9, 4))
+    return make_cell(engine=engine, precision=precision, model=noted(folder), workload=Workload(9, 4))
 
 
 def measured(folder: Path, precision: str, output: Path, engine: str = "hf", **environ: str) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,23 @@ def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_pr
     (tmp_path / "reference" / PUBLISHED.name).write_text(PUBLISHED.read_text())
     (experiment,) = load({"device": "cpu"}, SCHEMA, code=REPO).experiments
     assert experiment.baselines == {"a100-80gb": f"reference/{PUBLISHED.name}"}
+
+
+def test_a_tilde_in_a_path_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def change(config):
+        put("device", "cpu")(config)
+        put("models", "mine", {"checkpoint": "~/weights"})(config)
+        put("grid", "cpu", "models", ["mine"])(config)
+        put("environments", "old", "~/old.lock")(config)
+        put("grid", "cpu", "environments", ["current", "old"])(config)
+        put("baselines", {"theirs": "~/theirs.csv"})(config)
+        put("history", ["~/earlier"])(config)
+
+    lines = problems(change)
+    for name in ("weights", "old.lock", "theirs.csv", "earlier"):
+        assert sum(f"{tmp_path}/{name}" in line for line in lines) == 1, lines
 
 
 def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tmp_path, monkeypatch):
@@ -274,6 +292,31 @@ def variant(name: str, options, models=("bloom-51m",)):
     return change
 
 
+ALL_ENGINES = ", ".join(engines.ENGINES)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"engine": "vllm", "cache": "static"}, f'engines.fast.engine: "vllm" is not allowed; allowed: {ALL_ENGINES}'),
+        ({"cache": "static"}, f"engines.fast.engine: missing; allowed: {ALL_ENGINES}"),
+        (3, "engines.fast: 3 is not allowed; allowed: a mapping with engine"),
+    ],
+)
+def test_a_variant_of_no_engine_in_a_grid_is_one_problem(options, line):
+    assert problems(variant("fast", options)) == [line]
+
+
+def test_the_remedy_for_a_number_in_place_of_a_text_works_after_config():
+    """Snakemake takes quotes away there."""
+    from snakemake.cli import parse_config
+
+    (line,) = problems(lambda config: config.update(parse_config(["machine='123_456'"])))
+    remedy = re.search(r"after --config write '(machine=!!str )\.\.\.'$", line)[1]
+    assert parse_config([f"{remedy}123_456"]) == {"machine": "123_456"}
+    assert problems(put("environments", {"old": 3}))[0].endswith("; put it in quotes")
+
+
 def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
     sdpa = {"engine": "hf", "attention": "sdpa"}
     assert problems(variant("hf-sdpa", sdpa)) == [
@@ -315,40 +358,57 @@ def test_a_quantised_cache_is_for_full_attention(monkeypatch):
 
 
 def test_a_workload_longer_than_the_model_is_a_contradiction():
-    gpt2 = {
-        "architecture": {
-            "model_type": "gpt2",
-            "n_embd": 64,
-            "n_head": 2,
-            "n_layer": 2,
-            "vocab_size": 100,
-            "n_positions": 16,
-        }
-    }
+    """The last new token is fed to no model: 9 and 8 of them take 16 positions."""
+    gpt2 = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 100}
+
+    def with_positions(n):
+        def change(config):
+            put("models", "small", {"architecture": {**gpt2, "n_positions": n}})(config)
+            put("grid", "cpu", "models", ["small"])(config)
+            put("device", "cpu")(config)
+
+        return change
+
+    assert problems(with_positions(15)) == [
+        "grid.cpu.workloads[0]: too long for model small: prompt and all new tokens but the last take 16 positions; it has 15"
+    ]
+    config = copy.deepcopy(CONFIG)
+    with_positions(16)(config)
+    load(config, SCHEMA)
+
+
+def checkpoint_problem(folder: Path | str) -> str:
+    """What is said of a checkpoint, the one thing that is wrong."""
 
     def change(config):
-        put("models", "small", gpt2)(config)
-        put("grid", "cpu", "models", ["small"])(config)
-        put("device", "cpu")(config)
-
-    assert problems(change) == ["grid.cpu.workloads[0]: prompt and new tokens make 17 positions; model small has 16"]
-
-
-def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
-    def change(config):
-        put("models", "mine", {"checkpoint": str(tmp_path / "nope")})(config)
+        put("models", "mine", {"checkpoint": str(folder)})(config)
         put("grid", "cpu", "models", ["mine"])(config)
         put("device", "cpu")(config)
 
     (line,) = problems(change)
-    assert line.startswith("models.mine.checkpoint:")
-    assert "holds no config.json" in line
+    return line.removeprefix("models.mine.checkpoint: ")
+
+
+def test_what_is_no_checkpoint_is_named_with_what_to_give(tmp_path):
+    allowed = "allowed: a folder that save_pretrained wrote"
+    assert checkpoint_problem(tmp_path / "nope") == f"{tmp_path}/nope holds no config.json; {allowed}"
+    for name, what in (("it.gguf", "GGUF file"), ("model.safetensors", "file")):
+        (tmp_path / name).touch()
+        assert checkpoint_problem(tmp_path / name) == f"{tmp_path / name} is a {what}; {allowed}"
+    snapshot = tmp_path / "models--me--mine/snapshots" / ("a" * 40)
+    snapshot.mkdir(parents=True)
+    assert checkpoint_problem(snapshot.parents[1]) == (
+        f"{snapshot.parents[1]} is a folder of the hub's cache; give a snapshot in it, such as {snapshot}"
+    )
+    assert checkpoint_problem("me/mine").endswith(f"{allowed}; a model of the hub is hub: me/mine, with its revision")
 
 
 def test_cuda_without_a_gpu_needs_a_name(monkeypatch):
     monkeypatch.setattr(hardware, "gpus", list)
-    (line,) = problems(put("device", "cuda"))
-    assert line.startswith('machine: "auto" cannot be resolved')
+    assert problems(put("device", "cuda")) == [
+        'device: "cuda": no GPU is visible here; set device to cpu, or, if jobs run on a machine that has one, machine '
+        "to its name"
+    ]
     config = copy.deepcopy(CONFIG) | {"device": "cuda", "machine": "a100"}
     assert [*load(config, SCHEMA).machines] == ["a100"]
 

@@ -199,7 +199,7 @@ FILES = {
     "a switch as key": ("watch: {on: 1}", "watch: the key true is not text; put it in quotes"),
     "nothing as key": ("~: 1", "config: the key null is not text; put it in quotes"),
     "a date": ("machine: 2026-01-01", "machine: 2026-01-01 is a date to YAML; put it in quotes"),
-    "a number for a text": ("machine: 4090", 'machine: 4090 is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$; put it in quotes'),
+    "a number for a text": ("machine: 4090", 'machine: 4090 is not allowed; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$; put it in quotes; after --config write \'machine=!!str ...\''),
     "a text for a number": ("watch: {sample_hz: 1e1}", 'watch.sample_hz: "1e1" is not allowed; allowed: a number > 0; YAML reads this as text: write 1.0e+1'),
     "not a number": ("measurement: {max_seconds: .nan}", "measurement.max_seconds: nan is not allowed; allowed: a finite number"),
     "infinite": ("measurement: {min_seconds: .inf}", "measurement.min_seconds: inf is not allowed; allowed: a finite number"),

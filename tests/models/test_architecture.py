@@ -110,6 +110,37 @@ def test_none_of_it_imports_torch_or_transformers():
     assert subprocess.run([sys.executable, "-c", code], cwd=REPO).returncode == 0
 
 
+def rope(**scaling) -> dict:
+    return {"model_type": "llama", "max_position_embeddings": 64, **scaling}
+
+
+@pytest.mark.parametrize(
+    ("config", "most"),
+    [
+        ({"model_type": "gpt2", "n_positions": 16}, 16),
+        ({"model_type": "roberta", "is_decoder": True, "max_position_embeddings": 514, "pad_token_id": 1}, 512),
+        ({"model_type": "xmod", "max_position_embeddings": 514}, 512),
+        ({"model_type": "bert", "is_decoder": True}, 512),
+        ({"model_type": "opt", "max_position_embeddings": 512}, 512),
+        (rope(), 64),
+        (rope(rope_scaling={"rope_type": "yarn", "factor": 4.0}), 256),
+        (rope(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}), 128),
+        (rope(rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}), 64),
+        (rope(rope_parameters={"rope_type": "dynamic", "factor": 2, "rope_theta": 1e4}), 128),
+        (rope(rope_scaling={"type": "linear", "factor": 2.0}), 128),
+        (rope(rope_scaling={"rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 32}), 64),
+        (rope(rope_scaling={"rope_type": "yarn", "factor": "4"}), 64),
+    ],
+)
+def test_the_positions_of_a_model_are_those_that_its_scaling_reaches(config, most):
+    assert architecture.too_long(config, most - 7, 8) is None
+    assert architecture.too_long(config, most - 6, 8).endswith(f"take {most + 1} positions; it has {most}")
+
+
+def test_a_model_without_positions_takes_any_length():
+    assert architecture.too_long({"model_type": "bloom"}, 10**6, 10**6) is None
+
+
 LLAMA, MISTRAL = {"model_type": "llama"}, {"model_type": "mistral"}
 PART = {"model_type": "gemma3", "text_config": {"layer_types": ["sliding_attention", "full_attention"]}}
 

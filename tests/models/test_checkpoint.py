@@ -7,15 +7,17 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from made_up import MODELS, TINY_BLOOM, make_cell
 from preloaded import HANGS_S
-from running import measure_cli, read_record, wait_for
+from running import measure_cli, noted, read_record, wait_for
 from transformers import AutoModelForCausalLM
 
+from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.machine import interpreter
 from inference_benchmark.models import checkpoint
 from inference_benchmark.models.synthesize import synthesize
@@ -35,9 +37,9 @@ def real_checkpoint(tmp_path) -> Path:
     return folder
 
 
-def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, real_checkpoint):
-    model = {"name": "mine", "checkpoint": str(real_checkpoint), "fingerprint": checkpoint.fingerprint(real_checkpoint)}
-    cell = make_cell(engine="hf", model=model)
+def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, monkeypatch, real_checkpoint):
+    monkeypatch.chdir(tmp_path)
+    cell = make_cell(engine="hf", model=noted(real_checkpoint))
     process = measure_cli(cell, tmp_path / "r.json")
     assert process.returncode == 0, process.stderr
     record = read_record(tmp_path / "r.json", cell)
@@ -45,7 +47,7 @@ def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, real_
     assert (record["model"]["class"], record["model"]["dtypes"]) == ("LlamaForCausalLM", ["float32"])
     assert record["runs"][0]["memory"]["peak_rss_bytes"] > 10**8
     synthesize(MODELS["llama"], 4).to(torch.bfloat16).save_pretrained(real_checkpoint)
-    assert checkpoint.fingerprint(real_checkpoint) != model["fingerprint"]
+    assert checkpoint.fingerprint(real_checkpoint) != cell.model["fingerprint"]
     process = measure_cli(cell, tmp_path / "other.json")
     assert (process.returncode, (tmp_path / "other.json").exists()) == (1, False)
     assert "its files have changed" in process.stderr
@@ -64,6 +66,10 @@ def test_a_hub_model_is_read_from_its_snapshot(tmp_path, real_checkpoint):
         process = measure_cli(cell, tmp_path / "r.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
         assert process.returncode == 0, process.stderr
         assert read_record(tmp_path / "r.json")["model"]["weights"] == str(snapshot)
+    longer = replace(cell, workload=Workload(prompt_tokens=100, new_tokens=5000))
+    process = measure_cli(longer, tmp_path / "l.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+    assert process.returncode == 1
+    assert "prompt100-new5000 is too long for model mine: prompt and all new tokens but" in process.stderr
     missing = make_cell(engine="hf", model={"name": "mine", "hub": "me/other", "revision": "main"})
     process = measure_cli(missing, tmp_path / "o.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
     assert process.returncode == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from made_up import TINY_BLOOM, make_cell
-from running import measure_cli, read_record
+from running import measure_cli, noted, read_record
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -134,10 +134,10 @@ def test_safetensors_are_read_where_there_are_both(copy, saved):
 
 
 @pytest.mark.parametrize("name", ["pickle", "shards"])
-def test_the_record_says_which_files_were_read(copy, tmp_path, name):
+def test_the_record_says_which_files_were_read(copy, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
     folder = copy(name)
-    model = {"name": "mine", "checkpoint": str(folder), "fingerprint": checkpoint.fingerprint(folder)}
-    cell = make_cell(engine="hf", model=model)
+    cell = make_cell(engine="hf", model=noted(folder))
     process = measure_cli(cell, tmp_path / "r.json")
     assert process.returncode == 0, process.stderr
     record = read_record(tmp_path / "r.json", cell)

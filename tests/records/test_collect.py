@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from made_up import make_ceilings, make_experiment, make_record
 
+from inference_benchmark.compare import result_set
+from inference_benchmark.experiment.baselines import BaselineError
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records import record_file
 from inference_benchmark.records.collect import CollectError, collect, read
@@ -31,6 +34,22 @@ def test_collecting_names_every_record_that_cannot_be_used(tmp_path):
     assert f"{cells[1].path}: not JSON" in problems[0]
     assert f"{cells[2].path}: measured under another configuration: batch_size was 1, is now 3" in problems[1]
     assert f"{cells[3].path}: No such file" in problems[2]
+
+
+def test_a_copy_of_a_round_as_another_is_refused_where_rounds_are_counted(tmp_path):
+    experiment = make_experiment(1, rounds=3)
+    first, second, third = experiment.cells()
+    for cell in (first, second, third):
+        record_file.write(make_record(cell), tmp_path / cell.path)
+    assert len(collect(experiment).records) == 3
+    record_file.write(replace(make_record(first), cell=third), tmp_path / third.path)
+    copy = f"holds the measurement of {first.path}, as another round; remove one of them"
+    with pytest.raises(CollectError) as caught:
+        collect(experiment)
+    assert caught.value.problems == [f"{third.path}: {copy}"]
+    with pytest.raises(BaselineError) as caught:
+        result_set.load(Path("results/box"))
+    assert caught.value.problems == [f"{third.path}: {copy}"]
 
 
 def test_what_is_read_is_what_can_be_used_and_the_rest_is_named(tmp_path):

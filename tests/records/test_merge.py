@@ -7,7 +7,7 @@ import os
 import shutil
 from pathlib import Path
 
-from made_up import make_cell, make_record
+from made_up import make_ceilings, make_cell, make_record
 from running import merge_cli, run_study
 
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -91,6 +91,42 @@ def test_two_records_of_one_cell_are_named_and_nothing_is_copied(tmp_path):
     assert json.loads((tmp_path / place).read_text())["host"]["name"] == "b7"
     (kept,) = (tmp_path / place).parent.glob("batch-2.superseded-*.json")
     assert kept.read_bytes() == before[place.removeprefix("results/")]
+
+
+def test_of_two_ceilings_of_a_machine_the_newer_are_kept(tmp_path):
+    here, there = tmp_path / "results/box/ceilings.json", tmp_path / "there/box/ceilings.json"
+    write(tmp_path / "results", batch_size=1)
+    write(tmp_path / "there", batch_size=2)
+    times = {"here": "2026-01-01T00:00:09.000+00:00", "there": "2026-01-02T00:00:09.000+00:00"}
+    for path, time in zip((here, there), times.values(), strict=True):
+        path.write_text(json.dumps(make_ceilings(started_at=time, ended_at=time).to_document()))
+    older, newer = here.read_bytes(), there.read_bytes()
+    done = merge_cli(tmp_path, "there")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        f"results/box/ceilings.json: there/box/ceilings.json of {times['there']} on h is kept; it is newer than "
+        f"results/box/ceilings.json of {times['here']} on h\n"
+        "2 files copied, 0 were here already, 0 conflicts: none\n"
+    )
+    assert here.read_bytes() == newer
+    (kept,) = here.parent.glob("ceilings.superseded-*.json")
+    assert kept.read_bytes() == older
+    there.write_bytes(older)
+    done = merge_cli(tmp_path, "there")
+    assert "results/box/ceilings.json of 2026-01-02T00:00:09.000+00:00 on h is kept" in done.stdout
+    assert here.read_bytes() == newer
+
+
+def test_a_folder_of_another_level_is_one_line(tmp_path):
+    for batch_size in (1, 2):
+        write(tmp_path / "run/results", batch_size=batch_size)
+    for wrong in ("run", "run/results/box", "run/results/box/tiny/"):
+        done = merge_cli(tmp_path, wrong)
+        assert done.returncode == 1
+        given = wrong.removesuffix("/")
+        assert done.stderr == (
+            f"merge.py: {given}: is not the folder above MACHINE; give run/results\nmerge.py: nothing was copied\n"
+        )
 
 
 def test_two_sources_can_be_in_conflict_too(tmp_path):

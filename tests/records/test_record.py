@@ -58,6 +58,7 @@ def test_published_records_read_and_written_again_are_the_same_bytes(tmp_path):
         ({"schema_version": 2}, "schema_version is 2"),
         ({"outcome": "fine"}, "outcome is 'fine'; allowed: ok, oom, unsupported"),
         ({"runs": []}, "outcome ok without a run"),
+        ({"runs": make_record().to_document()["runs"] * 2}, "runs has 2 entries; the record of a round has one"),
         ({"stability": None}, "without a verdict"),
         ({"flags": [{"name": "x"}]}, r"flags\[0\]: object missing required field `message`"),
         ({"outcome": "oom"}, "contradicts reason"),

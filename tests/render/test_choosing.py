@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from made_up import DRIFTS, make_cell, make_oom, make_record
+from made_up import DRIFTS, make_cell, make_oom, make_record, write_records
 from running import REPO
 
 from inference_benchmark.analysis.figures import BY_NAME
@@ -179,9 +179,22 @@ def test_bad_input_is_one_clear_line(summary, arguments, problem):
     assert done.stderr.splitlines()[-1].startswith(problem.format(summary=summary))
 
 
-def test_a_file_that_is_no_summary_is_one_line(tmp_path):
+@pytest.mark.parametrize("content", ["a,b\n1,2\n", "# A page\n\nof words, with commas,\nwithout.\n", ""])
+def test_a_file_that_is_no_summary_is_one_line(tmp_path, content):
     path = tmp_path / "other.csv"
-    path.write_text("a,b\n1,2\n")
+    path.write_text(content)
     done = run(path)
     assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (1, "", 1)
     assert f"{path}: has no column machine" in done.stderr
+
+
+def test_a_folder_has_its_summary_or_its_records(tmp_path):
+    folder = write_records(tmp_path, records())
+    of_records = run(folder)
+    assert (of_records.returncode, of_records.stderr) == (0, "")
+    (folder / "summary.csv").write_text(to_csv(cell_results(records())))
+    assert run(folder).stdout == run(folder / "summary.csv").stdout == of_records.stdout
+    assert "| best " in of_records.stdout
+    assert run(tmp_path / "results/none").stderr == f"choose.py: {tmp_path}/results/none: No such file or directory\n"
+    (tmp_path / "empty").mkdir()
+    assert run(tmp_path / "empty").stderr.startswith(f"choose.py: {tmp_path}/empty: holds no records (batch-N.json)")

@@ -7,7 +7,7 @@ import json
 import numpy
 import pytest
 from made_up import TINY_BLOOM
-from running import Workspace, fake_gpus, fake_grid
+from running import PUBLISHED, Workspace, fake_gpus, fake_grid
 from safetensors.numpy import save_file
 
 from inference_benchmark.machine.torch_build import torch_build
@@ -69,17 +69,20 @@ def test_odd_configurations_and_models_are_told_before_any_job(workspace, text, 
 
 
 def test_hostile_text_where_text_is_free_stays_text(tmp_path):
-    """A folder's name is the user's own; it goes through the shell, a record, the tables and the page."""
+    """A folder's name is the user's own; it goes through the shell, and what a file says to a page."""
     hostile = tmp_path / "it's $(touch pwned) <b> {x} ; rm"
     (tmp_path / "w").mkdir()
     hostile.mkdir()
     (hostile / "config.json").write_text('{"model_type": "bloom"}')
     save_file({"weight": numpy.zeros(2, numpy.float32)}, hostile / "model.safetensors")
     grid = fake_grid() | {"models": ["mine"], "precisions": ["fp32"], "batch_sizes": [1]}
+    (hostile / "theirs.csv").write_text(f"# {hostile.name}\n{PUBLISHED.read_text()}")
     workspace = Workspace.make(tmp_path / "w", grid, {"mine": {"checkpoint": str(hostile)}})
+    workspace.config["baselines"] = {"theirs": f"{hostile}/theirs.csv"}
+    workspace.save()
     workspace.run()
     assert not list(tmp_path.rglob("pwned"))
-    page = (workspace.folder / "results/box/report.html").read_text()
+    page = (workspace.folder / "results/box/comparison/theirs.html").read_text()
     assert " <b> {x}" not in page.replace("\\u003c", "")
     assert "&lt;b&gt;" in page
 

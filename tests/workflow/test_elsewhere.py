@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -26,8 +27,9 @@ def files_of(folder: Path) -> dict[str, int]:
     }
 
 
-def snakemake(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    return subprocess.run([SNAKEMAKE, *arguments], cwd=folder, capture_output=True, text=True, timeout=HANGS_S)
+def snakemake(folder: Path, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess:
+    command, env = [SNAKEMAKE, *arguments], {**os.environ, **environ}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANGS_S, env=env)
 
 
 @pytest.fixture
@@ -52,6 +54,15 @@ def test_results_logs_and_metadata_go_to_the_working_directory(code, tmp_path):
     done = snakemake(tmp_path / "run", "-s", code.folder / "Snakefile", "results/other/summary.csv")
     assert done.returncode == 0, done.stderr
     assert files_of(code.folder) == before
+
+
+def test_jobs_find_the_library_and_read_utf_8_whatever_python_is_told(measured):
+    page = measured.folder / "results/box/report.html"
+    page.unlink()
+    told = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    done = snakemake(measured.folder, "results/box/report.html", **told)
+    assert done.returncode == 0, done.stderr
+    assert "±" in page.read_text(encoding="utf-8")
 
 
 def test_an_empty_configuration_and_none_are_those_of_the_schema(code, tmp_path):

@@ -5,9 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
+from pathlib import Path
 
 import pytest
-from running import DERIVED, NOTHING, REPORT, SUMMARY, TABLES, measure_jobs, scramble
+from made_up import TINY_BLOOM
+from running import (
+    DERIVED,
+    NOTHING,
+    REPORT,
+    SUMMARY,
+    TABLES,
+    Workspace,
+    drawn,
+    fake_grid,
+    measure_jobs,
+    scramble,
+)
 
 
 def test_records_of_different_hardware_or_software_are_refused_or_split(measured):
@@ -42,6 +56,53 @@ def test_a_copy_without_snakemakes_memory_plans_nothing(measured):
     assert measured.plan() == NOTHING
 
 
+@pytest.fixture
+def of_checkpoint(tmp_path) -> tuple[Workspace, Path]:
+    """A cell of a checkpoint that is measured, and the folder with the weights."""
+    weights = tmp_path / "weights"
+    shutil.copytree(drawn({"architecture": TINY_BLOOM, "seed": 0}), weights)
+    (tmp_path / "w").mkdir()
+    grid = fake_grid(models=["mine"], precisions=["fp32"], batch_sizes=[1, 2])
+    workspace = Workspace.make(tmp_path / "w", grid, {"mine": {"checkpoint": str(weights)}})
+    workspace.run(TABLES)
+    return workspace, weights
+
+
+def test_the_bytes_of_a_checkpoint_decide_and_not_where_they_lie(of_checkpoint):
+    workspace, weights = of_checkpoint
+    moved = weights.rename(weights.with_name("moved"))
+    weights.with_name("link").symlink_to(moved)
+    for path in ("../moved/", "../link", f"{workspace.folder}/./../moved"):
+        workspace.config["models"]["mine"]["checkpoint"] = path
+        workspace.save()
+        assert measure_jobs(workspace.plan()) == 0
+    # A record of before, with the path in its cell.
+    for path in workspace.all_records():
+        record = json.loads((workspace.folder / path).read_text())
+        record["cell"]["model"]["checkpoint"] = "/where/it/was"
+        (workspace.folder / path).write_text(json.dumps(record))
+    workspace.run(TABLES)
+    with (moved / "config.json").open("a") as config:
+        config.write("\n")
+    assert measure_jobs(workspace.plan()) == 2
+
+
+def test_weights_are_needed_to_measure_and_not_to_read(of_checkpoint):
+    workspace, weights = of_checkpoint
+    (weights / "model.safetensors").rename(weights / "elsewhere")
+    workspace.run()
+    assert workspace.plan() == NOTHING
+    assert "2 of 2" in workspace.run("preview").stdout
+    (workspace.folder / "results/box/mine/prompt4-new8/fake/fp32/batch-2.json").unlink()
+    done = workspace.snakemake()
+    assert done.returncode != 0
+    assert f"models.mine.checkpoint: {weights} holds no weights; allowed: model.safetensors or" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list((workspace.folder / "results").rglob("batch-2.json"))
+    (weights / "elsewhere").rename(weights / "model.safetensors")
+    workspace.run(TABLES)
+
+
 def test_a_copy_without_memory_still_fills_only_what_is_missing(measured):
     shutil.rmtree(measured.folder / ".snakemake")
     measured.record_path("fp32", 2).unlink()
@@ -62,6 +123,17 @@ def test_records_of_other_settings_are_measured_again_where_snakemake_remembers_
     assert measured.record("fp32", 1)["cell"]["measurement"]["min_cycles"] == 5
     assert len(list((measured.folder / "results").rglob("*.superseded-*.json"))) == 6
     assert measure_jobs(measured.plan()) == 0
+
+
+def test_files_dated_in_the_future_are_used(measured):
+    """As an unpacked archive or a wrong clock leaves them: a record, code, and the configuration."""
+    files = [measured.record_path("fp32", 1), measured.folder / "scripts/collect.py", measured.folder / "config.yaml"]
+    for path in files:
+        os.utime(path, (tomorrow := time.time() + 86_400, tomorrow))
+    (measured.folder / SUMMARY).unlink()
+    measured.run(TABLES)
+    assert all(path.stat().st_mtime <= time.time() for path in files)
+    assert not {"collect", "tables"} & measured.plan().keys()
 
 
 def test_records_laid_in_from_elsewhere_reach_the_tables(measured):

@@ -15,7 +15,7 @@ from inference_benchmark.records import comparability, machine_speed, record_fil
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result, priors_of
-from inference_benchmark.records.rounds import combined, rounds_by_path, rounds_text
+from inference_benchmark.records.rounds import combined, copied, rounds_by_path, rounds_text
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.summary_csv import read_table
 
@@ -101,15 +101,15 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
 
 
 def _read(paths: Iterable[Path]) -> list[Record]:
-    problems, records = [], []
+    problems, records = [], {}
     for path in paths:
         try:
-            records.append(record_file.load(path))
+            records[path] = record_file.load(path)
         except RecordError as error:
             problems.append(f"{path}: {error}")
-    if problems:
+    if problems := [*problems, *copied(records)]:
         raise BaselineError(problems)
-    return records
+    return list(records.values())
 
 
 def _ceilings(folder: Path) -> tuple[Studies, list[str]]:

@@ -50,7 +50,7 @@ def data_bytes() -> int:
 def reset_peak_rss() -> None:
     """Restart the measurement of the peak resident set size, on Linux only (proc(5): clear_refs)."""
     with suppress(OSError):
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def rss_bytes() -> dict[str, int]:
@@ -64,5 +64,5 @@ def rss_bytes() -> dict[str, int]:
 
 
 def _status_bytes(name: str) -> int:
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return int(re.search(rf"^{name}:\s+(\d+) kB", status, re.MULTILINE)[1]) * 1024

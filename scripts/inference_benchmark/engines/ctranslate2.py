@@ -184,7 +184,7 @@ class DigitTokenizer:
 
 class Converter(TransformersConverter):
     def load_tokenizer(self, tokenizer_class, folder, **_) -> DigitTokenizer:
-        return DigitTokenizer(json.loads((Path(folder) / "config.json").read_text())["vocab_size"])
+        return DigitTokenizer(json.loads((Path(folder) / "config.json").read_bytes())["vocab_size"])
 
 
 def convert(checkpoint: str, output: str) -> None:

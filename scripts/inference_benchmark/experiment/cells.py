@@ -88,7 +88,7 @@ class ColumnSettings(AsJson):
 
     machine: str
     device: str
-    #: Its name, plus architecture and seed, or checkpoint and fingerprint, or hub and revision.
+    #: Its name, plus architecture and seed, or fingerprint of a checkpoint, or hub and revision.
     model: Mapping[str, Any]
     workload: Workload
     engine: str  #: One of engines.ENGINES, or the name of a variant.
@@ -103,6 +103,7 @@ class ColumnSettings(AsJson):
     def __post_init__(self) -> None:
         if not isinstance(self.model, dict) or not isinstance(self.model.get("name"), str):
             raise CellError(f"model is {self.model!r}; allowed: a mapping with name")
+        object.__setattr__(self, "model", _anywhere(self.model))
         if not isinstance(self.options, dict):
             raise CellError(f"options is {self.options!r}; allowed: a mapping")
         environment = self.environment
@@ -175,6 +176,19 @@ class Cell(ColumnSettings):
         if (version := cell.measure_version) != MEASURE_VERSION:
             raise CellError(f"measure_version is {version!r}; this program measures version {MEASURE_VERSION}")
         return cell
+
+
+def without_path(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A cell or study as JSON, without the path of its checkpoint: older records hold it beside the fingerprint, and
+    the same weights may lie anywhere."""
+    at = "cell" if "cell" in document else "model"
+    if not isinstance(part := document.get(at), dict):
+        return document
+    return {**document, at: without_path(part) if at == "cell" else _anywhere(part)}
+
+
+def _anywhere(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: model[key] for key in model if key != "checkpoint"} if "fingerprint" in model else model
 
 
 def record_path(*, machine: str, column: str, batch: int | str) -> str:

@@ -48,7 +48,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
     problems += contradictions(config, Soundness(errors))
     if not errors:
         locks = read_locks(config, code, problems)
-        experiment = resolve(config, code, locks, problems)
+        experiment, checkpoints = resolve(config, code, locks, problems)
         earlier = history(config, code, problems)
     if errors or problems:
         raise ConfigError(problems)
@@ -65,6 +65,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
         ),
         slurm={label: machine["slurm"] for label, machine in machines.items()},
         locks=tuple(locks.values()),
+        checkpoints=checkpoints,
         history=earlier,
     )
 

@@ -56,8 +56,11 @@ def explain(error: jsonschema.ValidationError, schema: Mapping[str, Any]) -> Ite
     else:
         guess = guess_text(value, sub["enum"]) if error.validator == "enum" else ""
         types = sub.get("type", ()) if error.validator == "type" else ()
-        quotes = "; put it in quotes" if "string" in types and isinstance(value, (bool, int, float)) else ""
-        hint = yaml_hint(value) if "number" in types else quotes
+        hint = yaml_hint(value) if "number" in types else ""
+        if "string" in types and isinstance(value, (bool, int, float)):
+            # Snakemake takes all quotes away from what follows --config.
+            or_tag = f"; after --config write '{path[0]}=!!str ...'" if len(path) == 1 else ""
+            hint = f"; put it in quotes{or_tag}"
         yield f"{where_text(path)}: {show(value)} is not allowed; allowed: {allowed(sub, schema)}{guess or hint}"
 
 

@@ -42,8 +42,9 @@ def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]
     models, variants = (config[key] if sound.kind(key) else {} for key in ("models", "engines"))
     for name in (name for name in models if sound.whole("models", name)):
         yield from model_problems.problems(f"models.{name}", models[name])
-    for name in (name for name in variants if sound.whole("engines", name)):
-        yield from variant_problems.problems(name, variants[name])
+    sound_variants = {name: variant for name, variant in variants.items() if sound.whole("engines", name)}
+    for name, variant in sound_variants.items():
+        yield from variant_problems.problems(name, variant)
     if sound.whole("environments") and sound.whole("grid"):
         yield from environments.contradictions(config)
     if sound.whole("measurement", "min_seconds") and sound.whole("measurement", "max_seconds"):
@@ -61,7 +62,7 @@ def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]
         if models:
             yield from unknown_names(f"grid.{device}.models", grid["models"], models, "under models")
         yield from unknown_names(f"grid.{device}.engines", grid["engines"], [*ENGINES, *variants])
-        yield from variant_problems.not_on(device, grid["engines"], variants)
+        yield from variant_problems.not_on(device, grid["engines"], sound_variants)
         for index, size in enumerate(grid["timeline"]):
             if size not in grid["batch_sizes"]:
                 sizes = ", ".join(map(str, grid["batch_sizes"]))

@@ -88,7 +88,7 @@ class Experiment(AsJson):
     def save(self) -> None:
         """Write that file. Raises OSError."""
         text = self.to_json() + "\n"
-        if not self.path.exists() or self.path.read_text() != text:
+        if not self.path.exists() or self.path.read_text(encoding="utf-8") != text:
             files.write(text, self.path)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import chain
@@ -71,6 +72,27 @@ def not_files(paths: Iterable[str]) -> list[str]:
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
     return problems
+
+
+def date_future_files(paths: Iterable[str | Path]) -> list[str]:
+    """Date files to now that are dated in the future, as an unpacked archive or a wrong clock leaves them: what is made
+    from them would be older, which Snakemake refuses. paths: files, and folders with all below them. Returns one line
+    for each that cannot be dated."""
+    now, problems = time.time(), []
+    for path in chain.from_iterable(map(_with_all_below, paths)):
+        with suppress(FileNotFoundError):
+            if os.stat(path).st_mtime > now:
+                try:
+                    os.utime(path, (now, now))
+                except OSError as error:
+                    problems.append(f"{path}: is dated in the future ({error.strerror}); run: touch {path}")
+    return problems
+
+
+def _with_all_below(path: str | Path) -> Iterator[str | Path]:
+    yield path
+    for folder, _, names in os.walk(path):
+        yield from (os.path.join(folder, name) for name in names)
 
 
 def date_derived_files(

@@ -17,6 +17,7 @@ from inference_benchmark.experiment.experiment import Experiment, in_measuring_o
 from inference_benchmark.experiment.rounds import decision_path, further_cells, read_decision
 from inference_benchmark.experiment.studies import Study, Subject, possible_studies, requested_studies, study_path
 from inference_benchmark.experiment.supervision import Supervision
+from inference_benchmark.models.checkpoint import Checkpoint
 
 #: The wildcards of a job, by name.
 Wildcards = Mapping[str, str]
@@ -35,19 +36,20 @@ class Plan:
     """What is measured, how it is watched, and what its jobs ask a cluster for.
 
     experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
-    machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments. history:
-    the paths of results of earlier runs.
+    machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments.
+    checkpoints: of the models. history: the paths of results of earlier runs.
     """
 
     experiments: tuple[Experiment, ...]
     watch: Supervision
     slurm: Mapping[str, Mapping[str, Any]]
     locks: Sequence[Lock] = ()
+    checkpoints: Sequence[Checkpoint] = ()
     history: Sequence[str] = ()
 
     def save(self) -> None:
         """Write the files that jobs read their part of it from. Raises OSError."""
-        for part in (*self.experiments, *self.locks):
+        for part in (*self.experiments, *self.locks, *self.checkpoints):
             part.save()
 
     @cached_property
@@ -117,6 +119,12 @@ class Plan:
         subjects = map(self.subject, paths)
         environments = (subject.setup.environment for subject in subjects if subject and subject.setup.environment)
         return list(dict.fromkeys((each["name"], each["lock"]) for each in environments))
+
+    def without_weights(self, paths: Iterable[str]) -> Sequence[str]:
+        """One line for each checkpoint that cells and studies with these records need, and that cannot be measured."""
+        problems = {each.fingerprint: each.problem for each in self.checkpoints}
+        models = (getattr(subject.setup, "model", {}) for subject in map(self.subject, paths) if subject)
+        return [*filter(None, dict.fromkeys(problems.get(model.get("fingerprint")) for model in models))]
 
     @cached_property
     def shares_jobs(self) -> bool:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import engines
+from inference_benchmark import engines, files
 from inference_benchmark.experiment import baselines, environments
 from inference_benchmark.experiment import variants as variant_problems
 from inference_benchmark.experiment.cells import Measurement, Workload
@@ -19,7 +20,7 @@ from inference_benchmark.experiment.variants import GridEngine
 from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.machine.packages import Package
 from inference_benchmark.models import architecture, families
-from inference_benchmark.models.checkpoint import CheckpointError, fingerprint, look_into
+from inference_benchmark.models.checkpoint import Checkpoint, CheckpointError, fingerprint, look_into, weights_files
 from inference_benchmark.units import parse_bytes
 
 #: Settings of measurement that a configuration leaves to the device (null). Processes on a CPU differ by several
@@ -52,13 +53,16 @@ def read_locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> di
     return {name: lock for name, (lock, _) in found.items() if lock}
 
 
-def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], problems: list[str]) -> Experiment | None:
-    """The experiment on this machine, or on the first of several; None, and problems with more lines, if there are."""
+def resolve(
+    config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], problems: list[str]
+) -> tuple[Experiment | None, Sequence[Checkpoint]]:
+    """The experiment on this machine, or on the first of several, and the checkpoints of its models; (None, ()), and
+    problems with more lines, if there are."""
     try:
         device, on_gpu = _device(config)
     except hardware.GpuError as error:
         problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
-        return None
+        return None, ()
     grid = config["grid"][device]
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
     used = variant_problems.of_grid(device, grid["engines"], variants)
@@ -78,13 +82,14 @@ def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], pr
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
     machine = _machine(config, device, problems)
-    models, configs = _models(config, device, problems)
+    machines = list(config["machines"] or [machine])
+    models, configs, checkpoints = _models(config, device, machines, problems)
     if is_current:  # what other transformers have is not known before they are installed
         problems += variant_problems.impossible(device, used, list(configs.values()))
     if uses_torch and len(configs) == len(models):  # else one of them could not be read
         problems += _not_together(device, grid["precisions"], configs)
     if problems:
-        return None
+        return None, ()
     named = grid["environments"]
     engine_environments = {each.name: environments.of_engine(each.engine, named, locks) for each in elsewhere}
     for each in (each for each in elsewhere if not engine_environments[each.name]):
@@ -93,7 +98,7 @@ def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], pr
             f"{each.where}: no environment of the grid has {package}, which {each.name} needs; add {CURRENT}, where it "
             "has an environment of its own"
         )
-    return Experiment(
+    experiment = Experiment(
         machine=machine,
         device=device,
         models=tuple(models),
@@ -108,6 +113,7 @@ def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], pr
         environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
         engine_environments=engine_environments,
     )
+    return experiment, checkpoints
 
 
 def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str:
@@ -118,15 +124,18 @@ def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str
         try:
             return hardware.label(device)
         except LookupError as error:
-            problems.append(f"machine: {show('auto')} cannot be resolved: {error}; name the machine")
+            elsewhere = "or, if jobs run on a machine that has one, machine to its name"
+            problems.append(f"device: {show(device)}: {error}; set device to cpu, {elsewhere}")
     return config["machine"]
 
 
-def _models(config: Mapping[str, Any], device: str, problems: list[str]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """(the models of the grid as in Cell.model, their transformers configurations by name). A configuration is None if
-    it is on the hub, and missing if it could not be read."""
+def _models(
+    config: Mapping[str, Any], device: str, machines: Sequence[str], problems: list[str]
+) -> tuple[list[dict[str, Any]], dict[str, Any], list[Checkpoint]]:
+    """(the models of the grid as in Cell.model, their transformers configurations by name, the checkpoints among them).
+    A configuration is None if it is on the hub, or gone with its weights, and missing if it could not be read."""
     grid = config["grid"][device]
-    models, configs = [], {}
+    models, configs, checkpoints = [], {}, []
     for name in (name for name in grid["models"] if name in config["models"]):
         model = {"name": name, **config["models"][name]}
         if "architecture" in model:
@@ -135,14 +144,42 @@ def _models(config: Mapping[str, Any], device: str, problems: list[str]) -> tupl
         config_json = model.get("architecture")
         try:
             if "checkpoint" in model:
-                config_json = look_into(Path(model["checkpoint"]))
-                model["fingerprint"] = fingerprint(Path(model["checkpoint"]))
+                folder = Path(os.path.expanduser(model.pop("checkpoint")))
+                found, config_json = _checkpoint(folder, name, machines)
+                checkpoints.append(found)
+                model["fingerprint"] = found.fingerprint
             configs[name] = config_json
             if config_json:
                 problems += _too_long(device, grid, name, config_json)
         except CheckpointError as error:
             problems.append(f"models.{name}.checkpoint: {error}")
-    return models, configs
+    return models, configs, checkpoints
+
+
+def _checkpoint(folder: Path, name: str, machines: Sequence[str]) -> tuple[Checkpoint, dict[str, Any] | None]:
+    """The checkpoint in a folder, with its config.json. If its weights are gone, it is that of the newest record of the
+    model: they are needed to measure, not to read records. Raises CheckpointError."""
+    whole = Path(os.path.abspath(folder))
+    try:
+        config_json = look_into(folder)
+        return Checkpoint(fingerprint(folder), whole), config_json
+    except CheckpointError as error:
+        known = None if weights_files(folder) else _measured_fingerprint(name, machines)
+        if known is None:
+            raise
+        return Checkpoint(known, whole, f"models.{name}.checkpoint: {error}"), None
+
+
+def _measured_fingerprint(name: str, machines: Sequence[str]) -> str | None:
+    """The fingerprint of a model's weights in the newest of its records."""
+    found = {}
+    for path in (path for machine in machines for path in baselines.records_below(Path("results", machine))):
+        if name in path.parts:
+            with suppress(OSError, ValueError, LookupError, TypeError):
+                record = files.read_json(path)
+                if (model := record["cell"]["model"])["name"] == name:
+                    found[str(record["ended_at"])] = str(model["fingerprint"])
+    return found[max(found)] if found else None
 
 
 def _how_often(settings: Mapping[str, Any], device: str) -> dict[str, Any]:
@@ -181,7 +218,8 @@ def history(config: Mapping[str, Any], code: Path, problems: list[str]) -> tuple
 
 
 def _in_project(code: Path, path: str) -> str:
-    """A path in the working directory, else in the project."""
+    """A path in the working directory or, after ~, a home, else in the project."""
+    path = os.path.expanduser(path)
     # os.path, because Path.exists raises OSError for a name that is too long.
     return str(code / path) if not os.path.exists(path) and os.path.exists(code / path) else path
 
@@ -243,8 +281,6 @@ def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:
 
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
-    room = architecture.size(config_json, "max_position_embeddings")
-    for index, workload in enumerate(grid["workloads"] if room else ()):
-        if (length := workload["prompt_tokens"] + workload["new_tokens"]) > room:
-            where = f"grid.{device}.workloads[{index}]"
-            yield f"{where}: prompt and new tokens make {length} positions; model {name} has {room}"
+    for index, workload in enumerate(grid["workloads"]):
+        if reason := architecture.too_long(config_json, **workload):
+            yield f"grid.{device}.workloads[{index}]: too long for model {name}: {reason}"

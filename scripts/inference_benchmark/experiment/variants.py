@@ -39,11 +39,11 @@ def with_names(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def of_grid(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> list[GridEngine]:
-    """The engines in the grid of a device, without unknown names."""
+    """The engines in the grid of a device, without those that there are not, and variants of such."""
     return [
-        GridEngine(f"grid.{device}.engines[{index}]", name, variant.get("engine", name), variant)
+        GridEngine(f"grid.{device}.engines[{index}]", name, engine, variants.get(name, {}))
         for index, name in enumerate(names)
-        if (variant := variants.get(name, {})) or name in engines.ENGINES
+        if (engine := variants.get(name, {}).get("engine", name)) in engines.ENGINES
     ]
 
 

@@ -14,7 +14,7 @@ def cgroups(
     """This process's cgroup for a controller (``memory``, ``cpu``) and its visible ancestors, nearest first."""
     if not membership.exists():
         return
-    for line in membership.read_text().splitlines():
+    for line in membership.read_text(encoding="utf-8").splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers == "":
             base = root / "unified" if (root / "unified").is_dir() else root
@@ -81,7 +81,7 @@ def container(root: Path = Path("/")) -> str | None:
 def read(path: Path, max_characters: int = -1) -> str:
     """The text of a kernel file; "" if it cannot be read."""
     try:
-        with path.open(errors="replace") as stream:
+        with path.open(encoding="utf-8", errors="replace") as stream:
             return stream.read(max_characters)
     except OSError:
         return ""

@@ -138,9 +138,9 @@ def _open_rapl(powercap: Path) -> Counter:
     # Subzones (intel-rapl:0:1) are parts of a package. The zone psys is the whole platform and includes the packages.
     zones = [zone for zone in sorted(powercap.glob("*")) if re.fullmatch(r"intel-rapl:\d+", zone.name)]
     with errors():
-        packages = [zone for zone in zones if (zone / "name").read_text().startswith("package")]
-        ranges = [int((zone / "max_energy_range_uj").read_text()) for zone in packages]
+        packages = [zone for zone in zones if (zone / "name").read_text(encoding="utf-8").startswith("package")]
+        ranges = [int((zone / "max_energy_range_uj").read_text(encoding="utf-8")) for zone in packages]
     if not packages:
         raise EnergyError("rapl: no CPU package is counted here")
-    read_raw = errors()(lambda: [int((zone / "energy_uj").read_text()) for zone in packages])
+    read_raw = errors()(lambda: [int((zone / "energy_uj").read_text(encoding="utf-8")) for zone in packages])
     return Counter("rapl", "CPU packages, everything that ran on them", read_raw, 1e-6, ranges)

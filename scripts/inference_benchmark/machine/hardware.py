@@ -152,7 +152,7 @@ def label(device: str, environ: Mapping[str, str] = os.environ) -> str:
         return cpu_label()
     if visible_gpus := visible(gpus(), environ):
         return slug(visible_gpus[0].name)
-    raise LookupError("no CUDA GPU is visible here to name the machine after")
+    raise LookupError("no GPU is visible here")
 
 
 def is_called(name: str, part: str | None) -> bool:
@@ -185,7 +185,7 @@ def cpu_name(cpuinfo: Path = CPUINFO) -> str:
         return match[1].strip() if match else platform.machine()
     if platform.system() == "Darwin":
         command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True).stdout.strip() or platform.machine()
+        return subprocess.run(command, capture_output=True, encoding="utf-8").stdout.strip() or platform.machine()
     return platform.processor() or platform.machine()
 
 

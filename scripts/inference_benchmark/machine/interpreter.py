@@ -36,7 +36,7 @@ def ask(executable: str, environ: Mapping[str, str]) -> Interpreter:
     it runs. Raises InterpreterError."""
     try:
         command = [executable, "-m", "inference_benchmark.machine.interpreter"]
-        asked = subprocess.run(command, env=dict(environ), capture_output=True, text=True)
+        asked = subprocess.run(command, env=dict(environ), capture_output=True, encoding="utf-8")
         software, build = json.loads(asked.stdout)
     except OSError as error:
         raise InterpreterError(f"{executable} cannot be run: {error.strerror}") from None

@@ -36,7 +36,7 @@ def ending(job: str) -> tuple[str | None, str | None]:
 def output_of(*command: str, timeout_s: float | None = None) -> str:
     """The standard output of a command; "" if it fails."""
     try:
-        process = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s)
+        process = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", timeout=timeout_s)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return process.stdout if process.returncode == 0 else ""

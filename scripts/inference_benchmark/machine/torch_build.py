@@ -21,7 +21,7 @@ def torch_build() -> TorchBuild | None:
     """The installed torch; None without one."""
     spec = importlib.util.find_spec("torch")  # finds, and does not import
     try:
-        text = Path(spec.origin).with_name("version.py").read_text() if spec and spec.origin else ""
+        text = Path(spec.origin).with_name("version.py").read_text(encoding="utf-8") if spec and spec.origin else ""
     except OSError:
         return None
     version, cuda = (re.search(rf"^{name}\b[^=]*= '([^']+)'", text, re.MULTILINE) for name in ("__version__", "cuda"))

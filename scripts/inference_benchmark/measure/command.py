@@ -37,7 +37,7 @@ def main(
         print(f"attempt {earlier[-1].attempt} left the record; nothing to do", file=sys.stderr)
         return 0
     if earlier and earlier[-1].final:
-        print(Path(earlier[-1].log).read_text(errors="replace"), end="", file=sys.stderr)
+        print(Path(earlier[-1].log).read_text(encoding="utf-8", errors="replace"), end="", file=sys.stderr)
         return 1
     finished = None
     try:

@@ -62,7 +62,7 @@ def ensure(name: str, digest: str) -> Path:
     if _is_whole(folder):
         return python
     try:
-        if parse(lock.read_text())[0].digest != digest:
+        if parse(lock.read_text(encoding="utf-8"))[0].digest != digest:
             raise MeasurementError(f"environment {name}: {lock} has changed; remove it and run Snakemake again")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_suffix(".lock"), name) as held:
@@ -76,14 +76,15 @@ def ensure(name: str, digest: str) -> Path:
 
 
 def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
-    n = len(parse(lock.read_text())[0].packages)
+    requirements = lock.read_text(encoding="utf-8")
+    n = len(parse(requirements)[0].packages)
     packages = f"{n} package{'s' * (n != 1)}"
     print(f"Environment {name}: installing {packages} into {folder}, once", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed process left behind
     _run(name, [sys.executable, "-m", "venv", str(folder)], held)
     pip = [str(_python(folder)), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     _run(name, [*pip, "install", "--progress-bar", "off", "-r", str(lock)], held)
-    files.write_json({"python": platform.python_version(), "requirements": lock.read_text()}, folder / _MARKER)
+    files.write_json({"python": platform.python_version(), "requirements": requirements}, folder / _MARKER)
     print(f"Environment {name}: made", file=sys.stderr, flush=True)
 
 
@@ -91,7 +92,7 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
     """Run a command. It inherits the lock, and so holds it even if this process is killed."""
     # Packages that these variables name are not installed in the environment.
     environ = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    options = {**PIPED, "env": environ, "text": True, "errors": "replace", "pass_fds": [held.fileno()]}
+    options = {**PIPED, "env": environ, "encoding": "utf-8", "errors": "replace", "pass_fds": [held.fileno()]}
     process, lines = None, []
     try:
         with signals_wait():
@@ -126,7 +127,7 @@ def _is_whole(folder: Path) -> bool:
 @contextmanager
 def _locked(path: Path, name: str) -> Iterator[IO[str]]:
     """Hold a file lock."""
-    with path.open("w") as lock:
+    with path.open("w", encoding="utf-8") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,9 +13,10 @@ from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
 from inference_benchmark.measure import batch_search, retakes
 from inference_benchmark.measure.held_device import Setup, check_engine, hold_device
+from inference_benchmark.measure.outcome import CellFailure
 from inference_benchmark.measure.warm_start import ForkServer
 from inference_benchmark.measure.worker_process import WorkerReport
-from inference_benchmark.models import checkpoint
+from inference_benchmark.models import architecture, checkpoint
 from inference_benchmark.records.parts import Note, SetAside
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.rounds import assess, different_answers, each_once
@@ -91,7 +92,13 @@ def _weights(setup: Setup) -> Path | None:
     if isinstance(setup, CeilingsStudy):
         return None
     check_engine(setup)
-    return checkpoint.ensure(setup.model) if engines.ENGINES[setup.base_engine].needs_weights else None
+    if not engines.ENGINES[setup.base_engine].needs_weights:
+        return None
+    folder = checkpoint.ensure(setup.model)
+    # The configuration of a model on the hub is not known before.
+    if reason := architecture.too_long(checkpoint.read_config(folder), **vars(setup.workload)):
+        raise CellFailure(f"{setup.workload.name} is too long for model {setup.model['name']}: {reason}")
+    return folder
 
 
 def _inputs(subject: Subject, weights: Path | None) -> dict[str, Any]:

@@ -55,6 +55,6 @@ def notes_of_run() -> Iterator[RunNotes]:
     folder = files.private_folder(f"-{int(os.environ[OWNER])}")
     path = folder / "notes.json"
     with filelock.FileLock(folder / "notes.lock"):
-        notes = RunNotes(**json.loads(path.read_text())) if path.exists() else RunNotes()
+        notes = RunNotes(**files.read_json(path)) if path.exists() else RunNotes()
         yield notes
-        path.write_text(json.dumps(asdict(notes)))
+        path.write_text(json.dumps(asdict(notes)), encoding="utf-8")

@@ -3,6 +3,7 @@ text as a causal language model, and how its weights are quantised already."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -20,6 +21,9 @@ _POSITIVE = {
     "hidden_size", "vocab_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "head_dim",
     "intermediate_size", "max_position_embeddings",
 }  # fmt: skip
+
+#: How rotary positions may reach further than the configured ones: by a factor. Others are configured with all of them.
+_SCALED_ROPE = ("linear", "dynamic", "yarn")
 
 #: Methods by which the weights of a checkpoint may be quantised already. Each is the only precision of such a model.
 QUANTISED = ("gptq", "awq")
@@ -68,6 +72,31 @@ def size(config: Mapping[str, Any], name: str) -> int | None:
     own = family.own(name)
     values = [*given(config, family, own).values(), family.defaults.get(own)]
     return next((value for value in values if type(value) is int), None)
+
+
+def too_long(config: Mapping[str, Any], prompt_tokens: int, new_tokens: int) -> str | None:
+    """Why a model has no positions for these lengths; None if it has. The last new token is fed to no model."""
+    needed, room = prompt_tokens + new_tokens - 1, _positions(config)
+    if room is None or needed <= room:
+        return None
+    return f"prompt and all new tokens but the last take {needed} positions; it has {room}"
+
+
+def _positions(config: Mapping[str, Any]) -> int | None:
+    """How many positions a model has; None where no number limits them."""
+    room = size(config, "max_position_embeddings")
+    text, family = _of_text(config)
+    if room and family.positions_after_padding:
+        return room - (size(config, "pad_token_id") or 0) - 1
+    scaling = text.get("rope_scaling") or text.get("rope_parameters")
+    if room is None or not isinstance(scaling, Mapping):
+        return room
+    factor = scaling.get("factor")
+    if scaling.get("rope_type", scaling.get("type")) in _SCALED_ROPE and type(factor) in (int, float):
+        original = scaling.get("original_max_position_embeddings")
+        scaled = (original if type(original) is int else room) * factor
+        return max(room, int(scaled)) if math.isfinite(scaled) else room
+    return room
 
 
 def limited_attention(config: Mapping[str, Any]) -> str | None:

@@ -154,6 +154,7 @@ def _model(class_: type) -> dict[str, Any]:
         "attention": ["eager", *(name for name, flag in _ATTENTION.items() if getattr(class_, flag, False))],
         "read": sorted({key for pair in keys for key in pair if key}),
         "reads_is_decoder": is_read and not is_set,
+        "positions_after_padding": re.search(r"max_position_embeddings, .*, padding_idx=", source) is not None,
     }
 
 
@@ -169,7 +170,7 @@ def main(request: str) -> int:
         return REFUSED
     folder.mkdir()
     for name, content in found.items():
-        (folder / f"{name}.json").write_text(json.dumps(content))
+        (folder / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
     return 0
 
 

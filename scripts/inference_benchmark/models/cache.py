@@ -49,7 +49,7 @@ def made_once(folder: Path, module: str, request: Mapping[str, Any], failure: st
             if start:
                 print(start, file=sys.stderr, flush=True)
             command = [sys.executable, "-m", module, json.dumps({**request, "output": str(unfinished)})]
-            made = subprocess.run(command, env=child_environment(), stdout=subprocess.PIPE, text=True)
+            made = subprocess.run(command, env=child_environment(), stdout=subprocess.PIPE, encoding="utf-8")
             if made.returncode == REFUSED:
                 *before, reason = made.stdout.splitlines()
                 sys.stderr.writelines(f"{line}\n" for line in before)

@@ -11,8 +11,9 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from inference_benchmark import files
 from inference_benchmark.models import weights
 from inference_benchmark.models.architecture import QUANTISED, quantisation, refusal
 from inference_benchmark.models.cache import cache_root, made_once
@@ -25,6 +26,25 @@ SYNTHESIS_VERSION = 3
 _MADE_DENSE = {"compressed-tensors": ", which transformers makes dense in the first call"}
 
 
+class Checkpoint(NamedTuple):
+    """The weights in a folder. fingerprint: as the function of that name. folder: absolute. problem: why they are only
+    known from records, and cannot be measured; None if they can."""
+
+    fingerprint: str
+    folder: Path
+    problem: str | None = None
+
+    def save(self) -> None:
+        """Note for jobs in this working directory where they are, if they can be measured. Raises OSError."""
+        note = _note_of_folder(self.fingerprint)
+        if not self.problem and not (note.exists() and note.read_text(encoding="utf-8") == str(self.folder)):
+            files.write(str(self.folder), note)
+
+
+def _note_of_folder(fingerprint: str) -> Path:
+    return Path(".snakemake", "checkpoints", fingerprint)
+
+
 def ensure(model: Mapping[str, Any]) -> Path:
     """The folder with this model's config.json and weights; synthesized or downloaded if missing. model: as in
     Cell.model. Raises CheckpointError."""
@@ -32,16 +52,19 @@ def ensure(model: Mapping[str, Any]) -> Path:
         request = {name: model[name] for name in ("architecture", "seed")}
         module = "inference_benchmark.models.synthesize"
         return made_once(cache_folder(**request), module, request, "the weights could not be drawn")
-    if "checkpoint" in model:
-        folder = Path(model["checkpoint"])
+    if "fingerprint" in model:
+        note = _note_of_folder(model["fingerprint"])
+        if not note.exists():
+            raise CheckpointError(f"{note} does not say where the weights of {model['name']} are; run Snakemake")
+        folder = Path(note.read_text(encoding="utf-8"))
         if fingerprint(folder) != model["fingerprint"]:
             raise CheckpointError(f"{folder}: its files have changed since this cell was planned; run Snakemake again")
     else:
         folder = _download(model["hub"], model["revision"])
         look_into(folder)
-    files = weights.find(folder, read_config(folder))
-    if files.format == "pickle":  # transformers reads it with weights_only
-        print(f"{files.shards[0]} is a pickle, read without running code from it; prefer safetensors", file=sys.stderr)
+    found = weights.find(folder, read_config(folder))
+    if found.format == "pickle":  # transformers reads it with weights_only
+        print(f"{found.shards[0]} is a pickle, read without running code from it; prefer safetensors", file=sys.stderr)
     return folder
 
 
@@ -82,9 +105,9 @@ def look_into(folder: Path) -> dict[str, Any]:
 def fingerprint(folder: Path) -> str:
     """A digest of the content of a checkpoint: its config.json and every byte of its weights. Raises CheckpointError if
     the folder is not a checkpoint."""
-    files = weights.find(folder, read_config(folder))
+    found = weights.find(folder, read_config(folder))
     try:
-        parts = [(folder / "config.json").read_bytes(), weights.digest(files, cache_root() / "digests").encode()]
+        parts = [(folder / "config.json").read_bytes(), weights.digest(found, cache_root() / "digests").encode()]
     except OSError as error:
         raise CheckpointError(f"{error.filename} cannot be read: {error.strerror}") from None
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
@@ -92,9 +115,9 @@ def fingerprint(folder: Path) -> str:
 
 def facts(folder: Path) -> dict[str, Any]:
     """For the record: the files that the weights are read from, and in which format."""
-    files = weights.find(folder, read_config(folder))
-    names = [path.name for path in files.shards]
-    return {"weights": str(folder), "weights_format": files.format, "weights_files": names}
+    found = weights.find(folder, read_config(folder))
+    names = [path.name for path in found.shards]
+    return {"weights": str(folder), "weights_format": found.format, "weights_files": names}
 
 
 def weights_files(folder: Path) -> list[Path]:
@@ -104,11 +127,22 @@ def weights_files(folder: Path) -> list[Path]:
 def read_config(folder: Path) -> dict[str, Any]:
     """A checkpoint's config.json. Raises CheckpointError."""
     try:
-        config = json.loads((folder / "config.json").read_text())
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no config.json; allowed: a folder that save_pretrained wrote") from None
+        config = json.loads((folder / "config.json").read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        raise CheckpointError(f"{folder} {_why_no_checkpoint(folder)}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{folder}/config.json cannot be read: {error}") from None
     if not isinstance(config, dict):
         raise CheckpointError(f"{folder}/config.json is not a mapping")
     return config
+
+
+def _why_no_checkpoint(folder: Path) -> str:
+    allowed = "allowed: a folder that save_pretrained wrote"
+    if folder.is_file():
+        return f"is a {'GGUF ' * (folder.suffix == '.gguf')}file; {allowed}"
+    if snapshots := sorted(folder.glob("snapshots/*")):
+        return f"is a folder of the hub's cache; give a snapshot in it, such as {snapshots[-1]}"
+    is_like_id = not folder.exists() and len(folder.parts) == 2 and not folder.is_absolute()
+    or_hub = f"; a model of the hub is hub: {folder}, with its revision" if is_like_id else ""
+    return f"holds no config.json; {allowed}{or_hub}"

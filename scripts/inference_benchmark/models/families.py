@@ -34,7 +34,8 @@ class Family:
     each with the attribute that gets the value, None if it is derived from it. parts: the keys that hold the
     configuration of a part, such as text_config, each with the part's model type, None if unknown. attention: the
     kernels of attention that the model has. read: the keys that the model's code reads, whether they are declared or
-    not. reads_is_decoder: whether ``is_decoder: true`` makes a decoder of it.
+    not. reads_is_decoder: whether ``is_decoder: true`` makes a decoder of it. positions_after_padding: whether the
+    first position that is used is the one after pad_token_id.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Family:
     attention: Sequence[str] = ()
     read: Sequence[str] = ()
     reads_is_decoder: bool = False
+    positions_after_padding: bool = False
 
     def own(self, name: str) -> str:
         """The key that a name stands for: ``n_layer`` for num_hidden_layers in bloom."""

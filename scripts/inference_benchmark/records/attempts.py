@@ -107,7 +107,7 @@ def earlier(output: Path, attempt: int) -> list[Attempt]:
 def failure_line(log: Path) -> str | None:
     """The last line of a log that reports a failure; None where there is no such line or no log."""
     with suppress(OSError):
-        return next(reversed(_FAILURE.findall(log.read_text(errors="replace"))), None)
+        return next(reversed(_FAILURE.findall(log.read_text(encoding="utf-8", errors="replace"))), None)
     return None
 
 

@@ -22,7 +22,7 @@ from inference_benchmark.records import comparability, further_rounds, machine_s
 from inference_benchmark.records.check import OtherSettingsError, RecordError
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.record_file import load, load_for
-from inference_benchmark.records.rounds import rounds_text
+from inference_benchmark.records.rounds import copied, rounds_text
 
 #: How files are called that this program itself puts where records are.
 _RECORD = re.compile(rf"{RECORD_STEM}(\.superseded-\d+(-\d+)?)?\.json")
@@ -79,6 +79,7 @@ def collect(experiment: Experiment) -> Collection:
     problems = [f"{path}: {why[path]}" for path in (decision_path(experiment.machine), *paths) if path in why]
     problems += _second_records(experiment)
     if not problems:
+        problems += copied(collection.records)
         problems += _outdated_by_a_search(collection)
         problems += _outdated_by_another_cell(collection)
         if experiment.mixed_provenance == "refuse":

@@ -155,6 +155,13 @@ class Record(_Finished):
                 if len(getattr(run, name)) < self.cell.measurement.min_cycles:
                     raise RecordError(f"outcome ok with {len(getattr(run, name))} of {name}, fewer than min_cycles")
 
+    @classmethod
+    def from_document(cls, document: Any) -> Self:
+        record = super().from_document(document)
+        if len(record.runs) > 1:  # only rounds.combined gives a record those of several rounds
+            raise RecordError(f"runs has {len(record.runs)} entries; the record of a round has one")
+        return record
+
     @property
     def notes(self) -> tuple[Note, ...]:
         """All warnings about its figures."""

@@ -13,7 +13,7 @@ import msgspec
 
 from inference_benchmark import files
 from inference_benchmark.experiment.as_json import difference
-from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.cells import Cell, without_path
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.records.check import OtherSettingsError, RecordError
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
@@ -70,6 +70,7 @@ def _document_for(subject: Subject, path: Path, but_for: Collection[str] = ()) -
     # Compared as JSON first: what was measured under other settings may not even have those of today.
     found, wanted = document.get(cls.SUBJECT), subject.to_document()
     if isinstance(found, dict):
+        found = without_path(found)
         wanted |= {name: found[name] for name in but_for if name in found}
         if found != wanted:
             raise OtherSettingsError(f"measured under another configuration: {difference(wanted, found)}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from inference_benchmark.analysis import stability as rules
 from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
@@ -38,6 +40,16 @@ def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
     for each in records:
         rounds.setdefault(each.cell.first_round.path, []).extend([each.cell.round] * len(each.runs))
     return {path: sorted(numbers) for path, numbers in rounds.items()}
+
+
+def copied(records: Mapping[str | Path, Record]) -> Iterator[str]:
+    """One line for each record, by its path, that is a copy of another round of its cell: it would count twice."""
+    first: dict[tuple[Any, ...], str | Path] = {}
+    for path, record in records.items():
+        for run in record.runs:
+            key = record.cell.first_round.path, record.started_at, run.samples_s
+            if (other := first.setdefault(key, path)) != path:
+                yield f"{path}: holds the measurement of {other}, as another round; remove one of them"
 
 
 def rounds_text(fewest: int, some_have_more: bool) -> int | str:

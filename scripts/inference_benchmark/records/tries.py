@@ -16,6 +16,7 @@ from typing import Any
 
 from inference_benchmark import files
 from inference_benchmark.experiment.as_json import difference
+from inference_benchmark.experiment.cells import without_path
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.comparability import disagreeing, facts_that_must_agree
@@ -67,8 +68,8 @@ def earlier(output: Path, now: Tries) -> Tries:
     expected = {"study": dict, "circumstances": dict, "started_at": str, "results": list}
     if not isinstance(document, dict) or any(not isinstance(document.get(k), kind) for k, kind in expected.items()):
         raise RecordError(f"not the tries of a search; expected {', '.join(expected)}")
-    if (wanted := now.study.to_document()) != document["study"]:
-        raise RecordError(f"tried under another configuration: {difference(wanted, document['study'])}")
+    if (wanted := now.study.to_document()) != (tried := without_path(document["study"])):
+        raise RecordError(f"tried under another configuration: {difference(wanted, tried)}")
     if differing := disagreeing(document["circumstances"], now.circumstances):
         facts = (f"{name} was {was}, is now {is_now}" for name, (was, is_now) in differing.items())
         raise RecordError(f"tried in other circumstances: {'; '.join(facts)}")

@@ -34,10 +34,14 @@ def render(template: Path, scripts: bool = False, **context: Any) -> str:
     )
     environment.filters |= {"bytes": format_bytes, "number": format_number, "half_width": format_half_width}
     environment.filters |= {"data": _data, "texts": _texts, "settings": _settings}
+
+    def text_of(name: str) -> str:
+        return (folder / name).read_text(encoding="utf-8")
+
     try:
         page = environment.get_template(template.name)
-        style = palette.css() + (folder / "page.css").read_text()
-        codes = [_vega(), *((folder / name).read_text() for name in ("page.js", "choose.js"))] if scripts else []
+        style = palette.css() + text_of("page.css")
+        codes = [_vega(), *map(text_of, ("page.js", "choose.js"))] if scripts else []
         return page.render(csp=_policy(style, codes), style=Markup(style), scripts=[*map(Markup, codes)], **context)
     except jinja2.TemplateNotFound as error:
         # An OSError too, but without the path.

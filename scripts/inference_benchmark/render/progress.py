@@ -248,6 +248,6 @@ def _explanation(event: Any) -> list[str]:
 
 def _lines(log: str) -> list[str]:
     try:
-        return Path(log).read_text(errors="replace").splitlines()
+        return Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return []

@@ -54,9 +54,7 @@ def to_csv(results: Iterable[CellResult]) -> str:
 def read_summary(path: Path) -> list[CellResult]:
     """The results in summary.csv; names stay text whatever they look like. Raises TableError naming every field that
     does not fit its column, CsvError and OSError."""
-    table = csv_table.read(path)
-    if missing := [name for name in COLUMNS if name not in table.columns]:
-        raise TableError([f"{path}: has no column {', '.join(missing)}; a summary of this version has them all"])
+    table = csv_table.read(path, COLUMNS, "a summary of this version")
     rows, problems = [], []
     for number, fields in enumerate(table.rows, start=1):
         row: dict[str, Any] = {name: text for name, text in zip(table.columns, fields, strict=True) if text}
@@ -75,9 +73,7 @@ def read_summary(path: Path) -> list[CellResult]:
 def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
     """(notes, results) of a table of figures, summary.csv among them; of its figures those that can be compared. Lines
     at its top that begin with # are notes. Raises TableError naming each row that is wrong, CsvError and OSError."""
-    table = csv_table.read(path)
-    if missing := [name for name in NEEDED if name not in table.columns]:
-        raise TableError([f"{path}: has no column {', '.join(missing)}; a table of figures needs {', '.join(NEEDED)}"])
+    table = csv_table.read(path, NEEDED, "a table of figures")
     if "model" not in table.columns and "parameters" not in table.columns:
         raise TableError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
     if not table.rows:

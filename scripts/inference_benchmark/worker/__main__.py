@@ -20,7 +20,7 @@ def main(request: str, pipe: int) -> int:
     os.set_inheritable(pipe, False)
     die_with_parent()
     parsed: dict[str, Any] = json.loads(request)
-    with os.fdopen(pipe, "w", buffering=1) as stream:
+    with os.fdopen(pipe, "w", buffering=1, encoding="utf-8") as stream:
 
         def emit(**facts: Any) -> None:
             stream.write(json.dumps(facts) + "\n")

@@ -21,7 +21,7 @@ def die_with_parent() -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG in linux/prctl.h
         with suppress(OSError):  # /proc may be read-only, as in a hardened container
-            Path("/proc/self/oom_score_adj").write_text("1000")
+            Path("/proc/self/oom_score_adj").write_text("1000", encoding="utf-8")
 
 
 def qualified_name(error: BaseException) -> str:
