@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inference_benchmark.analysis.descriptive import settled
 from inference_benchmark.analysis.scatter import Scatter
 from inference_benchmark.analysis.stability import stability
 
@@ -11,7 +12,7 @@ SETTINGS = {"warmup_tolerance": 0.05, "target_half_width": 0.01, "max_warmup_cal
 
 
 def verdict(groups, warmups=((1.0, 1.0),), **settings):
-    return stability(warmups, groups, **SETTINGS | settings)
+    return stability([settled(calls, 0, 0.05) for calls in warmups], groups, **SETTINGS | settings)
 
 
 def reasons(*arguments, **settings) -> set[str]:
@@ -38,7 +39,7 @@ def test_the_scatter_of_all_cells_narrows_the_interval_of_one():
     processes = [[1.0, 1.0], [1.02, 1.02], [0.98, 0.98]]
     assert reasons(processes, target_half_width=0.04) == {"interval"}
     assert (
-        set(stability([[1.0, 1.0]], processes, Scatter(0.02**2, 40), **SETTINGS | {"target_half_width": 0.04}).reasons)
+        set(stability([True], processes, Scatter(0.02**2, 40), **SETTINGS | {"target_half_width": 0.04}).reasons)
         == set()
     )
 

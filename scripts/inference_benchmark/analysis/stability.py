@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
-from inference_benchmark.analysis.descriptive import agree, drift, mean, outliers, standard_deviation
+from inference_benchmark.analysis.descriptive import drift, mean, outliers, standard_deviation
 from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
 from inference_benchmark.analysis.statistics import Groups, estimate
 from inference_benchmark.units import format_half_width
@@ -25,7 +26,7 @@ class Verdict(NamedTuple):
 
 
 def stability(
-    warmup_s: Groups,
+    settled: Iterable[bool],
     samples_s: Groups,
     prior: Scatter = NO_PRIOR,
     *,
@@ -33,14 +34,14 @@ def stability(
     target_half_width: float,
     max_warmup_calls: int,
 ) -> Verdict:
-    """The stability of a cell's end-to-end samples. prior: as of estimate.
+    """The stability of a cell's end-to-end samples. settled: whether each warm-up has. prior: as of estimate.
 
     The rules on spread are those of ``pyperf check``. They are for a single process; of several the interval says how
     much their calls matter.
     """
     interval, everything = estimate(samples_s, prior), [s for samples in samples_s for s in samples]
     reasons: dict[str, str] = {}
-    if not all(agree(calls, warmup_tolerance) for calls in warmup_s):
+    if not all(settled):
         reasons["warm-up"] = (
             f"after {max_warmup_calls} warm-up calls the last two still differed by more than "
             f"{warmup_tolerance:.0%}; raise max_warmup_calls"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from inference_benchmark.analysis import descriptive
 from inference_benchmark.analysis import stability as rules
 from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
 from inference_benchmark.analysis.statistics import prior_of_processes
@@ -44,7 +45,7 @@ def rounds_text(fewest: int, some_have_more: bool) -> int | str:
 def assess(cell: Cell, runs: Sequence[Run], prior: Scatter = NO_PRIOR) -> Stability:
     """Whether the samples of a cell repeat well enough, within and across its runs. prior: of the cells of its run."""
     verdict = rules.stability(
-        [run.warmup_s for run in runs],
+        [descriptive.settled(run.warmup_s, run.compiled_calls or 0, cell.measurement.warmup_tolerance) for run in runs],
         [run.samples_s for run in runs],
         prior,
         warmup_tolerance=cell.measurement.warmup_tolerance,
