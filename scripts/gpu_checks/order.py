@@ -23,6 +23,8 @@ def checks(setup: Setup) -> list[Check]:
         needs = ("weights", f"engine/{engine}") if ENGINES[engine].package and kind != "engine" else ("weights",)
         if package := engines.missing_package(engine, *more):
             skip = f"the package {package} is not installed"
+        elif setup.device == "cuda" and (lacking := engines.missing_for_gpu(engine, *more)):
+            skip = lacking
         return Check("/".join((kind, engine, *more)), partial(run, setup, engine, *more), limit_s, needs, skip)
 
     def of_each(kind: str, run: Callable[..., Verdict], limit_s: float) -> list[Check]:

@@ -254,3 +254,10 @@ def needed_packages(name: str, precision: str, options: Mapping[str, Any] = _NO_
 def missing_package(name: str, precision: str = "", options: Mapping[str, Any] = _NO_OPTIONS) -> Package | None:
     """The first package that such a cell needs and that is not installed; None if it can be measured."""
     return next((each for each in needed_packages(name, precision, options) if each.is_missing), None)
+
+
+def missing_for_gpu(name: str, precision: str = "", options: Mapping[str, Any] = _NO_OPTIONS) -> str | None:
+    """What the packages of such a cell need to run on a GPU and do not find on this machine, with the remedy; None if
+    they have all."""
+    found = (package.missing_for_gpu() for package in needed_packages(name, precision, options))
+    return next(filter(None, found), None)
