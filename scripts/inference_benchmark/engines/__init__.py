@@ -44,9 +44,10 @@ class Engine(ABC):
         """Import everything that this checkpoint needs, initialise the device (``cpu`` or ``cuda``) and convert the
         checkpoint, which is None for an engine without weights. Counts neither as load time nor as load memory."""
 
-    def import_libraries(self, checkpoint: Path) -> None:  # noqa: B027  optional
+    def import_libraries(self, checkpoint: Path, on_gpu: bool) -> None:  # noqa: B027  optional
         """Import what this checkpoint needs, and find out what all its workers would, as far as that uses no device and
-        starts no thread. Workers are forked from the process that called it; each calls start of a new engine."""
+        starts no thread. Workers are forked from the process that called it; each calls start of a new engine. on_gpu:
+        whether the process can see a GPU, which it must not ask itself."""
 
     def unsupported(self, precision: str) -> str | None:
         """Why this device or library does not support a precision that ENGINES lists; None if it does."""
