@@ -21,6 +21,7 @@ setup: $(STAMP)
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "$(PYTHON) is $$($(PYTHON) --version 2>&1 || echo absent); Python 3.11 or newer is needed: make PYTHON=python3.12 ..."; exit 1; }
+	@sh envs/check-driver.sh
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || sh envs/install-venv.sh $(PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "Installing $$(grep -c == envs/requirements.lock) packages into $(VENV): about 0.5 GB to download, and several GB more"

@@ -7,20 +7,24 @@ cells        each engine and precision at batch 1 and 128: tok/s, and what the w
 answers      the fp32 tokens of each engine are those of hf
 recordings   hf-static compiled, on CUDA recorded CUDA graphs and gave up none; nothing of it happened in timed calls
 forked       a worker that is forked, as in a run of Snakemake, gives the tokens of one that starts cold
+libraries    versions of CUDA and cuDNN, and whether NVML leaves files of the GPU open
 memory       allocated <= reserved <= what the device has
 tf32         products of fp32 matrices did not run in TF32
 conditions   which gauges and counters can be read
 energy       the energy counter against power x time
+yardstick    the device is not much slower right after a cell than before
 rows         rows of so large a batch that rows x heads exceed 65,535 give the same fp32 tokens in a small batch
 oom          a cell that does not fit into memory_limit is oom, in words about memory, and the limit is named
 caches       hf-static holds one static cache after several calls, and none after its release
+capture      whether a process is of use after a CUDA graph ran out of memory while it was recorded
 ceilings     memory bandwidth and arithmetic against the data sheet
 timeline     the steps of a call add up to it, its parts too, and most kernels are of a kind that is known
 search       the largest batch under a memory_limit is found
 
 Each check runs in processes of its own: one that crashes or hangs is failed, and the others run. A line for each goes
 to stderr, one JSON document to stdout. The exit status is 1 if a check failed. What has not begun when the time is up
-is skipped; the precisions that are not in the default grid come last.
+is skipped. What decides most comes first (scripts/gpu_checks/order.py), and the precisions that are not in the default
+grid come last.
 
 On a CPU the model is tiny, the batch is 4, two checks run at a time, and the figures mean nothing.
 """

@@ -11,7 +11,8 @@ from typing import Any
 
 from gpu_checks.runner import Verdict, first_line, ok_if, skipped
 from gpu_checks.setup import CHECKED, HF, STATIC, Setup, all_of, figures, measured, studied, with_outcome_ok
-from inference_benchmark.analysis import metrics
+from inference_benchmark.analysis import metrics, yardstick
+from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.experiment.supervision import Supervision
@@ -211,6 +212,19 @@ def compared_energy(joules: float, seconds: float, power_w: float | None) -> Ver
         f"allowed: {ENERGY_TOLERANCE:.0%}",
         {**facts, "difference": difference},
     )
+
+
+def check_yardstick(setup: Setup) -> Verdict:
+    return yardsticks(_steady(setup).runs[0].yardstick)
+
+
+def yardsticks(times: Mapping[str, Any]) -> Verdict:
+    """Whether a device that its own cell has made hot would count as slower. times: as in the record of a run."""
+    before, after = (Speed.of(times[when]) for when in ("before", "after"))
+    shares = dict(zip(yardstick.NAMES, after.over(before), strict=True))
+    shown = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    why_slower = yardstick.why_slower([before, after], before)
+    return ok_if(not why_slower, f"right after the cell, of the speed before it: {shown}", shares)
 
 
 def check_oom(setup: Setup, engine: str) -> Verdict:

@@ -1,4 +1,4 @@
-"""Checks that load an engine in their own process."""
+"""Checks that use libraries, or load an engine, in their own process."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from gpu_checks.runner import Verdict, first_line, ok_if, skipped
 from gpu_checks.setup import STATIC, Setup, loaded
+from inference_benchmark.machine import hardware
 from inference_benchmark.units import format_bytes
-from inference_benchmark.worker.engine_session import draw_prompts, timed_call
+from inference_benchmark.worker.engine_session import draw_prompts, out_of_memory, timed_call
+from inference_benchmark.worker.server import device_files
 
 #: Kernels of CUDA take at most so many matrices per launch (the y and z dimensions of a grid).
 MOST_MATRICES = 65_535
@@ -16,6 +18,49 @@ MOST_MATRICES = 65_535
 NEAR_TIE = 1e-3
 #: What graphs and libraries may hold besides a cache of 1.1 GB.
 BESIDES_CACHE_BYTES = 2**28
+
+
+def check_libraries(setup: Setup) -> Verdict:
+    """Nothing here decides whether a cell is measured: NVML is asked in no process that forks workers, and the version
+    of cuDNN is for the record alone."""
+    hardware.gpus()
+    held = device_files()
+    import torch
+
+    from inference_benchmark.engines.hf_facts import torch_settings
+
+    found = {name: torch_settings(torch.device(setup.device))[name] for name in ("cuda", "cudnn")}
+    shown = f"CUDA {found['cuda']}, cuDNN {found['cudnn']}; files that NVML left open: {', '.join(held) or 'none'}"
+    return ok_if(True, shown, {**found, "held": held})
+
+
+def check_capture(setup: Setup) -> Verdict:
+    """What a CUDA graph leaves that runs out of memory while it is recorded. A cell then ends with its process, and so
+    does a try of a search, so no figure depends on the answer. Memory is limited to what prefill with the cache of the
+    whole call has taken; recording takes more."""
+    rows, prompt_tokens = setup.cached
+    with loaded(setup, STATIC, setup.precision) as engine:
+        import torch
+
+        prompts = draw_prompts(rows, prompt_tokens + setup.new_tokens - 1, 0, engine.vocab_size)
+        call = prompts[:, :prompt_tokens], setup.new_tokens
+        wanted = engine.observe(*call)[0]
+        engine.release()
+        engine.generate(prompts, 1)
+        engine.limit_memory(torch.cuda.memory_reserved())
+        try:
+            engine.generate(*call)
+        except Exception as error:
+            if (shortage := out_of_memory(engine, error, None)) is None:
+                raise
+        else:
+            return skipped("recording needs no more memory than prefill")
+        engine.limit_memory(torch.cuda.get_device_properties(0).total_memory)
+        engine.release()
+        same = bool((engine.generate(*call) == wanted).all())
+    return ok_if(
+        True, f"{first_line(shortage.message)}; then in the same process {'the same' if same else 'other'} tokens"
+    )
 
 
 def check_rows(setup: Setup, engine_name: str) -> Verdict:

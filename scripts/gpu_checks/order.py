@@ -11,9 +11,12 @@ from gpu_checks.setup import CHECKED, HF, STATIC, Setup
 from inference_benchmark import engines
 from inference_benchmark.engines import ENGINES
 
+#: What decides most comes first: the time may be up before the end.
+_FIRST = ("weights", "forked/hf", "recordings", "timeline/hf", "cells/hf/int8")
+
 
 def checks(setup: Setup) -> list[Check]:
-    """All checks, in an order that has the most worth knowing first."""
+    """All checks, in their order."""
     unless_cuda = None if setup.device == "cuda" else "CUDA only"
 
     def check(kind: str, run: Callable[..., Verdict], limit_s: float, needs=("weights",), skip=None) -> Check:
@@ -23,6 +26,8 @@ def checks(setup: Setup) -> list[Check]:
         needs = ("weights", f"engine/{engine}") if ENGINES[engine].package and kind != "engine" else ("weights",)
         if package := engines.missing_package(engine, *more):
             skip = f"the package {package} is not installed"
+        elif setup.device == "cuda" and (lacking := engines.missing_for_gpu(engine, *more)):
+            skip = lacking
         return Check("/".join((kind, engine, *more)), partial(run, setup, engine, *more), limit_s, needs, skip)
 
     def of_each(kind: str, run: Callable[..., Verdict], limit_s: float) -> list[Check]:
@@ -35,23 +40,28 @@ def checks(setup: Setup) -> list[Check]:
         known = [(engine, precision) for engine, precision in pairs if precision in ENGINES[engine].precisions]
         return [of_engine("cells", of_cells.check_cells, 180, *pair) for pair in known]
 
-    return [
+    planned = [
         check("weights", of_cells.check_weights, 180, needs=()),
         *(of_engine("engine", of_cells.check_engine, 120, engine) for engine in CHECKED if ENGINES[engine].package),
         *cells(setup.precisions[:3]),
         *(of_engine("answers", of_cells.check_answers, 120, engine) for engine in CHECKED if engine != HF),
-        check("recordings", of_cells.check_recordings, 120),
+        check("recordings", of_cells.check_recordings, 240),
         *(of_engine("forked", of_cells.check_forked, 120, engine) for engine in CHECKED),
+        check("libraries", of_engines.check_libraries, 60, needs=()),
         check("memory", of_cells.check_memory, 120),
         check("tf32", of_cells.check_tf32, 120, skip=unless_cuda),
         check("conditions", of_cells.check_conditions, 60),
         check("energy", of_cells.check_energy, 60),
+        check("yardstick", of_cells.check_yardstick, 60, skip=unless_cuda),
         *of_each("rows", of_engines.check_rows, 90),
         *of_each("oom", of_cells.check_oom, 60),
         check("caches", of_engines.check_caches, 90),
+        check("capture", of_engines.check_capture, 120, skip=unless_cuda),
         check("ceilings", of_studies.check_ceilings, 90, needs=()),
         of_engine("timeline", of_studies.check_timeline, 90, HF),
         of_engine("timeline", of_studies.check_timeline, 90, STATIC, skip=unless_cuda),
         *of_each("search", of_studies.check_search, 120),
         *cells(setup.precisions[3:]),
     ]
+    places = {name: place for place, name in enumerate(_FIRST)}
+    return sorted(planned, key=lambda each: places.get(each.name, len(_FIRST)))

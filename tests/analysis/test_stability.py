@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from inference_benchmark.analysis.descriptive import settled
 from inference_benchmark.analysis.metrics import Priors
 from inference_benchmark.analysis.scatter import Scatter
 from inference_benchmark.analysis.stability import stability
@@ -13,11 +14,11 @@ SETTINGS = {"warmup_tolerance": 0.05, "target_half_width": 0.01, "max_warmup_cal
 
 
 def verdict(groups, warmups=((1.0, 1.0),), **settings):
-    return stability(warmups, groups, **SETTINGS | settings)
+    return stability([settled(calls, 0, 0.05) for calls in warmups], groups, **SETTINGS | settings)
 
 
 def of_first_tokens(groups, **settings) -> set[str]:
-    return set(stability([[1.0, 1.0]], [STEADY], groups, **SETTINGS | settings).reasons)
+    return set(stability([True], [STEADY], groups, **SETTINGS | settings).reasons)
 
 
 def reasons(*arguments, **settings) -> set[str]:

@@ -343,6 +343,20 @@ def test_a_compiled_cell_reports_its_compile_time_separately(tmp_path):
     assert read_record(tmp_path / "again.json")["model"]["compilation"]["graphs_from_cache"] >= 1
 
 
+@pytest.mark.parametrize("on_gpu", [True, False])
+def test_a_server_asks_for_no_gpu(on_gpu):
+    """NVML could leave its files open, and bitsandbytes opens them."""
+    code = (
+        "import sys; from pathlib import Path; from inference_benchmark import engines\n"
+        "sys.modules['pynvml'] = None\n"
+        f"engines.create('hf').import_libraries(Path(sys.argv[1]), on_gpu={on_gpu})\n"
+        "print('bitsandbytes' in sys.modules)"
+    )
+    environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
+    done = subprocess.run([sys.executable, "-c", code, str(weights())], capture_output=True, text=True, env=environ)
+    assert done.stdout == f"{not on_gpu}\n", done.stderr
+
+
 #: Prints what workers import and how often they follow the model's passes, with all that their server has done before.
 FORKED_WORKERS = """
 import sys
@@ -351,7 +365,7 @@ import numpy
 from inference_benchmark import engines
 from inference_benchmark.engines import shapes
 name, folder, precisions = sys.argv[1], Path(sys.argv[2]), sys.argv[3:]
-engines.create(name).import_libraries(folder)
+engines.create(name).import_libraries(folder, on_gpu=False)
 before = set(sys.modules)
 for precision in precisions:
     engine = engines.create(name)

@@ -14,8 +14,21 @@ from running import measure_cli, read_record
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.yardstick import Speed
-from inference_benchmark.engines import cpu_memory
+from inference_benchmark.engines import cpu_memory, hf_facts
 from inference_benchmark.models.synthesize import synthesize
+
+
+def test_a_cudnn_that_torch_refuses_and_nothing_uses_is_a_fact_of_the_record(monkeypatch):
+    def refuse():
+        raise RuntimeError(
+            "cuDNN version incompatibility: PyTorch was compiled  against (9, 20, 0) but found runtime version (9, 1, 0). "
+            "PyTorch already comes bundled with cuDNN. "
+        )
+
+    monkeypatch.setattr(torch.backends.cudnn, "version", refuse)
+    assert hf_facts.torch_settings(torch.device("cuda"))["cudnn"] == (
+        "cuDNN version incompatibility: PyTorch was compiled against (9, 20, 0) but found runtime version (9, 1, 0)"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.defaults import resolved, with_defaults
 from inference_benchmark.experiment.variants import with_names
-from inference_benchmark.machine import compiler, hardware, torch_build
+from inference_benchmark.machine import compiler, hardware, packages, torch_build
 from inference_benchmark.models import families
 
 SCHEMA = yaml.safe_load((REPO / "config.schema.yaml").read_text())
@@ -542,6 +543,33 @@ def test_a_missing_compiler_is_named_before_any_job_of_an_engine_that_compiles(
     assert caught.value.problems == [
         f"grid.{device}.engines[1]: hf-static compiles the model, and there is no {compiler}, or remove hf-static"
     ]
+
+
+@pytest.mark.parametrize(
+    ("grid", "line"),
+    [
+        ({"engines": ["hf", "ctranslate2"]}, "engines[1]: ctranslate2 cannot run on this GPU: no cuBLAS, or remove ctranslate2"),
+        ({"engines": ["hf"], "precisions": ["bf16", "gptq"]}, "precisions[1]: gptq cannot run on this GPU: no nvcc, or remove gptq"),
+    ],
+)  # fmt: skip
+def test_what_an_engine_or_a_precision_needs_for_a_gpu_is_named_before_any_job(monkeypatch, grid, line):
+    monkeypatch.setattr(hardware, "gpus", lambda: [GPU])
+    monkeypatch.setattr(torch_build, "problem", lambda build: None)
+    monkeypatch.setattr(engines, "missing_package", lambda *_, **__: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for package, lacking in (("ctranslate2", "no cuBLAS"), ("gptqmodel", "no nvcc")):
+        told = replace(engines.PACKAGES[package], missing_for_gpu=lambda lacking=lacking: lacking)
+        monkeypatch.setitem(packages.PACKAGES, package, told)
+        monkeypatch.setitem(engines.PACKAGES, package, told)
+    entry = replace(engines.ENGINES["ctranslate2"], package=packages.PACKAGES["ctranslate2"])
+    monkeypatch.setitem(engines.ENGINES, "ctranslate2", entry)
+
+    def on_gpu(config):
+        config["device"] = "cuda"
+        config["models"]["hub"] = {"hub": "a/b", "revision": "main"}
+        config["grid"]["cuda"] |= {"models": ["hub"], **grid}
+
+    assert problems(on_gpu) == [f"grid.cuda.{line}"]
 
 
 MACHINE = {

@@ -4,7 +4,8 @@ FAKE_NVML (JSON) describes the GPUs; without it there are none. Only uuid is req
 
 {"gpus": [{"uuid": "GPU-a", "name": "NVIDIA Fake A", "memory_bytes": 85899345920, "memory_used_bytes": 0,
            "power_w": 300, "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40,
-           "utilisation": 0, "mig": false, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]]}],
+           "utilisation": 0, "mig": false, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]],
+           "refused": true}],    it is another job's: NVML counts it and raises NoPermission
  "nodes": {"gpu07": [...]},    GPUs of a Slurm node, in addition
  "driver": "570.00",
  "cuda_driver_version": 12080, the newest CUDA that the driver knows
@@ -182,14 +183,14 @@ def nvmlDeviceGetHandleByIndex(index: int) -> int:
         raise NVMLError(NVML_ERROR_INVALID_ARGUMENT)
     if index == 0 and (code := _settings().get("lost")):
         raise NVMLError(code)
-    return index
+    return _granted(index)
 
 
 def nvmlDeviceGetHandleByUUID(uuid: str) -> int:
     _check_initialised()
     for index, gpu in enumerate(_gpus()):
         if gpu["uuid"] == uuid:
-            return index
+            return _granted(index)
     raise NVMLError(NVML_ERROR_NOT_FOUND)
 
 
@@ -264,6 +265,12 @@ def _settings() -> dict[str, Any]:
 def _gpus() -> list[dict[str, Any]]:
     node_gpus = _settings().get("nodes", {})
     return _settings().get("gpus", []) + node_gpus.get(os.environ.get("SLURMD_NODENAME"), [])
+
+
+def _granted(index: int) -> int:
+    if _gpus()[index].get("refused"):
+        raise NVMLError(NVML_ERROR_NO_PERMISSION)
+    return index
 
 
 def _check_initialised() -> None:

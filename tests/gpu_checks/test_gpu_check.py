@@ -48,7 +48,15 @@ def test_on_the_cpu_every_check_ends_well_or_is_skipped_by_name():
     evidence = {check["name"]: check["evidence"] for check in document["checks"]}
     assert list(verdicts) == [check.name for check in ON_CPU if not check.name.endswith("/int8")]
     assert {"hf", "hf-static", "ctranslate2"} == {name.split("/")[1] for name in verdicts if name.startswith("cells/")}
-    cuda_only = {"tf32", "rows/hf-static", "oom/hf-static", "search/hf-static", "timeline/hf-static"}
+    cuda_only = {
+        "tf32",
+        "yardstick",
+        "capture",
+        "rows/hf-static",
+        "oom/hf-static",
+        "search/hf-static",
+        "timeline/hf-static",
+    }
     assert {name for name, text in evidence.items() if text == "CUDA only"} == cuda_only
     # A machine may lack a counter of energy or a compiler.
     for name in verdicts.keys() - cuda_only - {"energy", "recordings"}:
@@ -96,7 +104,7 @@ def test_what_cannot_be_checked_is_named(tmp_path):
     done = run_script("--device", "cpu", "--only", "cell", **no_gpu)
     assert done.returncode == 1
     assert done.stderr.startswith(
-        "gpu_check.py: there is no check 'cell'; allowed: weights, engine/ctranslate2, cells/hf/"
+        "gpu_check.py: there is no check 'cell'; allowed: weights, forked/hf, recordings, timeline/hf, "
     )
     (tmp_path / "logs").mkdir()
     done = run_script("--device", "cpu", "--folder", str(tmp_path), **no_gpu)
@@ -108,10 +116,15 @@ def test_on_cuda_every_engine_and_precision_is_a_check_and_only_what_is_not_inst
         precision for package in PACKAGES.values() if not package.is_dependency for precision in package.needed_for
     }
     optional = {f"cells/{engine}/{precision}" for engine in ("hf", "hf-static") for precision in needing}
+    names = [check.name for check in ON_CUDA]
+    optional |= {name for name in names if "ctranslate2" in name.split("/")}
     skipped = {check.name: check.skip for check in ON_CUDA if check.skip}
     assert skipped.keys() <= optional
-    assert set(skipped.values()) <= {"the package torchao is not installed"}
-    names = [check.name for check in ON_CUDA]
+    assert set(skipped.values()) <= {
+        "the package torchao is not installed",
+        "there is no libcublas.so.12; pip install -r envs/ctranslate2-cuda.lock",
+    }
+    assert names[:5] == ["weights", "forked/hf", "recordings", "timeline/hf", "cells/hf/int8"]
     assert len(set(names)) == len(names)
     for engine, entry in engines.ENGINES.items():
         if engine not in ("fake", "openvino"):
@@ -217,7 +230,8 @@ def test_checks_are_chosen_by_name_or_kind():
         return [check.name for check in chosen(ON_CUDA, only)]
 
     assert names("ceilings", "weights") == ["weights", "ceilings"]
-    assert names("cells/hf") == [f"cells/hf/{precision}" for precision in setup.SETUPS["cuda"].precisions]
+    assert names("cells/hf", "ceilings")[-1] == "cells/hf/int4-weight-only"
+    assert set(names("cells/hf")) == {f"cells/hf/{precision}" for precision in setup.SETUPS["cuda"].precisions}
     assert names("rows") == ["rows/hf", "rows/hf-static", "rows/ctranslate2"]
     with pytest.raises(LookupError, match="there is no check 'row'; allowed: weights, "):
         names("rows", "row")
@@ -303,6 +317,16 @@ def test_amounts_of_memory_contain_each_other():
     for name, n_bytes in (("loaded_bytes", 4.5e9), ("peak_allocated_bytes", 5.5e9), ("device_total_bytes", 4.9e9)):
         wrong = make_record(runs=(make_run(memory={**memory, name: n_bytes}),))
         assert of_cells.memory_order(wrong).verdict == "failed", name
+
+
+@pytest.mark.parametrize(("slower", "verdict"), [((1, 1), "ok"), ((1.1, 1.6), "ok"), ((1, 1.7), "failed")])
+def test_a_device_that_its_own_cell_slows_counts_as_slower_below_60_percent(slower, verdict):
+    memory, arithmetic = slower
+    times = {"moved_bytes": 10**8, "flop": 10**9, "memory_s": [0.01] * 2, "arithmetic_s": [0.01] * 2}
+    hot = {**times, "memory_s": [0.01 * memory] * 2, "arithmetic_s": [0.01 * arithmetic] * 2}
+    result = of_cells.yardsticks({"before": times, "after": hot})
+    assert result.verdict == verdict
+    assert result.facts == {"memory": pytest.approx(1 / memory), "arithmetic": pytest.approx(1 / arithmetic)}
 
 
 def test_caches_are_one_and_hold_no_second_one():

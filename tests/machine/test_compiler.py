@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_benchmark.machine.compiler import missing
+from inference_benchmark.machine.compiler import missing, missing_nvcc
 
 
 @pytest.fixture
@@ -51,3 +51,26 @@ def test_the_headers_of_python(monkeypatch, tmp_path, command, installed, lackin
     headers = tmp_path / "include"
     monkeypatch.setattr(sysconfig, "get_path", lambda name, scheme: str(headers))
     assert missing("cuda", {"PATH": command(*installed)}) == lacking.format(headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("installed", "variables", "lacking"),
+    [
+        (["nvcc"], {}, None),
+        (["bin/nvcc"], {"CUDA_HOME": "{here}"}, None),
+        (["bin/nvcc"], {"CUDA_PATH": "{here}"}, None),
+        ([], {}, "there is no nvcc; install the CUDA toolkit of torch's version of CUDA"),
+        (
+            ["nvcc"],
+            {"CUDA_HOME": "/x"},
+            "there is no nvcc in /x/bin; install the CUDA toolkit of torch's version of CUDA",
+        ),
+    ],
+)
+def test_nvcc(tmp_path, command, installed, variables, lacking):
+    (tmp_path / "bin").mkdir()
+    here = command(*installed)
+    environ = {name: value.format(here=here) for name, value in variables.items()}
+    if not environ and lacking and Path("/usr/local/cuda/bin/nvcc").exists():
+        pytest.skip("this machine has a CUDA toolkit where it is looked for at last")
+    assert missing_nvcc({"PATH": here, **environ}) == lacking

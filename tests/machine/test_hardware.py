@@ -67,6 +67,28 @@ def test_errors_of_nvml_in_discovery_are_one_line(nvml, gpu, settings, said):
     assert nvml.module._n_inits == 0
 
 
+REFUSED = {"uuid": "GPU-x", "refused": True}
+
+
+@pytest.mark.parametrize(
+    ("value", "uuids"),
+    [(None, ["GPU-b", "GPU-d"]), ("0", ["GPU-b"]), ("1", ["GPU-d"]), ("0,1", ["GPU-b", "GPU-d"]), ("GPU-d", ["GPU-d"]), ("3", [])],
+)  # fmt: skip
+def test_gpus_that_slurm_keeps_for_other_jobs_are_not_counted(nvml, value, uuids):
+    """With ConstrainDevices, NVML refuses them, and CUDA_VISIBLE_DEVICES numbers those of the job from 0."""
+    nvml.show(gpus=[REFUSED, {"uuid": "GPU-b"}, REFUSED, {"uuid": "GPU-d"}])
+    environ = {} if value is None else {"CUDA_VISIBLE_DEVICES": value}
+    assert [gpu.uuid for gpu in hardware.visible(hardware.gpus(), environ)] == uuids
+    assert [gpu.index for gpu in hardware.gpus()] == [0, 1]
+
+
+def test_a_process_that_may_use_none_of_the_gpus_is_told_so(nvml):
+    nvml.show(gpus=[REFUSED, REFUSED])
+    with pytest.raises(hardware.GpuError, match="this process may not use any of the 2 GPUs here; request one"):
+        hardware.detect_device({})
+    assert hardware.detect_device({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}) == "cpu"
+
+
 @pytest.mark.parametrize("code", [9, 12], ids=["no driver loaded", "no NVML"])
 def test_a_machine_without_a_driver_has_no_gpu(nvml, code):
     nvml.show(init_fails=code)

@@ -72,6 +72,17 @@ def test_warm_up_ends_when_two_calls_agree_or_their_number_is_spent(tmp_path):
     record = read_record(tmp_path / "r.json")
     assert len(record["runs"][0]["warmup_s"]) == 4
     assert "warm-up" in [reason["name"] for reason in record["stability"]["reasons"]]
+    assert "compiled_calls" not in record["runs"][0]
+
+
+def test_no_call_is_compared_with_one_that_compiled(tmp_path):
+    """Each call takes half as long as the one before."""
+    compiling = fault(drift=-0.5, one_time={"graphs": [1]})
+    cell = make_cell(measurement=measurement(warmup_tolerance_percent=5))
+    assert measure_cli(cell, tmp_path / "r.json", FAKE_ENGINE=compiling).returncode == 0
+    record = read_record(tmp_path / "r.json")
+    assert (len(record["runs"][0]["warmup_s"]), record["runs"][0]["compiled_calls"]) == (2, 1)
+    assert "warm-up" not in [reason["name"] for reason in record["stability"]["reasons"]]
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,12 @@ from datetime import datetime, timedelta
 
 import pytest
 from made_up import OLD, OOM, make_ceilings, make_cell, make_oom, make_record, measurement, write_records
+from running import REPO
 
+from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy
-from inference_benchmark.records.estimate import START_S, RunTime, earlier_records, estimate
+from inference_benchmark.models.architecture import bloom_parameters
+from inference_benchmark.records.estimate import START_S, RunTime, earlier_records, estimate, published_figures
 
 LIMITED = measurement(max_seconds=2)
 
@@ -72,6 +75,31 @@ def test_what_no_record_is_like_is_counted_apart():
     planned = [cell(1), other_model, cell(1, workload=type(cell().workload)(9, 100))]
     assert estimate(planned, [took(10, make_record(cell(1)))]) == RunTime(10 + 2 * (START_S + 2 * 2), 1, 2)
     assert estimate([], []) == RunTime(0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("engine", "precision", "batch_size", "seconds"),
+    [
+        # A call of 51,200 tokens at 3,369.69 per second: three to warm up, three that are timed, and first tokens.
+        ("hf", "fp32", 512, 10 + 6 * 15.194 + 10),
+        ("hf", "bf16", 1, 10 + 3 * 2.368 + 10 + 10),
+        ("hf", "int8", 512, 10 + 6 * 15.194 + 10),  # there are no figures: as the slowest
+        ("hf", "fp32", 1024, 10 + 6 * 102_400 / 3346.01 + 10),  # did not fit there: as the largest that did
+        ("hf-static", "fp32", 512, 10 + 40 + 5 * 15.194 + 10),
+        ("hf-static", "int8", 512, 0),  # is not compiled
+    ],
+)
+def test_before_the_first_run_published_figures_say_how_long_calls_take(engine, precision, batch_size, seconds):
+    sizes = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer": 24, "vocab_size": 50258}
+    assert bloom_parameters(sizes) == 1_311_535_104
+    planned = cell(
+        batch_size, precision, engine=engine, device="cuda", model={"name": "any", "architecture": sizes, "seed": 0},
+        workload=Workload(9, 100), measurement=measurement(min_cycles=3, max_seconds=10),
+    )  # fmt: skip
+    published = list(published_figures([str(REPO / "reference/bloom_a100_80gb.csv"), "nowhere.csv"]))
+    assert estimate([planned], [], published) == RunTime(pytest.approx(seconds, rel=1e-3), 0, 0, 1)
+    for other in ({"device": "cpu"}, {"workload": Workload(9, 50)}, {"model": {"name": "any", "hub": "a/b"}}):
+        assert estimate([cell(**vars(planned) | other)], [], published).unknown == 1
 
 
 def test_records_are_found_by_machine_also_those_that_are_not_configured(tmp_path, monkeypatch):

@@ -44,6 +44,20 @@ def test_a_gpu_is_searched_in_one_process_and_held_meanwhile(tmp_path):
     assert record.device["kind"] == "cuda"
 
 
+def test_after_a_try_that_may_have_failed_in_a_recording_the_search_goes_on_in_a_new_worker(tmp_path):
+    """As in the test before, but that the count of calls begins anew."""
+    study = ColumnStudy.of("max-batch", make_cell(device="cuda", memory_limit_bytes=300_000_000))
+    recording = {"fault": "oom", "after": 4, "one_time": {"cuda_graphs_recorded": []}}
+    record = run_study(study, tmp_path / "x.json", **fake_gpus(tmp_path), FAKE_ENGINE=json.dumps(recording))
+    assert [(t["batch_size"], t["fits"]) for t in record.results] == [
+        (1, True),
+        (2, True),
+        (4, False),
+        (3, True),
+        (3, True),
+    ]
+
+
 def test_a_model_that_does_not_fit_at_all_fits_no_batch(tmp_path):
     study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=100_000_000))
     record = run_study(study, tmp_path / "max-batch.json")

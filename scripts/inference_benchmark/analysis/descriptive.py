@@ -79,3 +79,9 @@ def _rank_variance(n: int) -> float:
 def agree(samples: Sequence[float], tolerance: float) -> bool:
     """Whether the last two differ by at most this part of the smaller."""
     return len(samples) > 1 and abs(samples[-1] - samples[-2]) <= tolerance * min(samples[-2:])
+
+
+def settled(calls_s: Sequence[float], compiled: int, tolerance: float) -> bool:
+    """Whether warm-up calls have settled: the last two agree. compiled: how many are up to the last that compiled.
+    They are compared with none; one more is enough, because a call that compiles does all other one-time work too."""
+    return len(calls_s) > compiled if compiled else agree(calls_s, tolerance)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from inference_benchmark.analysis.descriptive import agree, drift, mean, outliers, standard_deviation
+from inference_benchmark.analysis.descriptive import drift, mean, outliers, standard_deviation
 from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
 from inference_benchmark.analysis.scatter import Scatter
 from inference_benchmark.analysis.statistics import Groups, estimate
@@ -29,7 +29,7 @@ class Verdict(NamedTuple):
 
 
 def stability(
-    warmup_s: Groups,
+    settled: Iterable[bool],
     whole_s: Groups,
     first_token_s: Groups = (),
     priors: Priors = NO_PRIORS,
@@ -38,10 +38,11 @@ def stability(
     target_half_width: float,
     max_warmup_calls: int,
 ) -> Verdict:
-    """The stability of a cell's calls, each of its timed parts by itself. whole_s, first_token_s: seconds of its calls
-    by process; the latter empty where only one token is generated. priors: of all cells of its run."""
+    """The stability of a cell's calls, each of its timed parts by itself. settled: whether each warm-up has. whole_s,
+    first_token_s: seconds of its calls by process; the latter empty where only one token is generated. priors: of all
+    cells of its run."""
     reasons: dict[str, str] = {}
-    if not all(agree(calls, warmup_tolerance) for calls in warmup_s):
+    if not all(settled):
         reasons["warm-up"] = (
             f"after {max_warmup_calls} warm-up calls the last two still differed by more than "
             f"{warmup_tolerance:.0%}; raise max_warmup_calls"

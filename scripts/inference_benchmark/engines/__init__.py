@@ -44,9 +44,10 @@ class Engine(ABC):
         """Import everything that this checkpoint needs, initialise the device (``cpu`` or ``cuda``) and convert the
         checkpoint, which is None for an engine without weights. Counts neither as load time nor as load memory."""
 
-    def import_libraries(self, checkpoint: Path) -> None:  # noqa: B027  optional
+    def import_libraries(self, checkpoint: Path, on_gpu: bool) -> None:  # noqa: B027  optional
         """Import what this checkpoint needs, and find out what all its workers would, as far as that uses no device and
-        starts no thread. Workers are forked from the process that called it; each calls start of a new engine."""
+        starts no thread. Workers are forked from the process that called it; each calls start of a new engine. on_gpu:
+        whether the process can see a GPU, which it must not ask itself."""
 
     def unsupported(self, precision: str) -> str | None:
         """Why this device or library does not support a precision that ENGINES lists; None if it does."""
@@ -254,3 +255,10 @@ def needed_packages(name: str, precision: str, options: Mapping[str, Any] = _NO_
 def missing_package(name: str, precision: str = "", options: Mapping[str, Any] = _NO_OPTIONS) -> Package | None:
     """The first package that such a cell needs and that is not installed; None if it can be measured."""
     return next((each for each in needed_packages(name, precision, options) if each.is_missing), None)
+
+
+def missing_for_gpu(name: str, precision: str = "", options: Mapping[str, Any] = _NO_OPTIONS) -> str | None:
+    """What the packages of such a cell need to run on a GPU and do not find on this machine, with the remedy; None if
+    they have all."""
+    found = (package.missing_for_gpu() for package in needed_packages(name, precision, options))
+    return next(filter(None, found), None)

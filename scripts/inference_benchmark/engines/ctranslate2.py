@@ -16,6 +16,7 @@ from inference_benchmark.engines import converted as conversion
 from inference_benchmark.engines import refusal, shapes
 from inference_benchmark.engines.converted import ConvertedEngine, tokens_of
 from inference_benchmark.engines.refusal import UnsupportedError
+from inference_benchmark.machine import cublas
 from inference_benchmark.models.cache import RefusedError
 
 
@@ -25,6 +26,8 @@ class CTranslate2Engine(ConvertedEngine):
     ballast: torch.Tensor | None = None
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
+        if device == "cuda":
+            cublas.load()
         super().start(device, threads, checkpoint)
         try:
             self.converted = converted(checkpoint)

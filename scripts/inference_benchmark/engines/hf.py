@@ -30,7 +30,6 @@ from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.options import CACHE_BITS
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
-from inference_benchmark.machine.hardware import GpuError, detect_device
 from inference_benchmark.models.architecture import QUANTISED
 
 logging.disable_progress_bar()
@@ -119,13 +118,12 @@ class HfEngine(TorchDeviceEngine):
         """The bits of a quantised cache."""
         return CACHE_BITS.get(self.options.get("cache"))
 
-    def import_libraries(self, checkpoint: Path) -> None:
-        super().import_libraries(checkpoint)
-        with suppress(ImportError, GpuError):  # a worker that needs the package, or the GPU, reports it
+    def import_libraries(self, checkpoint: Path, on_gpu: bool) -> None:
+        super().import_libraries(checkpoint, on_gpu)
+        with suppress(ImportError):  # a worker that needs the package reports it
             # With a GPU, bitsandbytes initialises CUDA, which a fork cannot use then.
-            if detect_device() == "cpu":
-                for module in _BITSANDBYTES:
-                    import_module(module)
+            for module in () if on_gpu else _BITSANDBYTES:
+                import_module(module)
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)

@@ -73,8 +73,17 @@ def torch_settings(device: torch.device) -> dict[str, Any]:
         "cudnn_tf32": torch.backends.cudnn.allow_tf32,
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "cuda": torch.version.cuda if on_cuda else None,
-        "cudnn": torch.backends.cudnn.version() if on_cuda else None,
+        "cudnn": _cudnn() if on_cuda else None,
     }
+
+
+def _cudnn() -> int | str | None:
+    """The version of cuDNN. If torch refuses one that LD_LIBRARY_PATH names, which is no fault of a cell that does not
+    use it, what torch says."""
+    try:
+        return torch.backends.cudnn.version()
+    except RuntimeError as error:
+        return " ".join(str(error).partition(". ")[0].split())
 
 
 def kind_of_cache(cache: Any) -> str:

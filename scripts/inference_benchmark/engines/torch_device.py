@@ -28,7 +28,7 @@ class TorchDeviceEngine(Engine):
     #: The model_type of the checkpoint; "" until it is known.
     family = ""
 
-    def import_libraries(self, checkpoint: Path) -> None:
+    def import_libraries(self, checkpoint: Path, on_gpu: bool) -> None:
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
 
         # Looking up the class imports the family's code, and much of scipy with it.

@@ -78,6 +78,7 @@ def resolve(
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
     if is_current:
         problems += _missing_packages(device, here, grid["precisions"])
+        problems += _missing_for_gpu(here, grid["precisions"]) if on_gpu else ()
     problems += _lacking_in_locks(grid, here or elsewhere, locks)
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
@@ -236,6 +237,16 @@ def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Seque
         if package:
             remedy = f"pip install {package.install}"
             yield f"{where}: {name} needs the package {package}, which is not installed here; {remedy}"
+
+
+def _missing_for_gpu(used: Sequence[GridEngine], precisions: Sequence[str]) -> Iterator[str]:
+    for each in used:
+        if lacking := engines.missing_for_gpu(each.engine):
+            yield f"{each.where}: {each.name} cannot run on this GPU: {lacking}, or remove {each.name}"
+    for index, precision in enumerate(precisions):
+        runnable = (each for each in used if not engines.missing_for_gpu(each.engine))
+        if lacking := next(filter(None, (engines.missing_for_gpu(each.engine, precision) for each in runnable)), None):
+            yield f"grid.cuda.precisions[{index}]: {precision} cannot run on this GPU: {lacking}, or remove {precision}"
 
 
 def _not_together(

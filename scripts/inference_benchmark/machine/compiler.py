@@ -1,4 +1,4 @@
-"""What torch needs on the machine to compile a model: a compiler, and the header files of Python."""
+"""What has to be on the machine to compile a model or kernels: compilers, and the header files of Python."""
 
 from __future__ import annotations
 
@@ -33,3 +33,14 @@ def missing(device: str, environ: Mapping[str, str] = os.environ) -> str | None:
     if not lacking:
         return None
     return f"there is no {' and no '.join(lacking)}; install {' and '.join(lacking.values())}"
+
+
+def missing_nvcc(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Why torch cannot build the CUDA kernels of a package here, and what to install; None if it can. It looks for nvcc
+    as torch/utils/cpp_extension.py does."""
+    home = environ.get("CUDA_HOME") or environ.get("CUDA_PATH")
+    folders = (f"{home}/bin",) if home else (environ.get("PATH", os.defpath), "/usr/local/cuda/bin")
+    if shutil.which("nvcc", path=os.pathsep.join(folders)):
+        return None
+    where = f" in {home}/bin" if home else ""
+    return f"there is no nvcc{where}; install the CUDA toolkit of torch's version of CUDA"

@@ -24,7 +24,8 @@ class GpuError(RuntimeError):
 
 @dataclass(frozen=True)
 class Gpu:
-    """One CUDA device as NVML lists it, in PCI bus order. mig: divided into parts (Multi-Instance GPU)."""
+    """One CUDA device. index: in PCI bus order among those that this process may use, as CUDA has it. mig: divided into
+    parts (Multi-Instance GPU)."""
 
     index: int
     uuid: str
@@ -55,14 +56,27 @@ def nvml():
 
 
 def gpus() -> list[Gpu]:
-    """All GPUs of this machine, visible to this process or not. Raises GpuError if one does not answer."""
+    """All GPUs that this process may use, visible to it or not. Raises GpuError if one does not answer, or if there are
+    some and it may use none.
+
+    NVML counts all GPUs of a node and refuses those that Slurm keeps for other jobs (ConstrainDevices). CUDA leaves
+    them out, and so do the numbers in the CUDA_VISIBLE_DEVICES that Slurm sets.
+    """
+    found: list[Gpu] = []
     with nvml() as lib:
-        return [_gpu(lib, index) for index in range(lib.nvmlDeviceGetCount() if lib else 0)]
+        count = lib.nvmlDeviceGetCount() if lib else 0
+        for number in range(count):
+            with suppress(lib.NVMLError_NoPermission):
+                found.append(_gpu(lib, number, len(found)))
+    if count and not found:
+        remedy = "request one from Slurm, or see the permissions of /dev/nvidia*"
+        raise GpuError(f"this process may not use any of the {count} GPUs here; {remedy}")
+    return found
 
 
-def _gpu(lib, index: int) -> Gpu:
+def _gpu(lib, number: int, index: int) -> Gpu:
     try:
-        handle = lib.nvmlDeviceGetHandleByIndex(index)
+        handle = lib.nvmlDeviceGetHandleByIndex(number)
         mig_mode = supported(lib, lib.nvmlDeviceGetMigMode, handle)  # most GPUs cannot be divided
         return Gpu(
             index,
@@ -71,8 +85,10 @@ def _gpu(lib, index: int) -> Gpu:
             lib.nvmlDeviceGetMemoryInfo(handle).total,
             mig_mode is not None and mig_mode[0] == lib.NVML_DEVICE_MIG_ENABLE,
         )
+    except lib.NVMLError_NoPermission:
+        raise
     except lib.NVMLError as error:
-        raise GpuError(f"GPU {index} does not answer: {error} (NVML); see nvidia-smi") from error
+        raise GpuError(f"GPU {number} does not answer: {error} (NVML); see nvidia-smi") from error
 
 
 def supported(lib, query: Callable[..., T], *arguments: Any) -> T | None:
@@ -134,13 +150,15 @@ def visible(all_gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[Gpu]:
 def detect_device(environ: Mapping[str, str] = os.environ) -> str:
     """``cuda`` if a GPU is visible to this process, ``cpu`` if there is none or all are hidden on purpose. Raises
     GpuError if there is one that cannot be used."""
+    chosen = environ.get("CUDA_VISIBLE_DEVICES")
+    # Slurm sets the last where a job asked for none.
+    if chosen is not None and chosen.strip().lower() in ("", "-1", "none", "nodevfiles"):
+        return "cpu"
     all_gpus = gpus()
     if visible(all_gpus, environ):
         return "cuda"
-    hidden_by = environ.get("CUDA_VISIBLE_DEVICES", "").strip()
-    # Slurm sets the last where a job asked for none.
-    if all_gpus and hidden_by.lower() not in ("", "-1", "none", "nodevfiles"):
-        names_none = f"CUDA_VISIBLE_DEVICES is {hidden_by!r} and names none of the {len(all_gpus)} GPUs here"
+    if all_gpus:
+        names_none = f"CUDA_VISIBLE_DEVICES is {chosen!r} and names none of the {len(all_gpus)} GPUs here"
         raise GpuError(f"{names_none}; correct it")
     return "cpu"
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Literal
+
+from inference_benchmark.machine import compiler, cublas
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,7 @@ class Package:
     in_software: bool = False
     compared_in: Literal["software", "model"] | None = "model"
     lock: str | None = None
+    missing_for_gpu: Callable[[], str | None] = lambda: None
 
     def __str__(self) -> str:
         return self.name
@@ -83,10 +87,11 @@ PACKAGES = {
         _dependency("accelerate", WEIGHTS),
         _dependency("bitsandbytes", "int8", "int8-threshold-0", "nf4"),
         *(_dependency(name, compared_in=None) for name in ("tokenizers", "safetensors", "numpy", "snakemake")),
-        Package("ctranslate2", in_software=True),
+        Package("ctranslate2", in_software=True, missing_for_gpu=cublas.missing),
         Package("torchao", ("int8-weight-only", "int4-weight-only")),
         Package("hqq", ("quantized-8bit", "quantized-4bit", "quantized-2bit")),
-        Package("gptqmodel", ("gptq", "awq"), lock="gptqmodel.lock"),
+        # Its fastest kernels, Marlin, are built when weights are loaded.
+        Package("gptqmodel", ("gptq", "awq"), lock="gptqmodel.lock", missing_for_gpu=compiler.missing_nvcc),
         Package("optimum", ("gptq",), compared_in=None, lock="gptqmodel.lock"),
     )
 }

@@ -43,4 +43,6 @@ def problem(build: TorchBuild | None) -> str | None:
         return None
     knows = f"the driver {hardware.driver_version()} knows CUDA up to {driver_cuda[0]}.{driver_cuda[1]}"
     needs = f"torch {build.version} is built with CUDA {build.cuda[0]}.{build.cuda[1]}"
-    return f"{knows}, and {needs}; update the driver, or install a torch built with CUDA {driver_cuda[0]}"
+    index, release = "https://download.pytorch.org/whl/cu126", build.version.partition("+")[0]
+    fitting = f", or pip install torch=={release}+cu126 --extra-index-url {index}" if driver_cuda[0] == 12 else ""
+    return f"{knows}, and {needs}; update the driver{fitting}"

@@ -107,6 +107,9 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
     if not subject.environment and (package := engines.missing_package(engine, precision, subject.options)):
         needs = f"{precision} in engine {subject.engine} needs the package {package}"
         raise MeasurementError(f"{needs}, which is not installed here")
+    on_gpu = subject.device == "cuda" and not subject.environment
+    if on_gpu and (lacking := engines.missing_for_gpu(engine, precision, subject.options)):
+        raise MeasurementError(f"{precision} in engine {subject.engine} cannot run on this GPU: {lacking}")
 
 
 def _gpus(setup: Setup, python: Interpreter) -> list[hardware.Gpu]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark import files
+from inference_benchmark.machine import hardware
 
 #: Variable with the process id of the Snakemake that this process belongs to; set by rules/common.smk.
 OWNER = "INFERENCE_BENCHMARK_RUN"
@@ -128,7 +129,12 @@ class ForkServer(NamedTuple):
 
     def _start(self, path: Path, python: str, variables: Mapping[str, str]) -> None:
         """Start a server and wait until it is ready. Raises WarmStartError."""
-        arguments = [str(path), os.environ[OWNER], self.engine, self.checkpoint]
+        try:
+            # Not the server itself: NVML could leave the files of GPUs open in it.
+            device = hardware.detect_device(variables)
+        except hardware.GpuError as error:
+            raise WarmStartError(str(error)) from None
+        arguments = [str(path), os.environ[OWNER], self.engine, self.checkpoint, device]
         command = [python, "-m", "inference_benchmark.worker.server", *arguments]
         # Ctrl-C is for its owner. A session of its own would have another share of the CPUs.
         server = subprocess.Popen(command, **PIPED, env=dict(variables), text=True, process_group=0)

@@ -62,7 +62,8 @@ class WorkerReport:
     phase: its last one. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
     results: of a study. trying: the batch size of the last try. end: the outcome and facts about it; None if it sent
     none. waited_s, is_quiet: how long it waited for others to leave the CPUs alone, and whether they did; None where it
-    did not. conditions: of the device during timed calls. last_output: the end of what it and its libraries printed.
+    did not. compiled_calls: as of Run. conditions: of the device during timed calls. last_output: the end of what it
+    and its libraries printed.
     """
 
     phase: str = "start"
@@ -78,6 +79,7 @@ class WorkerReport:
     yardstick: dict[str, Any] = field(default_factory=dict)
     waited_s: float | None = None
     is_quiet: bool | None = None
+    compiled_calls: int | None = None
     end: dict[str, Any] | None = None
     conditions: dict[str, Any] = field(default_factory=dict)
     returncode: int | None = None
@@ -107,6 +109,7 @@ class WorkerReport:
             conditions=self.conditions,
             yardstick=self.yardstick or None,
             waited_s=self.waited_s,
+            compiled_calls=self.compiled_calls,
         )
 
 

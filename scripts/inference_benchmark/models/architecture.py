@@ -99,6 +99,15 @@ def _positions(config: Mapping[str, Any]) -> int | None:
     return room
 
 
+def bloom_parameters(config: Mapping[str, Any]) -> int | None:
+    """The number of parameters of a BLOOM: embeddings, matrices, biases and norms. None for another family, or where
+    transformers, which knows the names of sizes, is not installed."""
+    if config.get("model_type") != "bloom" or not families.names():
+        return None
+    hidden, layers, vocab = (size(config, name) for name in ("hidden_size", "num_hidden_layers", "vocab_size"))
+    return (vocab + 4) * hidden + layers * (12 * hidden + 13) * hidden
+
+
 def limited_attention(config: Mapping[str, Any]) -> str | None:
     """What tells that layers do not look at all tokens before theirs; None if the configuration does not tell: a family
     that declares layer_types may derive them from other keys."""

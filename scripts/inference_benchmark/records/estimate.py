@@ -1,30 +1,39 @@
-"""How long a run will take, estimated from the records of earlier cells and studies."""
+"""How long a run will take, estimated from the records of earlier cells and studies, else from published figures."""
 
 from __future__ import annotations
 
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from inference_benchmark.cli import ProblemsError
+from inference_benchmark.engines import ENGINES, PACKAGES, needed_packages
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.experiment.studies import Subject
+from inference_benchmark.models.architecture import bloom_parameters
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 from inference_benchmark.records.record_file import load_any, readable
+from inference_benchmark.results.cell_result import CellResult
+from inference_benchmark.results.summary_csv import read_table
 
 #: Seconds for imports and weights if no record says more: 5 to 10 s for the imports, and the rest for the weights.
 START_S = 10
+#: Seconds in which torch compiles a cell for CUDA: 25 to 60 s for a model of a billion parameters.
+_COMPILE_S = 40
 
 
 class RunTime(NamedTuple):
     """seconds: of measuring one after the other. known: for how many cells and studies there are records to estimate
-    from; the unknown ones count as short calls."""
+    from; published: for how many other cells published figures; the unknown ones count as short calls."""
 
     seconds: float
     known: int
     unknown: int
+    published: int = 0
 
 
 def earlier_records(machines: Iterable[str]) -> Iterator[AnyRecord]:
@@ -33,8 +42,15 @@ def earlier_records(machines: Iterable[str]) -> Iterator[AnyRecord]:
         yield from (record for _, record in readable(Path("results", machine).rglob("*.json"), load_any))
 
 
-def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> RunTime:
-    """The time that planned cells and studies will take, from earlier records."""
+def published_figures(baselines: Iterable[str]) -> Iterator[CellResult]:
+    """The measured cells of tables of figures; baselines: paths. What cannot be read is left out."""
+    for path in filter(Path.is_file, map(Path, baselines)):
+        with suppress(ProblemsError, OSError):
+            yield from (cell for cell in read_table(path)[1] if cell.is_measured)
+
+
+def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord], published: Iterable[CellResult] = ()) -> RunTime:
+    """The time that planned cells and studies will take, from earlier records, else from published figures."""
     columns: dict[str, dict[int, Record]] = defaultdict(dict)
     studies: dict[str, list[StudyRecord]] = defaultdict(list)
     for record in earlier:
@@ -42,15 +58,17 @@ def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> RunTim
             studies[record.study.kind].append(record)
         else:
             columns[_folder(record.cell)][record.cell.batch_size] = record
-    known, short = [], []
+    known, by_figures, short, figures = [], [], [], list(published)
     for subject in planned:
         is_cell = isinstance(subject, Cell)
         seconds = _of_cell(subject, columns) if is_cell else _of_study(subject, studies[subject.kind])
         if seconds is not None:
             known.append(seconds)
+        elif is_cell and (seconds := _of_figures(subject, figures)) is not None:
+            by_figures.append(seconds)
         else:
             short.append(START_S + (2 * subject.measurement.max_seconds if is_cell else 0))
-    return RunTime(sum(known) + sum(short), len(known), len(short))
+    return RunTime(sum(known) + sum(by_figures) + sum(short), len(known), len(short), len(by_figures))
 
 
 def _of_cell(cell: Cell, columns: Mapping[str, Mapping[int, Record]]) -> float | None:
@@ -75,6 +93,28 @@ def _of_column(cell: Cell, column: Mapping[int, Record]) -> float:
 
     seconds = [_seconds(record, cell.measurement) for record in measured.values()]
     return float(numpy.interp(cell.batch_size, list(measured), seconds))
+
+
+def _of_figures(cell: Cell, figures: Sequence[CellResult]) -> float | None:
+    """With calls as long as those of the same model on another GPU; None without figures of it. A precision without
+    figures counts as the slowest that has some, and a batch size as the nearest."""
+    speeds: dict[str, dict[int, float]] = defaultdict(dict)
+    parameters = bloom_parameters(cell.model.get("architecture", {}))
+    for each in figures if parameters and cell.device == "cuda" else ():
+        if (each.value("parameters"), each.column.new_tokens) == (parameters, cell.workload.new_tokens):
+            speeds[each.column.precision][each.batch_size] = each.value("throughput_tok_per_s")
+    if not speeds:
+        return None
+    compiles = ENGINES[cell.base_engine].compiles
+    if compiles and PACKAGES["bitsandbytes"] in needed_packages(cell.base_engine, cell.precision):
+        return 0  # transformers does not compile it, which the first such cell shows
+    import numpy
+
+    alike = [speeds[cell.precision]] if cell.precision in speeds else speeds.values()
+    slowest = min(numpy.interp(cell.batch_size, *zip(*sorted(each.items()), strict=True)) for each in alike)
+    call_s, settings = float(cell.batch_size * cell.workload.new_tokens / slowest), cell.measurement
+    warmup_s = 2 * call_s + _COMPILE_S if compiles else 3 * call_s
+    return START_S + warmup_s + max(settings.max_seconds, settings.min_cycles * call_s) + settings.max_seconds
 
 
 def _of_study(study: Subject, earlier: Sequence[StudyRecord]) -> float | None:

@@ -138,6 +138,8 @@ class Run:
     yardstick: Yardstick | None = None
     #: Seconds that it waited, before its timed calls, for others to leave the CPUs alone. Absent where it did not wait.
     waited_s: NotNegative | None = None
+    #: Number of the warm-up calls up to the last that compiled, or recorded a CUDA graph. Absent where none did.
+    compiled_calls: Positive | None = None
 
     def __post_init__(self) -> None:
         for name in ("warmup_s", "samples_s", "first_token_s"):

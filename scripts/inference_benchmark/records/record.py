@@ -125,8 +125,8 @@ class Record(_Finished):
     #   1  first
     #   2  runs (a list of processes) instead of one; first tokens, energy, conditions, stability, flags, environment
     #   3  tokens_sha256; shapes, compilation and outlier columns in model; an oom may refer to a search and have no
-    #      runs; attempts, yardstick, cell.options, cell.environment, set_aside and runs[].waited_s
-    #      (optional) were added later
+    #      runs; attempts, yardstick, cell.options, cell.environment, set_aside, runs[].waited_s and
+    #      runs[].compiled_calls (optional) were added later
 
     SUBJECT = "cell"
     _subject_from = staticmethod(Cell.from_document)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark.analysis import descriptive
 from inference_benchmark.analysis import stability as rules
 from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
 from inference_benchmark.analysis.statistics import prior_of_processes
@@ -60,7 +61,7 @@ def rounds_text(fewest: int, some_have_more: bool) -> int | str:
 def assess(cell: Cell, runs: Sequence[Run], priors: Priors = NO_PRIORS) -> Stability:
     """Whether the samples of a cell repeat well enough, within and across its runs. priors: of the cells of its run."""
     verdict = rules.stability(
-        [run.warmup_s for run in runs],
+        [descriptive.settled(run.warmup_s, run.compiled_calls or 0, cell.measurement.warmup_tolerance) for run in runs],
         [run.samples_s for run in runs],
         [run.first_token_s for run in runs if run.first_token_s],
         priors,

@@ -12,6 +12,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,18 +182,24 @@ class ProgressHandler(logging.Handler):
     def _estimate(self) -> str:
         undecided = [each for each in map(self.plan.undecided, self.would_decide) if each]
         subjects = [*self.would_run, *(cell for cells, _ in undecided for cell in cells)]
-        earlier = list(estimate.earlier_records(dict.fromkeys(subject.setup.machine for subject in subjects)))
+        estimated = partial(
+            estimate.estimate,
+            earlier=list(estimate.earlier_records(dict.fromkeys(subject.setup.machine for subject in subjects))),
+            published=list(estimate.published_figures(self.plan.any_machine.baselines.values())),
+        )
         lines = []
         if self.would_run:
-            total = estimate.estimate(self.would_run, earlier)
+            total = estimated(self.would_run)
             text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
             text += f", one after the other. By earlier records: {total.known}"
+            if total.published:
+                text += f"; by published figures of another GPU: {total.published}"
             if total.unknown:
                 text += f"; without a record of their like: {total.unknown}, with {estimate.START_S} s to start"
                 text += " and max_seconds for each timed part"
             lines.append(f"{text}.\n")
         if undecided:
-            at_most_s = sum(rounds * estimate.estimate(cells, earlier).seconds for cells, rounds in undecided)
+            at_most_s = sum(rounds * estimated(cells).seconds for cells, rounds in undecided)
             rounds = f"up to {undecided[0][1]} of the cells that need them"
             lines.append(f"Further rounds: {rounds}, up to {format_duration(at_most_s)}.\n")
         return "".join(lines)

@@ -126,13 +126,14 @@ def device_files() -> list[str]:
     return [target for target in targets if target.startswith("/dev/nvidia")]
 
 
-def main(path: str, owner: str, engine: str, checkpoint: str) -> int:
-    """path: of the socket. owner: process id. checkpoint: a folder. Writes a line when it is ready."""
+def main(path: str, owner: str, engine: str, checkpoint: str, device: str) -> int:
+    """path: of the socket. owner: process id. checkpoint: a folder. device: ``cuda`` where a GPU is visible. Writes a
+    line when it is ready."""
     gc.disable()  # until all is imported, which then takes a fifth less
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()
-        engines.create(engine).import_libraries(Path(checkpoint))
+        engines.create(engine).import_libraries(Path(checkpoint), on_gpu=device == "cuda")
         importlib.import_module("inference_benchmark.worker.timed_calls")
         if held := device_files():
             print(f"importing {engine} opened {', '.join(held)}", flush=True)

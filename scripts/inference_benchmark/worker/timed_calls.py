@@ -44,7 +44,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s
 
 
 def warm_up(session: EngineSession, prompts, new_tokens: int, settings: Measurement) -> None:
-    """Untimed calls until the last two agree and the last did no one-time work; at most max_warmup_calls.
+    """Untimed calls until they have settled (descriptive.settled); at most max_warmup_calls.
     Only the first one is observed: nothing may observe a timed call."""
     engine = session.engine
 
@@ -54,13 +54,15 @@ def warm_up(session: EngineSession, prompts, new_tokens: int, settings: Measurem
         return output
 
     with _calls_of(session, "warm-up") as calls:
-        calls.add(engine, observe, prompts, new_tokens)
-        is_warm = False
-        while not is_warm and len(calls.seconds) < settings.max_warmup_calls:
-            before = _one_time_work(engine)
-            calls.add(engine, engine.generate, prompts, new_tokens)
-            is_warm = descriptive.agree(calls.seconds, settings.warmup_tolerance) and _one_time_work(engine) == before
-    session.emit(model={"compilation": engine.compilation()})
+        generate, compiled, done = observe, 0, _one_time_work(engine)
+        while len(calls.seconds) < settings.max_warmup_calls:
+            calls.add(engine, generate, prompts, new_tokens)
+            if (now := _one_time_work(engine)) != done:
+                compiled, done = len(calls.seconds), now
+            if descriptive.settled(calls.seconds, compiled, settings.warmup_tolerance):
+                break
+            generate = engine.generate
+    session.emit(model={"compilation": engine.compilation()}, compiled_calls=compiled or None)
 
 
 class _Calls:
