@@ -40,6 +40,8 @@ def write(state: Preview, folder: Path, template: Path) -> None:
     for cell in state.results:
         if cell.outcome in UNFINISHED:
             print(printable(f"{cell.record}: {cell.outcome}: {cell.reason}"))
+    for line in state.unused:
+        print(printable(line))
     if state.provenance is None:
         print(f"{state.line} There is nothing to show yet.")
         return

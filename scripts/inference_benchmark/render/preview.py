@@ -12,7 +12,7 @@ from inference_benchmark import files, markdown
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
-from inference_benchmark.experiment.cells import Cell, log_path
+from inference_benchmark.experiment.cells import first_and_round, log_path
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.records import collect
 from inference_benchmark.records.attempts import failure_line
@@ -25,7 +25,8 @@ from inference_benchmark.results.cell_result import NOT_MEASURED, Results
 @dataclass(frozen=True)
 class Preview:
     """results: with the outcomes ``missing``, ``failed`` and ``refused`` too, and a reason for each. provenance: None
-    where there is no record yet. unused: baselines and studies that cannot be used, and why."""
+    where there is no record yet. unused: what is not in the results, and why: baselines and studies that cannot be
+    used, and failed studies and further rounds."""
 
     results: Results
     provenance: Mapping[str, Any] | None
@@ -55,11 +56,15 @@ def preview(experiment: Experiment) -> Preview:
     records = list(collection.records.values())
     cells = [cell for cell in experiment.cells() if cell.round == 1]
     measured = {record.cell.first_round.path for record in records}
-    blank = [without_record(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in measured]
+    blank = [without_record(cell, *_why_blank(cell.path, collection)) for cell in cells if cell.path not in measured]
     place = {cell.path: index for index, cell in enumerate(cells)}
     results = cell_results(records, collection.studies) + blank
     results.sort(key=lambda cell: place.get(cell.record, len(place)))
     unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
+    of_blank = {cell.record for cell in blank}
+    missing = (path for path in collection.missing if first_and_round(path)[0] not in of_blank)
+    endings = ((path, *_why_blank(path, collection)) for path in missing)
+    unused += [f"{path}: failed: {why}" for path, outcome, why in endings if outcome == "failed"]
     comparisons = []
     ours = result_set.of_records(records, studies=Studies.of(collection.studies)) if records else None
     for name, path in experiment.baselines.items() if ours else ():
@@ -74,11 +79,11 @@ def preview(experiment: Experiment) -> Preview:
     return Preview(results, provenance, comparisons, unused)
 
 
-def _why_blank(cell: Cell, collection: collect.Collection) -> tuple[str, str]:
-    """(outcome, reason) of a cell without a usable record. Its log says whether it failed."""
-    if cell.path in collection.refused:
-        return "refused", collection.refused[cell.path]
-    log = log_path(cell.path)
+def _why_blank(path: str, collection: collect.Collection) -> tuple[str, str]:
+    """(outcome, reason) of a cell or study without a usable record at its path. Its log says whether it failed."""
+    if path in collection.refused:
+        return "refused", collection.refused[path]
+    log = log_path(path)
     if not log.exists():
         return "missing", ""
     line = failure_line(log)
