@@ -105,6 +105,11 @@ def resolve(config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], pr
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
         variants=variants,
+        impossible=tuple(
+            {"model": name, "engine": each.name, "precision": precision, "reason": reason}
+            for (name, model), each, precision in product(configs.items(), used, grid["precisions"])
+            if (reason := engines.impossible(each.engine, precision, model))
+        ),
         environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
         engine_environments=engine_environments,
     )

@@ -55,6 +55,20 @@ def not_on(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str
             yield f"{where}: {name} runs on {listing(devices)} only; remove it, or name it in grid.{devices[0]}.engines"
 
 
+def without_precision(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Precisions that no engine of a grid has, and engines that have none of its precisions, one line each."""
+    used = of_grid(device, grid["engines"], variants)
+    for index, precision in enumerate(grid["precisions"]):
+        if used and not any(precision in engines.ENGINES[each.engine].precisions for each in used):
+            having = listing(name for name, entry in engines.ENGINES.items() if precision in entry.precisions)
+            where = f"grid.{device}.precisions[{index}]"
+            yield f"{where}: no engine of the grid has {precision}; remove it, or add an engine that has it: {having}"
+    for where, name, engine, _ in used:
+        allowed = engines.ENGINES[engine].precisions
+        if not set(allowed) & set(grid["precisions"]):
+            yield f"{where}: {name} has no precision of the grid; remove it, or add one that it has: {listing(allowed)}"
+
+
 def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
     """Problems with an entry of ``engines``, one line each."""
     where, engine = f"engines.{name}", variant["engine"]

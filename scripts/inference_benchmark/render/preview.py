@@ -16,7 +16,7 @@ from inference_benchmark.experiment.cells import first_and_round, log_path
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.records import collect
 from inference_benchmark.records.attempts import failure_line
-from inference_benchmark.records.results import Studies, cell_results, without_record
+from inference_benchmark.records.results import Studies, cell_results, left_out, without_record
 from inference_benchmark.render import report, tables
 from inference_benchmark.results import summary_csv
 from inference_benchmark.results.cell_result import NOT_MEASURED, Results
@@ -36,9 +36,9 @@ class Preview:
     @property
     def line(self) -> str:
         """How far it has come, in one line."""
-        counts = Counter(cell.outcome for cell in self.results)
+        counts = Counter(cell.outcome for cell in self.results if cell.record)
         missing = {name: counts[name] for name in NOT_MEASURED if counts[name]}
-        done = f"Preview: {len(self.results) - sum(missing.values())} of {len(self.results)} cells have a record"
+        done = f"Preview: {counts.total() - sum(missing.values())} of {counts.total()} cells have a record"
         return ", ".join([done, *(f"{n} {name}" for name, n in missing.items())]) + "."
 
     def write(self, folder: Path, template: Path) -> None:
@@ -76,7 +76,7 @@ def preview(experiment: Experiment) -> Preview:
         except OSError as error:
             unused.append(f"{path}: {error.strerror}")
     provenance = collect.provenance_of(experiment, records) if records else None
-    return Preview(results, provenance, comparisons, unused)
+    return Preview([*results, *left_out(experiment)], provenance, comparisons, unused)
 
 
 def _why_blank(path: str, collection: collect.Collection) -> tuple[str, str]:
