@@ -107,7 +107,7 @@ def refuse_other_than_files(paths):
 
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
-    for path in derived_from_deleted(PLAN.cells):
+    for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
         rename(path, "was derived from a record that was deleted")
     DECIDED = date_derived_files(PLAN.experiments)
     for paths in DECIDED.values():
