@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from made_up import DRIFTS, SHARED, epyc_ceilings, make_cell, make_experiment, make_oom, make_record, write_records
+from made_up import DRIFTS, OLD, SHARED, epyc_ceilings, make_cell, make_experiment, make_oom, make_record, write_records
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from inference_benchmark import files
@@ -138,6 +138,21 @@ def test_a_dry_run_says_what_further_rounds_may_take(tmp_path, monkeypatch):
     assert handler.ending("").splitlines() == said[1:], "after a change of the most rounds"
     handler.would_decide.clear()
     assert handler.ending("") == ""
+
+
+def test_a_dry_run_counts_the_environments_that_are_to_be_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path))
+    handler = handler_of(make_experiment(1, environments=({}, OLD)), [], [], mode="plan")
+    for column in ("tiny", "old/tiny"):
+        output = f"results/box/{column}/prompt4-new8/fake/fp32/batch-1.json"
+        handler.emit(event("job_info", jobid=1, rule_name="", output=[output]))
+    made = tmp_path / "environments/another/made.json"
+    for seconds, total in ((None, "3 min 20 s"), (20, "40 s")):
+        if seconds:
+            files.write_json({"took_s": seconds}, made)
+        said = f"Estimated time: {total} for 2 cells and studies, one after the other, and 1 environment to make. "
+        assert handler.ending("").startswith(said)
 
 
 def test_a_slow_cell_keeps_its_digits():

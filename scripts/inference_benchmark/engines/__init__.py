@@ -241,6 +241,11 @@ def impossible(name: str, precision: str, config: Mapping[str, Any] | None) -> s
     return architecture.not_in(config, precision) if config and entry.needs_weights else None
 
 
+def compiles(name: str, options: Mapping[str, Any] = _NO_OPTIONS) -> bool:
+    """Whether an engine, or a variant of it with these options, compiles the model."""
+    return ENGINES[name].compiles or options.get("attention") == "flex"
+
+
 def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it) of a variant of the engine with this name."""
     allowed = ENGINES[name].options

@@ -24,7 +24,7 @@ class GridEngine(NamedTuple):
 
     @property
     def compiles(self) -> bool:
-        return engines.ENGINES[self.engine].compiles or self.options.get("attention") == "flex"
+        return engines.compiles(self.engine, self.options)
 
 
 def with_names(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,18 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+from inference_benchmark.engines import compiles
 from inference_benchmark.experiment.cells import Cell, Measurement
-from inference_benchmark.experiment.studies import Subject
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 from inference_benchmark.records.record_file import load_any, readable
 
 #: Seconds for imports and weights if no record says more: 5 to 10 s for the imports, and the rest for the weights.
 START_S = 10
+#: Seconds for which an engine compiles in each process if no record says more: 20 on a fast CPU, 120 on two slow ones.
+COMPILE_S = 60
 
 
 class RunTime(NamedTuple):
     """seconds: of measuring one after the other. known: for how many cells and studies there are records to estimate
-    from; the unknown ones count as short calls."""
+    from; the unknown ones count as short calls, after the time that their engine takes to start."""
 
     seconds: float
     known: int
@@ -42,6 +45,9 @@ def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> RunTim
             studies[record.study.kind].append(record)
         else:
             columns[_folder(record.cell)][record.cell.batch_size] = record
+    starts: dict[str, list[float]] = defaultdict(list)
+    for record in (record for column in columns.values() for record in column.values() if record.outcome == "ok"):
+        starts[record.cell.base_engine].append(record.took_s - sum(map(sum, _timed_parts(record))))
     known, short = [], []
     for subject in planned:
         is_cell = isinstance(subject, Cell)
@@ -49,20 +55,24 @@ def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord]) -> RunTim
         if seconds is not None:
             known.append(seconds)
         else:
-            short.append(START_S + (2 * subject.measurement.max_seconds if is_cell else 0))
+            short.append(_start_s(subject.setup, starts) + (2 * subject.measurement.max_seconds if is_cell else 0))
     return RunTime(sum(known) + sum(short), len(known), len(short))
 
 
 def _of_cell(cell: Cell, columns: Mapping[str, Mapping[int, Record]]) -> float | None:
     """From the records of its column, else of that column in the current environment, else of the other columns of its
-    table; None without any. columns: records by batch size, by the folder of the column."""
+    engine in its table, else of the other engines; None without any. columns: records by batch size, by the folder of
+    the column."""
     own = _folder(cell)
     for folder in (own, _folder(replace(cell, environment={}))):
         if folder in columns:
             return _of_column(cell, columns[folder])
-    table = own.rsplit("/", 2)[0] + "/"
-    others = [_of_column(cell, column) for folder, column in columns.items() if folder.startswith(table)]
-    return statistics.median(others) if others else None
+    engine = own.rpartition("/")[0]
+    for folder, compile_s in ((engine, 0), (engine.rpartition("/")[0], _compile_s(cell))):
+        others = [column for name, column in columns.items() if name.startswith(f"{folder}/") and _is_measured(column)]
+        if others:
+            return statistics.median(_of_column(cell, column) for column in others) + compile_s
+    return None
 
 
 def _of_column(cell: Cell, column: Mapping[int, Record]) -> float:
@@ -88,9 +98,29 @@ def _seconds(record: Record, settings: Measurement) -> float:
     took_s = record.took_s
     if record.outcome != "ok" or record.cell.measurement == settings:
         return took_s
-    parts = [part for run in record.runs for part in (run.samples_s, run.first_token_s) if part]
+    parts = _timed_parts(record)
     timed_s = sum(max(settings.max_seconds, settings.min_cycles * statistics.fmean(part)) for part in parts)
     return took_s - sum(map(sum, parts)) + timed_s
+
+
+def _timed_parts(record: Record) -> list[Sequence[float]]:
+    return [part for run in record.runs for part in (run.samples_s, run.first_token_s) if part]
+
+
+def _start_s(setup: Cell | ColumnStudy | CeilingsStudy, starts: Mapping[str, Sequence[float]]) -> float:
+    """Until the first timed call. starts: what that took before, by engine."""
+    if isinstance(setup, CeilingsStudy):
+        return START_S
+    earlier = starts.get(setup.base_engine)
+    return statistics.median(earlier) if earlier else START_S + _compile_s(setup)
+
+
+def _compile_s(setup: Cell | ColumnStudy) -> float:
+    return COMPILE_S if compiles(setup.base_engine, setup.options) else 0
+
+
+def _is_measured(column: Mapping[int, Record]) -> bool:
+    return any(record.outcome != "unsupported" for record in column.values())
 
 
 def _folder(cell: Cell) -> str:

@@ -214,17 +214,26 @@ class ProgressHandler(logging.Handler):
         lines = []
         if self.would_run:
             total = estimate.estimate(self.would_run, earlier)
-            text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
-            text += f", one after the other. By earlier records: {total.known}"
+            making_s = self._seconds_to_make_environments()
+            text = f"Estimated time: {format_duration(total.seconds + sum(making_s))} for {len(self.would_run)} cells"
+            text += " and studies, one after the other"
+            text += f", and {len(making_s)} environment{'s' * (len(making_s) > 1)} to make" if making_s else ""
+            text += f". By earlier records: {total.known}"
             if total.unknown:
-                text += f"; without a record of their like: {total.unknown}, with {estimate.START_S} s to start"
-                text += " and max_seconds for each timed part"
+                text += f"; without a record of their like: {total.unknown}, with max_seconds for each timed part, and"
+                text += f" {estimate.START_S} s to start and {estimate.COMPILE_S} s to compile if no record tells"
             lines.append(f"{text}.\n")
         if undecided:
             at_most_s = sum(rounds * estimate.estimate(cells, earlier).seconds for cells, rounds in undecided)
             rounds = f"up to {undecided[0][1]} of the cells that need them"
             lines.append(f"Further rounds: {rounds}, up to {format_duration(at_most_s)}.\n")
         return "".join(lines)
+
+    def _seconds_to_make_environments(self) -> list[float]:
+        from inference_benchmark.measure import environments  # here, because it is not needed to read the rules
+
+        needed = self.plan.environments_of(subject.path for subject in self.would_run)
+        return environments.seconds_to_make(lock for _, lock in needed)
 
 
 def _output(event: Any) -> str:
