@@ -42,6 +42,8 @@ def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
         "To go on, with what is missing: snakemake --cores 1 --resources gpu=1",
     ]
     assert "\nPreview: 4 of 6 cells have a record, 2 failed. See results/box/preview/report.html.\n" in done.stderr
+    tables = (workspace.folder / "results/box/preview/tables.md").read_text()
+    assert "| 2          |       failed       |" in tables
     rows = (workspace.folder / "results/box/preview/summary.csv").read_text().splitlines()
     log = f"logs/box/tiny/{column}/fp32/batch-2.log: measure.py: ValueError during warm-up: made-up error; not tried again"
     assert [row for row in rows if ",2,fake," in row and ",failed," in row and log in row]

@@ -19,7 +19,7 @@ from inference_benchmark.records.attempts import failure_line
 from inference_benchmark.records.results import Studies, cell_results, left_out, without_record
 from inference_benchmark.render import report, tables
 from inference_benchmark.results import summary_csv
-from inference_benchmark.results.cell_result import NOT_MEASURED, Results
+from inference_benchmark.results.cell_result import NOT_MEASURED, UNFINISHED, Results
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,12 @@ class Preview:
     unused: Sequence[str]
 
     @property
+    def problems(self) -> list[str]:
+        """What failed or cannot be used, and why, in a line each."""
+        cells = (cell for cell in self.results if cell.outcome in UNFINISHED)
+        return [*(f"{cell.record}: {cell.outcome}: {cell.reason}" for cell in cells), *self.unused]
+
+    @property
     def line(self) -> str:
         """How far it has come, in one line."""
         counts = Counter(cell.outcome for cell in self.results if cell.record)
@@ -44,8 +50,9 @@ class Preview:
     def write(self, folder: Path, template: Path) -> None:
         """Write summary.csv, tables.md and report.html."""
         files.write(summary_csv.to_csv(self.results), folder / "summary.csv")
-        notes, shown = [self.line, *self.unused], tables.document(self.results, self.comparisons)
+        notes, shown = [self.line, *self.problems], tables.document(self.results, self.comparisons)
         files.write("\n\n".join([*map(markdown.escape, notes), shown]), folder / "tables.md")
+        notes = [self.line, *self.unused]  # the page has its own list of cells that failed
         page = report.render(self.results, [self.provenance], template, self.comparisons, notes)
         files.write(page, folder / "report.html")
 

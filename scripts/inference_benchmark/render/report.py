@@ -17,14 +17,12 @@ from inference_benchmark.render import charts, choosing, context, drawing, fits,
 from inference_benchmark.render.one_line import next_steps, provenance_text
 from inference_benchmark.render.texts import marks, names_within, width_text
 from inference_benchmark.render.timelines import timeline_bars
-from inference_benchmark.results.cell_result import Results, columns_of
+from inference_benchmark.results.cell_result import UNFINISHED, Results, columns_of
 from inference_benchmark.results.choice import headline
 from inference_benchmark.results.column import short_names
 from inference_benchmark.results.summary_csv import to_csv
 from inference_benchmark.units import format_number
 
-#: Outcomes of cells in a preview that have no record to show.
-UNFINISHED = ("failed", "refused")
 _HEADLINES = [figure for figure in PERFORMANCE if figure.headline]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
-from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.cell_result import UNFINISHED, CellResult, Results, columns_of
 from inference_benchmark.results.choice import headline
 from inference_benchmark.results.column import Heading, batch_label, short_names
 from inference_benchmark.units import format_half_width, format_number
@@ -47,9 +47,11 @@ def best_of_columns(cells: Results, target: float) -> list[str]:
 
 def cell_text(cell: CellResult, figure: Figure) -> str:
     """A cell in the table of a figure: the figures side by side, the interval of the first, and marks; ``oom`` if it
-    did not fit, ``n/a`` if device or library do not support the precision, blank without a record."""
-    text = figures_text(cell, figure)
-    return text + width_text(cell, figure) + marks(cell, figure) if text else cell.ending
+    did not fit, ``n/a`` if device or library do not support the precision, blank without a record, in a preview also
+    ``failed`` or ``refused``."""
+    if text := figures_text(cell, figure):
+        return text + width_text(cell, figure) + marks(cell, figure)
+    return cell.outcome if cell.outcome in UNFINISHED else cell.ending
 
 
 def figures_text(cell: CellResult, figure: Figure) -> str:
