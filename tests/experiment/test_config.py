@@ -279,12 +279,19 @@ def variant(name: str, options, models=("bloom-51m",)):
 def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
     sdpa = {"engine": "hf", "attention": "sdpa"}
     assert problems(variant("hf-sdpa", sdpa)) == [
-        "grid.cpu.engines[1]: hf-sdpa asks for sdpa attention, and transformers has only bloom: eager; remove hf-sdpa"
+        "grid.cpu.engines[1]: hf-sdpa: transformers has no sdpa attention for bloom, only eager; remove hf-sdpa"
     ]
     config = copy.deepcopy(CONFIG)
     variant("hf-sdpa", sdpa, models=("bloom-51m", "llama"))(config)
     (experiment,) = load(config, SCHEMA).experiments
     assert experiment.variants == {"hf-sdpa": sdpa}
+    impossible = {(each["model"], each["engine"]): each["reason"] for each in experiment.impossible}
+    assert impossible == {("bloom-51m", "hf-sdpa"): "transformers has no sdpa attention for bloom, only eager"}
+    alone = put("grid", "cpu", "engines", ["hf-sdpa"])
+    assert problems(lambda config: (variant("hf-sdpa", sdpa, ("bloom-51m", "llama"))(config), alone(config))) == [
+        "grid.cpu.models[0]: the grid has nothing for bloom-51m: transformers has no sdpa attention for bloom, only eager; "
+        "remove it"
+    ]
 
 
 def test_flash_attention_needs_a_gpu():
@@ -307,8 +314,8 @@ def test_a_quantised_cache_is_for_full_attention(monkeypatch):
         return change
 
     assert problems(with_mistral("mistral")) == [
-        "grid.cpu.engines[1]: hf-4bit asks for a quantised cache, which transformers has for full attention in all "
-        "layers, not for mistral: sliding_window 4096; remove hf-4bit"
+        "grid.cpu.engines[1]: hf-4bit: transformers has a quantised cache for full attention in all layers, and mistral "
+        "has sliding_window 4096; remove hf-4bit"
     ]
     config = copy.deepcopy(CONFIG)
     with_mistral("mistral", "llama")(config)
