@@ -109,8 +109,8 @@ PREVIEW = (
 
 
 rule preview:
-    """Tables and report from the existing records, at any time, without measuring. Runs on request, and
-    after a run in which jobs failed.
+    """Tables and report from the existing records, at any time, without measuring. Runs on request, and at the end of a
+    run in which jobs failed.
 
     It declares no input and no output, so that it can run while another run measures: Snakemake locks files.
     """
