@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import yaml
 from snakemake.exceptions import WorkflowError
@@ -110,7 +111,7 @@ def refuse_other_than_files(paths):
 
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
-    for path in derived_from_deleted(PLAN.cells):
+    for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
         rename(path, "was derived from a record that was deleted")
     inputs = [*expand("results/{machine}", machine=PLAN.machines), *PLAN.any_machine.baselines.values(), *PLAN.history]
     inputs += [*workflow.configfiles, *(CODE / folder for folder in ("scripts", "rules", "report"))]
@@ -163,6 +164,17 @@ def rename_outdated_records():
     today's settings in the next run."""
     for path in ATTEMPTS.outdated():
         rename(path, "has other settings than the configuration, and measuring the cell failed")
+
+
+def show_what_there_is():
+    """After a run in which jobs failed: tables and report of the rest, in a process of its own, as rule preview."""
+    if not progress.failures:  # interrupted
+        return
+    try:
+        lines = shell(PREVIEW, params=rules.preview.params, log=rules.preview.log, read=True).splitlines()
+        logger.info("\n".join(line for line in lines if line.startswith("Preview: ")))
+    except CalledProcessError:
+        logger.error(f"tables and report of what there is could not be made, see {rules.preview.log}")
 
 
 def all_comparisons(wildcards):

@@ -11,6 +11,7 @@ onstart:
 
 onerror:
     rename_outdated_records()
+    show_what_there_is()
 
 
 # The command of all rules that measure, with their params subject, script and watch.

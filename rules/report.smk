@@ -1,5 +1,5 @@
 # From a summary to what people look at: charts as files for a README, the report as one HTML page, and a preview of both
-# while cells are being measured.
+# while cells are being measured, and after a run in which jobs failed.
 
 
 rule charts:
@@ -98,8 +98,19 @@ use rule report as report_of_all with:
         threads=thread_trials(PLAN.machines),
 
 
+# The command of rule preview, with its params and log.
+PREVIEW = (
+    "python {params.script:q}"
+    " --experiment {params.experiments:q}"
+    " --template {params.template:q}"
+    " --folder {params.folders:q}"
+    " 2> {log:q}"
+)
+
+
 rule preview:
-    """Tables and report from the existing records, at any time, without measuring. Runs only on request.
+    """Tables and report from the existing records, at any time, without measuring. Runs on request, and at the end of a
+    run in which jobs failed.
 
     It declares no input and no output, so that it can run while another run measures: Snakemake locks files.
     """
@@ -114,8 +125,4 @@ rule preview:
         experiments=[str(experiment.path) for experiment in PLAN.experiments],
         folders=expand("results/{machine}/preview", machine=PLAN.machines),
     shell:
-        "python {params.script:q}"
-        " --experiment {params.experiments:q}"
-        " --template {params.template:q}"
-        " --folder {params.folders:q}"
-        " 2> {log:q}"
+        PREVIEW

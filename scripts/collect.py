@@ -14,7 +14,7 @@ from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.freshness import digests
 from inference_benchmark.records.collect import CollectError, collect, provenance_of
-from inference_benchmark.records.results import cell_results
+from inference_benchmark.records.results import cell_results, left_out
 from inference_benchmark.results.summary_csv import to_csv
 
 
@@ -38,7 +38,8 @@ def main() -> int:
         )
         raise CollectError([*error.problems, remedy]) from None
     records = list(collection.records.values())
-    files.write(to_csv(cell_results(records, collection.studies)), arguments.summary)
+    results = [*cell_results(records, collection.studies), *left_out(experiment)]
+    files.write(to_csv(results), arguments.summary)
     provenance = {"inputs_sha256": digests(experiment).inputs} | provenance_of(experiment, records)
     files.write(json.dumps(provenance, indent=1) + "\n", arguments.provenance)
     return 0

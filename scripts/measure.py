@@ -24,9 +24,9 @@ from inference_benchmark.render.one_line import record_text
 
 
 def measure(subject: Subject, watch: Supervision, output: Path) -> AnyRecord:
-    if isinstance(subject, Cell):
-        return known_ending(subject) or measure_cell(subject, watch)
-    return run_study(subject, watch, output)
+    if known := known_ending(subject):
+        return known
+    return measure_cell(subject, watch) if isinstance(subject, Cell) else run_study(subject, watch, output)
 
 
 if __name__ == "__main__":

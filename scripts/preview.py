@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Make tables and report from the existing records, at any time, without measuring.
 
-Cells without a record stay blank; those that failed, or whose record cannot be used, are listed with the reason.
+Cells without a record stay blank; those that failed, or whose record cannot be used, say so and are listed with the
+reason.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from inference_benchmark.cli import add_template, fail, printable, run
 from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.render.preview import Preview, preview
-from inference_benchmark.render.report import UNFINISHED
 
 
 def main() -> int:
@@ -37,9 +37,8 @@ def main() -> int:
 
 def write(state: Preview, folder: Path, template: Path) -> None:
     """Write the preview of one machine, and print its state."""
-    for cell in state.results:
-        if cell.outcome in UNFINISHED:
-            print(printable(f"{cell.record}: {cell.outcome}: {cell.reason}"))
+    for problem in state.problems:
+        print(printable(problem))
     if state.provenance is None:
         print(f"{state.line} There is nothing to show yet.")
         return

@@ -18,16 +18,13 @@ from made_up import MODELS, make_cell
 from real_engines import FORMS, load, load_from, prompts, weights
 from running import ENGINES, REPO, convert, drawn, measure_cli, read_record
 from transformers import LogitsProcessorList, StaticCache
+from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 
 from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
-from inference_benchmark.machine.packages import PACKAGES
 from inference_benchmark.models.cache import RefusedError
 from inference_benchmark.models.checkpoint import CheckpointError
-
-#: What needs a package that is not always installed.
-OPTIONAL = {what for package in PACKAGES.values() if not package.is_dependency for what in package.needed_for}
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -169,13 +166,16 @@ def test_hf_static_counts_the_cuda_graphs_that_torch_records_and_gives_up(monkey
     assert after["cuda_graphs_skipped"] == before["cuda_graphs_skipped"] + 1
 
 
-@pytest.mark.parametrize("precision", sorted(set(engines.ENGINES["hf-static"].precisions) - OPTIONAL))
-def test_hf_static_has_only_the_precisions_that_transformers_compiles(precision):
-    engine = engines.create("hf-static")
-    engine.start("cpu", 2, weights())
-    is_quantised = precision in ("int8", "int8-threshold-0", "nf4")
-    message = f"transformers does not compile {precision} weights of bitsandbytes"
-    assert engine.unsupported(precision) == (message if is_quantised else None)
+def test_hf_static_has_only_the_precisions_that_transformers_compiles():
+    methods = {
+        "int8": "bitsandbytes_8bit", "int8-threshold-0": "bitsandbytes_8bit", "nf4": "bitsandbytes_4bit",
+        "int8-weight-only": "torchao", "int4-weight-only": "torchao", "gptq": "gptq", "awq": "awq",
+    }  # fmt: skip
+    every = engines.ENGINES["hf"].precisions
+    compiled = {
+        name for name in every if name not in methods or AUTO_QUANTIZER_MAPPING[methods[name]].is_compileable.fget(None)
+    }
+    assert engines.ENGINES["hf-static"].precisions == {name: every[name] for name in compiled}
 
 
 def test_hf_static_runs_eagerly_where_there_is_no_compiler_and_says_what_to_install(monkeypatch, tmp_path):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
+import torch
 import transformers
 from families import FAMILIES, MIXTURES, family_weights, model_of
 from made_up import make_cell
@@ -27,6 +31,43 @@ def test_a_mixture_of_experts_has_figures_and_no_limit(family):
     assert (tokens == engine.generate(ids, 6)).all()
     # A router's output is a tuple: what it chose, not a product.
     assert observed["activations"] == ["bfloat16"]
+
+
+@pytest.fixture(scope="module")
+def nested(tmp_path_factory):
+    """A checkpoint whose text model is a part of its configuration, with few tokens to look back at."""
+    folder = tmp_path_factory.mktemp("gemma3")
+    text = {**FAMILIES["llama"], "head_dim": 16, "sliding_window": 64, "initializer_range": 0.2}
+    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    del text["model_type"]
+    torch.manual_seed(0)
+    config = transformers.Gemma3Config(text, {**vision, "image_size": 28, "patch_size": 14}, mm_tokens_per_image=4)
+    transformers.Gemma3ForConditionalGeneration(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["hf-static", "ctranslate2"])
+def test_a_text_model_within_another_gives_the_tokens_of_hf(nested, name):
+    engine, reference = load_from(nested, name), load_from(nested, "hf")
+    assert engine.vocab_size == 300
+    ids = prompts(3, 9, vocab_size=300)
+    expected = reference.generate(ids, 6)
+    assert len(set(expected.flat)) > 3
+    assert (engine.generate(ids, 6) == expected).all()
+    assert engine.describe()["parameters"] == reference.describe()["parameters"]
+
+
+@pytest.mark.parametrize("name", ["hf", "ctranslate2"])
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_that_a_checkpoint_names_is_set_aside(tmp_path, name, key):
+    """transformers refuses it: flash attention is not installed."""
+    own = family_weights("llama")
+    folder = shutil.copytree(own, tmp_path / "weights")
+    config = json.loads((folder / "config.json").read_text()) | {key: "flash_attention_2"}
+    (folder / "config.json").write_text(json.dumps(config))
+    engine, ids = load_from(folder, name), prompts(2, 9, vocab_size=300)
+    assert (engine.generate(ids, 6) == load_from(own, name).generate(ids, 6)).all()
+    assert engine.describe().get("attention") == ("sdpa" if name == "hf" else None)
 
 
 #: What libraries of today cannot do together, by engine, precision and family: a part of their own words.

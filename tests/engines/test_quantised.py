@@ -109,18 +109,13 @@ def test_a_quantised_checkpoint_answers_like_the_same_weights_in_full(folders, g
     assert float(done.stdout.splitlines()[-1]) < 0.1  # that of bf16 products
 
 
-def test_hf_static_has_no_weights_that_transformers_does_not_compile(tmp_path, folders, gptqmodel):
-    record = measured(folders["awq"], "awq", tmp_path / "r.json", "hf-static", **gptqmodel)
-    assert record["outcome"] == "unsupported"
-    assert record["reason"]["message"].endswith("do not go together: transformers does not compile awq weights")
-
-
 @pytest.mark.parametrize(
     ("engine", "precision", "message"),
     [
         ("hf", "fp32", "its weights are quantised already, by gptq"),
         ("ctranslate2", "int8", "its weights are quantised already, by gptq"),
         ("ctranslate2", "gptq", "ctranslate2 has no gptq"),
+        ("hf-static", "gptq", "hf-static has no gptq"),
     ],
 )
 def test_another_precision_or_engine_is_not_available_and_loads_nothing(tmp_path, folders, engine, precision, message):

@@ -10,6 +10,7 @@ from made_up import make_cell, make_experiment, measurement
 from inference_benchmark.experiment.as_json import CellError, difference
 from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.experiment.experiment import Experiment
+from inference_benchmark.experiment.studies import requested_studies
 
 
 def test_a_cell_survives_json_and_names_its_place():
@@ -63,6 +64,20 @@ def test_an_experiment_spans_its_axes_in_the_order_of_the_configuration():
     experiment = make_experiment(8, 1, engines=("fake", "hf"), precisions=("int8", "fp32"))
     order = [(c.engine, c.precision, c.batch_size) for c in experiment.cells()]
     assert order == [(e, p, b) for e in ("fake", "hf") for p in ("int8", "fp32") for b in (8, 1)]
+    assert Experiment.from_json(experiment.to_json()) == experiment
+
+
+def test_what_is_impossible_is_no_cell_and_no_study():
+    nothing = {"model": "tiny", "engine": "ctranslate2", "precision": "nf4", "reason": "ctranslate2 has no nf4"}
+    axes = {"engines": ("hf", "ctranslate2"), "precisions": ("fp32", "nf4"), "rounds": 2}
+    experiment = make_experiment(1, 8, **axes, divergence=True, impossible=(nothing,))
+    columns = {("hf", "fp32"), ("hf", "nf4"), ("ctranslate2", "fp32")}
+    assert {(cell.engine, cell.precision) for cell in experiment.cells()} == columns
+    studied = {(study.engine, study.precision) for study in requested_studies(experiment) if study.kind != "ceilings"}
+    assert studied == columns
+    assert [(cell.batch_size, reason) for cell, reason in experiment.left_out()] == [
+        (size, "ctranslate2 has no nf4") for size in (1, 8)
+    ]
     assert Experiment.from_json(experiment.to_json()) == experiment
 
 

@@ -57,7 +57,7 @@ def test_the_default_is_valid_for_both_devices():
     assert cuda.batch_sizes == (1, 2, 4, 8, 16, 32, 64, *range(128, 1921, 128))
     assert cuda.workloads == (Workload(prompt_tokens=9, new_tokens=100),)
     assert cuda.engines == ("hf", "hf-static")
-    assert len(list(cuda.cells())) == 2 * 66
+    assert len(list(cuda.cells())) == 2 * 66 - 22, "hf-static has no int8"
     (cpu,) = load(config | {"device": "cpu"}, SCHEMA).experiments
     assert (cpu.memory_limit_bytes, cpu.rounds, cpu.most_rounds) == (700_000_000, 3, 6)
 
@@ -232,6 +232,8 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("models", "m", "architecture", {"model_type": "gemma3", "text_config": {}}), "models.m.architecture.model_type: gemma3 has parts of unstated sizes (text_config, vision_config); write the keys of its text_config here, with model_type: gemma3_text"),
         (put("models", "m", "architecture", {"model_type": "phi4_multimodal"}), "models.m.architecture.model_type: phi4_multimodal has parts of unstated sizes (audio_config, vision_config); measure it as a checkpoint, or choose another family"),
         (put("grid", "cpu", "engines", ["hf-statc"]), 'grid.cpu.engines[0]: "hf-statc" is not allowed; allowed: ' + ", ".join(engines.ENGINES) + "; did you mean hf-static?"),
+        (put("grid", "cpu", "precisions", ["fp32", "int4"]), "grid.cpu.precisions[1]: no engine of the grid has int4; remove it, or add an engine that has it: openvino"),
+        (lambda config: config["grid"]["cpu"].update(engines=["hf", "ctranslate2"], precisions=["nf4"]), "grid.cpu.engines[1]: ctranslate2 has no precision of the grid; remove it, or add one that it has: fp32, bf16, fp16, int8"),
         (put("engines", "hf-x", {"attention": "sdpa"}), "engines.hf-x.engine: missing; allowed: " + ", ".join(engines.ENGINES)),
         (put("engines", "hf-x", {"engine": "hf", "attention": "sdap"}), 'engines.hf-x.attention: "sdap" is not allowed; allowed: eager, sdpa, flex, flash; did you mean sdpa?'),
         (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision"),
@@ -321,12 +323,19 @@ def test_the_remedy_for_a_number_in_place_of_a_text_works_after_config():
 def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
     sdpa = {"engine": "hf", "attention": "sdpa"}
     assert problems(variant("hf-sdpa", sdpa)) == [
-        "grid.cpu.engines[1]: hf-sdpa asks for sdpa attention, and transformers has only bloom: eager; remove hf-sdpa"
+        "grid.cpu.engines[1]: hf-sdpa: transformers has no sdpa attention for bloom, only eager; remove hf-sdpa"
     ]
     config = copy.deepcopy(CONFIG)
     variant("hf-sdpa", sdpa, models=("bloom-51m", "llama"))(config)
     (experiment,) = load(config, SCHEMA).experiments
     assert experiment.variants == {"hf-sdpa": sdpa}
+    impossible = {(each["model"], each["engine"]): each["reason"] for each in experiment.impossible}
+    assert impossible == {("bloom-51m", "hf-sdpa"): "transformers has no sdpa attention for bloom, only eager"}
+    alone = put("grid", "cpu", "engines", ["hf-sdpa"])
+    assert problems(lambda config: (variant("hf-sdpa", sdpa, ("bloom-51m", "llama"))(config), alone(config))) == [
+        "grid.cpu.models[0]: the grid has nothing for bloom-51m: transformers has no sdpa attention for bloom, only eager; "
+        "remove it"
+    ]
 
 
 def test_flash_attention_needs_a_gpu():
@@ -349,8 +358,8 @@ def test_a_quantised_cache_is_for_full_attention(monkeypatch):
         return change
 
     assert problems(with_mistral("mistral")) == [
-        "grid.cpu.engines[1]: hf-4bit asks for a quantised cache, which transformers has for full attention in all "
-        "layers, not for mistral: sliding_window 4096; remove hf-4bit"
+        "grid.cpu.engines[1]: hf-4bit: transformers has a quantised cache for full attention in all layers, and mistral "
+        "has sliding_window 4096; remove hf-4bit"
     ]
     config = copy.deepcopy(CONFIG)
     with_mistral("mistral", "llama")(config)
@@ -513,6 +522,24 @@ def test_a_precision_that_some_model_may_have_is_measured(quantised_grid, models
     quantised_grid(models, precisions)(config)
     (experiment,) = load(config, SCHEMA, code=REPO).experiments
     assert experiment.precisions == tuple(precisions)
+    known = {"mine": {"gptq"}, "bloom-51m": {"bf16"}, "hub": set(precisions)}
+    impossible = {(name, precision) for name in models for precision in set(precisions) - known[name]}
+    assert {(each["model"], each["precision"]) for each in experiment.impossible} == impossible
+    assert {(cell.model["name"], cell.precision) for cell in experiment.cells()} == {
+        (name, precision) for name in models for precision in precisions
+    } - impossible
+
+
+def test_a_precision_that_some_engine_has_is_left_out_of_the_others():
+    config = copy.deepcopy(CONFIG)
+    config["device"], config["grid"]["cpu"] = "cpu", config["grid"]["cpu"] | {"precisions": ["fp32", "nf4"]}
+    (experiment,) = load(config, SCHEMA, code=REPO).experiments
+    left_out = list(experiment.left_out())
+    assert {(cell.engine, cell.precision, reason) for cell, reason in left_out} == {
+        ("ctranslate2", "nf4", "ctranslate2 has no nf4")
+    }
+    assert [cell.batch_size for cell, _ in left_out] == config["grid"]["cpu"]["batch_sizes"]
+    assert not {cell.path for cell, _ in left_out} & {cell.path for cell in experiment.cells()}
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from families import model_of
-from made_up import make_cell, make_oom, write_records
+from made_up import make_cell, make_oom, measurement, write_records
 from running import measure_cli, read_record
 
+from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
 from inference_benchmark.machine import provenance
+from inference_benchmark.measure.known_endings import ending_of_study
+from inference_benchmark.records import record_file
 
 CELL = make_cell(memory_limit_bytes=300_000_000)
 
@@ -54,6 +58,25 @@ def test_what_is_not_supported_is_found_out_once(measure):
         record = measure(batch_size, **unsupported)
         assert (record["outcome"], record["runs"]) == ("unsupported", [])
         assert record["reason"]["message"] == first["reason"]["message"]
+
+
+def test_a_study_of_what_is_not_supported_starts_no_process(measure, tmp_path, monkeypatch):
+    unsupported = {"engine": "ctranslate2", "precision": "fp16", "memory_limit_bytes": None}
+    first, cell = measure(8, **unsupported), replace(CELL, batch_size=8, **unsupported)
+    timeline = TimelineStudy(replace(cell, batch_size=2), trace=False)
+    for study in (ColumnStudy.of("divergence", cell), ColumnStudy.of("max-batch", cell, 2), timeline):
+        done = measure_cli(study, study.path, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        record = record_file.load_for(study, tmp_path / study.path)
+        assert (record.outcome, record.rests_on) == ("unsupported", Path(cell.path))
+        assert (record.reason.message, record.ended_at) == (first["reason"]["message"], first["ended_at"])
+    monkeypatch.chdir(tmp_path)
+    of_other_settings = ColumnStudy.of("divergence", replace(cell, measurement=measurement(seed=1)))
+    assert ending_of_study(of_other_settings) is None
+    (tmp_path / cell.path).unlink()
+    assert ending_of_study(ColumnStudy.of("divergence", cell)) is None
+    studies = [study.path for study in (ColumnStudy.of("divergence", cell), timeline)]
+    assert record_file.derived_from_deleted([cell.path, *studies]) == studies
 
 
 def test_what_a_library_cannot_generate_is_tried_again_with_fewer_rows(measure):

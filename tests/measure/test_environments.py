@@ -13,6 +13,7 @@ import pytest
 from preloaded import HANGS_S
 from running import REPO, light_lock, wait_for
 
+from inference_benchmark import files
 from inference_benchmark.experiment.environments import parse
 from inference_benchmark.measure import environments
 from inference_benchmark.measure.outcome import MeasurementError
@@ -94,8 +95,11 @@ def test_an_environment_follows_from_lock_python_and_platform(digest, monkeypatc
 
 def test_an_environment_whose_python_is_gone_is_made_again(digest):
     python = environments.ensure("old", digest)
+    took_s = files.read_json(environments.folder_of(digest) / "made.json")["took_s"]
+    assert environments.seconds_to_make([digest, "0" * 16]) == [took_s]
     python.unlink()
     python.symlink_to("/nothing/python3")
+    assert environments.seconds_to_make([digest]) == [took_s]
     assert os.access(environments.ensure("old", digest), os.X_OK)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from made_up import DRIFTS, OOM, SHARED, make_record
+from made_up import DRIFTS, OOM, SHARED, make_experiment, make_record
 
-from inference_benchmark.records.results import cell_result
+from inference_benchmark.records.results import cell_result, cell_results, left_out
+from inference_benchmark.render import context
+from inference_benchmark.results.summary_csv import read_summary, to_csv
 
 
 def test_a_result_holds_the_figures_of_its_samples():
@@ -37,6 +39,22 @@ def test_a_95th_percentile_needs_twenty_samples():
     samples = [float(n) for n in range(1, 21)]
     assert cell_result(make_record(samples_s=samples)).value("latency_p95_s") == pytest.approx(19.05)
     assert cell_result(make_record(samples_s=samples[:19])).value("latency_p95_s") is None
+
+
+def test_what_is_impossible_is_named_in_a_sentence_and_has_no_column(tmp_path):
+    nothing = {"model": "tiny", "engine": "fake", "precision": "nf4", "reason": "fake has no nf4"}
+    experiment = make_experiment(1, 2, precisions=("fp32", "nf4"), impossible=(nothing,))
+    records = [make_record(cell) for cell in experiment.cells()]
+    summary = tmp_path / "summary.csv"
+    summary.write_text(to_csv([*cell_results(records), *left_out(experiment)]))
+    results = read_summary(summary)
+    assert [(each.outcome, each.reason, each.record) for each in results[2:]] == [
+        ("unsupported", "fake has no nf4", "")
+    ] * 2
+    (model,) = context.models(results)
+    (grid,) = model.workloads
+    assert grid.sentence == "Not supported: nf4 (fake has no nf4)."
+    assert [cell.column.precision for cell in grid.cells] == ["fp32"] * 2
 
 
 def test_texts_from_records_hold_no_control_characters():

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import logging
 
-from made_up import DRIFTS, SHARED, epyc_ceilings, make_cell, make_experiment, make_oom, make_record, write_records
+from made_up import DRIFTS, OLD, SHARED, epyc_ceilings, make_cell, make_experiment, make_oom, make_record, write_records
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from inference_benchmark import files
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.records.attempts import AttemptLog
+from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import progress
 from inference_benchmark.render.one_line import cell_text, next_steps, study_text
+from inference_benchmark.results.summary_csv import to_csv
 
 
 def handler_of(experiment, unfinished, lines, mode="run", clock=lambda: 0.0):
@@ -31,40 +34,43 @@ def event(kind, **facts):
 
 def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    cells = [make_cell(batch_size=1), make_cell(batch_size=2), make_cell(batch_size=4)]
+    cells = [make_cell(batch_size=size) for size in (1, 2, 4, 8, 16)]
     measured = make_record(cells[0], samples_s=[0.5] * 3, stability=DRIFTS, flags=SHARED)
-    write_records(tmp_path, [measured, make_oom(cells[1])])
+    write_records(tmp_path, [measured, *map(make_oom, cells[1:4])])
     lines, now = [], [100.0]
-    handler = handler_of(make_experiment(1, 2, 4), [cell.path for cell in cells], lines, clock=lambda: now[0])
+    handler = handler_of(make_experiment(1, 2, 4, 8, 16), [cell.path for cell in cells], lines, clock=lambda: now[0])
 
     def tell(kind, **facts):
         handler.emit(event(kind, **facts))
 
-    tell("run_info", stats={"measure": 3, "total": 7})
+    tell("run_info", stats={"measure": 5, "total": 9})
     for jobid, cell in enumerate(cells):
         tell("job_info", jobid=jobid, rule_name="measure", output=[f"{cell.path} (update)"])
     tell("job_info", jobid=9, rule_name="collect", output=[])
     now[0] += 10
     tell("job_finished", job_id=0)
     tell("job_finished", job_id=9)
-    now[0] += 10
-    tell("job_finished", job_id=1)
-    log = tmp_path / "logs/box/tiny/prompt4-new8/fake/fp32/batch-4.log"
+    for jobid in (1, 2, 3):
+        now[0] += 10
+        tell("job_finished", job_id=jobid)
+    log = tmp_path / "logs/box/tiny/prompt4-new8/fake/fp32/batch-16.log"
     log.parent.mkdir(parents=True)
     log.write_text("measure.py: timeout during measure: no end after 5 s; not tried again\n")
-    tell("job_error", jobid=2, aux={}, log=[log], rule_msg=None)
+    tell("job_error", jobid=4, aux={}, log=[log], rule_msg=None)
     assert lines == [
-        "[1/3] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s ± 0.0% (drift, gpu-shared), 2 left, about 20 s\n",
-        "[2/3] tiny prompt4-new8 fake fp32 batch 2: oom during load, 1 left, about 10 s\n",
-        "[3/3] tiny prompt4-new8 fake fp32 batch 4: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-4.log\n",
+        "[1/5] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s ± 0.0% (drift, gpu-shared), 4 left\n",
+        "[2/5] tiny prompt4-new8 fake fp32 batch 2: oom during load, 3 left\n",
+        "[3/5] tiny prompt4-new8 fake fp32 batch 4: oom during load, 2 left, about 20 s\n",
+        "[4/5] tiny prompt4-new8 fake fp32 batch 8: oom during load, 1 left, about 10 s\n",
+        "[5/5] tiny prompt4-new8 fake fp32 batch 16: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-16.log\n",
         "    measure.py: timeout during measure: no end after 5 s; not tried again\n",
     ]
     refused = tmp_path / "collect.log"
     refused.write_text("".join(f"collect.py: record {n} is missing\n" for n in range(1, 8)) + "collect.py: measure\n")
     tell("job_error", jobid=9, rule_name="collect", log=["collect.log"])
     assert handler.summary("snakemake --cores 1") == (
-        "Cells and studies: 1 measured, 1 out of memory, 1 failed.\n"
-        f"Failed: tiny prompt4-new8 fake fp32 batch 4, see {log.relative_to(tmp_path)}\n"
+        "Cells and studies: 1 measured, 3 out of memory, 1 failed.\n"
+        f"Failed: tiny prompt4-new8 fake fp32 batch 16, see {log.relative_to(tmp_path)}\n"
         "    timeout during measure: no end after 5 s\n"
         "Failed: collect, see collect.log\n"
         "    record 1 is missing\n    record 2 is missing\n    record 3 is missing\n    record 4 is missing\n"
@@ -85,7 +91,37 @@ def test_further_rounds_are_counted_when_the_first_of_them_begins(tmp_path, monk
         handler.emit(event("job_finished", job_id=jobid))
         unfinished[:] = [each.path for each in cells[jobid + 1 :]]  # after the first a decision asks for two more
     counts = [line.split(" ")[0] + line.partition("tok/s ± 0.0%")[2] for line in lines]
-    assert counts == ["[1/1]\n", "[2/3], 1 left, about 0 s\n", "[3/3]\n"]
+    assert counts == ["[1/1]\n", "[2/3], 1 left\n", "[3/3]\n"]
+
+
+def test_a_complete_run_ends_with_the_best_of_each_column_and_the_pages(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment = make_experiment(1, 2, precisions=tuple(f"p{n}" for n in range(6)))
+    handler = handler_of(experiment, [], [])
+    pages = [f"results/{name}" for name in ("box/report.html", "report.html")]
+    for jobid, path in enumerate([*pages, "results/box/tables.md"]):
+        rule = {pages[0]: "report", pages[1]: "report_of_all"}.get(path, "tables")
+        handler.emit(event("job_info", jobid=jobid, rule_name=rule, output=[path]))
+    assert handler.summary("snakemake") == "", "as long as no page is there"
+    records = [
+        make_record(cell, samples_s=[(0.1 + 0.4 * cell.batch_size) / (1 + int(cell.precision[1]))] * 3)
+        for cell in experiment.cells()
+    ]
+    files.write(to_csv(cell_results(records)), tmp_path / "results/box/summary.csv")
+    files.write_json(SURE, tmp_path / "results/box/provenance.json")
+    for jobid in (1, 0, 2):
+        handler.emit(event("job_finished", job_id=jobid))
+    assert handler.summary("snakemake").splitlines() == [
+        "The best of each column on box, by throughput:",
+        "    tiny prompt4-new8 fake p5 batch 2: 106.7 tokens/sec ±0.0%",
+        "    tiny prompt4-new8 fake p4 batch 2: 88.89 tokens/sec ±0.0%",
+        "    tiny prompt4-new8 fake p3 batch 2: 71.11 tokens/sec ±0.0%",
+        "    tiny prompt4-new8 fake p2 batch 2: 53.33 tokens/sec ±0.0%",
+        "    tiny prompt4-new8 fake p1 batch 2: 35.56 tokens/sec ±0.0%",
+        "    and 1 more",
+        "Report: results/box/report.html; tables: results/box/tables.md",
+        "Report of all machines: results/report.html",
+    ]
 
 
 def test_a_dry_run_says_what_further_rounds_may_take(tmp_path, monkeypatch):
@@ -102,6 +138,21 @@ def test_a_dry_run_says_what_further_rounds_may_take(tmp_path, monkeypatch):
     assert handler.ending("").splitlines() == said[1:], "after a change of the most rounds"
     handler.would_decide.clear()
     assert handler.ending("") == ""
+
+
+def test_a_dry_run_counts_the_environments_that_are_to_be_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path))
+    handler = handler_of(make_experiment(1, environments=({}, OLD)), [], [], mode="plan")
+    for column in ("tiny", "old/tiny"):
+        output = f"results/box/{column}/prompt4-new8/fake/fp32/batch-1.json"
+        handler.emit(event("job_info", jobid=1, rule_name="", output=[output]))
+    made = tmp_path / "environments/another/made.json"
+    for seconds, total in ((None, "3 min 20 s"), (20, "40 s")):
+        if seconds:
+            files.write_json({"took_s": seconds}, made)
+        said = f"Estimated time: {total} for 2 cells and studies, one after the other, and 1 environment to make. "
+        assert handler.ending("").startswith(said)
 
 
 def test_a_slow_cell_keeps_its_digits():

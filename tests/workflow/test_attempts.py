@@ -26,7 +26,7 @@ def test_a_cell_out_of_time_is_named_so_and_the_others_go_on(workspace):
 def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
     environ = {"FAKE_ENGINE": json.dumps({"fault": "error", "on_batch": 2})}
     done = workspace.snakemake(**environ)
-    assert done.returncode != 0
+    assert done.returncode == 1
     assert "fake fp32 batch 2: failed, see logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log" in done.stderr
     assert "made-up error" in (workspace.folder / "logs/box/tiny/prompt4-new8/fake/fp32/batch-2.log").read_text()
     assert workspace.record_path("bf16", 512).exists()
@@ -41,6 +41,12 @@ def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
         "    ValueError during warm-up: made-up error",
         "To go on, with what is missing: snakemake --cores 1 --resources gpu=1",
     ]
+    assert "\nPreview: 4 of 6 cells have a record, 2 failed. See results/box/preview/report.html.\n" in done.stderr
+    tables = (workspace.folder / "results/box/preview/tables.md").read_text()
+    assert "| 2          |       failed       |" in tables
+    rows = (workspace.folder / "results/box/preview/summary.csv").read_text().splitlines()
+    log = f"logs/box/tiny/{column}/fp32/batch-2.log: measure.py: ValueError during warm-up: made-up error; not tried again"
+    assert [row for row in rows if ",2,fake," in row and ",failed," in row and log in row]
     assert measure_jobs(workspace.plan()) == 2
     assert "Cells and studies" not in workspace.run(SUMMARY).stderr
     assert measure_jobs(workspace.plan()) == 0

@@ -16,6 +16,7 @@ from inference_benchmark.engines.options import OPTIONS, chosen
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import packages
 from inference_benchmark.machine.packages import Package
+from inference_benchmark.models import architecture
 
 if TYPE_CHECKING:
     import numpy
@@ -191,11 +192,14 @@ _TRANSFORMERS = {
     "gptq": "weights of the checkpoint",
     "awq": "weights of the checkpoint",
 }
+#: Those of them whose weights transformers compiles.
+_COMPILED = {name: _TRANSFORMERS[name] for name in ("fp32", "bf16", "fp16", "int8-weight-only", "int4-weight-only")}
+_OF_TRANSFORMERS = (_TRANSFORMERS, _COMPILED)
 ENGINES = {
     "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision")),
     "hf-static": EngineEntry(
         "hf_static:HfStaticEngine",
-        _TRANSFORMERS,
+        _COMPILED,
         compiles=True,
         options=("attention", "compile_mode", "matmul_precision"),
     ),
@@ -229,6 +233,20 @@ def create(name: str, options: Mapping[str, Any] = _NO_OPTIONS) -> Engine:
     return engine
 
 
+def impossible(name: str, precision: str, config: Mapping[str, Any] | None) -> str | None:
+    """Why an engine has no model of this configuration in a precision, as far as its entry and the configuration tell;
+    None if they do not. config: None if it is not known."""
+    entry = ENGINES[name]
+    if precision not in entry.precisions:
+        return f"{name} has no {precision}"
+    return architecture.not_in(config, precision) if config and entry.needs_weights else None
+
+
+def compiles(name: str, options: Mapping[str, Any] = _NO_OPTIONS) -> bool:
+    """Whether an engine, or a variant of it with these options, compiles the model."""
+    return ENGINES[name].compiles or options.get("attention") == "flex"
+
+
 def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it) of a variant of the engine with this name."""
     allowed = ENGINES[name].options
@@ -245,7 +263,7 @@ def needed_packages(name: str, precision: str, options: Mapping[str, Any] = _NO_
     entry = ENGINES[name]
     reasons = {
         **({packages.WEIGHTS: name} if entry.needs_weights else {}),
-        **({precision: precision} if entry.precisions is _TRANSFORMERS else {}),
+        **({precision: precision} if precision in entry.precisions and entry.precisions in _OF_TRANSFORMERS else {}),
         **{value: value for value in chosen(options).values()},
     }
     needed = {each: what for of, what in reasons.items() for each in PACKAGES.values() if of in each.needed_for}

@@ -51,11 +51,11 @@ class ConvertedEngine(TorchDeviceEngine):
 
     @property
     def vocab_size(self) -> int:
-        return self.config.vocab_size
+        return vocab_size(self.config)
 
     def describe(self) -> dict[str, Any]:
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(self.config)
+        with torch.device("meta"):  # with the attention that needs no package
+            model = AutoModelForCausalLM.from_config(self.config, attn_implementation="eager")
         return {
             "parameters": shapes.parameters(model),
             "device_map": {"": self.device.type},
@@ -68,6 +68,11 @@ class ConvertedEngine(TorchDeviceEngine):
     def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
         # torch's profiler sees all CUDA kernels, but nothing that another library does on a CPU.
         return super().profile(prompts, new_tokens, trace) if self.device.type == "cuda" else None
+
+
+def vocab_size(config: Any) -> int:
+    """Of the text model that a configuration of transformers describes or holds."""
+    return config.get_text_config(decoder=True).vocab_size
 
 
 def tokens_of(rows: Sequence[Sequence[int]], new_tokens: int) -> numpy.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,11 @@ import ctranslate2
 import numpy
 import torch
 from ctranslate2.converters import TransformersConverter
+from transformers import AutoConfig
 
 from inference_benchmark.engines import converted as conversion
 from inference_benchmark.engines import refusal, shapes
-from inference_benchmark.engines.converted import ConvertedEngine, tokens_of
+from inference_benchmark.engines.converted import ConvertedEngine, tokens_of, vocab_size
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import cublas
 from inference_benchmark.models.cache import RefusedError
@@ -186,8 +186,12 @@ class DigitTokenizer:
 
 
 class Converter(TransformersConverter):
+    def load_model(self, model_class, folder, **options) -> torch.nn.Module:
+        # Only its weights are read: the attention that its configuration names need not be installed.
+        return super().load_model(model_class, folder, **options, attn_implementation="eager")
+
     def load_tokenizer(self, tokenizer_class, folder, **_) -> DigitTokenizer:
-        return DigitTokenizer(json.loads((Path(folder) / "config.json").read_bytes())["vocab_size"])
+        return DigitTokenizer(vocab_size(AutoConfig.from_pretrained(folder)))
 
 
 def convert(checkpoint: str, output: str) -> None:

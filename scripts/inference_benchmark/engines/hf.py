@@ -127,7 +127,7 @@ class HfEngine(TorchDeviceEngine):
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
-        config = AutoConfig.from_pretrained(checkpoint)
+        config = self.config = AutoConfig.from_pretrained(checkpoint)
         self.family = config.model_type
         if quantisation := getattr(config, "quantization_config", None):
             self.stored_in_checkpoint = f"int{quantisation.get('bits', 4)}"  # awq need not say that it has 4
@@ -175,11 +175,13 @@ class HfEngine(TorchDeviceEngine):
         attention, (dtype, _, quantisation_config, _) = self.options.get("attention"), PRECISIONS[precision]
         self.model = AutoModelForCausalLM.from_pretrained(
             checkpoint,
+            config=self.config,
             dtype=dtype,
             device_map={"": self.device},
+            # None is what transformers chooses for the family, whatever the configuration names.
+            attn_implementation=_ATTENTION.get(attention),
             # None as an argument would replace quantised weights of the checkpoint by random ones.
             **({"quantization_config": quantisation_config()} if quantisation_config else {}),
-            **({"attn_implementation": _ATTENTION[attention]} if attention else {}),
         ).eval()
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()

@@ -10,13 +10,11 @@ from typing import Any
 import numpy
 import torch
 from transformers import CompileConfig, StaticCache
-from transformers.quantizers import AutoHfQuantizer
 
 from inference_benchmark.engines import cpu_memory
-from inference_benchmark.engines.hf import PRECISIONS, HfEngine
+from inference_benchmark.engines.hf import HfEngine
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import compiler
-from inference_benchmark.models.architecture import QUANTISED
 
 
 class HfStaticEngine(HfEngine):
@@ -28,8 +26,8 @@ class HfStaticEngine(HfEngine):
     again in each call.
 
     On CUDA transformers compiles decoding by default (CUDA graphs); on the CPU a compile config must request it.
-    Without a compiler it runs eagerly. What transformers does not compile, such as weights quantised by bitsandbytes,
-    is not supported: it would be a slow copy of hf.
+    Without a compiler it runs eagerly. What transformers does not compile is not supported: it would be a slow copy of
+    hf.
     """
 
     has_compiled = False
@@ -48,15 +46,10 @@ class HfStaticEngine(HfEngine):
             return reason
         if self.options.get("compile_mode") == "reduce-overhead" and self.device.type == "cpu":
             return "reduce-overhead means CUDA graphs, which a CPU does not have"
-        make = PRECISIONS[precision].quantisation_config
-        if make and not AutoHfQuantizer.from_config(make(), pre_quantized=False).is_compileable:
-            return f"transformers does not compile {precision} weights of bitsandbytes"
         return None
 
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
-        if precision in QUANTISED and not self.model.hf_quantizer.is_compileable:
-            raise UnsupportedError(f"transformers does not compile {precision} weights")
         arguments = inspect.signature(self.model.forward).parameters
         self.cache_argument = next((name for name in ("past_key_values", "cache_params") if name in arguments), None)
         if self.cache_argument is None:

@@ -15,7 +15,7 @@ from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 
 @dataclass(frozen=True)
 class Experiment(AsJson):
-    """A validated configuration for one machine. Its cells are the product of its axes.
+    """A validated configuration for one machine. Its cells are the product of its axes, but for what is impossible.
 
     rounds: how often the whole grid is measured. most_rounds: how often a cell is measured at the most, where its
     scatter decides that (experiment/rounds.py); None: no cell more often than the grid. device_name: a part of the
@@ -24,7 +24,8 @@ class Experiment(AsJson):
     cannot share a column, or ``split`` them. baselines: paths by name. variants: the options of engines that are
     variants, by name (Cell.options). timeline: the batch sizes whose timelines are done; timeline_trace: see
     TimelineStudy. environments: as Cell.environment has them; none where there is only the one that Snakemake runs
-    in. engine_environments: the same of engines that have one of their own, by name.
+    in. engine_environments: the same of engines that have one of their own, by name. impossible: combinations without
+    cells, each with its model, engine and precision, by name, and the reason.
     """
 
     NOUN = "an experiment"
@@ -51,10 +52,20 @@ class Experiment(AsJson):
     timeline_trace: bool = False
     environments: tuple[Mapping[str, str], ...] = ()
     engine_environments: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+    impossible: tuple[Mapping[str, str], ...] = ()
 
     def cells(self) -> Iterator[Cell]:
         """The cells of the rounds of the whole grid, in the order of the tables: round by round, each as configured,
         batch size last."""
+        return (cell for cell, reason in self._product() if reason is None)
+
+    def left_out(self) -> Iterator[tuple[Cell, str]]:
+        """What would be cells of the first round if it were not impossible, each with the reason."""
+        return ((cell, reason) for cell, reason in replace(self, rounds=1)._product() if reason is not None)
+
+    def _product(self) -> Iterator[tuple[Cell, str | None]]:
+        """Every combination of the axes, with the reason if it is impossible."""
+        reasons = {(each["model"], each["engine"], each["precision"]): each["reason"] for each in self.impossible}
         shared = {name: getattr(self, name) for name in ("machine", "device", "memory_limit_bytes", "measurement")}
         everywhere = self.environments or ({},)
         software = [
@@ -71,8 +82,9 @@ class Experiment(AsJson):
             "batch_size": self.batch_sizes,
         }
         for values in product(*axes.values()):
-            cell = dict(zip(axes, values, strict=True))
-            yield Cell(**shared, **cell.pop("software"), **cell)
+            of_cell = dict(zip(axes, values, strict=True))
+            cell = Cell(**shared, **of_cell.pop("software"), **of_cell)
+            yield cell, reasons.get((cell.model["name"], cell.engine, cell.precision))
 
     def grid_json(self) -> str:
         """As one text, without what concerns no cell: two experiments with the same text have the same cells."""

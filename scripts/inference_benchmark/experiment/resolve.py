@@ -89,6 +89,8 @@ def resolve(
         problems += variant_problems.impossible(device, used, list(configs.values()))
     if uses_torch and len(configs) == len(models):  # else one of them could not be read
         problems += _not_together(device, grid["precisions"], configs)
+    impossible = _impossible(used, elsewhere, grid, configs)
+    problems += _without_cells(device, grid, used, impossible)
     if problems:
         return None, ()
     named = grid["environments"]
@@ -111,6 +113,7 @@ def resolve(
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
         variants=variants,
+        impossible=impossible,
         environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
         engine_environments=engine_environments,
     )
@@ -269,6 +272,35 @@ def _not_together(
         if configs and all(reasons[name, precision] for name in configs):
             why = "; ".join(f"{name}: {reasons[name, precision]}" for name in configs)
             yield f"{where}[{index}]: no model of the grid can be {precision} ({why}); remove it"
+
+
+def _impossible(
+    used: Sequence[GridEngine],
+    elsewhere: Sequence[GridEngine],
+    grid: Mapping[str, Any],
+    configs: Mapping[str, Mapping[str, Any] | None],
+) -> tuple[Mapping[str, str], ...]:
+    """As Experiment.impossible. elsewhere: the engines that have an environment of their own. configs: of the models,
+    by name; None where it is not known yet."""
+    found = []
+    for (name, config), each, precision in product(configs.items(), used, grid["precisions"]):
+        # What the transformers of other environments have is not known here.
+        is_here = grid["environments"] == [CURRENT] and each not in elsewhere
+        reason = engines.impossible(each.engine, precision, config)
+        if reason := reason or (variant_problems.lacking(each, config) if is_here else None):
+            found.append({"model": name, "engine": each.name, "precision": precision, "reason": reason})
+    return tuple(found)
+
+
+def _without_cells(
+    device: str, grid: Mapping[str, Any], used: Sequence[GridEngine], impossible: Sequence[Mapping[str, str]]
+) -> Iterator[str]:
+    """Models for which everything is impossible."""
+    for index, name in enumerate(grid["models"]):
+        reasons = [each["reason"] for each in impossible if each["model"] == name]
+        if reasons and len(reasons) == len(used) * len(grid["precisions"]):
+            where = f"grid.{device}.models[{index}]"
+            yield f"{where}: the grid has nothing for {name}: {'; '.join(dict.fromkeys(reasons))}; remove it"
 
 
 def _lacking_in_locks(grid: Mapping[str, Any], used: Sequence[GridEngine], locks: Mapping[str, Lock]) -> Iterator[str]:

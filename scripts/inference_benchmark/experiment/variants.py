@@ -24,7 +24,7 @@ class GridEngine(NamedTuple):
 
     @property
     def compiles(self) -> bool:
-        return engines.ENGINES[self.engine].compiles or self.options.get("attention") == "flex"
+        return engines.compiles(self.engine, self.options)
 
 
 def with_names(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +55,20 @@ def not_on(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str
             yield f"{where}: {name} runs on {listing(devices)} only; remove it, or name it in grid.{devices[0]}.engines"
 
 
+def without_precision(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Precisions that no engine of a grid has, and engines that have none of its precisions, one line each."""
+    used = of_grid(device, grid["engines"], variants)
+    for index, precision in enumerate(grid["precisions"]):
+        if used and not any(precision in engines.ENGINES[each.engine].precisions for each in used):
+            having = listing(name for name, entry in engines.ENGINES.items() if precision in entry.precisions)
+            where = f"grid.{device}.precisions[{index}]"
+            yield f"{where}: no engine of the grid has {precision}; remove it, or add an engine that has it: {having}"
+    for where, name, engine, _ in used:
+        allowed = engines.ENGINES[engine].precisions
+        if not set(allowed) & set(grid["precisions"]):
+            yield f"{where}: {name} has no precision of the grid; remove it, or add one that it has: {listing(allowed)}"
+
+
 def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
     """Problems with an entry of ``engines``, one line each."""
     where, engine = f"engines.{name}", variant["engine"]
@@ -67,25 +81,28 @@ def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:
         yield f"{where}.{option}: {problem}"
 
 
+def lacking(used: GridEngine, config: Mapping[str, Any] | None) -> str | None:
+    """What a variant chooses and transformers, as installed here, does not have for a model of this configuration; None
+    if it has all. config: None if it is not known."""
+    if config is None or not engines.ENGINES[used.engine].needs_weights:
+        return None
+    model_type, attention = config["model_type"], used.options.get("attention")
+    if attention and attention not in (has := families.attention(model_type)):
+        return f"transformers has no {attention} attention for {model_type}, only {', '.join(has)}"
+    if used.options.get("cache") in CACHE_BITS and (limited := architecture.limited_attention(config)):
+        return f"transformers has a quantised cache for full attention in all layers, and {model_type} has {limited}"
+    return None
+
+
 def impossible(device: str, used: Sequence[GridEngine], configs: Sequence[Mapping[str, Any] | None]) -> Iterator[str]:
-    """Variants that the device or all models do not support, one line each. configs: of the models; None if unknown. A
-    variant that some of the models do not support is n/a for these."""
-    kinds = {config["model_type"]: families.attention(config["model_type"]) for config in configs if config}
-    limited = [config and architecture.limited_attention(config) for config in configs]
-    for where, name, engine, options in used:
-        if not engines.ENGINES[engine].needs_weights:
-            continue
-        attention = options.get("attention")
-        if attention == "flash" and device == "cpu":
+    """Variants that the device or all models do not support, one line each. configs: of the models; None if unknown."""
+    for each in used:
+        where, name = each.where, each.name
+        is_flash = each.options.get("attention") == "flash" and engines.ENGINES[each.engine].needs_weights
+        if is_flash and device == "cpu":
             yield f"{where}: {name} needs a GPU for flash attention, and the device is cpu; remove {name}"
-        elif attention == "flash" and families.installed() and importlib.util.find_spec("flash_attn") is None:
+        elif is_flash and families.installed() and importlib.util.find_spec("flash_attn") is None:
             yield f"{where}: {name} needs the package flash_attn, which is not installed here; pip install flash-attn"
-        if attention and kinds and None not in configs and not any(attention in has for has in kinds.values()):
-            found = "; ".join(f"{model_type}: {', '.join(has)}" for model_type, has in kinds.items())
-            yield f"{where}: {name} asks for {attention} attention, and transformers has only {found}; remove {name}"
-        if options.get("cache") in CACHE_BITS and limited and all(limited):
-            found = "; ".join(f"{config['model_type']}: {of}" for config, of in zip(configs, limited, strict=True))
-            yield (
-                f"{where}: {name} asks for a quantised cache, which transformers has for full attention in all layers, "
-                f"not for {found}; remove {name}"
-            )
+        reasons = [lacking(each, config) for config in configs]
+        if reasons and all(reasons):
+            yield f"{where}: {name}: {'; '.join(dict.fromkeys(reasons))}; remove {name}"

@@ -13,11 +13,13 @@ import os
 import platform
 import shutil
 import signal
+import statistics
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -32,6 +34,8 @@ from inference_benchmark.measure.worker_process import signals_wait
 from inference_benchmark.models.cache import cache_root
 
 _MARKER = "made.json"
+#: Seconds to make an environment if none that was made says more.
+_MAKING_S = 180
 
 
 def python_of(environment: Mapping[str, str]) -> interpreter.Interpreter:
@@ -53,6 +57,17 @@ def folder_of(digest: str) -> Path:
     # The first number counts the ways in which environments were made.
     key = [1, digest, sys.implementation.name, platform.python_version(), sysconfig.get_platform()]
     return (cache_root() / "environments" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]).absolute()
+
+
+def seconds_to_make(digests: Iterable[str]) -> list[float]:
+    """How long it will take to make each of the environments of these locks that is missing: as long as it took to make
+    others, the median."""
+    took = []
+    for marker in (cache_root() / "environments").glob(f"*/{_MARKER}"):
+        with suppress(OSError, ValueError, KeyError):
+            took.append(files.read_json(marker)["took_s"])
+    each = statistics.median(took) if took else _MAKING_S
+    return [each for digest in digests if not _is_whole(folder_of(digest))]
 
 
 def ensure(name: str, digest: str) -> Path:
@@ -81,10 +96,12 @@ def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
     packages = f"{n} package{'s' * (n != 1)}"
     print(f"Environment {name}: installing {packages} into {folder}, once", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed process left behind
+    begun_at = time.monotonic()
     _run(name, [sys.executable, "-m", "venv", str(folder)], held)
     pip = [str(_python(folder)), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     _run(name, [*pip, "install", "--progress-bar", "off", "-r", str(lock)], held)
-    files.write_json({"python": platform.python_version(), "requirements": requirements}, folder / _MARKER)
+    made = {"python": platform.python_version(), "requirements": requirements}
+    files.write_json({**made, "took_s": round(time.monotonic() - begun_at)}, folder / _MARKER)
     print(f"Environment {name}: made", file=sys.stderr, flush=True)
 
 

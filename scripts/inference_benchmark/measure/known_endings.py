@@ -1,25 +1,29 @@
-"""Records of cells whose ending earlier records show, so that they need not be measured."""
+"""Records of cells and studies whose ending earlier records show, so that they need not be measured."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from inference_benchmark.analysis.max_batch import batch_limit, failing_try
 from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.cells import Cell
-from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject, TimelineStudy
 from inference_benchmark.measure.environments import python_of
 from inference_benchmark.records import record_file
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.parts import Reason
-from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record
+from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 
 
-def known_ending(cell: Cell) -> Record | None:
-    """The record of a cell whose ending earlier records show; None if it has to be measured. Raises as they do."""
-    return oom_from_search(cell) or ending_of_other_cell(cell)
+def known_ending(subject: Subject) -> AnyRecord | None:
+    """The record of a cell or study whose ending earlier records show; None if it has to be measured. Raises as they
+    do."""
+    if isinstance(subject, Cell):
+        return oom_from_search(subject) or ending_of_other_cell(subject)
+    return None if isinstance(subject, CeilingsStudy) else ending_of_study(subject)
 
 
 def oom_from_search(cell: Cell) -> Record | None:
@@ -57,19 +61,28 @@ def ending_of_other_cell(cell: Cell) -> Record | None:
     first = Path(cell.first_round.path)
     paths = [first] if cell.round > 1 else baselines.records_below(first.parent)
     for path, other in record_file.readable(paths, record_file.load):
-        if not _shows_the_ending_of(cell, other) or other.software != python_of(cell.environment).software:
-            continue
-        batch_size = other.cell.batch_size
-        ran_out = f"not measured: batch {batch_size} ran out of memory during {other.reason.phase}: "
-        reason = Reason(
-            phase=OTHER_CELL,
-            exception_type=other.reason.exception_type,
-            message=(ran_out if other.outcome == "oom" and other.runs else "") + other.reason.message,
-            limit=other.reason.limit,
-            evidence={"record": str(path), "batch_size": batch_size, "ended_at": other.ended_at},
-        )
-        return _not_measured(cell, other.outcome, reason, other)
+        if _shows_the_ending_of(cell, other) and other.software == python_of(cell.environment).software:
+            return _not_measured(cell, other.outcome, _shown_by(path, other), other)
     return None
+
+
+def ending_of_study(study: ColumnStudy | TimelineStudy) -> StudyRecord | None:
+    """The record of a study of what is not supported before anything is generated, as a cell that it is about shows
+    under the same settings and with the same software; None if none does. Raises as ending_of_other_cell."""
+    for path, other in record_file.readable(baselines.records_below(Path(study.path).parent), record_file.load):
+        if not (other.runs and _is_of_any_batch(other) and _is_about(study, other.cell)):
+            continue
+        if other.software == python_of(study.setup.environment).software:
+            nothing = {"results": (), "limit": None, "conditions": {}, "flags": (), "model": {}}
+            reason, origin = _shown_by(path, other), _where_and_when(other)
+            return StudyRecord(study=study, outcome=other.outcome, reason=reason, **nothing, **origin)
+    return None
+
+
+def _is_about(study: ColumnStudy | TimelineStudy, cell: Cell) -> bool:
+    if isinstance(study, TimelineStudy):
+        return study.cell == replace(cell, batch_size=study.cell.batch_size, round=1)
+    return study == ColumnStudy.of(study.kind, cell, study.tolerance_percent)
 
 
 def _shows_the_ending_of(cell: Cell, other: Record) -> bool:
@@ -78,11 +91,30 @@ def _shows_the_ending_of(cell: Cell, other: Record) -> bool:
     if cell.round > 1:
         return True
     was_tried = bool(other.runs) and other.cell != cell
-    of_any_batch = other.outcome == "unsupported" and other.reason.phase in ("start", "load")
-    return was_tried and (of_any_batch or other.cell.batch_size < cell.batch_size)
+    return was_tried and (_is_of_any_batch(other) or other.cell.batch_size < cell.batch_size)
+
+
+def _is_of_any_batch(record: Record) -> bool:
+    return record.outcome == "unsupported" and record.reason.phase in ("start", "load")
+
+
+def _shown_by(path: Path, other: Record) -> Reason:
+    batch_size = other.cell.batch_size
+    ran_out = f"not measured: batch {batch_size} ran out of memory during {other.reason.phase}: "
+    return Reason(
+        phase=OTHER_CELL,
+        exception_type=other.reason.exception_type,
+        message=(ran_out if other.outcome == "oom" and other.runs else "") + other.reason.message,
+        limit=other.reason.limit,
+        evidence={"record": str(path), "batch_size": batch_size, "ended_at": other.ended_at},
+    )
 
 
 def _not_measured(cell: Cell, outcome: str, reason: Reason, earlier: AnyRecord) -> Record:
-    where_and_when = ("model", "software", "device", "host", "variables", "git", "started_at", "ended_at")
-    same = {name: getattr(earlier, name) for name in where_and_when}
+    same = {"model": earlier.model, **_where_and_when(earlier)}
     return Record(cell=cell, outcome=outcome, reason=reason, runs=(), stability=None, flags=(), **same)
+
+
+def _where_and_when(earlier: AnyRecord) -> dict[str, Any]:
+    names = ("software", "device", "host", "variables", "git", "started_at", "ended_at")
+    return {name: getattr(earlier, name) for name in names}

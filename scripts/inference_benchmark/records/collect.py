@@ -140,8 +140,9 @@ def _outdated_by_a_search(collection: Collection) -> Iterator[str]:
 
 
 def _outdated_by_another_cell(collection: Collection) -> Iterator[str]:
-    """Cells that were not measured because of the record of another cell that now says something else, or is gone."""
-    for path, record in collection.records.items():
+    """Cells and studies that were not measured because of the record of another cell that now says something else, or
+    is gone."""
+    for path, record in {**collection.records, **collection.studies}.items():
         if other := record.rests_on:
             with suppress(RecordError, OSError):
                 if (collection.records.get(str(other)) or load(other)).outcome == record.outcome:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inference_benchmark.cli import ProblemsError
-from inference_benchmark.engines import ENGINES, PACKAGES, needed_packages
+from inference_benchmark.engines import PACKAGES, compiles, needed_packages
 from inference_benchmark.experiment.cells import Cell, Measurement
-from inference_benchmark.experiment.studies import Subject
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
 from inference_benchmark.models.architecture import bloom_parameters
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 from inference_benchmark.records.record_file import load_any, readable
@@ -22,13 +22,15 @@ from inference_benchmark.results.summary_csv import read_table
 
 #: Seconds for imports and weights if no record says more: 5 to 10 s for the imports, and the rest for the weights.
 START_S = 10
-#: Seconds in which torch compiles a cell for CUDA: 25 to 60 s for a model of a billion parameters.
-_COMPILE_S = 40
+#: Seconds for which an engine compiles in each process if no record says more: 20 on a fast CPU, 120 on two slow ones;
+#: for CUDA 25 to 60 s for a model of a billion parameters.
+COMPILE_S = 60
 
 
 class RunTime(NamedTuple):
     """seconds: of measuring one after the other. known: for how many cells and studies there are records to estimate
-    from; published: for how many other cells published figures; the unknown ones count as short calls."""
+    from; published: for how many other cells published figures; the unknown ones count as short calls, after the time
+    that their engine takes to start."""
 
     seconds: float
     known: int
@@ -58,6 +60,9 @@ def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord], published
             studies[record.study.kind].append(record)
         else:
             columns[_folder(record.cell)][record.cell.batch_size] = record
+    starts: dict[str, list[float]] = defaultdict(list)
+    for record in (record for column in columns.values() for record in column.values() if record.outcome == "ok"):
+        starts[record.cell.base_engine].append(record.took_s - sum(map(sum, _timed_parts(record))))
     known, by_figures, short, figures = [], [], [], list(published)
     for subject in planned:
         is_cell = isinstance(subject, Cell)
@@ -67,20 +72,24 @@ def estimate(planned: Sequence[Subject], earlier: Iterable[AnyRecord], published
         elif is_cell and (seconds := _of_figures(subject, figures)) is not None:
             by_figures.append(seconds)
         else:
-            short.append(START_S + (2 * subject.measurement.max_seconds if is_cell else 0))
+            short.append(_start_s(subject.setup, starts) + (2 * subject.measurement.max_seconds if is_cell else 0))
     return RunTime(sum(known) + sum(by_figures) + sum(short), len(known), len(short), len(by_figures))
 
 
 def _of_cell(cell: Cell, columns: Mapping[str, Mapping[int, Record]]) -> float | None:
     """From the records of its column, else of that column in the current environment, else of the other columns of its
-    table; None without any. columns: records by batch size, by the folder of the column."""
+    engine in its table, else of the other engines; None without any. columns: records by batch size, by the folder of
+    the column."""
     own = _folder(cell)
     for folder in (own, _folder(replace(cell, environment={}))):
         if folder in columns:
             return _of_column(cell, columns[folder])
-    table = own.rsplit("/", 2)[0] + "/"
-    others = [_of_column(cell, column) for folder, column in columns.items() if folder.startswith(table)]
-    return statistics.median(others) if others else None
+    engine = own.rpartition("/")[0]
+    for folder, compile_s in ((engine, 0), (engine.rpartition("/")[0], _compile_s(cell))):
+        others = [column for name, column in columns.items() if name.startswith(f"{folder}/") and _is_measured(column)]
+        if others:
+            return statistics.median(_of_column(cell, column) for column in others) + compile_s
+    return None
 
 
 def _of_column(cell: Cell, column: Mapping[int, Record]) -> float:
@@ -105,15 +114,15 @@ def _of_figures(cell: Cell, figures: Sequence[CellResult]) -> float | None:
             speeds[each.column.precision][each.batch_size] = each.value("throughput_tok_per_s")
     if not speeds:
         return None
-    compiles = ENGINES[cell.base_engine].compiles
-    if compiles and PACKAGES["bitsandbytes"] in needed_packages(cell.base_engine, cell.precision):
+    compile_s = _compile_s(cell)
+    if compile_s and PACKAGES["bitsandbytes"] in needed_packages(cell.base_engine, cell.precision):
         return 0  # transformers does not compile it, which the first such cell shows
     import numpy
 
     alike = [speeds[cell.precision]] if cell.precision in speeds else speeds.values()
     slowest = min(numpy.interp(cell.batch_size, *zip(*sorted(each.items()), strict=True)) for each in alike)
     call_s, settings = float(cell.batch_size * cell.workload.new_tokens / slowest), cell.measurement
-    warmup_s = 2 * call_s + _COMPILE_S if compiles else 3 * call_s
+    warmup_s = 2 * call_s + compile_s if compile_s else 3 * call_s
     return START_S + warmup_s + max(settings.max_seconds, settings.min_cycles * call_s) + settings.max_seconds
 
 
@@ -128,9 +137,29 @@ def _seconds(record: Record, settings: Measurement) -> float:
     took_s = record.took_s
     if record.outcome != "ok" or record.cell.measurement == settings:
         return took_s
-    parts = [part for run in record.runs for part in (run.samples_s, run.first_token_s) if part]
+    parts = _timed_parts(record)
     timed_s = sum(max(settings.max_seconds, settings.min_cycles * statistics.fmean(part)) for part in parts)
     return took_s - sum(map(sum, parts)) + timed_s
+
+
+def _timed_parts(record: Record) -> list[Sequence[float]]:
+    return [part for run in record.runs for part in (run.samples_s, run.first_token_s) if part]
+
+
+def _start_s(setup: Cell | ColumnStudy | CeilingsStudy, starts: Mapping[str, Sequence[float]]) -> float:
+    """Until the first timed call. starts: what that took before, by engine."""
+    if isinstance(setup, CeilingsStudy):
+        return START_S
+    earlier = starts.get(setup.base_engine)
+    return statistics.median(earlier) if earlier else START_S + _compile_s(setup)
+
+
+def _compile_s(setup: Cell | ColumnStudy) -> float:
+    return COMPILE_S if compiles(setup.base_engine, setup.options) else 0
+
+
+def _is_measured(column: Mapping[int, Record]) -> bool:
+    return any(record.outcome != "unsupported" for record in column.values())
 
 
 def _folder(cell: Cell) -> str:

@@ -70,6 +70,8 @@ class _Finished:
             raise RecordError(f"outcome is {self.outcome!r}; allowed: {', '.join(OUTCOMES)}")
         if (self.outcome == "ok") != (self.reason is None):
             raise RecordError(f"outcome {self.outcome} contradicts reason {self.reason and asdict(self.reason)!r}")
+        if self._is_of_other_cell and not isinstance(self.reason.evidence.get("record"), str):
+            raise RecordError(f"phase {OTHER_CELL} without the record of that cell in its evidence")
 
     @property
     def subject(self) -> Subject:
@@ -79,6 +81,15 @@ class _Finished:
     def took_s(self) -> float:
         """Seconds from its start to its end."""
         return (datetime.fromisoformat(self.ended_at) - datetime.fromisoformat(self.started_at)).total_seconds()
+
+    @property
+    def rests_on(self) -> Path | None:
+        """The record of another cell that showed how this one ends; None where it was tried itself."""
+        return Path(self.reason.evidence["record"]) if self._is_of_other_cell else None
+
+    @property
+    def _is_of_other_cell(self) -> bool:
+        return self.reason is not None and self.reason.phase == OTHER_CELL
 
     @property
     def flag_names(self) -> list[str]:
@@ -144,8 +155,6 @@ class Record(_Finished):
         super().__post_init__()
         if not self.runs and (self.reason is None or self.reason.phase not in ("max-batch", OTHER_CELL)):
             raise RecordError(f"outcome {self.outcome} without a run")
-        if self._is_of_other_cell and not isinstance(self.reason.evidence.get("record"), str):
-            raise RecordError(f"phase {OTHER_CELL} without the record of that cell in its evidence")
         if self.outcome != "ok":
             return
         if self.stability is None:
@@ -166,15 +175,6 @@ class Record(_Finished):
     def notes(self) -> tuple[Note, ...]:
         """All warnings about its figures."""
         return (*(self.stability.reasons if self.stability else ()), *self.flags)
-
-    @property
-    def rests_on(self) -> Path | None:
-        """The record of another cell that showed how this one ends; None where it was tried itself."""
-        return Path(self.reason.evidence["record"]) if self._is_of_other_cell else None
-
-    @property
-    def _is_of_other_cell(self) -> bool:
-        return self.reason is not None and self.reason.phase == OTHER_CELL
 
     @property
     def memory_bytes(self) -> list[tuple[int, int | None]]:

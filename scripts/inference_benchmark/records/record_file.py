@@ -105,7 +105,7 @@ def _source_is_deleted(path: Path) -> bool:
     with suppress(OSError, RecordError):
         # Most records are not derived. To check a record takes longer than to search its text.
         if OTHER_CELL.encode() in files.read(path):
-            source = load(path).rests_on
+            source = load_any(path).rests_on
             return source is not None and not source.exists()
     return False
 

@@ -16,6 +16,7 @@ from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.cli import printable
 from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
 from inference_benchmark.records.record import Record, StudyRecord
@@ -128,6 +129,12 @@ def cell_result(
 def without_record(cell: Cell, outcome: str, reason: str) -> CellResult:
     """The result of a cell without a usable record. outcome: in NOT_MEASURED."""
     return _identity(cell, outcome=outcome, reason=printable(reason))
+
+
+def left_out(experiment: Experiment) -> list[CellResult]:
+    """The results of what is impossible: not supported, and without a record."""
+    cells = experiment.left_out()
+    return [replace(_identity(cell, outcome="unsupported", reason=reason), record="") for cell, reason in cells]
 
 
 def _identity(cell: Cell, split: str = "", **more) -> CellResult:

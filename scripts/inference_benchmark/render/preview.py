@@ -12,20 +12,21 @@ from inference_benchmark import files, markdown
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
-from inference_benchmark.experiment.cells import Cell, log_path
+from inference_benchmark.experiment.cells import first_and_round, log_path
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.records import collect
 from inference_benchmark.records.attempts import failure_line
-from inference_benchmark.records.results import Studies, cell_results, without_record
+from inference_benchmark.records.results import Studies, cell_results, left_out, without_record
 from inference_benchmark.render import report, tables
 from inference_benchmark.results import summary_csv
-from inference_benchmark.results.cell_result import NOT_MEASURED, Results
+from inference_benchmark.results.cell_result import NOT_MEASURED, UNFINISHED, Results
 
 
 @dataclass(frozen=True)
 class Preview:
     """results: with the outcomes ``missing``, ``failed`` and ``refused`` too, and a reason for each. provenance: None
-    where there is no record yet. unused: baselines and studies that cannot be used, and why."""
+    where there is no record yet. unused: what is not in the results, and why: baselines and studies that cannot be
+    used, and failed studies and further rounds."""
 
     results: Results
     provenance: Mapping[str, Any] | None
@@ -33,18 +34,25 @@ class Preview:
     unused: Sequence[str]
 
     @property
+    def problems(self) -> list[str]:
+        """What failed or cannot be used, and why, in a line each."""
+        cells = (cell for cell in self.results if cell.outcome in UNFINISHED)
+        return [*(f"{cell.record}: {cell.outcome}: {cell.reason}" for cell in cells), *self.unused]
+
+    @property
     def line(self) -> str:
         """How far it has come, in one line."""
-        counts = Counter(cell.outcome for cell in self.results)
+        counts = Counter(cell.outcome for cell in self.results if cell.record)
         missing = {name: counts[name] for name in NOT_MEASURED if counts[name]}
-        done = f"Preview: {len(self.results) - sum(missing.values())} of {len(self.results)} cells have a record"
+        done = f"Preview: {counts.total() - sum(missing.values())} of {counts.total()} cells have a record"
         return ", ".join([done, *(f"{n} {name}" for name, n in missing.items())]) + "."
 
     def write(self, folder: Path, template: Path) -> None:
         """Write summary.csv, tables.md and report.html."""
         files.write(summary_csv.to_csv(self.results), folder / "summary.csv")
-        notes, shown = [self.line, *self.unused], tables.document(self.results, self.comparisons)
+        notes, shown = [self.line, *self.problems], tables.document(self.results, self.comparisons)
         files.write("\n\n".join([*map(markdown.escape, notes), shown]), folder / "tables.md")
+        notes = [self.line, *self.unused]  # the page has its own list of cells that failed
         page = report.render(self.results, [self.provenance], template, self.comparisons, notes)
         files.write(page, folder / "report.html")
 
@@ -55,11 +63,15 @@ def preview(experiment: Experiment) -> Preview:
     records = list(collection.records.values())
     cells = [cell for cell in experiment.cells() if cell.round == 1]
     measured = {record.cell.first_round.path for record in records}
-    blank = [without_record(cell, *_why_blank(cell, collection)) for cell in cells if cell.path not in measured]
+    blank = [without_record(cell, *_why_blank(cell.path, collection)) for cell in cells if cell.path not in measured]
     place = {cell.path: index for index, cell in enumerate(cells)}
     results = cell_results(records, collection.studies) + blank
     results.sort(key=lambda cell: place.get(cell.record, len(place)))
     unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
+    of_blank = {cell.record for cell in blank}
+    missing = (path for path in collection.missing if first_and_round(path)[0] not in of_blank)
+    endings = ((path, *_why_blank(path, collection)) for path in missing)
+    unused += [f"{path}: failed: {why}" for path, outcome, why in endings if outcome == "failed"]
     comparisons = []
     ours = result_set.of_records(records, studies=Studies.of(collection.studies)) if records else None
     for name, path in experiment.baselines.items() if ours else ():
@@ -71,14 +83,14 @@ def preview(experiment: Experiment) -> Preview:
         except OSError as error:
             unused.append(f"{path}: {error.strerror}")
     provenance = collect.provenance_of(experiment, records) if records else None
-    return Preview(results, provenance, comparisons, unused)
+    return Preview([*results, *left_out(experiment)], provenance, comparisons, unused)
 
 
-def _why_blank(cell: Cell, collection: collect.Collection) -> tuple[str, str]:
-    """(outcome, reason) of a cell without a usable record. Its log says whether it failed."""
-    if cell.path in collection.refused:
-        return "refused", collection.refused[cell.path]
-    log = log_path(cell.path)
+def _why_blank(path: str, collection: collect.Collection) -> tuple[str, str]:
+    """(outcome, reason) of a cell or study without a usable record at its path. Its log says whether it failed."""
+    if path in collection.refused:
+        return "refused", collection.refused[path]
+    log = log_path(path)
     if not log.exists():
         return "missing", ""
     line = failure_line(log)

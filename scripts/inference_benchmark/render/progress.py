@@ -11,7 +11,7 @@ import shlex
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,10 @@ from inference_benchmark.units import format_duration
 
 #: The rules that measure, each with one cell or study as its output.
 MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "timeline")
+#: The rules that make pages of results.
+_PAGE_RULES = ("report", "report_of_all")
+#: How many cells and studies have to end before they tell how long the others will take.
+_LEAST_ENDED = 3
 #: Snakemake's events that say no more than our lines.
 _REDUNDANT_EVENTS = {LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 _REDUNDANT_EVENTS |= {LogEvent.GROUP_INFO, LogEvent.GROUP_ERROR}
@@ -81,6 +85,8 @@ class ProgressHandler(logging.Handler):
         self.ended: set[str] = set()
         self.outcomes: Counter[str] = Counter()
         self.failures: dict[str, str] = {}
+        self.pages: dict[int, str] = {}
+        self.made: list[str] = []
 
     def emit(self, event: logging.LogRecord) -> None:
         try:
@@ -102,7 +108,11 @@ class ProgressHandler(logging.Handler):
                     self.running[event.jobid] = subject
                     self.attempts.begin(subject)
             case LogEvent.JOB_INFO if self.mode() == "plan":
-                self.would_decide.append(_output(event))
+                self.would_decide.append(path)
+            case LogEvent.JOB_INFO if event.rule_name in _PAGE_RULES and self.mode() == "run":
+                self.pages[event.jobid] = path
+            case LogEvent.JOB_FINISHED if event.job_id in self.pages:
+                self.made.append(self.pages.pop(event.job_id))
             case LogEvent.JOB_FINISHED if event.job_id in self.running:
                 self._finish(self.running.pop(event.job_id))
             case LogEvent.GROUP_ERROR:
@@ -144,10 +154,11 @@ class ProgressHandler(logging.Handler):
     def _end(self, subject: Subject, ending: str) -> None:
         """Print the line of a cell or study that has ended, with what is left."""
         self.ended.add(subject.path)
-        left = self.total - len(self.ended)
+        left, n_ended = self.total - len(self.ended), len(self.ended)
         if left > 0:
-            seconds_left = (self.clock() - self.began) / len(self.ended) * left
-            ending += f", {left} left, about {format_duration(seconds_left)}"
+            ending += f", {left} left"
+        if left > 0 and n_ended >= _LEAST_ENDED:
+            ending += f", about {format_duration((self.clock() - self.began) / n_ended * left)}"
         self._print(subject, ending)
 
     def _print(self, subject: Subject, text: str) -> None:
@@ -159,15 +170,33 @@ class ProgressHandler(logging.Handler):
         return self._estimate() if self.mode() == "plan" else self.summary(command) if self.mode() == "run" else ""
 
     def summary(self, command: str) -> str:
-        """What a run has measured, what is missing and why; if nothing is, what would make its figures more certain."""
+        """What a run has measured, what is missing and why; if nothing is, the best of it, the pages that it made, and
+        what would make its figures more certain."""
         failed = sum(self.plan.subject(path) is not None for path in self.failures)
         missing = max(0, self.total - len(self.ended))
         if not self.failures and not missing:
-            return "".join(f"{step}\n" for step in self._next_steps()) if self.ended else ""
+            steps = self._next_steps() if self.ended else ()
+            return "".join(f"{line}\n" for line in (*self._results(), *steps))
         counts = [f"{self.outcomes[outcome]} {name}" for outcome, name in _OUTCOMES.items() if self.outcomes[outcome]]
         counts += [f"{n} {name}" for n, name in ((failed, "failed"), (missing, "not reached")) if n]
         lines = [f"Cells and studies: {', '.join(counts)}."] if self.total else []
         return "\n".join([*lines, *self.failures.values(), f"To go on, with what is missing: {command}"]) + "\n"
+
+    def _results(self) -> Iterator[str]:
+        """The best of each machine whose report was made, and where that is."""
+        # Here, because it is not needed to read the rules.
+        from inference_benchmark.render.texts import best_of_columns
+        from inference_benchmark.results.summary_csv import read_summary
+
+        for page in map(Path, sorted(self.made)):
+            summary, provenance = page.with_name("summary.csv"), page.with_name("provenance.json")
+            if len(page.parts) == 2:  # results/report.html
+                yield f"Report of all machines: {page}"
+                continue
+            target = files.read_json(provenance)["measurement"]["target_half_width_percent"] / 100
+            yield f"The best of each column on {page.parent.name}, by throughput:"
+            yield from (f"    {line}" for line in best_of_columns(read_summary(summary), target))
+            yield f"Report: {page}; tables: {page.with_name('tables.md')}"
 
     def _next_steps(self) -> list[str]:
         """Of all machines, from what was collected of them."""
@@ -189,20 +218,28 @@ class ProgressHandler(logging.Handler):
         )
         lines = []
         if self.would_run:
-            total = estimated(self.would_run)
-            text = f"Estimated time: {format_duration(total.seconds)} for {len(self.would_run)} cells and studies"
-            text += f", one after the other. By earlier records: {total.known}"
+            total, making_s = estimated(self.would_run), self._seconds_to_make_environments()
+            text = f"Estimated time: {format_duration(total.seconds + sum(making_s))} for {len(self.would_run)} cells"
+            text += " and studies, one after the other"
+            text += f", and {len(making_s)} environment{'s' * (len(making_s) > 1)} to make" if making_s else ""
+            text += f". By earlier records: {total.known}"
             if total.published:
                 text += f"; by published figures of another GPU: {total.published}"
             if total.unknown:
-                text += f"; without a record of their like: {total.unknown}, with {estimate.START_S} s to start"
-                text += " and max_seconds for each timed part"
+                text += f"; without a record of their like: {total.unknown}, with max_seconds for each timed part, and"
+                text += f" {estimate.START_S} s to start and {estimate.COMPILE_S} s to compile if no record tells"
             lines.append(f"{text}.\n")
         if undecided:
             at_most_s = sum(rounds * estimated(cells).seconds for cells, rounds in undecided)
             rounds = f"up to {undecided[0][1]} of the cells that need them"
             lines.append(f"Further rounds: {rounds}, up to {format_duration(at_most_s)}.\n")
         return "".join(lines)
+
+    def _seconds_to_make_environments(self) -> list[float]:
+        from inference_benchmark.measure import environments  # here, because it is not needed to read the rules
+
+        needed = self.plan.environments_of(subject.path for subject in self.would_run)
+        return environments.seconds_to_make(lock for _, lock in needed)
 
 
 def _output(event: Any) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure
+from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE
 from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.analysis.yardstick import TOLERANCE, Speed
 from inference_benchmark.compare.comparison import Comparison
@@ -17,13 +17,12 @@ from inference_benchmark.render import charts, choosing, context, drawing, fits,
 from inference_benchmark.render.one_line import next_steps, provenance_text
 from inference_benchmark.render.texts import marks, names_within, width_text
 from inference_benchmark.render.timelines import timeline_bars
-from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.cell_result import UNFINISHED, Results, columns_of
+from inference_benchmark.results.choice import headline
 from inference_benchmark.results.column import short_names
 from inference_benchmark.results.summary_csv import to_csv
 from inference_benchmark.units import format_number
 
-#: Outcomes of cells in a preview that have no record to show.
-UNFINISHED = ("failed", "refused")
 _HEADLINES = [figure for figure in PERFORMANCE if figure.headline]
 
 
@@ -138,7 +137,7 @@ def best(cells: Results, target: float) -> list[dict[str, str]]:
     """The best value of each figure that has a name for it, and the cell that it is of."""
     found, name_of = [], names_within(cells)
     for figure in PERFORMANCE:
-        if figure.best and (cell := _best(cells, figure, target)):
+        if figure.best and (cell := headline(cells, figure, target)):
             value = format_number(cell.value(figure.name) * (100 if figure.is_share else figure.scale))
             about = {"name": figure.best, "unit": figure.unit, "of": name_of(cell), "marks": marks(cell, figure)}
             found.append(about | {"value": value, "width": width_text(cell, figure)})
@@ -167,18 +166,8 @@ def ceilings_warning(cells: Results) -> str:
     return f"Limits rest on ceilings with warnings ({', '.join(flags)}); {again} measures them again."
 
 
-def _best(cells: Results, figure: Figure, target: float) -> CellResult | None:
-    """The cell with the best value of a figure, of those that the machine can reach; None where no cell has it. Chance
-    makes the best of uncertain values: a cell whose interval is wider than the target counts only if all are."""
-    having = [cell for cell in cells if figure.name in cell.figures and not cell.is_above_limit]
-    widths = [cell.figures[figure.name].half_width for cell in having]
-    certain = [cell for cell, width in zip(having, widths, strict=True) if width is not None and width <= target]
-    pick = max if figure.better == "higher" else min
-    return pick(certain or having, key=lambda cell: cell.value(figure.name), default=None)
-
-
 def _column(name: str, cells: Results, target: float) -> dict[str, Any]:
     """The best cells of one column of the tables, and the largest batch that fits."""
-    found = [(figure, _best(cells, figure, target)) for figure in _HEADLINES]
+    found = [(figure, headline(cells, figure, target)) for figure in _HEADLINES]
     shown = [(figure.text(cell.value(figure.name)), cell.batch_size) if cell else ("", "") for figure, cell in found]
     return {"name": name, "best": shown, "fits": fits.largest_batch_text(cells)}

@@ -17,7 +17,7 @@ from inference_benchmark.render.texts import FLAGGED, UNSTABLE, TableView, agree
 from inference_benchmark.render.timelines import timeline_tables
 from inference_benchmark.render.variant_table import environment_table, variant_table
 from inference_benchmark.results import summary_csv
-from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.cell_result import UNFINISHED, CellResult, Results, columns_of
 from inference_benchmark.results.column import Column, headings
 from inference_benchmark.units import format_bytes
 
@@ -143,6 +143,7 @@ def _legend(grid: Grid) -> str:
     meanings = {
         f" `oom`: out of memory{within}.": "oom" in outcomes,
         " `n/a`: not supported by this engine, library or device; summary.csv says why.": "unsupported" in outcomes,
+        " `failed`, `refused`: there is no record that can be used; summary.csv says why.": bool(outcomes & UNFINISHED),
         f" {markdown.escape(grid.sentence)}": bool(grid.unsupported),
         f" {UNSTABLE}: the samples do not repeat well; summary.csv says why.": unstable,
         f" {FLAGGED}: measured under noteworthy conditions; summary.csv names them.": flagged,

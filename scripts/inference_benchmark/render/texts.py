@@ -6,12 +6,15 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
-from inference_benchmark.results.cell_result import CellResult, Results, columns_of
+from inference_benchmark.results.cell_result import UNFINISHED, CellResult, Results, columns_of
+from inference_benchmark.results.choice import headline
 from inference_benchmark.results.column import Heading, batch_label, short_names
 from inference_benchmark.units import format_half_width, format_number
 
 #: Behind a figure whose samples do not repeat well, and behind one that was measured under noteworthy conditions.
 UNSTABLE, FLAGGED = "†", "‡"
+#: How many columns are named at the end of a run.
+_SHOWN = 5
 
 
 class TableView(NamedTuple):
@@ -31,11 +34,24 @@ def names_within(cells: Results) -> Callable[[CellResult], str]:
     return lambda cell: batch_label(names[cell.column], cell.batch_size)
 
 
+def best_of_columns(cells: Results, target: float) -> list[str]:
+    """The best throughput of each column on a machine, a line each, the fastest first, of no more than a few. target:
+    as of choice.headline."""
+    figure = BY_NAME["throughput_tok_per_s"]
+    columns = ([cell for cell in cells if cell.column == column] for column in columns_of(cells))
+    best = [cell for of_column in columns if (cell := headline(of_column, figure, target))]
+    best.sort(key=lambda cell: -cell.value(figure.name))
+    lines = [f"{cell.label}: {_tooltip_text(cell, figure)} {marks(cell, figure)}".rstrip() for cell in best[:_SHOWN]]
+    return [*lines, f"and {len(best) - _SHOWN} more"] if len(best) > _SHOWN else lines
+
+
 def cell_text(cell: CellResult, figure: Figure) -> str:
     """A cell in the table of a figure: the figures side by side, the interval of the first, and marks; ``oom`` if it
-    did not fit, ``n/a`` if device or library do not support the precision, blank without a record."""
-    text = figures_text(cell, figure)
-    return text + width_text(cell, figure) + marks(cell, *table_of(figure)) if text else cell.ending
+    did not fit, ``n/a`` if device or library do not support the precision, blank without a record, in a preview also
+    ``failed`` or ``refused``."""
+    if text := figures_text(cell, figure):
+        return text + width_text(cell, figure) + marks(cell, *table_of(figure))
+    return cell.outcome if cell.outcome in UNFINISHED else cell.ending
 
 
 def figures_text(cell: CellResult, figure: Figure) -> str:

@@ -13,8 +13,9 @@ from inference_benchmark.results.column import Column, batch_label
 
 #: The outcomes of a measurement, each with what is shown instead of a figure.
 OUTCOMES = {"ok": "", "oom": "oom", "unsupported": "n/a"}
-#: The outcomes of a cell without a usable record, in a preview.
+#: The outcomes of a cell without a usable record, in a preview; of these, those that have a reason.
 NOT_MEASURED = ("failed", "refused", "missing")
+UNFINISHED = frozenset({"failed", "refused"})
 #: What tells cells apart. A table of others' figures may lack some of them; its rows then match cells of any value.
 KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "environment", "precision", "batch_size")
 #: The flag of a cell that is faster than its machine can be. No best figure and no comparison uses it.

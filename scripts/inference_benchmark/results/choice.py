@@ -46,6 +46,19 @@ class Choice:
     nearest: tuple[CellResult, Bound] | None
 
 
+def headline(cells: Sequence[CellResult], figure: Figure, target: float) -> CellResult | None:
+    """The cell with the best value of a figure, of those that the machine can reach; None where no cell has it. Chance
+    makes the best of uncertain values: a cell whose interval is wider than the target counts only if all are.
+
+    target: of half an interval, as a part of its value.
+    """
+    having = [cell for cell in cells if figure.name in cell.figures and not cell.is_above_limit]
+    widths = [cell.figures[figure.name].half_width for cell in having]
+    certain = [cell for cell, width in zip(having, widths, strict=True) if width is not None and width <= target]
+    pick = max if figure.better == "higher" else min
+    return pick(certain or having, key=lambda cell: cell.value(figure.name), default=None)
+
+
 def choose(cells: Sequence[CellResult], goal: Figure, bounds: Sequence[Bound] = ()) -> Choice:
     """The best of these cells.
 

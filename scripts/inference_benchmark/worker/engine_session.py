@@ -16,7 +16,6 @@ from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.machine import quiet
 from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
 from inference_benchmark.machine.out_of_memory import ALMOST_NOTHING_BYTES, exceptions, line_about_library
-from inference_benchmark.models import architecture
 from inference_benchmark.models.checkpoint import read_config
 from inference_benchmark.worker.process import Emit, qualified_name
 
@@ -71,9 +70,7 @@ class EngineSession:
         """The engine with its model loaded. yardstick: time it before, outside the limit. Raises PrecisionError."""
         folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
         self.enter("start")
-        if subject.precision not in engines.ENGINES[subject.base_engine].precisions:
-            raise PrecisionError(f"{subject.base_engine} has no {subject.precision}")
-        if folder and (reason := architecture.not_in(read_config(folder), subject.precision)):
+        if reason := engines.impossible(subject.base_engine, subject.precision, folder and read_config(folder)):
             raise PrecisionError(reason)
         engine = self.engine = engines.create(subject.base_engine, subject.options)
         engine.start(subject.device, subject.threads or default_threads(), folder)
