@@ -38,10 +38,13 @@ def nested(tmp_path_factory):
     """A checkpoint whose text model is a part of its configuration, with few tokens to look back at."""
     folder = tmp_path_factory.mktemp("gemma3")
     text = {**FAMILIES["llama"], "head_dim": 16, "sliding_window": 64, "initializer_range": 0.2}
-    vision = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1}
+    vision = {
+        **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1},
+        **{"image_size": 28, "patch_size": 14},
+    }
     del text["model_type"]
     torch.manual_seed(0)
-    config = transformers.Gemma3Config(text, {**vision, "image_size": 28, "patch_size": 14}, mm_tokens_per_image=4)
+    config = transformers.Gemma3Config(text_config=text, vision_config=vision, mm_tokens_per_image=4)
     transformers.Gemma3ForConditionalGeneration(config).save_pretrained(folder)
     return folder
 

@@ -114,7 +114,6 @@ def test_what_no_record_is_like_is_counted_apart():
         ("hf", "int8", 512, 10 + 6 * 15.194 + 10),  # there are no figures: as the slowest
         ("hf", "fp32", 1024, 10 + 6 * 102_400 / 3346.01 + 10),  # did not fit there: as the largest that did
         ("hf-static", "fp32", 512, 10 + COMPILE_S + 5 * 15.194 + 10),
-        ("hf-static", "int8", 512, 0),  # is not compiled
     ],
 )
 def test_before_the_first_run_published_figures_say_how_long_calls_take(engine, precision, batch_size, seconds):

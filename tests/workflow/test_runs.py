@@ -24,7 +24,13 @@ def test_a_run_leaves_every_record_tables_and_report_and_prints_a_line_per_cell(
     order = [line.split("fake ")[1].split(":")[0] for line in lines]
     assert order == [f"{precision} batch {n}" for precision in ("fp32", "bf16") for n in (1, 2, 512)]
     assert lines[0].startswith("[1/6] tiny prompt4-new8 fake fp32 batch 1: ")
-    assert "5 left, about" in lines[0]
+    assert lines[0].endswith(", 5 left")
+    assert ", 3 left, about " in lines[2]
+    ending = said[said.index("The best of each column on box, by throughput:") :].splitlines()
+    assert [line.partition(": ")[0] for line in ending[1:3]] == [
+        f"    tiny prompt4-new8 fake {precision} batch 2" for precision in ("bf16", "fp32")
+    ]
+    assert ending[3] == "Report: results/box/report.html; tables: results/box/tables.md"
     assert lines[2].split(": ")[1].startswith("oom during warm-up")
     assert measured.plan() == NOTHING
 

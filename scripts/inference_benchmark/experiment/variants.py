@@ -59,7 +59,8 @@ def without_precision(device: str, grid: Mapping[str, Any], variants: Mapping[st
     """Precisions that no engine of a grid has, and engines that have none of its precisions, one line each."""
     used = of_grid(device, grid["engines"], variants)
     for index, precision in enumerate(grid["precisions"]):
-        if used and not any(precision in engines.ENGINES[each.engine].precisions for each in used):
+        is_known = len(used) == len(grid["engines"])  # else an engine has a problem of its own
+        if is_known and not any(precision in engines.ENGINES[each.engine].precisions for each in used):
             having = listing(name for name, entry in engines.ENGINES.items() if precision in entry.precisions)
             where = f"grid.{device}.precisions[{index}]"
             yield f"{where}: no engine of the grid has {precision}; remove it, or add an engine that has it: {having}"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from inference_benchmark.cli import ProblemsError
-from inference_benchmark.engines import PACKAGES, compiles, needed_packages
+from inference_benchmark.engines import compiles
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
 from inference_benchmark.models.architecture import bloom_parameters
@@ -114,14 +114,12 @@ def _of_figures(cell: Cell, figures: Sequence[CellResult]) -> float | None:
             speeds[each.column.precision][each.batch_size] = each.value("throughput_tok_per_s")
     if not speeds:
         return None
-    compile_s = _compile_s(cell)
-    if compile_s and PACKAGES["bitsandbytes"] in needed_packages(cell.base_engine, cell.precision):
-        return 0  # transformers does not compile it, which the first such cell shows
     import numpy
 
     alike = [speeds[cell.precision]] if cell.precision in speeds else speeds.values()
     slowest = min(numpy.interp(cell.batch_size, *zip(*sorted(each.items()), strict=True)) for each in alike)
     call_s, settings = float(cell.batch_size * cell.workload.new_tokens / slowest), cell.measurement
+    compile_s = _compile_s(cell)
     warmup_s = 2 * call_s + compile_s if compile_s else 3 * call_s
     return START_S + warmup_s + max(settings.max_seconds, settings.min_cycles * call_s) + settings.max_seconds
 
