@@ -41,7 +41,11 @@ def printable(text: str) -> str:
 
 def fail(message: str) -> int:
     """Print an error message after the name of the script. Returns 1, the exit status for main."""
-    print(f"{Path(sys.argv[0]).name}: {printable(message)}", file=sys.stderr)
+    line = f"{Path(sys.argv[0]).name}: {printable(message)}"
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # a log on a full disk; the other stream is a terminal
+        print(line)
     return 1
 
 

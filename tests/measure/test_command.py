@@ -168,6 +168,20 @@ def test_a_read_only_folder_is_one_clear_line(tmp_path):
     assert "Read-only" in done.stderr or "Permission denied" in done.stderr
 
 
+def test_where_the_log_is_on_a_full_disk_the_reason_is_on_the_terminal(small_disk):
+    with (small_disk / "log").open("w") as log:
+        with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"\0" * 4096)
+        command = [sys.executable, REPO / "scripts/measure.py", "--subject", make_cell().to_json()]
+        command += ["--output", small_disk / "r.json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, timeout=HANGS_S)
+    assert done.returncode == 1
+    assert done.stdout.startswith("measure.py: ")
+    assert done.stdout.endswith("No space left on device\n")
+    assert (small_disk / "log").stat().st_size == 0
+
+
 def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(small_disk, tmp_path):
     called = tmp_path / "called"
     parent = start(small_disk / "r.json", fault="hang", once=str(called))
