@@ -38,7 +38,7 @@ if IS_MODULE and workflow.modifier.modify_path("results/x") != "results/x":
 from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.config_file import has_keys
-from inference_benchmark.experiment.freshness import date_derived_files, date_future_files, not_files
+from inference_benchmark.experiment.freshness import date_back, date_derived_files, date_future_files, not_files
 from inference_benchmark.experiment.outputs import (
     across_files,
     chart_files,
@@ -109,10 +109,21 @@ def refuse_other_than_files(paths):
         raise WorkflowError("records cannot be read:", *problems)
 
 
+def cannot_write(error):
+    """End the run because a file cannot be written. A dry run goes on: it needs none of them but those of Snakemake."""
+    problem = f"{error.filename or 'results'}: {error.strerror or error}, and it is out of date or missing"
+    if not is_dry_run() or not os.access(".snakemake", os.W_OK):
+        raise WorkflowError(f"{problem}; work in a folder that can be written (snakemake --directory)") from None
+    logger.warning(problem)
+
+
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
-    for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
-        rename(path, "was derived from a record that was deleted")
+    try:
+        for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
+            rename(path, "was derived from a record that was deleted")
+    except OSError as error:
+        cannot_write(error)
     inputs = [*expand("results/{machine}", machine=PLAN.machines), *PLAN.any_machine.baselines.values(), *PLAN.history]
     inputs += [*workflow.configfiles, *(CODE / folder for folder in ("scripts", "rules", "report"))]
     if problems := date_future_files(inputs):
@@ -124,7 +135,11 @@ if workflow.is_main_process:
     summaries = {machine: f"results/{machine}/summary.csv" for machine in PLAN.machines}
     unknown = [name for name, path in summaries.items() if path in stale or not os.path.exists(path)]
     plan_again(of_other_settings(PLAN.possible_subjects(unknown)))
-    PLAN.save()
+    try:
+        date_back(stale)
+        PLAN.save()
+    except OSError as error:
+        cannot_write(error)
     # Servers of workers and notes of jobs are in it.
     atexit.register(remove_private_folder, f"-{os.getpid()}")
     progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs)
