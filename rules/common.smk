@@ -52,10 +52,11 @@ from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.records.record_file import derived_from_deleted, of_other_settings
 from inference_benchmark.render.progress import ProgressHandler, attach_progress
 
-# The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.
+# The configuration of the working directory, else the one of the code. Without any, and in a module for which the other
+# workflow has none, all is as the schema has it.
 CONFIG = next(filter(Path.exists, (Path("config.yaml"), CODE / "config.yaml")), None)
 try:
-    HAS_CONFIG = CONFIG is not None and has_keys(CONFIG)
+    HAS_CONFIG = not IS_MODULE and CONFIG is not None and has_keys(CONFIG)
 except ConfigError as error:
     raise WorkflowError("the configuration cannot be used:", *error.problems) from None
 if HAS_CONFIG:
