@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -118,6 +119,11 @@ def cannot_write(error):
     logger.warning(problem)
 
 
+def interrupt(*_):
+    """As Ctrl-C does where the terminal was closed: this process and its jobs, which are in its process group."""
+    os.killpg(os.getpgrp(), signal.SIGINT)
+
+
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
     try:
@@ -141,6 +147,8 @@ if workflow.is_main_process:
         PLAN.save()
     except OSError as error:
         cannot_write(error)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)  # but under nohup
     # Servers of workers and notes of jobs are in it.
     atexit.register(remove_private_folder, f"-{os.getpid()}")
     progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs)
