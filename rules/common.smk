@@ -124,6 +124,9 @@ def interrupt(*_):
     os.killpg(os.getpgrp(), signal.SIGINT)
 
 
+# Servers of workers and notes of jobs are in it; also of a job on another machine, which Snakemake runs in turn.
+atexit.register(remove_private_folder, f"-{os.getpid()}")
+
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
     try:
@@ -149,8 +152,6 @@ if workflow.is_main_process:
         cannot_write(error)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, interrupt)  # but under nohup
-    # Servers of workers and notes of jobs are in it.
-    atexit.register(remove_private_folder, f"-{os.getpid()}")
     progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs)
     attach_progress(logger, progress, terse=not IS_MODULE)
 
