@@ -152,8 +152,9 @@ if workflow.is_main_process:
         cannot_write(error)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, interrupt)  # but under nohup
-    progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs)
-    attach_progress(logger, progress, terse=not IS_MODULE)
+    in_place = not IS_MODULE and sys.stderr.isatty()
+    progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs, in_place=in_place)
+    attach_progress(logger, progress, not IS_MODULE, is_local)
 
 
 # What was made so far lasts as long as the process. Garbage collection would go through all of it, again and again.

@@ -52,6 +52,11 @@ def plan_again(paths):
     workflow._prepare_dag = prepare_and_force
 
 
+def is_local():
+    """Whether jobs run on this machine. Known when Snakemake has read all rules."""
+    return workflow.local_exec
+
+
 def retries():
     """How many times a failed job is repeated. Known when Snakemake has read all rules."""
     return workflow.execution_settings.retries
