@@ -27,6 +27,7 @@ $(STAMP):
 	@echo "Installing $$(grep -c == envs/requirements.lock) packages into $(VENV): about 0.5 GB to download, and several GB more"
 	@echo "where pip takes torch with CUDA, as on Linux by default. Without a GPU that is of no use; this takes the CPU build:"
 	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make ..."
+	@echo "pip says nothing while it installs what it has collected, for a minute or two."
 	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -r envs/requirements.lock
 	touch $@
 

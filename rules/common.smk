@@ -4,6 +4,7 @@ import atexit
 import gc
 import os
 import re
+import signal
 import sys
 from pathlib import Path
 from subprocess import CalledProcessError
@@ -38,7 +39,7 @@ if IS_MODULE and workflow.modifier.modify_path("results/x") != "results/x":
 from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.config_file import has_keys
-from inference_benchmark.experiment.freshness import date_derived_files, date_future_files, not_files
+from inference_benchmark.experiment.freshness import date_back, date_derived_files, date_future_files, not_files
 from inference_benchmark.experiment.outputs import (
     across_files,
     chart_files,
@@ -52,10 +53,11 @@ from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.records.record_file import derived_from_deleted, of_other_settings
 from inference_benchmark.render.progress import ProgressHandler, attach_progress
 
-# The configuration of the working directory, else the one of the code. Without any, all is as the schema has it.
+# The configuration of the working directory, else the one of the code. Without any, and in a module for which the other
+# workflow has none, all is as the schema has it.
 CONFIG = next(filter(Path.exists, (Path("config.yaml"), CODE / "config.yaml")), None)
 try:
-    HAS_CONFIG = CONFIG is not None and has_keys(CONFIG)
+    HAS_CONFIG = not IS_MODULE and CONFIG is not None and has_keys(CONFIG)
 except ConfigError as error:
     raise WorkflowError("the configuration cannot be used:", *error.problems) from None
 if HAS_CONFIG:
@@ -109,10 +111,29 @@ def refuse_other_than_files(paths):
         raise WorkflowError("records cannot be read:", *problems)
 
 
+def cannot_write(error):
+    """End the run because a file cannot be written. A dry run goes on: it needs none of them but those of Snakemake."""
+    problem = f"{error.filename or 'results'}: {error.strerror or error}, and it is out of date or missing"
+    if not is_dry_run() or not os.access(".snakemake", os.W_OK):
+        raise WorkflowError(f"{problem}; work in a folder that can be written (snakemake --directory)") from None
+    logger.warning(problem)
+
+
+def interrupt(*_):
+    """As Ctrl-C does where the terminal was closed: this process and its jobs, which are in its process group."""
+    os.killpg(os.getpgrp(), signal.SIGINT)
+
+
+# Servers of workers and notes of jobs are in it; also of a job on another machine, which Snakemake runs in turn.
+atexit.register(remove_private_folder, f"-{os.getpid()}")
+
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
-    for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
-        rename(path, "was derived from a record that was deleted")
+    try:
+        for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
+            rename(path, "was derived from a record that was deleted")
+    except OSError as error:
+        cannot_write(error)
     inputs = [*expand("results/{machine}", machine=PLAN.machines), *PLAN.any_machine.baselines.values(), *PLAN.history]
     inputs += [*workflow.configfiles, *(CODE / folder for folder in ("scripts", "rules", "report"))]
     if problems := date_future_files(inputs):
@@ -124,11 +145,16 @@ if workflow.is_main_process:
     summaries = {machine: f"results/{machine}/summary.csv" for machine in PLAN.machines}
     unknown = [name for name, path in summaries.items() if path in stale or not os.path.exists(path)]
     plan_again(of_other_settings(PLAN.possible_subjects(unknown)))
-    PLAN.save()
-    # Servers of workers and notes of jobs are in it.
-    atexit.register(remove_private_folder, f"-{os.getpid()}")
-    progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs)
-    attach_progress(logger, progress, terse=not IS_MODULE)
+    try:
+        date_back(stale)
+        PLAN.save()
+    except OSError as error:
+        cannot_write(error)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, interrupt)  # but under nohup
+    in_place = not IS_MODULE and sys.stderr.isatty()
+    progress = ProgressHandler(PLAN, ATTEMPTS, run_mode, retries, unfinished_outputs, in_place=in_place)
+    attach_progress(logger, progress, not IS_MODULE, is_local)
 
 
 # What was made so far lasts as long as the process. Garbage collection would go through all of it, again and again.

@@ -29,6 +29,11 @@ def run_mode():
     return "plan" if workflow.dryrun else "touch" if workflow.touch else "run"
 
 
+def is_dry_run():
+    """Whether this is a dry run. Known while Snakemake reads the rules."""
+    return workflow.output_settings.dryrun
+
+
 def is_forced():
     """Whether the command line names jobs to be run although they need not be, as --forcerun does."""
     settings = workflow.dag_settings
@@ -45,6 +50,11 @@ def plan_again(paths):
         workflow.dag.forcefiles.update(paths)
 
     workflow._prepare_dag = prepare_and_force
+
+
+def is_local():
+    """Whether jobs run on this machine. Known when Snakemake has read all rules."""
+    return workflow.local_exec
 
 
 def retries():

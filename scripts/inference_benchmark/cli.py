@@ -1,12 +1,16 @@
-"""Error messages, exit status and arguments that scripts share."""
+"""Messages, exit status and arguments that scripts share."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NoReturn
+
+#: How often a person is told what goes on, where it takes long.
+TOLD_EVERY_S = 15
 
 
 class ProblemsError(ValueError):
@@ -41,8 +45,24 @@ def printable(text: str) -> str:
 
 def fail(message: str) -> int:
     """Print an error message after the name of the script. Returns 1, the exit status for main."""
-    print(f"{Path(sys.argv[0]).name}: {printable(message)}", file=sys.stderr)
+    line = f"{Path(sys.argv[0]).name}: {printable(message)}"
+    try:
+        print(line, file=sys.stderr, flush=True)
+    except OSError:  # a log on a full disk; the other stream is a terminal
+        print(line)
     return 1
+
+
+def every(seconds: float, tell: Callable[[], object]) -> threading.Event:
+    """Call tell again and again, on a thread that sleeps meanwhile, until the returned event is set."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(seconds):
+            tell()
+
+    threading.Thread(target=repeat, daemon=True).start()
+    return ended
 
 
 def add_template(parser: argparse.ArgumentParser, name: str) -> None:

@@ -1,12 +1,13 @@
-"""Dates of files, before Snakemake judges by them."""
+"""Dates of files and whether they can be read, before Snakemake judges by them."""
 
 from __future__ import annotations
 
 import errno
 import os
 import time
+from pathlib import Path
 
-from inference_benchmark.experiment.freshness import date_future_files
+from inference_benchmark.experiment.freshness import date_future_files, not_files
 
 
 def test_a_file_in_the_future_that_cannot_be_dated_is_named_with_the_remedy(tmp_path, monkeypatch):
@@ -24,3 +25,18 @@ def test_a_file_in_the_future_that_cannot_be_dated_is_named_with_the_remedy(tmp_
     assert date_future_files([str(later)]) == []
     assert later.stat().st_mtime <= time.time()
     assert now.stat().st_mtime_ns == before
+
+
+def test_a_record_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    Path("closed.json").touch(mode=0o000)
+    Path("open.json").touch(mode=0o644)
+    user = os.geteuid()
+    if user == 0:  # root may read everything
+        os.setresuid(65534, 65534, 0)
+    try:
+        problems = not_files(["closed.json", "open.json", "absent.json"])
+    finally:
+        os.setresuid(user, user, user)
+    assert problems == ["closed.json: may not be read; change its mode, or remove it"]

@@ -16,6 +16,7 @@ from made_up import make_cell
 from preloaded import HANGS_S
 from running import REPO, clock_stands_until, fault, measure_cli, wait_for
 
+from inference_benchmark.machine import cgroups
 from inference_benchmark.records.record import Record
 
 
@@ -25,7 +26,7 @@ def worker_of(parent: subprocess.Popen) -> int:
 
     def workers() -> list[int]:
         found = map(int, children.read_text().split())
-        return [pid for pid in found if b"inference_benchmark.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        return [pid for pid in found if "inference_benchmark.worker" in cgroups.read(Path(f"/proc/{pid}/cmdline"))]
 
     return wait_for(workers)[0]
 
@@ -41,7 +42,11 @@ def start(output: Path, **behaviour: Any) -> subprocess.Popen:
         str(output),
     ]
     environ = {**os.environ, "FAKE_ENGINE": fault(**behaviour or {"sleep_s": HANGS_S})}
-    return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, env=environ, stderr=subprocess.PIPE, text=True, preexec_fn=_as_in_a_terminal)
+
+
+def _as_in_a_terminal() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it
 
 
 def state(pid: int) -> str:
@@ -88,20 +93,20 @@ def test_a_slow_worker_times_out_too(tmp_path):
 
 
 @pytest.mark.parametrize("hanging", [False, True], ids=["sleeping", "stopped"])
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_stopped_parent_takes_its_worker_with_it(tmp_path, number, status, hanging):
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_parent_takes_its_worker_with_it(tmp_path, number, hanging):
     parent = start(tmp_path / "r.json")
     worker = worker_of(parent)
     if hanging:
         os.kill(worker, signal.SIGSTOP)
     parent.send_signal(number)
-    parent.communicate(timeout=HANGS_S)
-    assert parent.returncode == status
+    assert parent.communicate(timeout=HANGS_S)[1] == f"measure.py: ended by {number.name}; nothing is recorded\n"
+    assert parent.returncode == 128 + number
     assert not is_alive(worker)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
 def test_a_parent_stopped_while_it_starts_its_worker_leaves_none(number):
     """The signal comes when the process is there and the parent does not know it yet."""
     code = """
@@ -114,7 +119,8 @@ class Popen(subprocess.Popen):
         os.kill(self.pid, signal.SIGSTOP)
         os.kill(os.getpid(), int(sys.argv[1]))
 worker_process.subprocess.Popen = Popen
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+for number in (signal.SIGHUP, signal.SIGTERM):
+    signal.signal(number, lambda number, _: sys.exit(128 + number))
 with worker_process.WorkerProcess("timed_calls", {}, None, dict(os.environ)):
     print("it was not stopped")
 """
@@ -122,7 +128,7 @@ with worker_process.WorkerProcess("timed_calls", {}, None, dict(os.environ)):
     command = [sys.executable, "-c", code, str(int(number))]
     parent = subprocess.run(command, capture_output=True, text=True, timeout=HANGS_S, env=environ)
     assert not is_alive(int(parent.stdout))
-    assert parent.returncode in (143, -signal.SIGINT, 128 + signal.SIGINT)
+    assert parent.returncode in (128 + number, -signal.SIGINT)
 
 
 def test_a_killed_parent_takes_its_worker_with_it(tmp_path):
@@ -160,6 +166,20 @@ def test_a_read_only_folder_is_one_clear_line(tmp_path):
     assert done.returncode == 1
     assert done.stderr.strip().count("\n") == 0
     assert "Read-only" in done.stderr or "Permission denied" in done.stderr
+
+
+def test_where_the_log_is_on_a_full_disk_the_reason_is_on_the_terminal(small_disk):
+    with (small_disk / "log").open("w") as log:
+        with pytest.raises(OSError, match="No space left"), (small_disk / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(b"\0" * 4096)
+        command = [sys.executable, REPO / "scripts/measure.py", "--subject", make_cell().to_json()]
+        command += ["--output", small_disk / "r.json"]
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=log, text=True, timeout=HANGS_S)
+    assert done.returncode == 1
+    assert done.stdout.startswith("measure.py: ")
+    assert done.stdout.endswith("No space left on device\n")
+    assert (small_disk / "log").stat().st_size == 0
 
 
 def test_a_disk_that_fills_up_while_measuring_does_not_lose_the_record(small_disk, tmp_path):

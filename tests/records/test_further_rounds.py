@@ -16,7 +16,7 @@ from made_up import OOM, make_cell, make_experiment, make_oom, make_record, meas
 from running import REPO
 
 from inference_benchmark import files
-from inference_benchmark.experiment.freshness import date_derived_files, digests
+from inference_benchmark.experiment.freshness import date_back, date_derived_files, digests
 from inference_benchmark.experiment.rounds import all_cells, further_cells, read_decision
 from inference_benchmark.records.collect import CollectError, collect, provenance_of, read
 from inference_benchmark.records.further_rounds import above_target, decide, usable_records
@@ -141,14 +141,16 @@ def test_a_decision_is_out_of_date_after_a_change_of_its_records_or_of_the_cells
 
 
 def test_a_decision_is_dated_back_only_where_it_is_out_of_date(tmp_path):
-    assert date_derived_files([EXPERIMENT])[0] == {}, "nothing is decided"
+    assert date_derived_files([EXPERIMENT]) == ({}, []), "nothing is decided"
     decide_by_script()
     os.utime(DECISION, (5, 5))
     further = [cell.path for cell in all_cells(EXPERIMENT)[12:]]
-    assert date_derived_files([EXPERIMENT])[0] == {"box": further}
+    assert date_derived_files([EXPERIMENT]) == ({"box": further}, [])
     assert DECISION.stat().st_mtime == 5
     DECISION.write_text("{}")
-    assert date_derived_files([EXPERIMENT])[0] == {}
+    decided, stale = date_derived_files([EXPERIMENT])
+    assert decided == {}
+    date_back(stale)
     assert DECISION.stat().st_mtime == 1
 
 

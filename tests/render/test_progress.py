@@ -8,6 +8,7 @@ from made_up import DRIFTS, OLD, SHARED, epyc_ceilings, make_cell, make_experime
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from inference_benchmark import files
+from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.records.attempts import AttemptLog
@@ -77,6 +78,81 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
         "    ... 3 more\n    measure\n"
         "To go on, with what is missing: snakemake --cores 1\n"
     )
+
+
+def test_how_a_run_is_interrupted_is_told_and_what_was_measured_counts(tmp_path, monkeypatch):
+    """After Ctrl-C, Snakemake tells of no job that ends well."""
+    monkeypatch.chdir(tmp_path)
+    cells = [make_cell(batch_size=n) for n in (1, 2, 4, 8)]
+    lines = []
+    handler = handler_of(make_experiment(1, 2, 4, 8), [cell.path for cell in cells], lines)
+    handler.emit(event("run_info"))
+    for jobid, cell in enumerate(cells[:3]):
+        handler.emit(event("job_info", jobid=jobid, rule_name="measure", output=[cell.path]))
+    logs = [log_path(cell.path) for cell in cells]
+    logs[0].parent.mkdir(parents=True)
+    logs[0].write_text("measure.py: ended by SIGINT; nothing is recorded\n")
+    logs[1].touch()
+    failed = event("error")
+    failed.msg = (
+        "RuleException:\nCalledProcessError in file \"x\", line 5:\nCommand 'x' returned non-zero exit status 137."
+    )
+    for jobid in (0, 1):
+        handler.emit(failed)
+        handler.emit(event("job_error", jobid=jobid, aux={}, log=[logs[jobid]], rule_msg=None))
+    write_records(tmp_path, [make_record(cells[2], samples_s=[0.5] * 3)])
+    said = handler.summary("snakemake")
+    assert [line.partition(" left")[0] for line in filter(None, lines)] == [
+        "[1/4] tiny prompt4-new8 fake fp32 batch 1: interrupted\n",
+        f"[2/4] tiny prompt4-new8 fake fp32 batch 2: failed (killed by SIGKILL), see {logs[1]}, 2",
+        "[3/4] tiny prompt4-new8 fake fp32 batch 4: 64.0 tok/s ± 0.0%, 1",
+    ]
+    assert said == (
+        "Cells and studies: 1 measured, 1 interrupted, 1 failed, 1 not reached.\n"
+        f"Failed: tiny prompt4-new8 fake fp32 batch 2, see {logs[1]}\n    killed by SIGKILL\n"
+        "To go on, with what is missing: snakemake\n"
+    )
+
+
+def test_what_has_been_running_for_long_is_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cells, lines, now = [make_cell(batch_size=n) for n in (1, 2)], [], [0.0]
+    handler = handler_of(make_experiment(1, 2), [cell.path for cell in cells], lines, clock=lambda: now[0])
+    handler.emit(event("run_info"))
+    handler.tell_running()
+    handler.emit(event("job_info", jobid=0, rule_name="measure", output=[cells[0].path]))
+    now[0] = 14.0
+    handler.tell_running()
+    assert lines == [], "not for long"
+    now[0] = 75.0
+    handler.tell_running()
+    handler.emit(event("job_info", jobid=1, rule_name="measure", output=[cells[1].path]))
+    handler.in_place = True
+    handler.tell_running()
+    handler.clear()
+    handler.clear()
+    line = "[0/2] tiny prompt4-new8 fake fp32 batch 1: running for 1 min 15 s"
+    assert lines == [f"{line}\n", f"{line}, and 1 more", "\r\033[K"]
+
+
+def test_snakemake_says_nothing_twice_and_no_more_than_it_knows():
+    logger, printed, lines = logging.getLogger("made-up snakemake"), [], []
+    stream = logging.Handler()
+    stream.emit = lambda event: printed.append(event.getMessage())
+    logger.addHandler(stream)
+    logger.setLevel(logging.INFO)
+    handler = handler_of(make_experiment(1), [], lines)
+    progress.attach_progress(logger, handler, terse=True, is_local=lambda: True)
+    for _ in range(2):
+        logger.info("Job stats:\njob count", extra={"event": LogEvent.RUN_INFO})
+        logger.info("Will exit after finishing currently running jobs (scheduler).")
+    logger.info("Error: Directory cannot be locked. Another Snakemake instance is running.")
+    logger.info("Some jobs were triggered by provenance information,\nsee ...")
+    logger.error("another error")
+    assert printed == [
+        "Job stats:\njob count", "Will exit after finishing currently running jobs (scheduler).", "another error"
+    ]  # fmt: skip
+    assert lines == ["Another Snakemake runs in this folder, or was killed in it (snakemake --unlock).\n"]
 
 
 def test_further_rounds_are_counted_when_the_first_of_them_begins(tmp_path, monkeypatch):

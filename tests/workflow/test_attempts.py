@@ -8,6 +8,7 @@ import signal
 import subprocess
 
 import pytest
+from preloaded import HANGS_S
 from running import NOTHING, SUMMARY, clock_stands_until, measure_jobs, wait_for
 
 
@@ -115,7 +116,8 @@ def test_a_valid_record_stays_where_measuring_it_again_fails(measured):
     assert measured.record_path("fp32", 2).read_bytes() == old
 
 
-def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(workspace):
+@pytest.mark.parametrize("end", ["Ctrl-C", "a closed terminal", "kill -9"])
+def test_a_run_that_ends_early_keeps_what_is_finished_and_the_next_does_the_rest(workspace, end):
     """While the third cell hangs."""
     workspace.grid["batch_sizes"] = [1, 2, 4, 512]
     workspace.save()
@@ -124,11 +126,27 @@ def test_ctrl_c_keeps_what_is_finished_and_the_next_run_does_the_rest(workspace)
     run = subprocess.Popen(
         workspace.command(), cwd=workspace.folder, env=environ, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup ignores
     )  # fmt: skip
     wait_for((workspace.folder / "been-here").exists)
-    os.killpg(run.pid, signal.SIGINT)
-    run.communicate()
+    planned = workspace.run("-n")
+    assert "Another Snakemake runs in this folder, or was killed in it (snakemake --unlock)." in planned.stderr
+    assert (planned.stdout + planned.stderr).count("Job stats") == 1
+    assert "Error" not in planned.stdout + planned.stderr
+    if end == "kill -9":
+        run.kill()
+    elif end == "Ctrl-C":
+        os.killpg(run.pid, signal.SIGINT)
+    else:
+        run.send_signal(signal.SIGHUP)
+    said = run.communicate(timeout=HANGS_S)[1]  # until the last of its processes has ended
     assert run.returncode != 0
+    if end == "kill -9":
+        workspace.run("--unlock")
+    else:
+        assert "fp32 batch 4: interrupted\n" in said
+        assert "Cells and studies: 2 measured, 1 interrupted, 5 not reached." in said
+        assert "Failed" not in said
     finished = {p: p.read_bytes() for p in (workspace.folder / "results").rglob("batch-*.json")}
     assert len(finished) == 2
     for path in finished:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from preloaded import HANGS_S
-from running import Workspace, fake_grid
+from running import REPO, Workspace, fake_grid
 
 from inference_benchmark.experiment.experiment import Experiment
 
@@ -107,16 +108,37 @@ def test_it_is_a_module_of_another_workflow(code, tmp_path):
     (host / "Snakefile").write_text(HOST.format(more=""))
     (host / "host.yaml").write_text(yaml.safe_dump({"bench": code.config}))
     before = files_of(code.folder)
+    assert "Estimated time: " in snakemake(host, "-n").stderr.splitlines()[-1]
+    failed = subprocess.run(
+        [SNAKEMAKE, "--cores", "1", "--keep-going"], cwd=host, capture_output=True, text=True, timeout=HANGS_S,
+        env={**os.environ, "FAKE_ENGINE": json.dumps({"fault": "error", "on_batch": 2})},
+    )  # fmt: skip
+    assert "[3/3] tiny prompt4-new8 fake fp32 batch 512: oom" in failed.stderr
+    assert failed.stderr.count("[1/3] ") == 1
+    assert "Cells and studies: 1 measured, 1 out of memory, 1 failed." in failed.stderr
     done = snakemake(host, "--cores", "1")
     assert done.returncode == 0, done.stderr
-    assert "[3/3] tiny prompt4-new8 fake fp32 batch 512: oom" in done.stderr
-    assert done.stderr.count("[1/3] ") == 1
     assert "localrule count:" in done.stderr, "the lines about other rules stay"
     assert (host / "lines.txt").read_text().strip() == "4"
     assert "Nothing to be done" in snakemake(host, "--cores", "1").stderr
     assert snakemake(host, "--cores", "1", "bench_all").returncode == 0
     assert (host / "results/box/tables.md").exists()
     assert files_of(code.folder) == before
+
+
+@pytest.mark.parametrize("config", ["", "bench:\n"], ids=["none", "empty"])
+def test_the_module_of_the_documentation_measures_the_default_grid(code, tmp_path, config):
+    text = (REPO / "docs/architecture.md").read_text()
+    snippet = re.search(r"```\n(module bench:.*?)```", text, re.DOTALL)[1]
+    host = tmp_path / "host"
+    host.mkdir()
+    (host / "config.yaml").write_text(config)
+    first = 'configfile: "config.yaml"\n\n' if config else ""
+    (host / "Snakefile").write_text(first + snippet.replace("PATH", str(code.folder)))
+    done = snakemake(host, "-n")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"^bench_measure +\d+$", done.stdout, re.MULTILINE)
+    assert "Estimated time: " in done.stderr
 
 
 def test_a_prefix_of_a_module_is_refused(code, tmp_path):

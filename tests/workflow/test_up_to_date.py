@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import time
 from pathlib import Path
 
@@ -228,6 +229,29 @@ def test_what_is_no_file_in_the_place_of_a_record_is_named_before_any_job(measur
     assert f"results/box/tiny/prompt4-new8/fake/fp32/batch-1.json: {message}" in printed
     assert "Traceback" not in printed
     assert "Job stats" not in printed
+
+
+def test_results_that_are_out_of_date_and_only_to_be_read_are_named_and_planned(measured):
+    results = measured.folder / "results"
+    mounted = subprocess.run(["mount", "--bind", results, results], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a read-only folder needs the right to mount: {mounted.stderr.strip()}")
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", results], check=True)
+        assert measured.plan() == NOTHING
+        measured.grid["batch_sizes"] = [1, 2, 4, 512]
+        measured.save()
+        planned = measured.run("-n")
+        assert "Read-only file system, and it is out of date" in planned.stdout + planned.stderr
+        assert measure_jobs(measured.plan()) == 2
+        refused = measured.snakemake()
+    finally:
+        subprocess.run(["umount", results], check=True)
+    assert refused.returncode != 0
+    assert (
+        "Read-only file system, and it is out of date or missing; work in a folder" in refused.stdout + refused.stderr
+    )
+    assert "Traceback" not in refused.stdout + refused.stderr
 
 
 def test_a_cell_derived_from_another_record_is_measured_when_that_is_deleted(workspace):

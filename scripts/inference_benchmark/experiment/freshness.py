@@ -61,12 +61,14 @@ def _contents(paths: Iterable[str]) -> Iterator[bytes]:
 
 
 def not_files(paths: Iterable[str]) -> list[str]:
-    """One line for each path of a record where something other than a file is."""
+    """One line for each path of a record where something other than a file that may be read is."""
     problems = []
     for path in paths:
         try:
             if not stat.S_ISREG(os.stat(path).st_mode):
                 problems.append(f"{path}: is not a file; remove it, or put the record there")
+            elif not os.access(path, os.R_OK):
+                problems.append(f"{path}: may not be read; change its mode, or remove it")
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -98,11 +100,11 @@ def _with_all_below(path: str | Path) -> Iterator[str | Path]:
 def date_derived_files(
     experiments: Sequence[Experiment], metadata: Path = Path(".snakemake/metadata")
 ) -> tuple[Mapping[str, Sequence[str]], Sequence[str]]:
-    """Date derived files so that Snakemake makes them again if, and only if, their content is out of date.
+    """Date derived files so that Snakemake makes them again only if their content is out of date.
 
     Where Snakemake has metadata (it has run here before), files whose content is up to date are left alone, so that
     changed code and templates are noticed. Returns the records of further rounds of each machine for which a decision
-    is up to date, and the files that are out of date.
+    is up to date, and the files that are out of date, for date_back.
     """
     has_metadata = metadata.is_dir() and any(metadata.iterdir())
     decided, stale = {}, []
@@ -119,11 +121,16 @@ def date_derived_files(
         if _noted_digest(experiment) != found.inputs:
             stale += existing
         elif not has_metadata:
-            _date(existing, None)
+            _date_now(existing)
     if not has_metadata:
-        _date(_existing(overall(experiments)), None)  # after what it is made from
-    _date(stale, (1, 1))
+        _date_now(_existing(overall(experiments)))  # after what it is made from
     return decided, stale
+
+
+def date_back(paths: Iterable[str]) -> None:
+    """Date files back, so that Snakemake makes them again. Raises OSError."""
+    for path in paths:
+        os.utime(path, (1, 1))
 
 
 def _existing(paths: Iterable[str]) -> list[str]:
@@ -136,7 +143,7 @@ def _noted_digest(experiment: Experiment) -> str | None:
     return None
 
 
-def _date(paths: Iterable[str], times: tuple[int, int] | None) -> None:
+def _date_now(paths: Iterable[str]) -> None:
     for path in paths:
-        with suppress(PermissionError):  # somebody else's results, only to be read
-            os.utime(path, times)  # None is now
+        with suppress(OSError):  # somebody else's results, only to be read
+            os.utime(path)

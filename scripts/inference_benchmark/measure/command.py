@@ -22,6 +22,9 @@ from inference_benchmark.records import attempts, record_file, tries
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import AnyRecord
 
+#: The signals of a closed terminal, Ctrl-C, and schedulers.
+_SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+
 
 def main(
     description: str, measure: Callable[[Any, Supervision, Path], AnyRecord], one_line: Callable[[AnyRecord], str]
@@ -30,8 +33,9 @@ def main(
     measure: is given the cell or study, how to watch it, and the path of the record."""
     arguments = _parser(description).parse_args()
     watch = Supervision(**{each.name: getattr(arguments, each.name) for each in fields(Supervision)})
-    # As for Ctrl-C: unwind, so that the worker is gone and nothing half-written is left.
-    signal.signal(signal.SIGTERM, _terminated)
+    for number in _SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _terminated)
     earlier = attempts.earlier(arguments.output, arguments.attempt)
     if earlier and earlier[-1].finished:
         print(f"attempt {earlier[-1].attempt} left the record; nothing to do", file=sys.stderr)
@@ -59,8 +63,6 @@ def main(
         if isinstance(error, RecordError):
             raise  # a fault of this program
         return fail(f"{error.filename or arguments.output}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
     print(f"{subject.label}: {one_line(finished)}", file=sys.stderr)
     return 0
 
@@ -84,6 +86,9 @@ def _parser(description: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _terminated(*_: object) -> NoReturn:
-    fail("ended by SIGTERM; nothing is recorded")
-    sys.exit(128 + signal.SIGTERM)
+def _terminated(number: int, _: object) -> NoReturn:
+    """Unwind, so that the worker is gone and nothing half-written is left. Other signals do not disturb that."""
+    for each in _SIGNALS:
+        signal.signal(each, signal.SIG_IGN)
+    fail(f"ended by {signal.Signals(number).name}; nothing is recorded")
+    sys.exit(128 + number)

@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import IO
 
 from inference_benchmark import files
-from inference_benchmark.cli import printable
+from inference_benchmark.cli import TOLD_EVERY_S, every, printable
 from inference_benchmark.experiment.environments import lock_path, parse
 from inference_benchmark.machine import interpreter
 from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.warm_start import PIPED
 from inference_benchmark.measure.worker_process import signals_wait
 from inference_benchmark.models.cache import cache_root
+from inference_benchmark.units import format_duration
 
 _MARKER = "made.json"
 #: Seconds to make an environment if none that was made says more.
@@ -99,7 +100,16 @@ def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
     begun_at = time.monotonic()
     _run(name, [sys.executable, "-m", "venv", str(folder)], held)
     pip = [str(_python(folder)), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    _run(name, [*pip, "install", "--progress-bar", "off", "-r", str(lock)], held)
+
+    def tell() -> None:  # pip says nothing while it unpacks
+        so_far = format_duration(time.monotonic() - begun_at)
+        print(f"Environment {name}: installing for {so_far}", file=sys.stderr, flush=True)
+
+    telling = every(TOLD_EVERY_S, tell)
+    try:
+        _run(name, [*pip, "install", "--progress-bar", "off", "-r", str(lock)], held)
+    finally:
+        telling.set()
     made = {"python": platform.python_version(), "requirements": requirements}
     files.write_json({**made, "took_s": round(time.monotonic() - begun_at)}, folder / _MARKER)
     print(f"Environment {name}: made", file=sys.stderr, flush=True)

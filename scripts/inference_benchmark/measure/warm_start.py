@@ -14,11 +14,12 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import threading
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 from inference_benchmark import files
 from inference_benchmark.machine import hardware
@@ -35,9 +36,32 @@ class WarmStartError(RuntimeError):
     """No worker can be forked from a server; the message says why."""
 
 
-def is_possible() -> bool:
-    """Whether this process belongs to a run of Snakemake, on a platform where a server can fork workers."""
-    return OWNER in os.environ and hasattr(os, "pidfd_open")
+def owner() -> int | None:
+    """A descriptor of the Snakemake that this process belongs to, readable when that has ended. None if it belongs to
+    none, or on a platform where no server can fork workers. Ends this process if Snakemake has ended."""
+    if OWNER not in os.environ or not hasattr(os, "pidfd_open"):
+        return None
+    try:
+        return os.pidfd_open(int(os.environ[OWNER]))
+    except ProcessLookupError:
+        end_without_owner()
+
+
+def end_without_owner() -> NoReturn:
+    """End this process, and its worker with it: nobody goes on with a run whose Snakemake was killed."""
+    files.remove_private_folder(f"-{int(os.environ[OWNER])}")
+    sys.exit("Snakemake, which this job belongs to, has ended; nothing is recorded")
+
+
+@contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Another path of a socket: it can have 107 characters at most, and folders for temporary files can have more.
+    Raises FileNotFoundError if there is no such folder."""
+    folder = os.open(path.parent, os.O_PATH)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 class ForkedWorker:
@@ -123,12 +147,12 @@ class ForkServer(NamedTuple):
         OSError."""
         differ_between_jobs = ("PWD", "OLDPWD", "SHLVL", "_")
         settled = {name: value for name, value in variables.items() if name not in differ_between_jobs}
-        # The path of a socket has 107 characters at most.
         name = f"{_digest([self.checkpoint, self.round])}.{_digest([self, python, settled])}"
         return _run_folder() / f"{_device(variables)}.{name}"
 
     def _start(self, path: Path, python: str, variables: Mapping[str, str]) -> None:
         """Start a server and wait until it is ready. Raises WarmStartError."""
+        path.unlink(missing_ok=True)  # of one that was killed
         try:
             # Not the server itself: NVML could leave the files of GPUs open in it.
             device = hardware.detect_device(variables)
@@ -147,6 +171,10 @@ class ForkServer(NamedTuple):
                     if line == "ready\n":
                         return
                     lines.append(line)
+        except BaseException:  # signals among them
+            server.kill()
+            server.wait()
+            raise
         finally:
             too_long.cancel()
         path.unlink(missing_ok=True)
@@ -161,7 +189,8 @@ def _connected(path: Path) -> socket.socket | None:
     """A connection to the server at path; None if there is none."""
     client = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        client.connect(str(path))
+        with short_path(path) as short:
+            client.connect(short)
     except (FileNotFoundError, ConnectionRefusedError):
         client.close()
         return None

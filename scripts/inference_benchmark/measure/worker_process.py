@@ -21,7 +21,14 @@ from typing import Any
 
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import cgroups, conditions, hardware, interpreter, variables
-from inference_benchmark.measure.warm_start import PIPED, ForkedWorker, ForkServer, WarmStartError, is_possible
+from inference_benchmark.measure.warm_start import (
+    PIPED,
+    ForkedWorker,
+    ForkServer,
+    WarmStartError,
+    end_without_owner,
+    owner,
+)
 from inference_benchmark.records.parts import Run
 
 #: Is called with each result of a study when it comes.
@@ -30,9 +37,9 @@ OnResult = Callable[[Mapping[str, Any]], None]
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """Hold back SIGINT and SIGTERM while this process starts another, which could not be ended before it is known. The
+    """Hold back signals that end this process while it starts another, which could not be ended before it is known. The
     new process inherits the blocked signals."""
-    signals = (signal.SIGINT, signal.SIGTERM)
+    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     try:
         yield
@@ -129,7 +136,7 @@ class WorkerProcess:
     server: ForkServer | None = None
 
     def __enter__(self) -> WorkerProcess:
-        self.pipe, writing_end = os.pipe()
+        self.owner, (self.pipe, writing_end) = owner(), os.pipe()
         self.printed, self.process = b"", None
         try:
             try:
@@ -145,7 +152,7 @@ class WorkerProcess:
         """Fork the worker from the server if that is possible, else start it cold."""
         gpu = asdict(self.gpu) if self.gpu else None
         request = json.dumps({"task": self.task, "inputs": self.inputs, "gpu": gpu})
-        if self.server and is_possible():
+        if self.server and self.owner is not None:
             try:
                 self.process = self.server.fork(self.python, request, self.variables, writing_end)
                 return
@@ -157,12 +164,13 @@ class WorkerProcess:
 
     def listen(self, watch: Supervision, on_result: OnResult | None = None) -> WorkerReport:
         """Sleep until the worker has ended or its time is up; sample the device while calls are timed.
-        Each try of a search has this time for itself."""
+        Each try of a search has this time for itself. Ends this process if Snakemake has ended."""
         report, unread, deadline = WorkerReport(), b"", time.monotonic() + watch.timeout_s
         report.model["start"] = "forked" if isinstance(self.process, ForkedWorker) else "cold"
         waiting, output = select.poll(), self.process.stdout.fileno()
-        for descriptor in (self.pipe, output):
-            waiting.register(descriptor, select.POLLIN)
+        for descriptor in (self.pipe, output, self.owner):
+            if descriptor is not None:
+                waiting.register(descriptor, select.POLLIN)
         next_sample = None  # only while calls are timed
         with conditions.Sampler(self.gpu, self.process.pid) as sampler:
             while True:
@@ -174,6 +182,8 @@ class WorkerProcess:
                     next_sample = now + 1 / watch.sample_hz
                 until = deadline if next_sample is None else min(deadline, next_sample)
                 ready = [descriptor for descriptor, _ in waiting.poll(max(0, until - time.monotonic()) * 1000)]
+                if self.owner in ready:
+                    end_without_owner()
                 if output in ready and not self._pass_on_output():
                     waiting.unregister(output)
                 if self.pipe not in ready:
@@ -231,6 +241,8 @@ class WorkerProcess:
 
     def __exit__(self, *_: object) -> None:
         os.close(self.pipe)
+        if self.owner is not None:
+            os.close(self.owner)
         if self.process is None:
             return
         if self.process.poll() is None:

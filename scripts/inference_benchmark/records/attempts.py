@@ -57,6 +57,11 @@ class Attempt:
         """Whether the cell itself was at fault, so that the next attempt would fail too."""
         return bool(self.said and self.said.endswith(FINAL))
 
+    @property
+    def is_interruption(self) -> bool:
+        """Whether Ctrl-C or a closed terminal ended it."""
+        return re.search("SIGINT|SIGHUP|KeyboardInterrupt", self.said or "") is not None
+
     def for_record(self) -> dict[str, Any]:
         """The part of it that a record keeps."""
         return {name: value for name, value in asdict(self).items() if name not in ("log", "finished")}
@@ -77,9 +82,8 @@ class AttemptLog:
         """An attempt has failed: note it for the next one, if there will be one. job: the scheduler's number for it.
         message: Snakemake's, where the attempt wrote no log. retries: how many attempts may follow the first."""
         output, log, earlier = Path(subject.path), log_path(subject.path), self._failed.setdefault(subject.path, [])
-        _, output_before, log_before = self._begun[subject.path]
-        is_new = _stamp(output) != output_before or any(attempt.finished for attempt in earlier)
-        finished = is_new and _is_of(subject, output)
+        *_, log_before = self._begun[subject.path]
+        finished = self.has_recorded(subject)
         number, now = len(earlier) + 1, datetime.now(UTC).isoformat(timespec="seconds")
         state, node = slurm.ending(job) if job else (None, None)
         failure = failure_line(log) if _stamp(log) != log_before else None
@@ -89,6 +93,12 @@ class AttemptLog:
         if number <= retries:
             files.write(json.dumps([asdict(each) for each in earlier], indent=1) + "\n", _notes(output))
         return earlier[-1]
+
+    def has_recorded(self, subject: Subject) -> bool:
+        """Whether one of the attempts so far has left the record."""
+        output, (_, before, _) = Path(subject.path), self._begun[subject.path]
+        is_new = _stamp(output) != before or any(each.finished for each in self._failed.get(subject.path, ()))
+        return is_new and _is_of(subject, output)
 
     def outdated(self) -> list[Path]:
         """The records of other settings in place of those that were attempted."""

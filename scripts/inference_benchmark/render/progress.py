@@ -8,10 +8,13 @@ import atexit
 import logging
 import re
 import shlex
+import shutil
+import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +22,7 @@ from typing import Any, Literal
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from inference_benchmark import files
-from inference_benchmark.cli import printable
+from inference_benchmark.cli import TOLD_EVERY_S, every, printable
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.studies import Subject
@@ -37,6 +40,8 @@ _LEAST_ENDED = 3
 #: Snakemake's events that say no more than our lines.
 _REDUNDANT_EVENTS = {LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
 _REDUNDANT_EVENTS |= {LogEvent.GROUP_INFO, LogEvent.GROUP_ERROR}
+#: What a dry run calls an error in a locked folder.
+_LOCKED = "Error: Directory cannot be locked"
 #: How Snakemake's other messages begin that say no more than our lines.
 _REDUNDANT = (
     "Select jobs to execute",
@@ -48,20 +53,33 @@ _REDUNDANT = (
     "Updating checkpoint dependencies",
     "--keep-incomplete mode is set",
     "WorkflowError:\nAt least one job did not complete",
+    "Some jobs were triggered by provenance information",
+    "Rules with provenance triggered jobs",
+    _LOCKED,
 )
+#: How those begin that Snakemake repeats, some in every step of its end.
+_REPEATED = ("Job stats:", "Will exit after finishing currently running jobs")
+#: How the shell of a job that failed has ended, in Snakemake's message.
+_EXIT = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)")
 #: What each outcome is called at the end of a run.
-_OUTCOMES = {"ok": "measured", "oom": "out of memory", "unsupported": "not supported"}
+_OUTCOMES = {"ok": "measured", "oom": "out of memory", "unsupported": "not supported", "interrupted": "interrupted"}
 #: How many messages of a failed job are shown at the end of a run, and how many lines of its log.
 _SHOWN_MESSAGES, _TAIL_LINES = 5, 12
 #: What Snakemake says of a failed job: the scheduler's number for it, the scheduler's logs, and a message.
 _Failure = tuple[str | None, Sequence[str], str]
 
 
+def _write(text: str) -> None:
+    sys.stderr.write(text)
+    sys.stderr.flush()
+
+
 class ProgressHandler(logging.Handler):
     """Prints ``[3/18] bloom-51m ... batch 4: 38.1 tok/s, 15 left, about 2 min`` as cells and studies end.
 
     attempts: is told of every attempt. mode: what Snakemake does; retries: how often it repeats a failed job;
-    unfinished: the outputs of all jobs that are still to be run.
+    unfinished: the outputs of all jobs that are still to be run. in_place: write is to a terminal, on which what is
+    running is one line.
     """
 
     def __init__(
@@ -71,17 +89,20 @@ class ProgressHandler(logging.Handler):
         mode: Callable[[], Literal["plan", "touch", "run"]],
         retries: Callable[[], int],
         unfinished: Callable[[], Iterable[str]],
-        write: Callable[[str], Any] = sys.stderr.write,
+        write: Callable[[str], Any] = _write,
         clock: Callable[[], float] = time.monotonic,
+        in_place: bool = False,
     ) -> None:
         super().__init__(logging.INFO)
         self.plan, self.attempts, self.mode, self.retries, self.unfinished = plan, attempts, mode, retries, unfinished
-        self.write_line, self.clock, self.began = write, clock, clock()
+        self.write, self.clock, self.began, self.in_place = write, clock, clock(), in_place
         self.expected: set[str] = set()
-        self.running: dict[int, Subject] = {}
+        self.running: dict[int, tuple[Subject, float]] = {}
+        self.is_shown = False
         self.would_run: list[Subject] = []
         self.would_decide: list[str] = []
         self.group_failures: dict[int, _Failure] = {}
+        self.exits: dict[int, str] = {}
         self.ended: set[str] = set()
         self.outcomes: Counter[str] = Counter()
         self.failures: dict[str, str] = {}
@@ -92,7 +113,8 @@ class ProgressHandler(logging.Handler):
         try:
             self._receive(event)
         except Exception as error:  # a line that cannot be printed is no reason to stop measuring
-            self.write_line(f"(no line for this cell: {error})\n")
+            with suppress(OSError):  # as where the terminal was closed
+                self.write_line(f"(no line for this cell: {error})\n")
 
     def _receive(self, event: Any) -> None:
         match getattr(event, "event", None):
@@ -105,7 +127,7 @@ class ProgressHandler(logging.Handler):
                 elif self.mode() == "run":
                     if path not in self.expected:  # of a further round, which was decided meanwhile
                         self._expect_unfinished()
-                    self.running[event.jobid] = subject
+                    self.running[event.jobid] = subject, self.clock()
                     self.attempts.begin(subject)
             case LogEvent.JOB_INFO if self.mode() == "plan":
                 self.would_decide.append(path)
@@ -114,13 +136,18 @@ class ProgressHandler(logging.Handler):
             case LogEvent.JOB_FINISHED if event.job_id in self.pages:
                 self.made.append(self.pages.pop(event.job_id))
             case LogEvent.JOB_FINISHED if event.job_id in self.running:
-                self._finish(self.running.pop(event.job_id))
+                self._finish(self.running.pop(event.job_id)[0])
+            case LogEvent.ERROR:  # by the thread that then tells of the failed job
+                self.exits[event.thread] = _exit(str(event.msg))
+            case None if str(event.msg).startswith(_LOCKED):
+                self.write_line("Another Snakemake runs in this folder, or was killed in it (snakemake --unlock).\n")
             case LogEvent.GROUP_ERROR:
                 failure = getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job"
                 self.group_failures |= {job["jobid"]: failure for job in event.job_error_info}
             case LogEvent.JOB_ERROR if event.jobid in self.running:
-                failure = event.aux.get("external_jobid"), event.log[1:], (event.rule_msg or "").partition("\n")[0]
-                self._fail(self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
+                said = (event.rule_msg or self.exits.pop(event.thread, "")).partition("\n")[0]
+                failure = event.aux.get("external_jobid"), event.log[1:], said
+                self._fail(self.running.pop(event.jobid)[0], self.group_failures.pop(event.jobid, failure))
             case LogEvent.JOB_ERROR if messages := _explanation(event):
                 self.failures[event.log[0]] = _failed(f"{event.rule_name}, see {event.log[0]}", messages)
 
@@ -142,6 +169,10 @@ class ProgressHandler(logging.Handler):
         attempt = self.attempts.fail(subject, job, message if job is None else None, retries)
         if attempt.finished:  # another cell of its job failed
             self._finish(subject)
+        elif attempt.is_interruption:
+            self.ended.add(subject.path)
+            self.outcomes["interrupted"] += 1
+            self._print(subject, "interrupted")
         elif attempt.attempt <= retries and not attempt.final:
             self._print(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
         elif subject.path not in self.ended:
@@ -161,9 +192,35 @@ class ProgressHandler(logging.Handler):
             ending += f", about {format_duration((self.clock() - self.began) / n_ended * left)}"
         self._print(subject, ending)
 
+    def tell_running(self) -> None:
+        """Write what has been running longest, if for long."""
+        with self.lock:  # of the handler: other threads tell of jobs that end
+            for subject, began in list(self.running.values())[:1]:
+                if (seconds := self.clock() - began) >= TOLD_EVERY_S:
+                    more = f", and {len(self.running) - 1} more" if len(self.running) > 1 else ""
+                    line = self._line(subject, f"running for {format_duration(seconds)}{more}")
+                    if not self.in_place:
+                        self.write_line(f"{line}\n")
+                    else:
+                        self.write_line(line[: shutil.get_terminal_size().columns - 1])
+                        self.is_shown = True
+
+    def clear(self) -> None:
+        """Remove the line about what is running from a terminal."""
+        if self.is_shown:
+            self.is_shown = False
+            self.write("\r\033[K")
+
+    def write_line(self, line: str) -> None:
+        self.clear()
+        self.write(line)
+
     def _print(self, subject: Subject, text: str) -> None:
+        self.write_line(f"{self._line(subject, text)}\n")
+
+    def _line(self, subject: Subject, text: str) -> str:
         machine = f"{subject.setup.machine}: " if len(self.plan.machines) > 1 else ""
-        self.write_line(f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}\n")
+        return f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}"
 
     def ending(self, command: str) -> str:
         """What is printed at the end of a run or dry run by this command; "" if there is nothing to say."""
@@ -172,9 +229,13 @@ class ProgressHandler(logging.Handler):
     def summary(self, command: str) -> str:
         """What a run has measured, what is missing and why; if nothing is, the best of it, the pages that it made, and
         what would make its figures more certain."""
+        # Of jobs that end after Ctrl-C, Snakemake tells no more.
+        for subject, _ in self.running.values():
+            if self.attempts.has_recorded(subject):
+                self._finish(subject)
         failed = sum(self.plan.subject(path) is not None for path in self.failures)
         missing = max(0, self.total - len(self.ended))
-        if not self.failures and not missing:
+        if not self.failures and not missing and not self.outcomes["interrupted"]:
             steps = self._next_steps() if self.ended else ()
             return "".join(f"{line}\n" for line in (*self._results(), *steps))
         counts = [f"{self.outcomes[outcome]} {name}" for outcome, name in _OUTCOMES.items() if self.outcomes[outcome]]
@@ -247,26 +308,51 @@ def _output(event: Any) -> str:
     return str(next(iter(event.output), "")).removesuffix(" (update)")
 
 
-def _is_news(event: Any) -> bool:
-    """A filter that drops what Snakemake says before and after every single job, also of failed cells. Its own
-    ``quiet`` settings would drop more: errors of other rules, the plan, and commands (-p)."""
-    kind = getattr(event, "event", None)
-    if kind == LogEvent.JOB_ERROR:
-        return event.rule_name not in MEASURING_RULES and not _explanation(event)
-    return kind not in _REDUNDANT_EVENTS and not str(event.msg).startswith(_REDUNDANT)
+def _only_news(clear: Callable[[], None]) -> Callable[[Any], bool]:
+    """A filter that drops what Snakemake says before and after every single job, also of failed cells, and what it says
+    again. Its own ``quiet`` settings would drop more: errors of other rules, the plan, and commands (-p). clear: called
+    before the rest is printed."""
+    said = set()
+
+    def is_news(event: Any) -> bool:
+        kind, text = getattr(event, "event", None), str(event.msg)
+        if kind == LogEvent.JOB_ERROR:
+            news = event.rule_name not in MEASURING_RULES and not _explanation(event)
+        else:
+            news = kind not in _REDUNDANT_EVENTS and not text.startswith(_REDUNDANT) and text not in said
+        if text.startswith(_REPEATED):
+            said.add(text)
+        if news:
+            clear()
+        return news
+
+    return is_news
 
 
-def attach_progress(logger: logging.Logger, progress: ProgressHandler, terse: bool) -> None:
-    """Let Snakemake's logger print a line per cell and study; terse: and little else. Once for the same cells."""
+def attach_progress(
+    logger: logging.Logger, progress: ProgressHandler, terse: bool, is_local: Callable[[], bool]
+) -> None:
+    """Let Snakemake's logger print a line per cell and study, and what is running if jobs run on this machine; terse:
+    and little else. Once for the same cells."""
     if any(isinstance(each, ProgressHandler) and each.plan == progress.plan for each in logger.handlers):
         return  # each "use rule" of another workflow comes by here
     if terse:
         for handler in logger.handlers:
-            handler.addFilter(_is_news)
-        command = shlex.join(["snakemake", *sys.argv[1:]])
-        # After all that Snakemake has to say.
-        atexit.register(lambda: sys.stderr.write(progress.ending(command)))
+            handler.addFilter(_only_news(progress.clear))
+    command = shlex.join(["snakemake", *sys.argv[1:]])
+    # After all that Snakemake has to say.
+    atexit.register(lambda: progress.write_line(progress.ending(command)))
+    every(TOLD_EVERY_S, lambda: progress.running and is_local() and progress.tell_running())
     logger.addHandler(progress)
+
+
+def _exit(message: str) -> str:
+    """How a job ended, where its log does not say it: ``killed by SIGKILL``; "" unless Snakemake says it."""
+    for status, name in _EXIT.findall(message)[-1:]:
+        with suppress(ValueError):  # a status that stands for no signal
+            return f"killed by {name or signal.Signals(int(status) - 128).name}"
+        return f"exit status {status}"
+    return ""
 
 
 def _why(attempt: Attempt) -> str:

@@ -22,17 +22,16 @@ from functools import partial
 from pathlib import Path
 
 from inference_benchmark import engines
-from inference_benchmark.measure.warm_start import FORK, QUIT
+from inference_benchmark.measure.warm_start import FORK, QUIT, short_path
 from inference_benchmark.worker import __main__ as worker
 
 
 class Server:
     """Forks a worker for each request until it is told to end or its owner ends. It waits for workers that still run.
-    listener: a bound socket. owner: the process, Snakemake's, that it belongs to."""
+    listener: a bound socket. folder: of the run's sockets. owner: the process, Snakemake's, that it belongs to."""
 
-    def __init__(self, listener: socket.socket, owner: int) -> None:
-        self.listener, self.owner = listener, os.pidfd_open(owner)
-        self.folder = Path(listener.getsockname()).parent
+    def __init__(self, listener: socket.socket, folder: Path, owner: int) -> None:
+        self.listener, self.folder, self.owner = listener, folder, os.pidfd_open(owner)
         self.selector = selectors.DefaultSelector()
         self.workers: dict[int, socket.socket] = {}
         self.selector.register(listener, selectors.EVENT_READ, self._accept)
@@ -131,8 +130,10 @@ def main(path: str, owner: str, engine: str, checkpoint: str, device: str) -> in
     line when it is ready."""
     gc.disable()  # until all is imported, which then takes a fifth less
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
-        listener.bind(path)
+        with short_path(Path(path)) as short:
+            listener.bind(short)
         listener.listen()
+        server = Server(listener, Path(path).parent, int(owner))
         engines.create(engine).import_libraries(Path(checkpoint), on_gpu=device == "cuda")
         importlib.import_module("inference_benchmark.worker.timed_calls")
         if held := device_files():
@@ -143,7 +144,6 @@ def main(path: str, owner: str, engine: str, checkpoint: str, device: str) -> in
         gc.freeze()  # so that a fork that collects garbage does not copy the pages of all objects
         # The kernel sends SIGHUP to a group with a stopped process, such as a worker, when the starting job ends.
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        server = Server(listener, int(owner))
         print("ready", flush=True)
         # The server must not hold the output of the job that started it.
         os.dup2(os.open(os.devnull, os.O_RDWR), 1)
