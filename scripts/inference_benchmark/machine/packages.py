@@ -66,7 +66,8 @@ class Package:
 
 def _stated_version(package: Path) -> str | None:
     """The version that the files of a package give; None where they do not give it as a text."""
-    texts = (path.read_text() for path in map(package.joinpath, ("version.py", "__init__.py")) if path.exists())
+    paths = filter(Path.exists, map(package.joinpath, ("version.py", "__init__.py")))
+    texts = (path.read_text(encoding="utf-8") for path in paths)
     found = (re.search(r"""^__version__\b[^=\n]*= *["']([^"']+)""", text, re.MULTILINE) for text in texts)
     return next((match[1] for match in found if match), None)
 
