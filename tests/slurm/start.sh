@@ -49,7 +49,7 @@ JobAcctGatherType=jobacct_gather/linux
 JobAcctGatherFrequency=task=2
 $([ $cgroups = 1 ] || echo JobAcctGatherParams=UsePss,OverMemoryKill)
 MinJobAge=300
-KillWait=5
+KillWait=2
 MailProg=/bin/true
 SlurmdTimeout=30
 SlurmdParameters=config_overrides

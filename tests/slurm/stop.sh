@@ -3,12 +3,7 @@
 base=$1
 stop() {
   pid=$(cat "$1" 2>/dev/null) && [ -d "/proc/$pid" ] || return 0
-  case "$(cat "/proc/$pid/comm")" in slurmd | slurmctld | munged) kill "$pid" ;; *) return 0 ;; esac
-  for _ in $(seq 50); do
-    [ -d "/proc/$pid" ] || return 0
-    sleep 0.1
-  done
-  kill -9 "$pid"
+  case "$(cat "/proc/$pid/comm")" in slurmd | slurmctld | munged) kill -9 "$pid" ;; esac # there is nothing to be saved
 }
 scancel -u "$(id -un)" 2>/dev/null
 sleep 0.5
