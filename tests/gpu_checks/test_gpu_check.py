@@ -6,8 +6,8 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import numpy
 import psutil
 import pytest
 from made_up import make_record, make_run
-from running import ENGINES, REPO, fake_gpus
+from running import ENGINES, PROGRAMS, REPO, fake_gpus, shorten_ceilings
 
 from gpu_checks import of_cells, of_engines, of_studies, order, setup
 from gpu_checks.runner import Check, Verdict, chosen, may_take_s, ok_if, overtime, run_checks, skipped
@@ -33,15 +33,18 @@ SCRIPT = (REPO / "scripts/gpu_check.py", "--minutes", "inf")
 
 
 def run_script(*arguments: str, **environ: str) -> subprocess.CompletedProcess:
-    command = [sys.executable, *SCRIPT, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environ})
+    return PROGRAMS.run([*SCRIPT, *arguments], environ={**os.environ, **environ})
 
 
 # -- the whole of it -----------------------------------------------------------------------------------
 
 
-def test_on_the_cpu_every_check_ends_well_or_is_skipped_by_name():
-    done = ENGINES.run([*SCRIPT, "--device", "cpu", "--precisions", "fp32"])
+def test_on_the_cpu_every_check_ends_well_or_is_skipped_by_name(tmp_path):
+    """With small ceilings."""
+    shutil.copytree(REPO / "scripts", tmp_path / "scripts")
+    shorten_ceilings(tmp_path)
+    script, *options = SCRIPT
+    done = ENGINES.run([tmp_path / script.relative_to(REPO), *options, "--device", "cpu", "--precisions", "fp32"])
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
     verdicts = {check["name"]: check["verdict"] for check in document["checks"]}
