@@ -191,10 +191,9 @@ def run_study(study: Study, path: Path, **environ: str) -> StudyRecord:
     return record_file.load_for(study, path)
 
 
-def merge_cli(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess:
-    """scripts/merge.py in a folder."""
-    command = [sys.executable, REPO / "scripts/merge.py", *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+def script(name: str, *arguments: Any, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """A script that uses no engine."""
+    return PROGRAMS.run([REPO / f"scripts/{name}.py", *map(str, arguments)], cwd)
 
 
 def read_record(path: Path, subject: Subject | None = None) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from running import REPO
+from running import REPO, script
 
 
 def lock(file: str = "requirements.lock") -> dict[str, str]:
@@ -90,17 +90,8 @@ def test_the_readme_block_has_its_place():
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    command = [
-        sys.executable,
-        REPO / "scripts/tables.py",
-        "--summary",
-        tmp_path / "no.csv",
-        "--provenance",
-        tmp_path / "no.json",
-        "--output",
-        tmp_path / "t.md",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
+    files = {"--summary": "no.csv", "--provenance": "no.json", "--output": "t.md"}
+    done = script("tables", *(word for option, name in files.items() for word in (option, tmp_path / name)))
     assert (done.returncode, done.stderr) == (1, f"tables.py: {tmp_path}/no.csv: No such file or directory\n")
 
 
@@ -123,16 +114,13 @@ def test_scripts_print_their_signs_under_any_locale():
 
 
 def test_scripts_explain_themselves():
-    for script in (REPO / "scripts").glob("*.py"):
-        done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, env=os.environ)
-        assert done.returncode == 0
-        assert len(done.stdout.splitlines()) > 5, script
+    for path in (REPO / "scripts").glob("*.py"):
+        done = script(path.stem, "--help")
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) > 5, path
 
 
 def test_docs_hold_the_table_made_from_the_schema():
-    import subprocess
-    import sys
-
     done = subprocess.run(
         [sys.executable, REPO / "scripts/docs.py", "--check"], capture_output=True, text=True, cwd=REPO
     )

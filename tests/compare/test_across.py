@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 from made_up import make_cell, make_record, write_records
-from running import REPO
+from running import script
 
 from inference_benchmark.analysis.scatter import t_quantile
 from inference_benchmark.analysis.statistics import Estimate, paired_ratio_tests, rounds_needed, shifts_of_rounds
@@ -42,8 +40,7 @@ def records(slower: float, rounds: int = 6, noise: float = 0.01, without: tuple[
 
 
 def compared(folder, *arguments):
-    command = [sys.executable, str(REPO / "scripts/compare.py"), folder, "--across", "engine", "hf", "hf-eager"]
-    return subprocess.run([*command, *arguments], capture_output=True, text=True)
+    return script("compare", folder, "--across", "engine", "hf", "hf-eager", *arguments)
 
 
 def test_a_drift_that_both_share_decides_nothing(tmp_path):
@@ -117,8 +114,7 @@ def test_what_cannot_be_told_is_no_pass_and_says_how_many_rounds_would_tell(tmp_
 )
 def test_what_is_not_there_is_one_line(tmp_path, arguments, message):
     folder = write_records(tmp_path, records(1.0, rounds=1))
-    command = [sys.executable, str(REPO / "scripts/compare.py"), folder, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = script("compare", folder, *arguments)
     assert done.returncode
     assert message in done.stderr
 

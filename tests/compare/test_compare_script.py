@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 from made_up import SMALL, grid, records_of, write_records
 from markdown_reader import shown
-from running import PUBLISHED, REPO
+from running import PUBLISHED, REPO, script
 
-
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPO / "scripts/compare.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+run = partial(script, "compare")
 
 
 @pytest.fixture(scope="module")

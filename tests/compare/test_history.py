@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from made_up import make_cell, make_experiment, make_record, write_records
-from running import REPO
+from running import script
 
 from inference_benchmark import files
 from inference_benchmark.analysis.change_points import change_points
@@ -54,11 +53,6 @@ def steps_of(paths) -> list[history.Step]:
 
 def made_up_cell(batch_size: int, throughput: Estimate) -> CellResult:
     return replace(CellResult.of_key({"batch_size": batch_size}, "ok"), figures={"throughput_tok_per_s": throughput})
-
-
-def history_cli(*arguments) -> subprocess.CompletedProcess:
-    command = [sys.executable, REPO / "scripts/history.py", *arguments]
-    return subprocess.run(command, capture_output=True, text=True)
 
 
 def test_a_step_is_found_and_named_with_the_version_that_changed_there(tmp_path):
@@ -103,7 +97,7 @@ def test_a_spike_is_a_step_up_and_a_step_down(tmp_path):
 
 def test_a_single_result_set_has_a_chart_and_no_step(tmp_path):
     ((_, folder),) = keep(tmp_path, [1])
-    done = history_cli(folder, "--html", tmp_path / "page.html")
+    done = script("history", folder, "--html", tmp_path / "page.html")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"Result sets: 1; cells over time: 4; steps: 0.\n#1 2026-01-01 00:00: {folder}\n"
     page = (tmp_path / "page.html").read_text()
@@ -113,7 +107,7 @@ def test_a_single_result_set_has_a_chart_and_no_step(tmp_path):
 
 def test_the_script_prints_each_step_and_makes_the_page(tmp_path):
     kept = keep(tmp_path, [1, 1, 1.1, 1.1])
-    done = history_cli(*(folder for _, folder in kept), "--html", tmp_path / "page.html")
+    done = script("history", *(folder for _, folder in kept), "--html", tmp_path / "page.html")
     assert (done.returncode, done.stderr) == (0, "")
     first, *lines = done.stdout.splitlines()
     assert lines[:4] == [
@@ -173,7 +167,7 @@ def test_what_cannot_be_used_is_named_in_one_line_each(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign/batch-1.json").write_text('{"a": 1}')
-    done = history_cli(good, broken, tmp_path / "empty", tmp_path / "foreign", tmp_path / "gone")
+    done = script("history", good, broken, tmp_path / "empty", tmp_path / "foreign", tmp_path / "gone")
     assert (done.returncode, done.stdout) == (1, "")
     lines = done.stderr.splitlines()
     assert len(lines) == 4
@@ -195,14 +189,14 @@ def test_a_folder_at_every_commit_that_changed_its_records(tmp_path):
         subprocess.run([*git, "add", "-A"], check=True)
         subprocess.run([*git, "commit", "-qm", "other"], check=True)
     box = repository / "results/box"
-    done = history_cli("--git", "HEAD", box)
+    done = script("history", "--git", "HEAD", box)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Result sets: 3; cells over time: 4; steps: 4.")
     for range_, message in (
         ("HEAD..HEAD", "no commit of HEAD..HEAD changed its records"),
         ("gone", "git log: fatal: "),
     ):
-        done = history_cli("--git", range_, box)
+        done = script("history", "--git", range_, box)
         assert done.returncode == 1
         (line,) = done.stderr.splitlines()
         assert f"{box}: {message}" in line

@@ -6,7 +6,6 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from running import (
     planned_environment,
     read_record,
     run_study,
+    script,
 )
 
 from inference_benchmark.analysis.timeline import Timeline
@@ -165,8 +165,7 @@ def test_a_grid_names_it_as_any_other_engine(environment, workspace: Workspace):
         ("openvino", "current", "1"),
     }
     assert re.search(r"\| +hf<br>fp32 +\| +openvino<br>fp32 +\|", (workspace.folder / TABLES).read_text())
-    command = [sys.executable, str(REPO / "scripts/compare.py"), "results/box", "--across", "engine", "hf", "openvino"]
-    done = subprocess.run(command, cwd=workspace.folder, capture_output=True, text=True)
+    done = script("compare", "results/box", "--across", "engine", "hf", "openvino", cwd=workspace.folder)
     assert done.returncode == 0, done.stderr
     assert "2 cells in common" in done.stdout
     assert re.search(r"\| transformers +\|", done.stdout), "what differs between the two"

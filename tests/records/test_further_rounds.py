@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from statistics import stdev
 
 import pytest
 from made_up import OOM, make_cell, make_experiment, make_oom, make_record, measurement, write_records
-from running import REPO
+from running import script
 
 from inference_benchmark import files
 from inference_benchmark.experiment.freshness import date_back, date_derived_files, digests
@@ -44,8 +42,8 @@ def least_rounds():
 
 def decide_by_script() -> dict:
     files.write(EXPERIMENT.to_json(), Path("experiment.json"))
-    command = [sys.executable, REPO / "scripts/rounds.py", "--experiment", "experiment.json", "--output", DECISION]
-    subprocess.run(command, check=True)
+    done = script("rounds", "--experiment", "experiment.json", "--output", DECISION)
+    assert done.returncode == 0, done.stderr
     return json.loads(DECISION.read_bytes())
 
 

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from made_up import make_ceilings, make_cell, make_record
-from running import merge_cli, run_study
+from running import run_study, script
 
 from inference_benchmark.experiment.studies import ColumnStudy
 
@@ -37,14 +37,14 @@ def test_what_two_clusters_measured_comes_together(tmp_path):
     for derived in ("h200/summary.csv", "h200/charts/x.svg", "report.html", "h200/preview/batch-9.json"):
         (third / derived).parent.mkdir(parents=True, exist_ok=True)
         (third / derived).write_text("not to be copied")
-    done = merge_cli(tmp_path, "there", "third")
+    done = script("merge", "there", "third", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "2 files copied, 1 were here already, 0 conflicts: none\n"
     column = "tiny/prompt4-new8/fake/fp32"
     assert set(contents(here)) == {
         f"a100/{column}/batch-1.json", f"a100/{column}/batch-2.json", f"h200/{column}/batch-1.json"
     }  # fmt: skip
-    assert merge_cli(tmp_path, "there", "third").stdout.startswith("0 files copied, 3 were here already")
+    assert script("merge", "there", "third", cwd=tmp_path).stdout.startswith("0 files copied, 3 were here already")
 
 
 def test_links_are_followed_and_circles_are_not(tmp_path):
@@ -54,7 +54,7 @@ def test_links_are_followed_and_circles_are_not(tmp_path):
     (there / "a100").symlink_to(real / "a100")
     (real / "a100/again").symlink_to(real / "a100")
     (real / "a100/itself").symlink_to("itself")
-    done = merge_cli(tmp_path, "there")
+    done = script("merge", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("1 files copied")
 
@@ -64,7 +64,7 @@ def test_a_model_may_be_called_as_a_folder_of_derived_files(tmp_path):
     for name in ("charts", "preview", "comparison"):
         write(there, model={"name": name, "architecture": {}, "seed": 0})
     (there / "box/comparison/ceilings.json").write_text("a comparison with a baseline of that name")
-    done = merge_cli(tmp_path, "there")
+    done = script("merge", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("3 files copied")
 
@@ -75,7 +75,7 @@ def test_two_records_of_one_cell_are_named_and_nothing_is_copied(tmp_path):
     write(there, host={"name": "b7"}, started_at="2026-02-02T00:00:00.000+00:00")
     write(there, batch_size=4)
     before = contents(here)
-    done = merge_cli(tmp_path, "there")
+    done = script("merge", "there", cwd=tmp_path)
     place = "results/box/tiny/prompt4-new8/fake/fp32/batch-2.json"
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
@@ -84,10 +84,10 @@ def test_two_records_of_one_cell_are_named_and_nothing_is_copied(tmp_path):
         "merge.py: nothing was copied (see --on-conflict)",
     ]
     assert contents(here) == before
-    assert merge_cli(tmp_path, "there", "--on-conflict", "keep").returncode == 0
+    assert script("merge", "there", "--on-conflict", "keep", cwd=tmp_path).returncode == 0
     assert contents(here).items() > before.items()
     assert len(contents(here)) == 2
-    assert merge_cli(tmp_path, "there", "--on-conflict", "replace").returncode == 0
+    assert script("merge", "there", "--on-conflict", "replace", cwd=tmp_path).returncode == 0
     assert json.loads((tmp_path / place).read_text())["host"]["name"] == "b7"
     (kept,) = (tmp_path / place).parent.glob("batch-2.superseded-*.json")
     assert kept.read_bytes() == before[place.removeprefix("results/")]
@@ -101,7 +101,7 @@ def test_of_two_ceilings_of_a_machine_the_newer_are_kept(tmp_path):
     for path, time in zip((here, there), times.values(), strict=True):
         path.write_text(json.dumps(make_ceilings(started_at=time, ended_at=time).to_document()))
     older, newer = here.read_bytes(), there.read_bytes()
-    done = merge_cli(tmp_path, "there")
+    done = script("merge", "there", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (
         f"results/box/ceilings.json: there/box/ceilings.json of {times['there']} on h is kept; it is newer than "
@@ -112,7 +112,7 @@ def test_of_two_ceilings_of_a_machine_the_newer_are_kept(tmp_path):
     (kept,) = here.parent.glob("ceilings.superseded-*.json")
     assert kept.read_bytes() == older
     there.write_bytes(older)
-    done = merge_cli(tmp_path, "there")
+    done = script("merge", "there", cwd=tmp_path)
     assert "results/box/ceilings.json of 2026-01-02T00:00:09.000+00:00 on h is kept" in done.stdout
     assert here.read_bytes() == newer
 
@@ -121,7 +121,7 @@ def test_a_folder_of_another_level_is_one_line(tmp_path):
     for batch_size in (1, 2):
         write(tmp_path / "run/results", batch_size=batch_size)
     for wrong in ("run", "run/results/box", "run/results/box/tiny/"):
-        done = merge_cli(tmp_path, wrong)
+        done = script("merge", wrong, cwd=tmp_path)
         assert done.returncode == 1
         given = wrong.removesuffix("/")
         assert done.stderr == (
@@ -132,7 +132,7 @@ def test_a_folder_of_another_level_is_one_line(tmp_path):
 def test_two_sources_can_be_in_conflict_too(tmp_path):
     write(tmp_path / "one", host={"name": "a1"})
     write(tmp_path / "two", host={"name": "b7"})
-    done = merge_cli(tmp_path, "one", "two")
+    done = script("merge", "one", "two", cwd=tmp_path)
     assert done.returncode == 1
     assert "two records for one place: one/box" in done.stderr
     assert not (tmp_path / "results").exists()
@@ -149,7 +149,7 @@ def test_what_is_no_record_of_its_place_is_named(tmp_path):
     (good.parent / "batch-4.json").write_text(json.dumps({"schema_version": 1, "study": {"kind": "../../x"}}))
     (good.parent / "batch-5.json").write_text("[" * 100_000)
     (good.parent / "batch-6.json").write_text(json.dumps(make_record().to_document() | {"schema_version": 2}))
-    done = merge_cli(tmp_path, "there", tmp_path / "nowhere")
+    done = script("merge", "there", tmp_path / "nowhere", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     for line in (
@@ -164,7 +164,7 @@ def test_what_is_no_record_of_its_place_is_named(tmp_path):
     ):
         assert line in done.stderr, line
     assert not (tmp_path / "results").exists()
-    done = merge_cli(tmp_path, "nowhere")
+    done = script("merge", "nowhere", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr == "merge.py: nowhere: No such file or directory\nmerge.py: nothing was copied\n"
 
@@ -173,5 +173,5 @@ def test_studies_come_along(tmp_path):
     study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
     path = tmp_path / "there" / Path(study.path).relative_to("results")
     run_study(study, path)
-    assert merge_cli(tmp_path, "there").returncode == 0
+    assert script("merge", "there", cwd=tmp_path).returncode == 0
     assert (tmp_path / study.path).read_bytes() == path.read_bytes()

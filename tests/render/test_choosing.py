@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 from made_up import DRIFTS, make_cell, make_oom, make_record, write_records
-from running import REPO
+from running import script
 
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.records.results import cell_results
@@ -124,9 +123,7 @@ def test_a_cell_faster_than_its_machine_can_be_is_never_chosen():
 # -- the script ----------------------------------------------------------------------------------------
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(REPO / "scripts/choose.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True)
+run = partial(script, "choose")
 
 
 @pytest.fixture(scope="module")

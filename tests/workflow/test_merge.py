@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from made_up import OOM
-from running import REPORT, SUMMARY, Workspace, merge_cli
+from running import REPORT, SUMMARY, Workspace, script
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def two_halves(measured: Workspace, tmp_path_factory) -> tuple[Workspace, Path]:
 def test_merged_records_make_one_report_and_nothing_is_measured(two_halves):
     project, elsewhere = two_halves
     assert project.plan()["measure"] == 3
-    assert merge_cli(project.folder, elsewhere).returncode == 0
+    assert script("merge", elsewhere, cwd=project.folder).returncode == 0
     assert "measure" not in project.plan()
     project.run(SUMMARY)
     rows = (project.folder / "results/box/summary.csv").read_text().splitlines()
@@ -37,7 +37,7 @@ def test_merged_records_make_one_report_and_nothing_is_measured(two_halves):
 
 def test_a_second_record_that_a_copy_left_is_named(two_halves):
     project, elsewhere = two_halves
-    merge_cli(project.folder, elsewhere)
+    script("merge", elsewhere, cwd=project.folder)
     path = project.record_path("fp32", 1)
     record = json.loads(path.read_text())
     path.with_name("batch-1 (conflicted copy).json").write_text(path.read_text())

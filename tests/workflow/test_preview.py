@@ -6,16 +6,17 @@ import json
 import os
 import signal
 import subprocess
-import sys
 
-from running import NOTHING, wait_for
+from running import NOTHING, SUMMARY, script, wait_for
 
 
 def test_a_preview_shows_what_there_is_while_others_measure(workspace):
+    workspace.grid["batch_sizes"] = [1, 2]
+    workspace.save()
     hang = {"fault": "hang", "on_batch": 2, "once": str(workspace.folder / "been-here")}
     environ = {**os.environ, "FAKE_ENGINE": json.dumps(hang)}
     run = subprocess.Popen(
-        workspace.command(), cwd=workspace.folder, env=environ, start_new_session=True,
+        workspace.command(SUMMARY), cwd=workspace.folder, env=environ, start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     wait_for((workspace.folder / "been-here").exists)
@@ -24,15 +25,15 @@ def test_a_preview_shows_what_there_is_while_others_measure(workspace):
     folder = workspace.folder / "results/box/preview"
     assert "missing. See results/box/preview/report.html." in done.stdout
     page = (folder / "report.html").read_text()
-    assert "1 of 6 cells have a record" in page
+    assert "1 of 4 cells have a record" in page
     row = next(line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("| 1 "))
     assert row.count("|") == 5  # with the one inside the figure
     assert row.split("|")[-2].strip() == ""
     os.killpg(run.pid, signal.SIGCONT)
     _, printed = run.communicate()
     assert run.returncode == 0, printed
-    assert len(list((workspace.folder / "results/box/tiny").rglob("batch-*.json"))) == 6
-    assert workspace.plan() == NOTHING
+    assert len(list((workspace.folder / "results/box/tiny").rglob("batch-*.json"))) == 4
+    assert workspace.plan(SUMMARY) == NOTHING
 
 
 def test_a_preview_names_what_failed_and_what_is_refused(measured):
@@ -53,8 +54,7 @@ def test_a_preview_names_what_failed_and_what_is_refused(measured):
     assert "<td>refused</td><td>not JSON" in page
     rows = (measured.folder / "results/box/preview/summary.csv").read_text().splitlines()
     assert len(rows) == 7
-    command = [sys.executable, "scripts/compare.py", *["results/box/preview/summary.csv"] * 2]
-    done = subprocess.run(command, cwd=measured.folder, capture_output=True, text=True)
+    done = script("compare", *["results/box/preview/summary.csv"] * 2, cwd=measured.folder)
     assert done.returncode == 0, done.stderr
     assert "3 cells in common: 2 same, 1 neither fits" in done.stdout
     assert "3 cells without a record yet are left out" in done.stdout

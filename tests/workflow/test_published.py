@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
-import sys
 
 import pytest
-from running import REPO, Workspace, fake_grid, scramble
+from running import REPO, Workspace, fake_grid, scramble, script
 
 PUBLISHED = sorted(set(re.findall(r"results/([^/\s]+)/charts", (REPO / "README.md").read_text())))
 
@@ -32,8 +30,7 @@ def test_a_clone_plans_nothing_and_has_charts_tables_and_report(machine, tmp_pat
 @pytest.mark.parametrize("machine", PUBLISHED)
 def test_the_readme_holds_what_the_results_say(machine):
     folder = REPO / "results" / machine
-    command = [sys.executable, str(REPO / "scripts/readme.py"), "--check", "--readme", str(REPO / "README.md")]
     inputs = ["--summary", folder / "summary.csv", "--provenance", folder / "provenance.json"]
-    inputs += ["--charts", f"results/{machine}/charts"]
-    done = subprocess.run([*command, *map(str, inputs)], capture_output=True, text=True, cwd=REPO)
+    inputs += ["--charts", f"results/{machine}/charts", "--readme", REPO / "README.md"]
+    done = script("readme", "--check", *inputs, cwd=REPO)
     assert done.returncode == 0, done.stderr

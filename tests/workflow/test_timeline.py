@@ -7,7 +7,7 @@ import json
 import re
 
 import pytest
-from running import NOTHING, SUMMARY, Workspace, fake_grid, merge_cli
+from running import NOTHING, SUMMARY, Workspace, fake_grid, script
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +68,6 @@ def test_a_timeline_of_a_batch_size_that_is_not_measured_is_refused(with_timelin
 
 def test_timelines_are_merged_like_other_records(with_timeline, tmp_path_factory):
     other = tmp_path_factory.mktemp("other")
-    done = merge_cli(other, with_timeline.folder / "results")
+    done = script("merge", with_timeline.folder / "results", cwd=other)
     assert done.returncode == 0, done.stderr
     assert len(list(other.rglob("timeline-batch-2.json"))) == 1
