@@ -12,7 +12,7 @@ from pathlib import Path
 import preloaded
 import pytest
 from filelock import FileLock
-from running import Workspace, fake_grid, run_study, wait_for
+from running import Workspace, fake_grid, forked_children, run_study, wait_for
 
 from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.machine import cgroups
@@ -23,6 +23,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 # Most programs run in copies of the project, and would compile the copy again in every process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 preloaded.share()
+# Nothing of the cache of the person who runs the tests; read when the hub's library is imported.
+os.environ |= {"HF_HOME": str(preloaded.folder() / "hub"), "HF_HUB_OFFLINE": "1"}
 # Threads that wait for others sleep. With more processes than CPUs, those that spin take most of the time.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
@@ -81,6 +83,13 @@ def measured_once(shared_folder) -> Workspace:
 def measured(measured_once, tmp_path) -> Workspace:
     """The same, with Snakemake's memory of it, to be changed."""
     return measured_once.copy(tmp_path)
+
+
+@pytest.fixture
+def forked() -> Iterator[None]:
+    """Weights are drawn and converted in forks."""
+    with forked_children():
+        yield
 
 
 @pytest.fixture

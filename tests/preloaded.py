@@ -47,6 +47,12 @@ def share() -> None:
         atexit.register(shutil.rmtree, os.environ[_FOLDER], ignore_errors=True)
 
 
+def folder() -> Path:
+    """That of a test run, which ends with it."""
+    share()
+    return Path(os.environ[_FOLDER])
+
+
 class Preloaded:
     """A process that has imported these modules. It starts with the first program, and ends with the test run.
 
@@ -60,28 +66,22 @@ class Preloaded:
     @cached_property
     def python(self) -> str:
         """The path of a Python, each of whose processes stands for a fork of that process."""
-        share()
         name = hashlib.sha256(json.dumps([self.modules, self.path]).encode()).hexdigest()[:8]
-        folder = Path(os.environ[_FOLDER], name)
-        with FileLock(folder.with_suffix(".lock")):
-            if not folder.exists():
-                folder.mkdir()
-                self._start(folder / "socket")
-                client = [
-                    sys.executable,
-                    "-ISB",
-                    str(Path(__file__).with_name("preloaded_client.py")),
-                    folder / "socket",
-                ]
-                python = folder / "python"
+        own = folder() / name
+        with FileLock(own.with_suffix(".lock")):
+            if not own.exists():
+                own.mkdir()
+                self._start(own / "socket")
+                client = [sys.executable, "-ISB", str(Path(__file__).with_name("preloaded_client.py")), own / "socket"]
+                python = own / "python"
                 python.write_text(f'#!/bin/sh\nexec {shlex.join(map(str, client))} "$@"\n')
                 python.chmod(0o755)
                 # For the shells of jobs, which find the Python of Snakemake first. A job of Slurm is limited and ended
                 # by its own processes.
-                (folder / "bash").write_text(
+                (own / "bash").write_text(
                     f'[ -n "${{SLURM_JOB_ID:-}}" ] || python() {{ {shlex.join(map(str, client))} "$@"; }}\n'
                 )
-        return str(folder / "python")
+        return str(own / "python")
 
     def run(
         self, command: Sequence[str | Path], cwd: Path | str | None = None, environ: Mapping[str, str] | None = None
@@ -96,8 +96,7 @@ class Preloaded:
         return {"BASH_ENV": str(Path(self.python).with_name("bash"))}
 
     def _start(self, path: Path) -> None:
-        # What libraries ask for when they are imported.
-        environ = {**os.environ, "PYTHONPATH": self.path, "HF_HUB_OFFLINE": "1"}
+        environ = {**os.environ, "PYTHONPATH": self.path}
         command = [sys.executable, __file__, str(path), os.environ[_OWNER], *self.modules]
         process = subprocess.Popen(command, env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         with process.stdout as printed:

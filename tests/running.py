@@ -16,6 +16,7 @@ from contextlib import chdir, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import yaml
 from filelock import FileLock
@@ -148,7 +149,7 @@ def measure_cli(
     command = [REPO / "scripts/measure.py", "--subject", subject.to_json(), *options, "--output", output]
     whole, path, engine = {**os.environ, **environ}, environ.get("PYTHONPATH"), getattr(subject, "base_engine", None)
     # These are read when Python, or a library, is imported.
-    if prefix or "HF_HOME" in environ or _changes_the_start(environ) or (path and engine is None):
+    if prefix or _changes_the_start(environ) or (path and engine is None):
         words = [*prefix, sys.executable, *command]
         return subprocess.run(words, capture_output=True, text=True, cwd=cwd, env=whole, timeout=HANGS_S)
     if engine == "ctranslate2" and "architecture" in subject.model:
@@ -170,12 +171,17 @@ def noted(folder: Path) -> dict[str, str]:
     return {"name": "mine", "fingerprint": found.fingerprint}
 
 
+@contextmanager
+def forked_children() -> Iterator[None]:
+    """What this process starts with its own Python, to draw or to convert weights, is a fork of ENGINES."""
+    with patch.object(sys, "executable", ENGINES.python):
+        yield
+
+
 def drawn(model: dict[str, Any]) -> Path:
     """The checkpoint of a model with an architecture, drawn if need be."""
-    if not checkpoint.cache_folder(model["architecture"], model["seed"]).exists():
-        code = "import json, sys; from inference_benchmark.models import checkpoint; checkpoint.ensure(json.loads(sys.argv[1]))"
-        ENGINES.run(["-c", code, json.dumps(model)])
-    return checkpoint.ensure(model)
+    with forked_children():
+        return checkpoint.ensure(model)
 
 
 def convert(folder: Path) -> None:

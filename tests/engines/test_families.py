@@ -79,7 +79,6 @@ REFUSED = [
     ("hf", "int8", "mamba", "RuntimeError: expected m1 and m2 to have the same dtype"),
     ("hf-static", "fp32", "falcon-alibi", "RuntimeError: The size of tensor a (11) must match"),
     ("ctranslate2", "fp32", "mixtral", "ValueError: No conversion is registered for the model configuration Mixtral"),
-    ("ctranslate2", "fp32", "gpt_neox", "AttributeError: 'GPTNeoXConfig' object has no attribute 'rotary_pct'"),
     ("ctranslate2", "int8", "phi3", "KeyError: 'type'"),
 ]
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from made_up import MODELS, TINY_BLOOM, make_cell
 from preloaded import HANGS_S
-from running import measure_cli, noted, read_record, wait_for
+from running import ENGINES, drawn, measure_cli, noted, read_record, wait_for
 from transformers import AutoModelForCausalLM
 
 from inference_benchmark.experiment.cells import Workload
@@ -56,31 +56,31 @@ def test_a_local_checkpoint_is_measured_and_a_change_is_detected(tmp_path, monke
 def test_a_hub_model_is_read_from_its_snapshot(tmp_path, real_checkpoint):
     """The folder layout of the hub's cache after a download; needs no network."""
     commit = "a" * 40
-    home = tmp_path / "hf"
-    snapshot = home / "hub/models--me--my-llama/snapshots" / commit
+    folder = Path(os.environ["HF_HOME"], "hub/models--me--my-llama")
+    snapshot = folder / "snapshots" / commit
     shutil.copytree(real_checkpoint, snapshot)
-    (home / "hub/models--me--my-llama/refs").mkdir()
-    (home / "hub/models--me--my-llama/refs/main").write_text(commit)
+    (folder / "refs").mkdir()
+    (folder / "refs/main").write_text(commit)
     for revision in ("main", commit):
         cell = make_cell(engine="hf", model={"name": "mine", "hub": "me/my-llama", "revision": revision})
-        process = measure_cli(cell, tmp_path / "r.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+        process = measure_cli(cell, tmp_path / "r.json")
         assert process.returncode == 0, process.stderr
         assert read_record(tmp_path / "r.json")["model"]["weights"] == str(snapshot)
     longer = replace(cell, workload=Workload(prompt_tokens=100, new_tokens=5000))
-    process = measure_cli(longer, tmp_path / "l.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+    process = measure_cli(longer, tmp_path / "l.json")
     assert process.returncode == 1
     assert "prompt100-new5000 is too long for model mine: prompt and all new tokens but" in process.stderr
     missing = make_cell(engine="hf", model={"name": "mine", "hub": "me/other", "revision": "main"})
-    process = measure_cli(missing, tmp_path / "o.json", HF_HOME=str(home), HF_HUB_OFFLINE="1")
+    process = measure_cli(missing, tmp_path / "o.json")
     assert process.returncode == 1
     assert "me/other at main cannot be fetched from the hub" in process.stderr
 
 
-def draw(architecture: dict, seed: int) -> subprocess.Popen:
-    """A process that synthesizes weights and prints their folder."""
+def draw(architecture: dict, seed: int, python: str) -> subprocess.Popen:
+    """A process that synthesizes weights, in a process of its own, and prints their folder."""
     code = f"from inference_benchmark.models import checkpoint; print(checkpoint.ensure({{'architecture': {architecture!r}, 'seed': {seed}}}))"
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [python, "-c", code],
         env=interpreter.child_environment(),
         start_new_session=True,
         stdout=subprocess.PIPE,
@@ -91,7 +91,7 @@ def draw(architecture: dict, seed: int) -> subprocess.Popen:
 
 def test_concurrent_processes_draw_the_weights_only_once():
     folder = checkpoint.cache_folder(TINY_BLOOM, 77)
-    processes = [draw(TINY_BLOOM, 77) for _ in range(3)]
+    processes = [draw(TINY_BLOOM, 77, ENGINES.python) for _ in range(3)]
     assert {process.communicate(timeout=HANGS_S)[0].strip() for process in processes} == {str(folder)}
     assert not folder.with_suffix(".unfinished").exists()
 
@@ -99,13 +99,13 @@ def test_concurrent_processes_draw_the_weights_only_once():
 def test_weights_killed_half_way_are_drawn_again():
     big = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 8, "vocab_size": 60_000}
     folder = checkpoint.cache_folder(big, 0)
-    drawing = draw(big, 0)
+    drawing = draw(big, 0, sys.executable)
     unfinished = folder.with_suffix(".unfinished")
     wait_for(lambda: unfinished.exists() and list(unfinished.iterdir()))
     os.killpg(drawing.pid, signal.SIGKILL)
     drawing.wait()
     assert unfinished.exists()
     assert not folder.exists(), "half-written weights would be used"
-    assert checkpoint.ensure({"architecture": big, "seed": 0}) == folder
+    assert drawn({"architecture": big, "seed": 0}) == folder
     assert not unfinished.exists()
     AutoModelForCausalLM.from_pretrained(folder)

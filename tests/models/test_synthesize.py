@@ -56,6 +56,7 @@ def test_weights_depend_on_the_seed_only():
     )
 
 
+@pytest.mark.usefixtures("forked")
 def test_an_unknown_size_is_rejected():
     with pytest.raises(ValueError, match="bloom has no size named n_heads"):
         synthesize({**TINY_BLOOM, "n_heads": 2}, 0)

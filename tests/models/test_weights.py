@@ -241,6 +241,7 @@ def test_a_cache_that_cannot_be_written_to_changes_nothing(copy, settled, monkey
     assert checkpoint.fingerprint(folder) == before
 
 
+@pytest.mark.usefixtures("forked")
 def test_changed_weights_are_converted_again(copy):
     """ctranslate2 kept its conversion of the earlier weights."""
     from inference_benchmark.engines import ctranslate2
