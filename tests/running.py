@@ -137,16 +137,28 @@ def _changes_the_start(environ: Mapping[str, str]) -> bool:
     return any(Path(folder, "sitecustomize.py").exists() for folder in folders if folder)
 
 
+#: Runs a script in a cgroup.
+_INSIDE = """
+import runpy, sys
+_, cgroup, *sys.argv = sys.argv
+with open(f"{cgroup}/cgroup.procs", "w") as processes:
+    processes.write("0")
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
 def measure_cli(
     subject: Subject,
     output: Path | str,
     prefix: tuple[str, ...] = (),
     options: tuple[str, ...] = (),
     cwd: Path | None = None,
+    cgroup: Path | None = None,
     **environ: str,
 ) -> subprocess.CompletedProcess:
-    """scripts/measure.py as the rules run it, but for its start where nothing depends on that."""
+    """scripts/measure.py as the rules run it, but for its start where nothing depends on that. cgroup: where it runs."""
     command = [REPO / "scripts/measure.py", "--subject", subject.to_json(), *options, "--output", output]
+    command = ["-c", _INSIDE, cgroup, *command] if cgroup else command
     whole, path, engine = {**os.environ, **environ}, environ.get("PYTHONPATH"), getattr(subject, "base_engine", None)
     # These are read when Python, or a library, is imported.
     if prefix or _changes_the_start(environ) or (path and engine is None):
@@ -262,11 +274,6 @@ def light_lock(folder: Path, **versions: str) -> str:
             wheel.writestr(f"borrowed-by-{name}.pth", sysconfig.get_path("purelib"))
     lines = ["--no-index", f"--find-links {folder}", *(f"{name}=={version}" for name, version in versions.items())]
     return "\n".join(lines) + "\n"
-
-
-def inside(cgroup: Path) -> tuple[str, ...]:
-    """What to put before a command that is to run in a cgroup."""
-    return "sh", "-c", f'echo $$ > {cgroup}/cgroup.procs && exec "$@"', "sh"
 
 
 class Workspace:

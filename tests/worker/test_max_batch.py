@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from made_up import make_cell, measurement
-from running import fake_gpus, inside, measure_cli, read_record, run_study
+from running import fake_gpus, measure_cli, read_record, run_study
 
 from inference_benchmark.analysis.max_batch import batch_limit
+from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records.record_file import load_for
 
@@ -68,7 +69,7 @@ def test_a_model_that_does_not_fit_at_all_fits_no_batch(tmp_path):
 def test_a_try_that_the_kernel_kills_counts_and_the_search_goes_on(tmp_path, memory_cgroup):
     study = ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=300_000_000))
     environ = {"FAKE_ENGINE": json.dumps({"fault": "hog", "on_batch": 4})}
-    done = measure_cli(study, tmp_path / "x.json", inside(memory_cgroup), **environ)
+    done = measure_cli(study, tmp_path / "x.json", cgroup=memory_cgroup, **environ)
     assert done.returncode == 0, done.stderr
     record = load_for(study, tmp_path / "x.json")
     assert [(t["batch_size"], t["fits"]) for t in record.results] == [
@@ -144,7 +145,7 @@ def test_the_largest_batch_of_a_real_limit_is_that_of_brute_force(tmp_path):
 
 
 def test_an_engine_that_keeps_its_own_memory_is_searched_too(tmp_path):
-    cell = make_cell(engine="ctranslate2", model=WIDE, memory_limit_bytes=860_000_000)
+    cell = make_cell(engine="ctranslate2", model=WIDE, memory_limit_bytes=860_000_000, workload=Workload(4, 2))
     record = run_study(ColumnStudy.of("max-batch", cell), tmp_path / "max-batch.json")
     fits, fails = batch_limit(record.results)
     assert (record.outcome, fails) == ("ok", fits + 1)
