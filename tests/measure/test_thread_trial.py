@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 
 import pytest
 from made_up import make_cell, make_oom, make_record, measurement
-from running import REPO
+from running import ENGINES, PROGRAMS, REPO
 
 from inference_benchmark.machine import hardware
 from inference_benchmark.measure.thread_trial import ROUNDS, thread_counts
@@ -25,8 +23,8 @@ def test_numbers_of_threads_are_powers_of_two_and_the_most(most, counts):
 
 def test_a_real_cell_is_tried_with_each_number_of_threads(tmp_path):
     output = tmp_path / "threads.json"
-    command = [sys.executable, REPO / "scripts/threads.py", "--subject", make_cell(engine="hf").to_json()]
-    done = subprocess.run([*command, "--output", output], capture_output=True, text=True)
+    command = [REPO / "scripts/threads.py", "--subject", make_cell(engine="hf").to_json(), "--output", output]
+    done = ENGINES.run(command)
     assert done.returncode == 0, done.stderr
     records = threads.load(output)
     counts = thread_counts(hardware.default_threads())
@@ -38,8 +36,8 @@ def test_a_real_cell_is_tried_with_each_number_of_threads(tmp_path):
 
 
 def test_a_cell_that_cannot_be_measured_is_one_line(tmp_path):
-    command = [sys.executable, REPO / "scripts/threads.py", "--output", tmp_path / "t.json", "--subject"]
-    done = subprocess.run([*command, make_cell(engine="hf", precision="fp1").to_json()], capture_output=True, text=True)
+    cell = make_cell(engine="hf", precision="fp1")
+    done = PROGRAMS.run([REPO / "scripts/threads.py", "--subject", cell.to_json(), "--output", tmp_path / "t.json"])
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1)
     assert "there is no precision 'fp1'" in done.stderr
     assert not (tmp_path / "t.json").exists()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made_up import MODELS, make_cell, measurement
+from made_up import MODELS, make_cell
 from preloaded import HANGS_S
 from running import REPO, another_python, fault, read_record, wait_for
 
@@ -88,30 +88,22 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_a_forked_worker_leaves_the_record_of_a_cold_one(owner, folder):
-    settings = measurement(min_cycles=3)
-    cells = [replace(CELL, batch_size=n, measurement=settings) for n in (1, 2)]
+def test_a_forked_worker_leaves_the_record_of_a_cold_one_and_no_server_outlives_its_round_or_owner(owner, folder):
     cold_environment = {k: v for k, v in environment(owner, folder).items() if k != warm_start.OWNER}
     (folder / "cold").mkdir()
-    cold = [measured(cell, folder / "cold", cold_environment) for cell in cells]
+    started = measured(CELL, folder / "cold", cold_environment)
     assert servers(folder) == set(), "a cell by hand starts cold"
-    warm = [measured(cell, folder, environment(owner, folder)) for cell in cells]
-    assert len(servers(folder)) == 1, "one server for both"
-    for forked, started in zip(warm, cold, strict=True):
-        assert forked["runs"][0]["tokens_sha256"] == started["runs"][0]["tokens_sha256"]
-        assert {k: v for k, v in forked["environment"].items() if k != warm_start.OWNER} == started["environment"]
-        assert (forked["model"].pop("start"), started["model"].pop("start")) == ("forked", "cold")
-        assert forked["model"] == started["model"]
-        # The pages of libraries that nothing has touched since are not in the fork.
-        for name, n_bytes in started["runs"][0]["memory"].items():
-            assert 0 <= n_bytes - forked["runs"][0]["memory"][name] < 150_000_000, name
-
-
-def test_each_round_has_a_server_of_its_own_and_none_outlives_its_owner(owner, folder):
-    environ = environment(owner, folder)
-    measured(CELL, folder, environ)
+    other, forked = (measured(replace(CELL, batch_size=n), folder, environment(owner, folder)) for n in (1, 2))
     (first,) = servers(folder)
-    measured(replace(CELL, round=2), folder, environ)
+    assert (other["model"]["start"], other["cell"]["batch_size"]) == ("forked", 1)
+    assert forked["runs"][0]["tokens_sha256"] == started["runs"][0]["tokens_sha256"]
+    assert {k: v for k, v in forked["environment"].items() if k != warm_start.OWNER} == started["environment"]
+    assert (forked["model"].pop("start"), started["model"].pop("start")) == ("forked", "cold")
+    assert forked["model"] == started["model"]
+    # The pages of libraries that nothing has touched since are not in the fork.
+    for name, n_bytes in started["runs"][0]["memory"].items():
+        assert 0 <= n_bytes - forked["runs"][0]["memory"][name] < 150_000_000, name
+    measured(replace(CELL, round=2), folder, environment(owner, folder))
     assert wait_for(lambda: len(servers(folder)) == 1)
     assert servers(folder) != {first}
     (run_folder,) = folder.glob("inference-benchmark-*")
