@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import subprocess
@@ -11,12 +10,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from preloaded import HANGS_S
-from running import REPO, Workspace, fake_grid
+from running import PROGRAMS, REPO, SNAKEMAKE, Workspace, fake_grid, fault
 
 from inference_benchmark.experiment.experiment import Experiment
 
-SNAKEMAKE = str(Path(sys.executable).parent / "snakemake")
+PROGRAM = str(Path(sys.executable).parent / "snakemake")
 
 
 def files_of(folder: Path) -> dict[str, int]:
@@ -29,8 +27,7 @@ def files_of(folder: Path) -> dict[str, int]:
 
 
 def snakemake(folder: Path, *arguments: str | Path, **environ: str) -> subprocess.CompletedProcess:
-    command, env = [SNAKEMAKE, *arguments], {**os.environ, **environ}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=HANGS_S, env=env)
+    return SNAKEMAKE.run([PROGRAM, *arguments], folder, {**os.environ, **PROGRAMS.for_shells(), **environ})
 
 
 @pytest.fixture
@@ -61,7 +58,8 @@ def test_jobs_find_the_library_and_read_utf_8_whatever_python_is_told(measured):
     page = measured.folder / "results/box/report.html"
     page.unlink()
     told = {"PYTHONSAFEPATH": "1", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
-    done = snakemake(measured.folder, "results/box/report.html", **told)
+    command = [PROGRAM, "results/box/report.html"]
+    done = subprocess.run(command, cwd=measured.folder, capture_output=True, text=True, env={**os.environ, **told})
     assert done.returncode == 0, done.stderr
     assert "±" in page.read_text(encoding="utf-8")
 
@@ -109,10 +107,7 @@ def test_it_is_a_module_of_another_workflow(code, tmp_path):
     (host / "host.yaml").write_text(yaml.safe_dump({"bench": code.config}))
     before = files_of(code.folder)
     assert "Estimated time: " in snakemake(host, "-n").stderr.splitlines()[-1]
-    failed = subprocess.run(
-        [SNAKEMAKE, "--cores", "1", "--keep-going"], cwd=host, capture_output=True, text=True, timeout=HANGS_S,
-        env={**os.environ, "FAKE_ENGINE": json.dumps({"fault": "error", "on_batch": 2})},
-    )  # fmt: skip
+    failed = snakemake(host, "--cores", "1", "--keep-going", FAKE_ENGINE=fault(fault="error", on_batch=2))
     assert "[3/3] tiny prompt4-new8 fake fp32 batch 512: oom" in failed.stderr
     assert failed.stderr.count("[1/3] ") == 1
     assert "Cells and studies: 1 measured, 1 out of memory, 1 failed." in failed.stderr

@@ -16,6 +16,7 @@ def named(device_name) -> dict:
 
 def test_a_cell_on_other_hardware_than_its_label_says_is_refused(measured):
     """Measured here or brought from elsewhere."""
+    measured.grid.update(precisions=["fp32"], batch_sizes=[1, 2])
     shutil.move(measured.folder / "results/box", measured.folder / "results/ours")
     for path in (measured.folder / "results/ours").rglob("batch-*.json"):
         record = json.loads(path.read_text())
@@ -51,4 +52,4 @@ def test_a_cell_on_other_hardware_than_its_label_says_is_refused(measured):
     assert "### tiny on ours" in text
     assert "### tiny on theirs" in text
     assert "results/theirs/charts/" in text
-    assert measured.run("preview").stdout.count("6 of 6 cells have a record") == 2
+    assert measured.run("preview").stdout.count("2 of 2 cells have a record") == 2

@@ -42,10 +42,10 @@ def test_deleted_records_are_measured_again_and_no_others(measured, tmp_path):
     plan = measured.plan()
     assert plan == {"measure": 2, "collect": 1, **DERIVED, "all": 1, "total": 8}
     (temporary := tmp_path / "tmp").mkdir()
-    measured.run(TMPDIR=str(temporary))
+    measured.run(SUMMARY, TMPDIR=str(temporary))
     assert list(temporary.glob("inference-benchmark-*")) == [], "what jobs of a run tell each other ends with it"
     assert measured.record_path("bf16", 1).read_bytes() == kept
-    assert measured.plan() == NOTHING
+    assert measured.plan(SUMMARY) == NOTHING
 
 
 def test_a_dry_run_ends_with_an_estimate_by_earlier_records(measured):
