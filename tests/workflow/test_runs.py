@@ -27,10 +27,11 @@ def test_a_run_leaves_every_record_tables_and_report_and_prints_a_line_per_cell(
     assert lines[0].endswith(", 5 left")
     assert ", 3 left, about " in lines[2]
     ending = said[said.index("The best of each column on box, by throughput:") :].splitlines()
-    assert [line.partition(": ")[0] for line in ending[1:3]] == [
-        f"    tiny prompt4-new8 fake {precision} batch 2" for precision in ("bf16", "fp32")
+    assert [line.partition("  ")[0] for line in ending[2:4]] == [
+        f"tiny prompt4-new8 fake {precision} batch 2" for precision in ("bf16", "fp32")
     ]
-    assert ending[3] == "Report: results/box/report.html; tables: results/box/tables.md"
+    assert ending[4].startswith("tiny prompt4-new8 fake bf16 batch 2 is ")
+    assert ending[5] == "Report: results/box/report.html; tables: results/box/tables.md"
     assert lines[2].split(": ")[1].startswith("oom during warm-up")
     assert measured.plan() == NOTHING
 

@@ -246,7 +246,7 @@ class ProgressHandler(logging.Handler):
     def _results(self) -> Iterator[str]:
         """The best of each machine whose report was made, and where that is."""
         # Here, because it is not needed to read the rules.
-        from inference_benchmark.render.texts import best_of_columns
+        from inference_benchmark.render.ranking import ranked
         from inference_benchmark.results.summary_csv import read_summary
 
         for page in map(Path, sorted(self.made)):
@@ -256,7 +256,7 @@ class ProgressHandler(logging.Handler):
                 continue
             target = files.read_json(provenance)["measurement"]["target_half_width_percent"] / 100
             yield f"The best of each column on {page.parent.name}, by throughput:"
-            yield from (f"    {line}" for line in best_of_columns(read_summary(summary), target))
+            yield from ranked(read_summary(summary), target)
             yield f"Report: {page}; tables: {page.with_name('tables.md')}"
 
     def _next_steps(self) -> list[str]:

@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
 from inference_benchmark.results.cell_result import UNFINISHED, CellResult, Results, columns_of
-from inference_benchmark.results.choice import headline
 from inference_benchmark.results.column import Heading, batch_label, short_names
 from inference_benchmark.units import format_half_width, format_number
 
 #: Behind a figure whose samples do not repeat well, and behind one that was measured under noteworthy conditions.
 UNSTABLE, FLAGGED = "†", "‡"
-#: How many columns are named at the end of a run.
-_SHOWN = 5
 
 
 class TableView(NamedTuple):
@@ -32,17 +29,6 @@ def names_within(cells: Results) -> Callable[[CellResult], str]:
     """What names a cell among these cells of one model and workload: ``hf bf16 batch 8``."""
     names = short_names(columns_of(cells))
     return lambda cell: batch_label(names[cell.column], cell.batch_size)
-
-
-def best_of_columns(cells: Results, target: float) -> list[str]:
-    """The best throughput of each column on a machine, a line each, the fastest first, of no more than a few. target:
-    as of choice.headline."""
-    figure = BY_NAME["throughput_tok_per_s"]
-    columns = ([cell for cell in cells if cell.column == column] for column in columns_of(cells))
-    best = [cell for of_column in columns if (cell := headline(of_column, figure, target))]
-    best.sort(key=lambda cell: -cell.value(figure.name))
-    lines = [f"{cell.label}: {_tooltip_text(cell, figure)} {marks(cell, figure)}".rstrip() for cell in best[:_SHOWN]]
-    return [*lines, f"and {len(best) - _SHOWN} more"] if len(best) > _SHOWN else lines
 
 
 def cell_text(cell: CellResult, figure: Figure) -> str:
