@@ -81,7 +81,7 @@ def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
         results=tuple(results),
         limit=limit,
         conditions=report.conditions,
-        flags=_condition_flags(report, setup),
+        flags=(*_condition_flags(report, setup), *_errors(report)),
         model=report.model,
         **where_and_when,
     )
@@ -107,6 +107,12 @@ def _inputs(subject: Subject, weights: Path | None) -> dict[str, Any]:
 
 def _condition_flags(report: WorkerReport, setup: Setup) -> tuple[Note, ...]:
     return tuple(Note(**flag) for flag in conditions.flags(report.conditions, setup.device))
+
+
+def _errors(report: WorkerReport) -> Iterator[Note]:
+    for name, error in ("energy-unknown", report.energy_error), ("profile-unknown", report.profile_error):
+        if error:
+            yield Note(name, error)
 
 
 def _compilation_flags(model: Mapping[str, Any], cell: Cell) -> Iterator[Note]:
@@ -137,6 +143,5 @@ def _flags(report: WorkerReport, cell: Cell, users: str | None) -> tuple[Note, .
         message = "the largest logit was NaN or infinite: the answers are not valid"
         notes.append(Note("non-finite-logits", f"in {rows} of {cell.batch_size} rows {message}"))
     notes += _compilation_flags(report.model, cell)
-    if report.energy_error:
-        notes.append(Note("energy-unknown", report.energy_error))
+    notes += _errors(report)
     return each_once(notes)
