@@ -46,6 +46,8 @@ def against_data_sheet(name: str, measured_peaks: Peaks) -> Verdict:
 def check_timeline(setup: Setup, engine: str) -> Verdict:
     found = studied(setup, TimelineStudy(setup.cell(engine, setup.precision, setup.batch_sizes[0]), trace=False))
     timeline = Timeline.of(found.results)
+    if timeline.profile is None:
+        return ok_if(False, f"{study_text(found)}; no profile: {'; '.join(flag.message for flag in found.flags)}")
     steps_share = timeline.call_s / mean(timeline.observed_s)
     shares = timeline.shares
     others = ", ".join(each["name"] for each in timeline.profile["longest"] if each["kind"] == "other")

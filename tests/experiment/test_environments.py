@@ -99,6 +99,20 @@ def test_a_lock_that_cannot_be_used_is_one_line(tmp_path, lock, line):
     assert problems(tmp_path, lock)[0].startswith(f"environments.old: {line.format(tmp_path)}")
 
 
+def test_on_a_gpu_a_lock_has_to_have_what_reads_its_energy(tmp_path):
+    whole = REPO / "envs/transformers-4.lock"
+    (tmp_path / "old.lock").write_text(whole.read_text().replace("nvidia-ml-py", "nvidia-mlx"))
+    config = copy.deepcopy(CONFIG) | {"device": "cuda", "environments": {"old": str(tmp_path / "old.lock")}}
+    config["grid"]["cuda"]["environments"] = ["current", "old"]
+    with pytest.raises(ConfigError) as caught:
+        load(config, SCHEMA)
+    assert caught.value.problems == [
+        "environments.old: its file has no nvidia-ml-py, which energy on a GPU needs; add nvidia-ml-py==VERSION"
+    ]
+    config["environments"] = {"old": str(whole)}
+    assert any(cell.environment for cell in load(config, SCHEMA).cells.values())
+
+
 def test_a_conda_file_is_refused(tmp_path):
     assert problems(tmp_path, old="env.yaml") == [
         "environments.old: env.yaml is a conda file; allowed: a file of pip requirements with exact versions"

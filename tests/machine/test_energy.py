@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -164,6 +165,11 @@ def test_a_reading_that_fails_later_is_an_energy_error(nvml, tmp_path):
 )
 def test_a_gpu_without_a_counter_has_none(nvml, settings):
     nvml.show(**settings)
+    assert energy.open_counter(GPU) is None
+
+
+def test_an_environment_without_nvidia_ml_py_has_no_counter_of_a_gpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert energy.open_counter(GPU) is None
 
 

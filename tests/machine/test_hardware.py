@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import replace
 
 import pytest
@@ -102,6 +103,13 @@ def test_free_memory_that_nvml_does_not_tell_is_unknown(nvml, settings):
     assert hardware.free_memory_bytes(gpu) == 2**30
     nvml.show(**({"gpus": []} if "lost" in settings else settings))
     assert hardware.free_memory_bytes(gpu) is None
+
+
+def test_without_nvidia_ml_py_free_memory_is_unknown_and_no_gpu_is_taken_for_a_cpu(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert hardware.free_memory_bytes(GPUS[0]) is None
+    with pytest.raises(ModuleNotFoundError):
+        hardware.detect_device({})
 
 
 def test_device_and_label_depend_on_the_visible_gpus(monkeypatch):

@@ -19,6 +19,7 @@ from preloaded import HANGS_S
 from running import REPO, another_python, fault, read_record, wait_for
 
 from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.machine.packages import hidden_for
 from inference_benchmark.measure import warm_start
 from inference_benchmark.worker import server
 
@@ -88,12 +89,31 @@ def is_gone(pid: int) -> bool:
         return True
 
 
-def test_a_forked_worker_leaves_the_record_of_a_cold_one_and_no_server_outlives_its_round_or_owner(owner, folder):
+def made_up_torchao(folder: Path) -> Path:
+    """What transformers imports of it. The file ``imported`` in the folder has a line for each process that did."""
+    names = {
+        "torchao/__init__.py": f"import sys; print(sys.argv[0], file=open({str(folder / 'imported')!r}, 'a'))",
+        "torchao/prototype/safetensors/safetensors_support.py": "flatten_tensor_state_dict = None",
+        "torchao-99.dist-info/METADATA": "Metadata-Version: 2.1\nName: torchao\nVersion: 99\n",
+    }
+    for name, text in names.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    return folder
+
+
+def test_a_forked_worker_leaves_the_record_of_a_cold_one_and_no_server_outlives_its_round_or_owner(
+    owner, folder, monkeypatch, tmp_path
+):
+    """And no server imports torchao, which would ask CUDA for its devices, wherever it is installed."""
+    monkeypatch.setenv("PYTHONPATH", str(made_up_torchao(tmp_path)))
     cold_environment = {k: v for k, v in environment(owner, folder).items() if k != warm_start.OWNER}
     (folder / "cold").mkdir()
     started = measured(CELL, folder / "cold", cold_environment)
     assert servers(folder) == set(), "a cell by hand starts cold"
     other, forked = (measured(replace(CELL, batch_size=n), folder, environment(owner, folder)) for n in (1, 2))
+    imported = {Path(line).name for line in (tmp_path / "imported").read_text().splitlines()}
+    assert ("__main__.py" in imported, "server.py" in imported) == (True, False)
     (first,) = servers(folder)
     assert (other["model"]["start"], other["cell"]["batch_size"]) == ("forked", 1)
     assert forked["runs"][0]["tokens_sha256"] == started["runs"][0]["tokens_sha256"]
@@ -242,6 +262,25 @@ def test_where_no_server_can_be_started_the_worker_starts_cold_and_says_so(owner
     assert done.stdout.splitlines()[0].endswith(" False")
     assert "the worker starts cold: " in done.stderr
     assert json.loads(done.stdout.splitlines()[1])[1] == "ok"
+
+
+def test_a_server_that_did_not_start_is_not_started_again(owner, folder, monkeypatch):
+    monkeypatch.setenv(warm_start.OWNER, str(owner.pid))
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    python = folder / "python"
+    python.write_text('#!/bin/sh\necho >> "$0.started"\necho importing hf opened /dev/nvidiactl\nexit 1\n')
+    python.chmod(0o755)
+    for number in (1, 1, 2):
+        with pytest.raises(warm_start.WarmStartError, match="importing hf opened /dev/nvidiactl"):
+            warm_start.ForkServer("hf", "", number).fork(str(python), "", {}, 0)
+    assert (folder / "python.started").read_text() == "\n"
+
+
+@pytest.mark.parametrize(
+    ("precision", "hidden"), [("int8", ("torchao",)), ("int8-weight-only", ()), ("gptq", ()), ("awq", ())]
+)
+def test_a_server_imports_torchao_only_for_what_may_need_it(precision, hidden):
+    assert hidden_for(precision) == hidden
 
 
 def test_an_open_device_file_is_noticed(monkeypatch, tmp_path):

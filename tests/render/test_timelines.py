@@ -13,6 +13,7 @@ from inference_benchmark.experiment.studies import TimelineStudy
 from inference_benchmark.records.parts import Note
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import tables
+from inference_benchmark.render.one_line import study_text
 from inference_benchmark.render.timelines import timeline_bars, timeline_tables
 
 STEPS = {
@@ -79,6 +80,7 @@ def test_a_timeline_with_a_warning_is_marked_and_one_that_ran_out_of_memory_left
     small = timeline(make_cell(batch_size=1))
     steps, parts = timeline_tables(results(busy, small))
     assert [row[0] for row in steps.cells] == [row[0] for row in parts.cells] == ["fp32 batch 1", "fp32 batch 2‡"]
+    assert study_text(busy).endswith(" (cpu-contended)")
 
 
 def test_a_timeline_of_other_software_says_nothing_of_a_cell():

@@ -60,7 +60,7 @@ def test_a_product_that_the_library_does_not_have_is_left_out(monkeypatch):
     kernels = {"refused": refuse, "missing": missing, "torch.mm": lambda a, w: lambda: torch.mm(a, w)}
     monkeypatch.setattr(worker, "product_kernels", lambda device, dtype: kernels)
     monkeypatch.setattr(worker, "_ROWS", {"cpu": (16,)})
-    results = list(worker._products(torch.device("cpu"), "float32", worker.CpuTimer()))
+    results = list(worker._products(torch.device("cpu"), "float32", worker.CpuTimer))
     assert [(result["kernel"], result["rows"]) for result in results] == [("torch.mm", 16)]
 
 
@@ -103,7 +103,7 @@ class FakeEvent:
 )
 def test_the_launch_of_a_kernel_is_no_part_of_its_time(monkeypatch, launch_s, kernel_s, calls):
     stream = FakeStream(monkeypatch, launch_s)
-    taken = worker.samples(lambda: stream.launch(kernel_s), worker.CudaTimer())
+    taken = worker.samples(lambda: stream.launch(kernel_s), worker.CudaTimer)
     assert taken["samples_s"] == pytest.approx([kernel_s] * len(taken["samples_s"]), rel=1e-6)
     assert taken.get("calls_per_sample", 1) == calls
     assert (3 if kernel_s == 0.4 else 5) <= len(taken["samples_s"]) <= 1000
@@ -117,5 +117,29 @@ def test_a_kernel_that_waits_for_the_gpu_by_itself_is_timed_all_the_same(monkeyp
         stream.launch(50e-6)
         stream.host_s = stream.idle_from_s
 
-    taken = worker.samples(kernel, worker.CudaTimer())
+    taken = worker.samples(kernel, worker.CudaTimer)
     assert taken["samples_s"] == pytest.approx([60e-6] * len(taken["samples_s"]), rel=0.2)
+
+
+@pytest.mark.parametrize("first_launch_s", [1e-4, 5e-4, 2e-3, 10e-3])
+def test_a_slow_first_launch_of_a_kernel_costs_its_own_time_and_no_more(monkeypatch, first_launch_s):
+    """Nor does a kernel that waits for the GPU by itself make those after it slower."""
+
+    def took_s(first_launch_s: float) -> float:
+        stream = FakeStream(monkeypatch, 5e-6)
+
+        def measure(kernel_s: float, waits: bool = False) -> float:
+            def kernel() -> None:
+                stream.host_s += once.pop() if once else 0.0
+                stream.launch(kernel_s)
+                stream.host_s = stream.idle_from_s if waits else stream.host_s
+
+            once, began_s = [first_launch_s], stream.host_s
+            worker.samples(kernel, worker.CudaTimer)
+            return stream.host_s - began_s
+
+        measure(50e-6, waits=True)
+        return sum(measure(kernel_s) for kernel_s in (7e-6, 60e-6, 450e-6, 4.7e-3))
+
+    assert took_s(first_launch_s) == pytest.approx(took_s(0) + 4 * first_launch_s)
+    assert took_s(first_launch_s) < 2

@@ -9,9 +9,14 @@ import pytest
 from made_up import MODELS, make_cell, measurement
 from running import run_study
 
-from inference_benchmark.analysis.timeline import Timeline
+from inference_benchmark.analysis.timeline import Profile, Timeline
+from inference_benchmark.engines.fake import FakeEngine
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import TimelineStudy
+from inference_benchmark.measure import run
+from inference_benchmark.measure.worker_process import WorkerReport
+from inference_benchmark.worker import timeline as worker
+from inference_benchmark.worker.engine_session import EngineSession
 
 MODEL = {"name": "small", "architecture": MODELS["bloom"], "seed": 0}
 
@@ -78,6 +83,18 @@ def test_made_up_steps_are_exact(tmp_path):
     assert timeline.observing_cost == pytest.approx(0)
     assert timeline.memory_growth_bytes == 7 * 2 * 50_000
     assert timeline.profile is None
+
+
+def test_a_profile_without_kernels_is_none_and_the_record_says_why(monkeypatch):
+    """Else all of the time would be outside kernels."""
+    monkeypatch.setattr(FakeEngine, "profile", lambda *_: Profile(1.0, []))
+    report = WorkerReport()
+    session = EngineSession(lambda **facts: report.receive(facts), None)
+    worker.run(session, TimelineStudy(make_cell(), trace=False).to_json(), None, None)
+    assert [part["kind"] for part in report.results] == ["steps", "memory"]
+    assert [(note.name, note.message) for note in run._errors(report)] == [
+        ("profile-unknown", "torch's profiler recorded no kernel: CUPTI is missing, or another profiler has it")
+    ]
 
 
 def test_as_many_calls_as_a_round_of_the_cell_has(tmp_path):

@@ -47,8 +47,11 @@ def _on_cpu(events, call) -> list[Work]:
 
 
 def _on_cuda(events) -> list[Work]:
-    kernels = [event for event in events if event.device_type() == DeviceType.CUDA and event.name() != _CALL]
-    names = {event.correlation_id(): event.name() for event in events if event.device_type() == DeviceType.CPU}
+    # Of annotations, such as those of compiled graphs, the device has spans around all of their kernels.
+    kernels = [each for each in events if each.device_type() == DeviceType.CUDA and not each.is_user_annotation()]
+    # Calls of CUDA's runtime are linked to operators, too. Their own ids are of another numbering.
+    operators = (each for each in events if each.device_type() == DeviceType.CPU and not each.linked_correlation_id())
+    names = {each.correlation_id(): each.name() for each in operators}
     began = min((event.start_ns() for event in kernels), default=0)
     return [_work(event, began, names.get(event.linked_correlation_id(), "")) for event in kernels]
 

@@ -18,7 +18,6 @@ from inference_benchmark.experiment.environments import CURRENT, Lock
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.variants import GridEngine
 from inference_benchmark.machine import compiler, hardware, torch_build
-from inference_benchmark.machine.packages import Package
 from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import Checkpoint, CheckpointError, fingerprint, look_into, weights_files
 from inference_benchmark.units import parse_bytes
@@ -79,7 +78,7 @@ def resolve(
     if is_current:
         problems += _missing_packages(device, here, grid["precisions"])
         problems += _missing_for_gpu(here, grid["precisions"]) if on_gpu else ()
-    problems += _lacking_in_locks(grid, here or elsewhere, locks)
+    problems += _lacking_in_locks(device, here or elsewhere, grid, locks)
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
     machine = _machine(config, device, problems)
@@ -303,13 +302,15 @@ def _without_cells(
             yield f"{where}: the grid has nothing for {name}: {'; '.join(dict.fromkeys(reasons))}; remove it"
 
 
-def _lacking_in_locks(grid: Mapping[str, Any], used: Sequence[GridEngine], locks: Mapping[str, Lock]) -> Iterator[str]:
-    needed: dict[Package, str] = {}
+def _lacking_in_locks(
+    device: str, used: Sequence[GridEngine], grid: Mapping[str, Any], locks: Mapping[str, Lock]
+) -> Iterator[str]:
+    needed = {"nvidia-ml-py": "energy on a GPU"} if device == "cuda" else {}
     for (_, name, engine, options), precision in product(used, grid["precisions"]):
         for package, what in engines.needed_packages(engine, precision, options).items():
-            needed.setdefault(package, name if what == engine else f"{what} in {name}")
+            needed.setdefault(package.distribution, name if what == engine else f"{what} in {name}")
     for name, (package, what) in product(grid["environments"], needed.items()):
-        if name in locks and package.distribution not in locks[name].packages:
+        if name in locks and package not in locks[name].packages:
             yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
 
 

@@ -94,7 +94,7 @@ def open_counter(gpu: hardware.Gpu | None, powercap: Path = Path("/sys/class/pow
     try:
         counter = _open_rapl(powercap) if gpu is None else _open_nvml(gpu.uuid)
         counter.read_raw()
-    except EnergyError:
+    except (EnergyError, ModuleNotFoundError):  # an environment may lack nvidia-ml-py
         return None
     return counter
 

@@ -36,7 +36,8 @@ class Gpu:
 
 @contextmanager
 def nvml():
-    """The initialised pynvml module; None without an NVIDIA driver. Raises GpuError instead of NVML's errors."""
+    """The initialised pynvml module; None without an NVIDIA driver. Raises GpuError instead of NVML's errors, and
+    ModuleNotFoundError: without the module nobody knows whether there is a GPU."""
     import pynvml
 
     try:
@@ -118,7 +119,7 @@ def driver_cuda_version() -> tuple[int, int] | None:
 
 
 def _ask(query: Callable[[Any], T]) -> T | None:
-    with suppress(GpuError), nvml() as lib:
+    with suppress(GpuError, ModuleNotFoundError), nvml() as lib:  # an environment may lack nvidia-ml-py
         return query(lib) if lib else None
     return None
 

@@ -96,3 +96,13 @@ PACKAGES = {
         Package("optimum", ("gptq",), compared_in=None, lock="gptqmodel.lock"),
     )
 }
+
+
+def hidden_for(precision: str) -> tuple[str, ...]:
+    """Packages that a process must not import that workers of this precision are forked from.
+
+    transformers imports torchao wherever it is installed, and torchao asks CUDA for its devices, which a fork cannot
+    use then. What else is installed for a precision may need it, as gptqmodel does.
+    """
+    is_needed = any(precision in each.needed_for and not each.is_dependency for each in PACKAGES.values())
+    return () if is_needed else ("torchao",)

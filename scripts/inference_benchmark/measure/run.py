@@ -8,9 +8,10 @@ from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.experiment.cells import Cell
-from inference_benchmark.experiment.studies import CeilingsStudy, Study, Subject
+from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Study, Subject
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
+from inference_benchmark.machine.packages import hidden_for
 from inference_benchmark.measure import batch_search, retakes
 from inference_benchmark.measure.held_device import Setup, check_engine, hold_device
 from inference_benchmark.measure.outcome import CellFailure
@@ -26,7 +27,7 @@ def measure_cell(cell: Cell, watch: Supervision) -> Record:
     """Measure a cell, in one round. Raises MeasurementError, CheckpointError, OSError if there is nothing to record."""
     weights = _weights(cell)
     with hold_device(cell, watch) as device:
-        server = ForkServer(cell.base_engine, str(weights), cell.round) if weights else None
+        server = _server(cell, weights, cell.round)
         (report, outcome, reason), others = retakes.least_disturbed(
             lambda patience_s: device.run_worker(
                 "timed_calls", _inputs(cell, weights) | {"patience_s": patience_s}, server=server
@@ -70,7 +71,7 @@ def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
             results = [*report.results, *(result for other in others for result in other.report.results)]
         else:
             # Divergence and timeline come right after cells, whose server still runs.
-            server = ForkServer(setup.base_engine, str(weights), 1) if weights else None
+            server = _server(setup, weights, 1)
             report, outcome, reason = device.run_worker(study.kind, inputs, server=server)
             results = report.results
         where_and_when = device.where_and_when()
@@ -81,7 +82,7 @@ def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
         results=tuple(results),
         limit=limit,
         conditions=report.conditions,
-        flags=_condition_flags(report, setup),
+        flags=(*_condition_flags(report, setup), *_errors(report)),
         model=report.model,
         **where_and_when,
     )
@@ -101,12 +102,23 @@ def _weights(setup: Setup) -> Path | None:
     return folder
 
 
+def _server(setup: Cell | ColumnStudy, weights: Path | None, number: int) -> ForkServer | None:
+    """That workers of a round are forked from; None for an engine without weights."""
+    return weights and ForkServer(setup.base_engine, str(weights), number, hidden_for(setup.precision))
+
+
 def _inputs(subject: Subject, weights: Path | None) -> dict[str, Any]:
     return {"subject": subject.to_json(), "checkpoint": str(weights) if weights else None}
 
 
 def _condition_flags(report: WorkerReport, setup: Setup) -> tuple[Note, ...]:
     return tuple(Note(**flag) for flag in conditions.flags(report.conditions, setup.device))
+
+
+def _errors(report: WorkerReport) -> Iterator[Note]:
+    for name, error in ("energy-unknown", report.energy_error), ("profile-unknown", report.profile_error):
+        if error:
+            yield Note(name, error)
 
 
 def _compilation_flags(model: Mapping[str, Any], cell: Cell) -> Iterator[Note]:
@@ -137,6 +149,5 @@ def _flags(report: WorkerReport, cell: Cell, users: str | None) -> tuple[Note, .
         message = "the largest logit was NaN or infinite: the answers are not valid"
         notes.append(Note("non-finite-logits", f"in {rows} of {cell.batch_size} rows {message}"))
     notes += _compilation_flags(report.model, cell)
-    if report.energy_error:
-        notes.append(Note("energy-unknown", report.energy_error))
+    notes += _errors(report)
     return each_once(notes)

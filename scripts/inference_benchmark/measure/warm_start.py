@@ -1,9 +1,9 @@
 """Workers forked from a server that has imported everything (worker/server.py): a cell starts in a tenth of the time.
 
 A server belongs to one run of Snakemake and ends with it. The servers of a model and round run at the same time, one
-for each engine and environment, because cells of different engines are measured in turn. The first cell of another
-model or round ends them: each round has servers of its own, so that rounds differ in memory layout. Without a run of
-Snakemake, or if the platform cannot do it, workers start cold.
+for each engine, environment and set of hidden packages, because cells of different engines are measured in turn. The
+first cell of another model or round ends them: each round has servers of its own, so that rounds differ in memory
+layout. Without a run of Snakemake, or if the platform cannot do it, workers start cold.
 """
 
 from __future__ import annotations
@@ -111,11 +111,13 @@ class ForkedWorker:
 
 
 class ForkServer(NamedTuple):
-    """A server for one engine, folder of a checkpoint, and round. It is started when its first worker is."""
+    """A server for one engine, folder of a checkpoint, and round. It is started when its first worker is. One that did
+    not start is not tried again in this run. hidden: as packages.hidden_for."""
 
     engine: str
     checkpoint: str
     round: int
+    hidden: tuple[str, ...] = ()
 
     def fork(self, python: str, request: str, variables: Mapping[str, str], pipe: int) -> ForkedWorker:
         """A worker for a request, forked from the server with this Python and these environment variables.
@@ -124,11 +126,18 @@ class ForkServer(NamedTuple):
 
         path = self.path(python, variables)
         folder, of_alike = path.parent, path.name.rpartition(".")[0]
+        why_not = folder / f"why-not{path.suffix}"  # in any round
         with filelock.FileLock(folder / "lock"):
+            if why_not.exists():
+                raise WarmStartError(why_not.read_text())
             client = _connected(path)
             if client is None:
                 _end(other for other in _servers(variables) if other.name.rpartition(".")[0] != of_alike)
-                self._start(path, python, variables)
+                try:
+                    self._start(path, python, variables)
+                except WarmStartError as error:
+                    why_not.write_text(str(error))
+                    raise
                 client = _connected(path)
         if client is None:
             raise WarmStartError("the server does not answer")
@@ -147,7 +156,7 @@ class ForkServer(NamedTuple):
         OSError."""
         differ_between_jobs = ("PWD", "OLDPWD", "SHLVL", "_")
         settled = {name: value for name, value in variables.items() if name not in differ_between_jobs}
-        name = f"{_digest([self.checkpoint, self.round])}.{_digest([self, python, settled])}"
+        name = f"{_digest([self.checkpoint, self.round])}.{_digest([self._replace(round=0), python, settled])}"
         return _run_folder() / f"{_device(variables)}.{name}"
 
     def _start(self, path: Path, python: str, variables: Mapping[str, str]) -> None:
@@ -158,7 +167,7 @@ class ForkServer(NamedTuple):
             device = hardware.detect_device(variables)
         except hardware.GpuError as error:
             raise WarmStartError(str(error)) from None
-        arguments = [str(path), os.environ[OWNER], self.engine, self.checkpoint, device]
+        arguments = [str(path), os.environ[OWNER], self.engine, self.checkpoint, device, *self.hidden]
         command = [python, "-m", "inference_benchmark.worker.server", *arguments]
         # Ctrl-C is for its owner. A session of its own would have another share of the CPUs.
         server = subprocess.Popen(command, **PIPED, env=dict(variables), text=True, process_group=0)

@@ -68,9 +68,9 @@ class WorkerReport:
 
     phase: its last one. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
     results: of a study. trying: the batch size of the last try. end: the outcome and facts about it; None if it sent
-    none. waited_s, is_quiet: how long it waited for others to leave the CPUs alone, and whether they did; None where it
-    did not. compiled_calls: as of Run. conditions: of the device during timed calls. last_output: the end of what it
-    and its libraries printed.
+    none. energy_error, profile_error: why the record has none. waited_s, is_quiet: how long it waited for others to
+    leave the CPUs alone, and whether they did; None where it did not. compiled_calls: as of Run. conditions: of the
+    device during timed calls. last_output: the end of what it and its libraries printed.
     """
 
     phase: str = "start"
@@ -83,6 +83,7 @@ class WorkerReport:
     model: dict[str, Any] = field(default_factory=dict)
     energy: dict[str, Any] | None = None
     energy_error: str | None = None
+    profile_error: str | None = None
     yardstick: dict[str, Any] = field(default_factory=dict)
     waited_s: float | None = None
     is_quiet: bool | None = None

@@ -77,8 +77,8 @@ class Operator(TypedDict):
 
 class TimelinePart(TypedDict):
     #: The part of the timeline. steps: calls that nothing observes and calls whose steps are timed, in turn. memory: of
-    #: a call of its own. profile: of one profiled call; absent where torch's profiler does not see the engine, or
-    #: memory ran out.
+    #: a call of its own. profile: of one profiled call; absent where torch's profiler does not see the engine or any
+    #: kernel, or memory ran out.
     kind: Literal["steps", "memory", "profile"]
     #: steps: for each call, the seconds of each step, on the device. The first is from the beginning of the call,
     #: prefill inside.

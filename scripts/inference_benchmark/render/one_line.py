@@ -52,16 +52,16 @@ def study_text(record: StudyRecord) -> str:
     """How a study ended: its main figures, or why it has none."""
     if record.outcome != "ok":
         return f"{record.outcome}: {record.reason.message}"
+    warnings = f" ({', '.join(record.flag_names)})" if record.flags else ""
     if record.study.kind == "ceilings":
         machine = peaks(record.results)
         speeds = (f"{name} {format_figure(speed / 1e12, ',.2f')}" for name, speed in machine.flop_per_s.items())
-        warnings = f" ({', '.join(record.flag_names)})" if record.flags else ""
         return f"{format_figure(machine.bandwidth[-1][1] / 1e9, ',.1f')} GB/s; Tflop/s: {', '.join(speeds)}{warnings}"
     if record.study.kind == "max-batch":
         fits, fails = batch_limit(record.results)
         return f"batch {fits} fits, {fails} does not ({len(record.results)} tries)"
     if record.study.kind == "timeline":
-        return timeline_text(Timeline.of(record.results))
+        return timeline_text(Timeline.of(record.results)) + warnings
     result = record.results[0]
     error = result["logits_error"]["mean"]
     logits = "not finite" if error is None else f"{error:.2g}"

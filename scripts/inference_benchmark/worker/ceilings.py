@@ -47,10 +47,10 @@ def run(session: EngineSession, subject: str, checkpoint: None, patience_s: floa
     load, study, emit = quiet.OtherLoad(), study_from_json(subject), session.emit
     torch.set_num_threads(study.threads or default_threads())
     device = torch.device("cuda", 0) if study.device == "cuda" else torch.device("cpu")
-    timer = CudaTimer() if device.type == "cuda" else CpuTimer()
+    timer = CudaTimer if device.type == "cuda" else CpuTimer
     tf32 = torch.backends.cuda.matmul.allow_tf32
     operand = torch.rand(1024, 1024, device=device)
-    timer.seconds(lambda: operand @ operand, 1)
+    operand @ operand  # starts the device
     session.wait_for_quiet(patience_s, load)
     session.enter("measure")
     for facts, kernel in _memory_kernels(device):
@@ -86,7 +86,7 @@ def _memory_kernels(device: torch.device) -> Iterator[tuple[dict[str, Any], Kern
         size *= 2
 
 
-def _products(device: torch.device, dtype: str, timer: CpuTimer | CudaTimer) -> Iterator[dict[str, Any]]:
+def _products(device: torch.device, dtype: str, timer: type[CpuTimer | CudaTimer]) -> Iterator[dict[str, Any]]:
     """Activations (rows, side) times weights (side, side), by every kernel that the library has for them here."""
     side, sizes = _SIDE[device.type], _ROWS[device.type]
     activations, weights = _random(device, dtype, sizes[-1], side), _random(device, dtype, side, side)
@@ -158,7 +158,7 @@ class CpuTimer:
 
 
 class CudaTimer:
-    """Times calls by events on the GPU. They queue while the GPU is kept busy, and then run without gaps.
+    """Times calls of one kernel by events on the GPU. They queue while the GPU is kept busy, and then run without gaps.
 
     On an idle GPU the launch of the first kernel (5 to 10 us, as long as reading 16 MiB) would count as its time. So
     would every launch that takes longer than the kernel before it.
@@ -187,9 +187,10 @@ class CudaTimer:
             self.cycles_per_call *= 2
 
 
-def samples(kernel: Kernel, timer: CpuTimer | CudaTimer) -> dict[str, Any]:
+def samples(kernel: Kernel, new_timer: type[CpuTimer | CudaTimer]) -> dict[str, Any]:
     """``samples_s``, and ``calls_per_sample`` if each is the mean of several calls in a row."""
-    timer.seconds(kernel, 1)  # does all one-time work
+    kernel()  # does all one-time work, which may take long to launch
+    timer = new_timer()  # what another kernel needed would keep the GPU busy for nothing
     calls = timer.calls_per_sample(timer.seconds(kernel, 1))
     samples_s, total_s = [], 0.0
     while total_s < _MOST_S and (len(samples_s) < _MIN_SAMPLES or (total_s < _MIN_S and len(samples_s) < _MAX_SAMPLES)):

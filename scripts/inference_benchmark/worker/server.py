@@ -125,9 +125,10 @@ def device_files() -> list[str]:
     return [target for target in targets if target.startswith("/dev/nvidia")]
 
 
-def main(path: str, owner: str, engine: str, checkpoint: str, device: str) -> int:
-    """path: of the socket. owner: process id. checkpoint: a folder. device: ``cuda`` where a GPU is visible. Writes a
-    line when it is ready."""
+def main(path: str, owner: str, engine: str, checkpoint: str, device: str, *hidden: str) -> int:
+    """path: of the socket. owner: process id. checkpoint: a folder. device: ``cuda`` where a GPU is visible. hidden:
+    packages that are not imported, as if they were not installed. Writes a line when it is ready."""
+    sys.modules |= dict.fromkeys(hidden)
     gc.disable()  # until all is imported, which then takes a fifth less
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         with short_path(Path(path)) as short:

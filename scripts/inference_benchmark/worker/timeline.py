@@ -18,7 +18,8 @@ class StepsError(RuntimeError):
 
 def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str | None) -> None:
     """subject: the study as JSON text. trace: the file for a Chrome trace; None without one.
-    Sends a result for the steps, one for memory if the engine knows it, and one for the profile if there is one."""
+    Sends a result for the steps, one for memory if the engine knows it, and one for the profile if there is one, or why
+    it is empty."""
     study = study_from_json(subject)
     cell, new_tokens = study.cell, study.cell.workload.new_tokens
     engine = session.load(cell, checkpoint)
@@ -34,8 +35,10 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str
     profile, n_profiled = None, min(new_tokens, PROFILED_TOKENS)
     with session.if_memory_suffices():
         profile = engine.profile(prompts, n_profiled, Path(trace) if trace else None)
-    if profile is not None:
+    if profile is not None and profile.work:
         session.emit(results=[profile_result(profile, n_profiled)])
+    elif profile is not None:
+        session.emit(profile_error="torch's profiler recorded no kernel: CUPTI is missing, or another profiler has it")
 
 
 def timed_in_steps(engine: engines.Engine, prompts, new_tokens: int) -> tuple[float, list[float]]:
