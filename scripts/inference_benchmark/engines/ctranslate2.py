@@ -17,6 +17,7 @@ from inference_benchmark.engines import refusal, shapes
 from inference_benchmark.engines.converted import ConvertedEngine, tokens_of, vocab_size
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import cublas
+from inference_benchmark.models import loading
 from inference_benchmark.models.cache import RefusedError
 
 
@@ -186,9 +187,10 @@ class DigitTokenizer:
 
 
 class Converter(TransformersConverter):
-    def load_model(self, model_class, folder, **options) -> torch.nn.Module:
+    def load_model(self, model_class, folder, config, **options) -> torch.nn.Module:
         # Only its weights are read: the attention that its configuration names need not be installed.
-        return super().load_model(model_class, folder, **options, attn_implementation="eager")
+        options |= {"config": loading.without_padding(config), "attn_implementation": "eager"}
+        return super().load_model(model_class, folder, **options)
 
     def load_tokenizer(self, tokenizer_class, folder, **_) -> DigitTokenizer:
         return DigitTokenizer(vocab_size(AutoConfig.from_pretrained(folder)))

@@ -16,7 +16,6 @@ import numpy
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -30,6 +29,7 @@ from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.options import CACHE_BITS
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
+from inference_benchmark.models import loading
 from inference_benchmark.models.architecture import QUANTISED
 
 logging.disable_progress_bar()
@@ -127,7 +127,7 @@ class HfEngine(TorchDeviceEngine):
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
-        config = self.config = AutoConfig.from_pretrained(checkpoint)
+        config = self.config = loading.config_of(checkpoint)
         self.family = config.model_type
         if quantisation := getattr(config, "quantization_config", None):
             self.stored_in_checkpoint = f"int{quantisation.get('bits', 4)}"  # awq need not say that it has 4
