@@ -190,7 +190,7 @@ class Converter(TransformersConverter):
     def load_model(self, model_class, folder, config, **options) -> torch.nn.Module:
         # Only its weights are read: the attention that its configuration names need not be installed.
         options |= {"config": loading.without_padding(config), "attn_implementation": "eager"}
-        return super().load_model(model_class, folder, **options)
+        return loading.whole_model(model_class, folder, **options)
 
     def load_tokenizer(self, tokenizer_class, folder, **_) -> DigitTokenizer:
         return DigitTokenizer(vocab_size(AutoConfig.from_pretrained(folder)))

@@ -173,7 +173,8 @@ class HfEngine(TorchDeviceEngine):
         self.default_matmul_precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self.options.get("matmul_precision", "highest"))
         attention, (dtype, _, quantisation_config, _) = self.options.get("attention"), PRECISIONS[precision]
-        self.model = AutoModelForCausalLM.from_pretrained(
+        self.model = loading.whole_model(
+            AutoModelForCausalLM,
             checkpoint,
             config=self.config,
             dtype=dtype,

@@ -189,6 +189,7 @@ def convert(checkpoint: str, output: str, weights: str) -> None:
 
     bits = COMPRESSED.get(weights)
     adjust = {"group_size_fallback": "adjust"} if bits == 4 else {}  # if 128 does not divide the inputs
+    loading.refuse_parts(checkpoint)
     with TemporaryDirectory() as folder:  # the exporter reads the configuration by itself
         loading.config_of(checkpoint).to_json_file(Path(folder, "config.json"))
         for path in Path(checkpoint).iterdir():
