@@ -110,6 +110,8 @@ class HfEngine(TorchDeviceEngine):
 
     #: Additional arguments of every generate call.
     generate_options: Mapping[str, Any] = MappingProxyType({})
+    #: hf_facts.kind_of_cache of every call; "" if transformers may choose it.
+    promised_cache = ""
     #: How a quantised checkpoint stores the weights of the blocks.
     stored_in_checkpoint = ""
 
@@ -187,7 +189,7 @@ class HfEngine(TorchDeviceEngine):
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()
         if "cache" in self.options:
-            self.generate_options = _CACHES[self.options["cache"]][1]
+            self.promised_cache, self.generate_options = _CACHES[self.options["cache"]]
         self.finish_loading()
 
     def not_loaded_as(self, precision: str) -> str | None:
@@ -232,9 +234,9 @@ class HfEngine(TorchDeviceEngine):
         facts = {"cache": hf_facts.kind_of_cache(output.past_key_values), **observation.facts()}
         if (now := hf_facts.block_weights(self.model)) != stored:  # some libraries make them dense in the first call
             raise UnsupportedError(f"the first call makes {now} of the weights of the blocks, which were {stored}")
-        chosen = self.options.get("cache")
-        if chosen and facts["cache"] != _CACHES[chosen][0]:
-            raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']}")
+        if self.promised_cache not in ("", facts["cache"]):
+            length = f"{prompts.shape[1]} prompt and {new_tokens} new tokens"
+            raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']} after {length}")
         return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
 
     def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):
