@@ -11,8 +11,9 @@ import transformers
 from families import FAMILIES, MIXTURES, family_weights, model_of
 from made_up import make_cell
 from real_engines import load_from, prompts
-from running import measure_cli, read_record, run_study
+from running import drawn, measure_cli, read_record, run_study
 
+from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -171,6 +172,62 @@ def test_a_cache_that_transformers_does_not_compile_is_noticed(monkeypatch):
     engine.observe(prompts(1, 3, vocab_size=300), 1)  # a single token needs no decoding
     with pytest.raises(UnsupportedError, match="transformers compiled nothing; the cache of llama is a StaticCache"):
         engine.observe(prompts(1, 3, vocab_size=300), 4)
+
+
+QWEN2 = {
+    **FAMILIES["llama"], "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("architecture", "longest", "beyond"),
+    [
+        (FAMILIES["mistral"], (8, 12), (9, 1)),
+        (QWEN2, (4, 5), (4, 6)),  # its converter leaves out the window
+    ],
+)
+def test_ctranslate2_is_not_available_beyond_a_sliding_window(architecture, longest, beyond):
+    folder, family = drawn({"architecture": architecture, "seed": 0}), architecture["model_type"]
+    engine, reference = load_from(folder, "ctranslate2"), load_from(folder, "hf")
+    ids = prompts(4, longest[0], vocab_size=300)
+    answers = reference.generate(ids, longest[1])
+    assert (engine.generate(ids, longest[1]) == answers).all()
+    message = f"ctranslate2 does not apply the sliding window of 8 tokens of {family} to 9"
+    with pytest.raises(UnsupportedError, match=message):
+        engine.generate(prompts(4, beyond[0], vocab_size=300), beyond[1])
+    fitting = answers[:, : 9 - longest[0]]
+    assert engine.next_token_logits(ids, fitting).shape == (4, fitting.shape[1], 300)
+    with pytest.raises(UnsupportedError, match=message):
+        engine.next_token_logits(prompts(4, 9, vocab_size=300), answers[:, :1])
+
+
+def test_answers_beyond_a_sliding_window_are_no_failed_comparison(tmp_path):
+    cell = make_cell(engine="ctranslate2", model=model_of("mistral"), workload=Workload(8, 4))
+    record = run_study(ColumnStudy.of("divergence", cell), tmp_path / "study.json")
+    assert (record.outcome, record.results) == ("unsupported", ())
+    assert "the sliding window of 8 tokens of mistral to 11" in record.reason.message
+
+
+LONGROPE = {
+    **FAMILIES["phi3"], "max_position_embeddings": 64, "original_max_position_embeddings": 16,
+    "rope_parameters": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "long_factor": [4.0] * 8, "short_factor": [1.0] * 8,
+        "original_max_position_embeddings": 16, "partial_rotary_factor": 1.0,
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("engine", "options"), [("hf-static", {}), ("hf", {"cache": "static"})])
+def test_a_static_cache_that_the_model_throws_away_is_noticed(monkeypatch, engine, options):
+    """phi3 computes all again, into another cache, where it changes the angles of its positions."""
+    monkeypatch.setattr(hf_static, "_why_no_compiler", lambda device: "not needed here")
+    loaded = load_from(drawn({"architecture": LONGROPE, "seed": 0}), engine, **options)
+    for length, new_tokens in ((9, 1), (9, 8), (16, 1)):
+        assert loaded.observe(prompts(2, length, vocab_size=300), new_tokens)[1]["cache"] == "StaticCache"
+    for length, new_tokens in ((9, 9), (17, 1)):
+        message = f"the cache of phi3 is a DynamicCache after {length} prompt and {new_tokens} new tokens"
+        with pytest.raises(UnsupportedError, match=message):
+            loaded.observe(prompts(2, length, vocab_size=300), new_tokens)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 from families import FAMILIES
 from made_up import MODELS, make_cell
 from real_engines import FORMS, weights
+from remade import remade, without
 from running import (
     NOTHING,
     REPO,
@@ -22,6 +23,7 @@ from running import (
     TABLES,
     Workspace,
     measure_cli,
+    noted,
     planned_environment,
     read_record,
     run_study,
@@ -133,6 +135,18 @@ def test_what_it_does_not_have_is_not_available(environment):
     record = measured(replace(cell_of(environment), model=model))
     assert record["outcome"] == "unsupported"
     assert record["reason"]["message"].startswith("openvino cannot convert this model: ")
+
+
+@pytest.mark.parametrize(("change", "is_whole"), [(dict, True), (without("layers.2."), False)])
+def test_it_exports_whole_checkpoints_whatever_their_padding(environment, tmp_path, change, is_whole):
+    folder = remade(weights("llama"), tmp_path / "mine", change, pad_token_id=5000)
+    cell = replace(cell_of(environment), model=noted(folder))
+    done = measure_cli(cell, Path(cell.path))
+    assert (done.returncode == 0) is is_whole, done.stderr
+    assert ("missing: model.layers.2.input_layernorm.weight, " in done.stderr) is not is_whole
+    if is_whole:
+        plain = measured(cell_of(environment, "llama"))
+        assert read_record(Path(cell.path))["runs"][0]["tokens_sha256"] == plain["runs"][0]["tokens_sha256"]
 
 
 def test_its_studies(environment):

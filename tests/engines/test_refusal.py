@@ -35,7 +35,6 @@ def caught(call, *arguments) -> Exception:
         ("inference_benchmark.engines.hf", UnsupportedError("no causal language model"), True),
         ("transformers.modeling_utils", OSError("no file named model.safetensors"), False),
         ("transformers.utils.import_utils", ImportError("requires the einops library"), False),
-        ("transformers.utils.loading_report", RuntimeError("You set `ignore_mismatched_sizes` to `False`"), False),
         ("torch.cuda", RuntimeError("CUDA error: device-side assert triggered"), False),
         ("torch.nn.functional", RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), False),
         ("torch._inductor.cpp_builder", RuntimeError("CppCompileError: C++ compile error"), False),

@@ -11,6 +11,8 @@ from running import fault, flag_names, measure_cli, read_record
 
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.machine import hardware
+from inference_benchmark.measure import run as runs
+from inference_benchmark.records.parts import Note
 
 
 def test_answers_that_change_from_call_to_call_are_flagged(tmp_path):
@@ -123,6 +125,16 @@ def test_warm_up_ends_after_a_call_without_one_time_work_and_timed_calls_with_it
 
 
 FLAGS_OF_COMPILATION = ("compiled-while-timed", "without-cuda-graphs", "not-compiled")
+
+
+@pytest.mark.parametrize(
+    ("engine", "graphs", "flagged"), [("hf-static", 0, True), ("hf-static", 1, False), ("hf", 0, False)]
+)
+def test_a_call_without_a_step_to_compile_is_flagged(engine, graphs, flagged):
+    cell = make_cell(engine=engine, workload=Workload(4, 1))
+    notes = list(runs._compilation_flags({"compilation": {"graphs": graphs, "seconds": 0.0}}, cell))
+    message = "hf-static compiled nothing: a call of one token has no step"
+    assert notes == [Note("not-compiled", message)] * flagged
 
 
 def test_calls_are_repeated_until_they_are_enough(tmp_path):

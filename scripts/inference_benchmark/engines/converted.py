@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from inference_benchmark.analysis.timeline import Profile
 from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.refusal import is_refusal, words_of
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import checkpoint as checkpoints
+from inference_benchmark.models import loading
 from inference_benchmark.models.cache import REFUSED, cache_root, made_once
 
 #: Increase it whenever the conversion of a checkpoint gives different files.
@@ -31,7 +32,7 @@ class ConvertedEngine(TorchDeviceEngine):
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
         self.threads = threads
-        self.config = AutoConfig.from_pretrained(checkpoint)
+        self.config = loading.config_of(checkpoint)
         self.family = self.config.model_type
         self.token_work = shapes.work_of_checkpoint(checkpoint)
 

@@ -17,7 +17,11 @@ from inference_benchmark.engines import refusal, shapes
 from inference_benchmark.engines.converted import ConvertedEngine, tokens_of, vocab_size
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import cublas
+from inference_benchmark.models import loading
 from inference_benchmark.models.cache import RefusedError
+
+#: Families whose sliding window CTranslate2 applies to steps, after a prompt that fits in. It ignores that of others.
+_WITH_WINDOW = ("gemma3", "gemma4", "mistral")
 
 
 class CTranslate2Engine(ConvertedEngine):
@@ -29,6 +33,9 @@ class CTranslate2Engine(ConvertedEngine):
         if device == "cuda":
             cublas.load()
         super().start(device, threads, checkpoint)
+        text = self.config.get_text_config(decoder=True)
+        is_limited = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
+        self.window = getattr(text, "sliding_window", None) if is_limited else None
         try:
             self.converted = converted(checkpoint)
         except RefusedError as error:
@@ -111,12 +118,15 @@ class CTranslate2Engine(ConvertedEngine):
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
+        self._refuse_beyond_window(ids.shape[1])
         logits = self.generator.forward_batch(ids.tolist()).to(ctranslate2.DataType.float32)
         if self.device.type == "cuda":
             logits = logits.to_device(ctranslate2.Device.cpu)
         return numpy.array(logits)[:, prompts.shape[1] - 1 :]
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
+        n_in_steps = 0 if self.family.startswith(_WITH_WINDOW) else new_tokens - 1
+        self._refuse_beyond_window(prompts.shape[1] + n_in_steps)
         words = self.words
         return self.generator.generate_batch(
             [[words[i] for i in row] for row in prompts.tolist()],
@@ -126,6 +136,11 @@ class CTranslate2Engine(ConvertedEngine):
             include_prompt_in_result=False,
             **options,
         )
+
+    def _refuse_beyond_window(self, n_tokens: int) -> None:
+        if self.window and n_tokens > self.window:
+            window = f"the sliding window of {self.window} tokens of {self.family}"
+            raise UnsupportedError(f"ctranslate2 does not apply {window} to {n_tokens}")
 
     def _tokens(self, results, new_tokens: int) -> numpy.ndarray:
         return tokens_of([result.sequences_ids[0] for result in results], new_tokens)
@@ -186,9 +201,10 @@ class DigitTokenizer:
 
 
 class Converter(TransformersConverter):
-    def load_model(self, model_class, folder, **options) -> torch.nn.Module:
+    def load_model(self, model_class, folder, config, **options) -> torch.nn.Module:
         # Only its weights are read: the attention that its configuration names need not be installed.
-        return super().load_model(model_class, folder, **options, attn_implementation="eager")
+        options |= {"config": loading.without_padding(config), "attn_implementation": "eager"}
+        return loading.whole_model(model_class, folder, **options)
 
     def load_tokenizer(self, tokenizer_class, folder, **_) -> DigitTokenizer:
         return DigitTokenizer(vocab_size(AutoConfig.from_pretrained(folder)))

@@ -16,7 +16,6 @@ import numpy
 import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
-    AutoConfig,
     AutoModelForCausalLM,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -30,6 +29,7 @@ from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.options import CACHE_BITS
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
+from inference_benchmark.models import loading
 from inference_benchmark.models.architecture import QUANTISED
 
 logging.disable_progress_bar()
@@ -110,6 +110,8 @@ class HfEngine(TorchDeviceEngine):
 
     #: Additional arguments of every generate call.
     generate_options: Mapping[str, Any] = MappingProxyType({})
+    #: hf_facts.kind_of_cache of every call; "" if transformers may choose it.
+    promised_cache = ""
     #: How a quantised checkpoint stores the weights of the blocks.
     stored_in_checkpoint = ""
 
@@ -127,7 +129,7 @@ class HfEngine(TorchDeviceEngine):
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
-        config = self.config = AutoConfig.from_pretrained(checkpoint)
+        config = self.config = loading.config_of(checkpoint)
         self.family = config.model_type
         if quantisation := getattr(config, "quantization_config", None):
             self.stored_in_checkpoint = f"int{quantisation.get('bits', 4)}"  # awq need not say that it has 4
@@ -173,7 +175,8 @@ class HfEngine(TorchDeviceEngine):
         self.default_matmul_precision = torch.get_float32_matmul_precision()
         torch.set_float32_matmul_precision(self.options.get("matmul_precision", "highest"))
         attention, (dtype, _, quantisation_config, _) = self.options.get("attention"), PRECISIONS[precision]
-        self.model = AutoModelForCausalLM.from_pretrained(
+        self.model = loading.whole_model(
+            AutoModelForCausalLM,
             checkpoint,
             config=self.config,
             dtype=dtype,
@@ -186,7 +189,7 @@ class HfEngine(TorchDeviceEngine):
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()
         if "cache" in self.options:
-            self.generate_options = _CACHES[self.options["cache"]][1]
+            self.promised_cache, self.generate_options = _CACHES[self.options["cache"]]
         self.finish_loading()
 
     def not_loaded_as(self, precision: str) -> str | None:
@@ -231,9 +234,9 @@ class HfEngine(TorchDeviceEngine):
         facts = {"cache": hf_facts.kind_of_cache(output.past_key_values), **observation.facts()}
         if (now := hf_facts.block_weights(self.model)) != stored:  # some libraries make them dense in the first call
             raise UnsupportedError(f"the first call makes {now} of the weights of the blocks, which were {stored}")
-        chosen = self.options.get("cache")
-        if chosen and facts["cache"] != _CACHES[chosen][0]:
-            raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']}")
+        if self.promised_cache not in ("", facts["cache"]):
+            length = f"{prompts.shape[1]} prompt and {new_tokens} new tokens"
+            raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']} after {length}")
         return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
 
     def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):

@@ -30,6 +30,7 @@ class HfStaticEngine(HfEngine):
     hf.
     """
 
+    promised_cache = "StaticCache"
     has_compiled = False
     cache: StaticCache | None = None
     cache_shape = (0, 0)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy
@@ -18,6 +19,7 @@ from inference_benchmark.engines import converted as conversion
 from inference_benchmark.engines import refusal, shapes
 from inference_benchmark.engines.converted import ConvertedEngine, tokens_of
 from inference_benchmark.engines.refusal import UnsupportedError
+from inference_benchmark.models import loading
 from inference_benchmark.models.cache import RefusedError
 
 #: The precisions in which NNCF compresses weights, without data: bits of a weight.
@@ -187,14 +189,20 @@ def convert(checkpoint: str, output: str, weights: str) -> None:
 
     bits = COMPRESSED.get(weights)
     adjust = {"group_size_fallback": "adjust"} if bits == 4 else {}  # if 128 does not divide the inputs
-    OVModelForCausalLM.from_pretrained(
-        checkpoint,
-        export=True,
-        compile=False,
-        torch_dtype=torch.float32,
-        load_in_8bit=False,  # None would be 8 bits from a billion parameters on
-        quantization_config=OVWeightQuantizationConfig(bits=bits, **adjust) if bits else None,
-    ).save_pretrained(output)
+    loading.refuse_parts(checkpoint)
+    with TemporaryDirectory() as folder:  # the exporter reads the configuration by itself
+        loading.config_of(checkpoint).to_json_file(Path(folder, "config.json"))
+        for path in Path(checkpoint).iterdir():
+            if path.name != "config.json":
+                Path(folder, path.name).symlink_to(path.resolve())
+        OVModelForCausalLM.from_pretrained(
+            folder,
+            export=True,
+            compile=False,
+            torch_dtype=torch.float32,
+            load_in_8bit=False,  # None would be 8 bits from a billion parameters on
+            quantization_config=OVWeightQuantizationConfig(bits=bits, **adjust) if bits else None,
+        ).save_pretrained(output)
 
 
 if __name__ == "__main__":

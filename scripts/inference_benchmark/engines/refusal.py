@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: What libraries raise for a model, precision or cache that they were not written for.
 _KINDS = (AttributeError, TypeError, ValueError, KeyError, NotImplementedError, AssertionError, RuntimeError)
-#: In messages of such exceptions about the GPU, the compiler on this machine, or the checkpoint's files.
+#: In messages of such exceptions about the GPU or the compiler on this machine.
 _OTHER_CAUSES = (
     "CUDA error",
     "CUDA failed",
@@ -12,7 +12,6 @@ _OTHER_CAUSES = (
     "CUDNN_STATUS",
     "CppCompileError",
     "InvalidCxxCompiler",
-    "ignore_mismatched_sizes",
 )
 _OURS = __name__.partition(".")[0]
 

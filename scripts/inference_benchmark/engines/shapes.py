@@ -17,10 +17,11 @@ from unittest import mock
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 from transformers.cache_utils import DynamicLayer
 
 from inference_benchmark.analysis.roofline import Matrix, Shapes
+from inference_benchmark.models.loading import config_of
 
 #: module with a matrix -> (bytes of the stored weights, dtype of the product; None is the dtype of activations).
 Stored = Callable[[torch.nn.Module], tuple[int, str | None]]
@@ -82,7 +83,7 @@ def tensors(model: torch.nn.Module) -> list[torch.Tensor]:
 @cache
 def work_of_checkpoint(folder: Path) -> TokenWork:
     """As token_work, for a checkpoint; once in a process and those forked from it."""
-    return token_work(AutoConfig.from_pretrained(folder))
+    return token_work(config_of(folder))
 
 
 def token_work(config: Any) -> TokenWork:

@@ -18,6 +18,7 @@ from inference_benchmark.analysis.timeline import Profile
 from inference_benchmark.engines import Engine, cpu_memory, needed_packages, refusal, shapes, torch_profile, yardstick
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
+from inference_benchmark.models.loading import config_of
 
 
 class TorchDeviceEngine(Engine):
@@ -29,10 +30,10 @@ class TorchDeviceEngine(Engine):
     family = ""
 
     def import_libraries(self, checkpoint: Path, on_gpu: bool) -> None:
-        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoConfig
+        from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
 
         # Looking up the class imports the family's code, and much of scipy with it.
-        MODEL_FOR_CAUSAL_LM_MAPPING.get(type(AutoConfig.from_pretrained(checkpoint)), None)
+        MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config_of(checkpoint)), None)
         shapes.work_of_checkpoint(checkpoint)
 
     def combination(self, precision: str) -> str:

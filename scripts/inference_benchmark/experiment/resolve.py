@@ -83,7 +83,7 @@ def resolve(
         problems += _missing_compiler(device, used)
     machine = _machine(config, device, problems)
     machines = list(config["machines"] or [machine])
-    models, configs, checkpoints = _models(config, device, machines, problems)
+    models, configs, checkpoints = _models(config, device, machines, uses_torch and is_current, problems)
     if is_current:  # what other transformers have is not known before they are installed
         problems += variant_problems.impossible(device, used, list(configs.values()))
     if uses_torch and len(configs) == len(models):  # else one of them could not be read
@@ -133,10 +133,11 @@ def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str
 
 
 def _models(
-    config: Mapping[str, Any], device: str, machines: Sequence[str], problems: list[str]
+    config: Mapping[str, Any], device: str, machines: Sequence[str], are_loaded: bool, problems: list[str]
 ) -> tuple[list[dict[str, Any]], dict[str, Any], list[Checkpoint]]:
     """(the models of the grid as in Cell.model, their transformers configurations by name, the checkpoints among them).
-    A configuration is None if it is on the hub, or gone with its weights, and missing if it could not be read."""
+    A configuration is None if it is on the hub, or gone with its weights, and missing if it could not be read.
+    are_loaded: whether an engine loads their weights here."""
     grid = config["grid"][device]
     models, configs, checkpoints = [], {}, []
     for name in (name for name in grid["models"] if name in config["models"]):
@@ -148,7 +149,7 @@ def _models(
         try:
             if "checkpoint" in model:
                 folder = Path(os.path.expanduser(model.pop("checkpoint")))
-                found, config_json = _checkpoint(folder, name, machines)
+                found, config_json = _checkpoint(folder, name, machines, are_loaded)
                 checkpoints.append(found)
                 model["fingerprint"] = found.fingerprint
             configs[name] = config_json
@@ -159,12 +160,14 @@ def _models(
     return models, configs, checkpoints
 
 
-def _checkpoint(folder: Path, name: str, machines: Sequence[str]) -> tuple[Checkpoint, dict[str, Any] | None]:
+def _checkpoint(
+    folder: Path, name: str, machines: Sequence[str], is_loaded: bool
+) -> tuple[Checkpoint, dict[str, Any] | None]:
     """The checkpoint in a folder, with its config.json. If its weights are gone, it is that of the newest record of the
     model: they are needed to measure, not to read records. Raises CheckpointError."""
     whole = Path(os.path.abspath(folder))
     try:
-        config_json = look_into(folder)
+        config_json = look_into(folder, is_loaded)
         return Checkpoint(fingerprint(folder), whole), config_json
     except CheckpointError as error:
         known = None if weights_files(folder) else _measured_fingerprint(name, machines)

@@ -133,6 +133,8 @@ def _compilation_flags(model: Mapping[str, Any], cell: Cell) -> Iterator[Note]:
     compilation = model.get("compilation", {})
     if reason := compilation.get("why_not"):
         yield Note("not-compiled", f"{cell.engine} ran eagerly: {reason}")
+    elif compilation.get("graphs") == 0 and engines.ENGINES[cell.base_engine].compiles:
+        yield Note("not-compiled", f"{cell.engine} compiled nothing: a call of one token has no step")
     recorded, skipped = (compilation.get(f"cuda_graphs_{name}") for name in ("recorded", "skipped"))
     # A call of one token is prefill only, which is not compiled.
     if recorded is not None and cell.workload.new_tokens > 1 and (skipped or not recorded):

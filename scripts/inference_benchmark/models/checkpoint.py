@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark import files
-from inference_benchmark.models import weights
+from inference_benchmark.models import loading, weights
 from inference_benchmark.models.architecture import QUANTISED, quantisation, refusal
 from inference_benchmark.models.cache import cache_root, made_once
 from inference_benchmark.models.weights import CheckpointError
@@ -87,9 +87,10 @@ def _download(repo: str, revision: str) -> Path:
     return Path(folder)
 
 
-def look_into(folder: Path) -> dict[str, Any]:
+def look_into(folder: Path, is_loaded: bool = False) -> dict[str, Any]:
     """The config.json of a checkpoint that can be measured, judged without loading it. Raises CheckpointError if it is
-    no causal language model, is quantised by a method that is not in QUANTISED, or lacks a part of its weights."""
+    no causal language model, is quantised by a method that is not in QUANTISED, or lacks a part of its files.
+    is_loaded: raises it also if transformers would find other weights in them than those of the model."""
     config = read_config(folder)
     if reason := refusal(config):
         raise CheckpointError(f"{folder}/config.json: {reason}")
@@ -98,7 +99,10 @@ def look_into(folder: Path) -> dict[str, Any]:
             f"{folder}/config.json: its weights are quantised already ({method}{_MADE_DENSE.get(method, '')}); "
             f"allowed: {', '.join(QUANTISED)}; weights in fp32, bf16 or fp16, from which each other precision is made"
         )
-    weights.check(weights.find(folder, config), is_quantised=method is not None)
+    found = weights.find(folder, config)
+    weights.check(found, is_quantised=method is not None)
+    if is_loaded and method is None:
+        loading.check(folder, found)
     return config
 
 

@@ -112,6 +112,11 @@ def installed() -> bool:
     return None not in map(importlib.util.find_spec, ("transformers", "torch"))
 
 
+def installation() -> str:
+    """A name for the transformers that is installed, which no other has. Raises FamiliesError."""
+    return _folder().name
+
+
 @cache
 def _folder() -> Path:
     """The folder with the answers of the transformers that is installed. Raises FamiliesError."""

@@ -70,23 +70,28 @@ def check(weights: Weights, is_quantised: bool = False) -> None:
     if missing := [shard.name for shard in weights.shards if not shard.is_file()]:
         n_missing = f"{len(missing)} of {len(weights.shards)}"
         raise CheckpointError(
-            f"{weights.index} names shards that are not there ({n_missing}): {_some(missing)}; copy or download them"
+            f"{weights.index} names shards that are not there ({n_missing}): {some(missing)}; copy or download them"
         )
     tensors = {shard: _tensors(shard) for shard in weights.shards}
     if weights.format == "safetensors" and weights.index is not None:
-        by_name = {shard.name: dtypes for shard, dtypes in tensors.items()}
+        by_name = {shard.name: names for shard, names in tensors.items()}
         if missing := [name for name, shard in _weight_map(weights.index).items() if name not in by_name[shard]]:
             raise CheckpointError(
-                f"{weights.index} names tensors that their shards do not hold ({len(missing)}): {_some(missing)}; "
+                f"{weights.index} names tensors that their shards do not hold ({len(missing)}): {some(missing)}; "
                 "index and shards belong to different checkpoints"
             )
     for shard, dtypes in () if is_quantised else tensors.items():
-        for name, dtype in dtypes.items():
+        for name, (dtype, _) in dtypes.items():
             if dtype not in _PLAIN | _INTEGERS or (dtype in _INTEGERS and name.endswith("weight")):
                 raise CheckpointError(
                     f"{shard}: {name} is stored as {dtype}, quantised already; "
                     f"allowed: weights in {', '.join(sorted(_PLAIN))}, from which each precision is made"
                 )
+
+
+def layout(weights: Weights) -> dict[str, tuple[str, list[int]]]:
+    """(dtype, shape) of all tensors, by name, as the headers say; empty for pickles. Raises CheckpointError."""
+    return {name: tensor for shard in weights.shards for name, tensor in _tensors(shard).items()}
 
 
 def digest(weights: Weights, memory: Path) -> str:
@@ -114,8 +119,8 @@ def _weight_map(index: Path) -> dict[str, str]:
     return weight_map
 
 
-def _tensors(path: Path) -> dict[str, str]:
-    """The dtype of each tensor in a safetensors file, by name; none for a pickle. Raises CheckpointError."""
+def _tensors(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """(dtype, shape) of each tensor in a safetensors file, by name; none for a pickle. Raises CheckpointError."""
     try:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
@@ -138,7 +143,7 @@ def _tensors(path: Path) -> dict[str, str]:
                 f"{path} is {size:,} bytes long, its header says {end:,}{' or more' if not header else ''}: "
                 "cut off or still being copied; copy or download it again"
             )
-        return {name: str(entry["dtype"]) for name, entry in tensors.items()}
+        return {name: (str(entry["dtype"]), list(entry["shape"])) for name, entry in tensors.items()}
     except OSError as error:
         raise CheckpointError(f"{path} cannot be read: {error.strerror}") from None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -159,7 +164,8 @@ def _check_pickle(path: Path, start: bytes) -> None:
         raise CheckpointError(f"{path} {what}; copy or download it again") from None
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """Names for a message, not too many."""
     return ", ".join(names if len(names) <= 3 else [*names[:3], "..."])
 
 
