@@ -66,3 +66,9 @@ def test_the_extremes_of_what_is_allowed_can_be_compared(tmp_path, extreme):
     compared = compare(*sides)
     assert compared.cells[0].ratio.value == pytest.approx(float(extreme) / 1e-15)
     assert compared.columns[0].geometric_mean == pytest.approx(float(extreme) / 1e-15)
+
+
+def test_a_path_that_snakemake_would_not_take_as_it_is_is_named(tmp_path):
+    path = tmp_path / "of {x}.csv"
+    path.write_text("")
+    assert baselines.check(path) == [f"{path} has {{ and }}, which Snakemake takes for a part of a rule; rename it"]

@@ -44,7 +44,7 @@ def test_a_failing_cell_names_its_log_and_the_others_go_on(workspace):
     ]
     assert "\nPreview: 4 of 6 cells have a record, 2 failed. See results/box/preview/report.html.\n" in done.stderr
     tables = (workspace.folder / "results/box/preview/tables.md").read_text()
-    (row,) = (line for line in tables.splitlines() if line.startswith("| 2 "))
+    row, *_ = (line for line in tables.splitlines() if line.startswith("| 2 "))
     assert row.split()[3::2] == ["failed", "failed"]
     rows = (workspace.folder / "results/box/preview/summary.csv").read_text().splitlines()
     log = f"logs/box/tiny/{column}/fp32/batch-2.log: measure.py: ValueError during warm-up: made-up error; not tried again"

@@ -11,6 +11,8 @@ from inference_benchmark.experiment.cells import RECORD_STEM
 from inference_benchmark.results.summary_csv import read_table
 
 _RECORD = re.compile(rf"{RECORD_STEM}\.json")
+#: In a path, Snakemake takes {x} for a wildcard and <x> for a variable.
+_OF_SNAKEMAKE = frozenset("{}<>")
 
 
 class BaselineError(ProblemsError):
@@ -19,6 +21,8 @@ class BaselineError(ProblemsError):
 
 def check(path: Path) -> list[str]:
     """Why a path cannot be a baseline, one line per problem. Records are not read."""
+    if found := _OF_SNAKEMAKE.intersection(str(path)):
+        return [f"{path} has {' and '.join(sorted(found))}, which Snakemake takes for a part of a rule; rename it"]
     try:
         if path.is_dir():
             return [] if records_below(path) else [f"{path} holds no records (batch-N.json)"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import re
 import shlex
 import shutil
@@ -14,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -222,13 +223,16 @@ class ProgressHandler(logging.Handler):
         machine = f"{subject.setup.machine}: " if len(self.plan.machines) > 1 else ""
         return f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}"
 
-    def ending(self, command: str) -> str:
-        """What is printed at the end of a run or dry run by this command; "" if there is nothing to say."""
-        return self._estimate() if self.mode() == "plan" else self.summary(command) if self.mode() == "run" else ""
+    def ending(self, command: str, folder: Path = Path()) -> str:
+        """What is printed at the end of a run or dry run by this command; "" if there is nothing to say. folder: of the
+        results, from where the user is."""
+        if self.mode() == "plan":
+            return self._estimate()
+        return self.summary(command, folder) if self.mode() == "run" else ""
 
-    def summary(self, command: str) -> str:
+    def summary(self, command: str, folder: Path = Path()) -> str:
         """What a run has measured, what is missing and why; if nothing is, the best of it, the pages that it made, and
-        what would make its figures more certain."""
+        what would make its figures more certain. folder: as of ending."""
         # Of jobs that end after Ctrl-C, Snakemake tells no more.
         for subject, _ in self.running.values():
             if self.attempts.has_recorded(subject):
@@ -237,13 +241,13 @@ class ProgressHandler(logging.Handler):
         missing = max(0, self.total - len(self.ended))
         if not self.failures and not missing and not self.outcomes["interrupted"]:
             steps = self._next_steps() if self.ended else ()
-            return "".join(f"{line}\n" for line in (*self._results(), *steps))
+            return "".join(f"{line}\n" for line in (*self._results(folder), *steps))
         counts = [f"{self.outcomes[outcome]} {name}" for outcome, name in _OUTCOMES.items() if self.outcomes[outcome]]
         counts += [f"{n} {name}" for n, name in ((failed, "failed"), (missing, "not reached")) if n]
         lines = [f"Cells and studies: {', '.join(counts)}."] if self.total else []
         return "\n".join([*lines, *self.failures.values(), f"To go on, with what is missing: {command}"]) + "\n"
 
-    def _results(self) -> Iterator[str]:
+    def _results(self, folder: Path) -> Iterator[str]:
         """The best of each machine whose report was made, and where that is."""
         # Here, because it is not needed to read the rules.
         from inference_benchmark.render.ranking import ranked
@@ -252,12 +256,12 @@ class ProgressHandler(logging.Handler):
         for page in map(Path, sorted(self.made)):
             summary, provenance = page.with_name("summary.csv"), page.with_name("provenance.json")
             if len(page.parts) == 2:  # results/report.html
-                yield f"Report of all machines: {page}"
+                yield f"Report of all machines: {folder / page}"
                 continue
             target = files.read_json(provenance)["measurement"]["target_half_width_percent"] / 100
             yield f"The best of each column on {page.parent.name}, by throughput:"
             yield from ranked(read_summary(summary), target)
-            yield f"Report: {page}; tables: {page.with_name('tables.md')}"
+            yield f"Report: {folder / page}; tables: {folder / page.with_name('tables.md')}"
 
     def _next_steps(self) -> list[str]:
         """Of all machines, from what was collected of them."""
@@ -339,11 +343,17 @@ def attach_progress(
     if terse:
         for handler in logger.handlers:
             handler.addFilter(_only_news(progress.clear))
-    command = shlex.join(["snakemake", *sys.argv[1:]])
-    # After all that Snakemake has to say.
-    atexit.register(lambda: progress.write_line(progress.ending(command)))
+    # After all that Snakemake has to say, and has left the folder of --directory again.
+    atexit.register(_tell_ending, progress, shlex.join(["snakemake", *sys.argv[1:]]), Path.cwd())
     every(TOLD_EVERY_S, lambda: progress.running and is_local() and progress.tell_running())
     logger.addHandler(progress)
+
+
+def _tell_ending(progress: ProgressHandler, command: str, folder: Path) -> None:
+    """Print how a run ended. folder: that of its results."""
+    from_here = os.path.relpath(folder)
+    with chdir(folder):
+        progress.write_line(progress.ending(command, Path(from_here)))
 
 
 def _exit(message: str) -> str:
