@@ -185,6 +185,9 @@ def _become(
     for descriptor, stream in streams.items():
         if stream >= 0:
             os.dup2(stream, descriptor)
+    # Those of the server may be of files, which can be sought in.
+    sys.stdout = os.fdopen(1, "w", encoding="utf-8", closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False)
     for descriptor in map(int, os.listdir("/proc/self/fd")):
         if descriptor > 2 and descriptor not in kept:
             try:

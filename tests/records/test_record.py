@@ -148,7 +148,7 @@ def test_records_of_other_settings_are_found_and_what_is_no_record_is_not(tmp_pa
     monkeypatch.chdir(tmp_path)
     (cell, other, broken, missing), study = make_experiment(1, 2, 3, 4).cells(), make_ceilings().study
     record_file.write(make_record(cell), Path(cell.path))
-    record_file.write(make_record(replace(other, measurement=measurement(min_cycles=5))), Path(other.path))
+    record_file.write(make_record(replace(other, measurement=measurement(seed=5))), Path(other.path))
     Path(broken.path).write_text("{")
     older = make_ceilings().to_document()
     older["study"]["version"] -= 1

@@ -86,10 +86,10 @@ def resolve(
     models, configs, checkpoints = _models(config, device, machines, uses_torch and is_current, problems)
     if is_current:  # what other transformers have is not known before they are installed
         problems += variant_problems.impossible(device, used, list(configs.values()))
-    if uses_torch and len(configs) == len(models):  # else one of them could not be read
-        problems += _not_together(device, grid["precisions"], configs)
+    is_known = uses_torch and len(configs) == len(models)  # else one of them could not be read
+    not_together = list(_not_together(device, grid["precisions"], configs)) if is_known else []
     impossible = _impossible(used, elsewhere, grid, configs)
-    problems += _without_cells(device, grid, used, impossible)
+    problems += not_together or _without_cells(device, grid, used, impossible)
     if problems:
         return None, ()
     named = grid["environments"]

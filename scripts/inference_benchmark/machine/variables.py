@@ -11,7 +11,7 @@ from pathlib import Path
 COMPARED = {
     "number of threads": (
         "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "MKL_NUM_THREADS", "MKL_DOMAIN_NUM_THREADS",
-        "MKL_DYNAMIC", "OPENBLAS_NUM_THREADS", "GOTO_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+        "MKL_DYNAMIC", "OPENBLAS_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
         "TORCHINDUCTOR_CPP_DYNAMIC_THREADS",
     ),
     "CPUs that threads run on": ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY", "KMP_AFFINITY", "KMP_HW_SUBSET"),
@@ -63,9 +63,9 @@ COMPARED = {
 }  # fmt: skip
 #: Variables that need not agree: where packages and libraries are found. The versions of packages are compared.
 FREE = ("PYTHONPATH", "LD_LIBRARY_PATH")
-#: Variables that a worker does not inherit: they, and not the settings of torch, would decide whether products of fp32
-#: matrices run in TF32.
-NOT_INHERITED = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE")
+#: Variables that a worker does not inherit. The first two, and not the settings of torch, would decide whether products
+#: of fp32 matrices run in TF32. Snakemake sets the last for each job; OPENBLAS_NUM_THREADS, set by us, comes before it.
+NOT_INHERITED = ("NVIDIA_TF32_OVERRIDE", "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "GOTO_NUM_THREADS")
 
 _COMPARED = frozenset(name for names in COMPARED.values() for name in names)
 _LIBRARY = str(Path(__file__).resolve().parents[2])
