@@ -89,7 +89,9 @@ def test_before_any_job_the_headers_are_asked_once(tmp_path, monkeypatch):
 
 def test_what_transformers_cannot_answer_is_left_to_the_jobs(tmp_path, monkeypatch, capfd):
     monkeypatch.setattr(loading, "__name__", "no.such.module")
-    checkpoint.look_into(remade(weights("llama"), tmp_path / "mine", tie_word_embeddings=False), is_loaded=True)
+    checkpoint.look_into(
+        remade(weights("llama"), tmp_path / "mine", tie_word_embeddings=False, bos_token_id=3), is_loaded=True
+    )
     assert "whether it has the weights of its model is not known yet" in capfd.readouterr().err
     loading.refuse_parts(tmp_path / "none")
 
