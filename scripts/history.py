@@ -54,6 +54,8 @@ def main() -> int:
         print(f"{view.entry_name(entry)}: {entry.name}")
     for where, before, after, ratio, interval, changed in view.step_rows(steps):
         print(f"{where}: {ratio} ({interval}) from {before} to {after}: {changed}")
+    if arguments.html:
+        print(f"Page: {arguments.html}")
     return 0
 
 

@@ -38,6 +38,7 @@ def main() -> int:
         return fail(f"{arguments.readme} is out of date; run: snakemake readme") if after != before else 0
     if after != before:
         files.write(after, arguments.readme)
+    print(f"{arguments.readme}: charts and throughput of {', '.join(path.parent.name for path in arguments.summary)}")
     return 0
 
 

@@ -110,3 +110,25 @@ def test_a_lock_that_was_changed_after_planning_installs_nothing(digest):
     Path(f".snakemake/environments/{digest}.lock").write_text("torch==0.0.1\n")
     with pytest.raises(MeasurementError, match="has changed; remove it and run Snakemake again"):
         environments.ensure("old", digest)
+
+
+@pytest.mark.parametrize(
+    ("lines", "cause"),
+    [
+        (["Collecting x", "ERROR: Could not find a version of x==9", "ERROR: No matching distribution"], 1),
+        (
+            [
+                "error: subprocess-exited-with-error",
+                "exit code: 1",
+                "Traceback (most recent call last):",
+                "ModuleNotFoundError: No module named 'torch'",
+                "ERROR: Failed to build 'x' when getting requirements to build wheel",
+            ],
+            3,
+        ),
+        (["Killed", ""], 0),
+    ],
+)
+def test_the_cause_in_the_output_of_pip_is_named(lines, cause):
+    assert environments.cause_in(lines) == lines[cause]
+    assert environments.cause_in([]) == ""

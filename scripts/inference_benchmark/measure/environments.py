@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 import signal
 import statistics
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -35,6 +36,9 @@ from inference_benchmark.models.cache import cache_root
 from inference_benchmark.units import format_duration
 
 _MARKER = "made.json"
+_ERROR = re.compile(r"(?i:error): |\w+(Error|Exception): ")
+#: Errors that only say that there is another.
+_OF_WHAT_PIP_STARTED = ("subprocess-exited-with-error", "metadata-generation-failed")
 #: Seconds to make an environment if none that was made says more.
 _MAKING_S = 180
 
@@ -136,10 +140,17 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         raise
-    errors = (line for line in lines if line.lower().startswith("error:"))  # the first is the most specific
-    last = next(filter(None, reversed(lines)), f"{command[2]} ended with exit status {process.returncode}")
-    line = next(errors, last)[:300]  # pip may list all versions
-    raise MeasurementError(printable(f"environment {name} could not be made: {line}"))
+    cause = cause_in(lines) or f"{command[2]} ended with exit status {process.returncode}"
+    raise MeasurementError(
+        printable(f"environment {name} could not be made: {cause[:300]}")
+    )  # it may list all versions
+
+
+def cause_in(lines: Sequence[str]) -> str:
+    """The line of pip's output that tells why it failed: its first error, or that of what it started, else the last
+    line; "" if there is none."""
+    errors = (line for line in lines if _ERROR.match(line) and not line.endswith(_OF_WHAT_PIP_STARTED))
+    return next(errors, next(filter(None, reversed(lines)), ""))
 
 
 def _python(folder: Path) -> Path:
