@@ -99,7 +99,11 @@ def test_a_single_result_set_has_a_chart_and_no_step(tmp_path):
     ((_, folder),) = keep(tmp_path, [1])
     done = script("history", folder, "--html", tmp_path / "page.html")
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"Result sets: 1; cells over time: 4; steps: 0.\n#1 2026-01-01 00:00: {folder}\n"
+    assert done.stdout.splitlines() == [
+        "Result sets: 1; cells over time: 4; steps: 0.",
+        f"#1 2026-01-01 00:00: {folder}",
+        f"Page: {tmp_path}/page.html",
+    ]
     page = (tmp_path / "page.html").read_text()
     assert page.count("<svg") == 1
     assert "No cell changed by more than its measurements vary." in page

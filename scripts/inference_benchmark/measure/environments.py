@@ -141,9 +141,8 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
             process.wait()
         raise
     cause = cause_in(lines) or f"{command[2]} ended with exit status {process.returncode}"
-    raise MeasurementError(
-        printable(f"environment {name} could not be made: {cause[:300]}")
-    )  # it may list all versions
+    shown = cause[:300]  # it may list all versions
+    raise MeasurementError(printable(f"environment {name} could not be made: {shown}"))
 
 
 def cause_in(lines: Sequence[str]) -> str:
