@@ -12,7 +12,16 @@ rule comparison:
         new="results/{machine}/summary.csv",
         template=CODE / "report/compare.html.j2",
         code=code(
-            "compare.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+            "compare.py",
+            "analysis",
+            "machine",
+            "engines",
+            "results",
+            "experiment",
+            "models",
+            "records",
+            "compare",
+            "render",
         ),
     output:
         json="results/{machine}/comparison/{baseline}.json",

@@ -11,7 +11,16 @@ rule history:
         earlier=PLAN.history,
         template=CODE / "report/history.html.j2",
         code=code(
-            "history.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+            "history.py",
+            "analysis",
+            "machine",
+            "engines",
+            "results",
+            "experiment",
+            "models",
+            "records",
+            "compare",
+            "render",
         ),
     log:
         "logs/history.log",

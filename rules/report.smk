@@ -8,7 +8,16 @@ rule charts:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
         code=code(
-            "charts.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+            "charts.py",
+            "analysis",
+            "machine",
+            "engines",
+            "results",
+            "experiment",
+            "models",
+            "records",
+            "compare",
+            "render",
         ),
     output:
         report(
@@ -48,7 +57,16 @@ rule report:
             )
         ],
         code=code(
-            "report.py", "analysis", "machine", "engines", "results", "experiment", "records", "compare", "render"
+            "report.py",
+            "analysis",
+            "machine",
+            "engines",
+            "results",
+            "experiment",
+            "models",
+            "records",
+            "compare",
+            "render",
         ),
     output:
         report(

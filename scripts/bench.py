@@ -4,7 +4,8 @@
     python scripts/bench.py PATH_OR_HUB_ID --engine hf ctranslate2 --precision fp32 int8 --batch 1 4 16
 
 All that comes of it is kept in bench/MODEL: the configuration, records, tables and the page. The same command, or
-snakemake with that configuration, measures only what is missing. It ends with the columns ranked by throughput.
+snakemake with that configuration, measures only what is missing. It ends with the columns ranked by throughput. All
+other arguments are those of snakemake: --dry-run only plans, with an estimate of the time.
 
 exit status: that of snakemake; 1 where the model is not found
 """
@@ -37,8 +38,7 @@ def main() -> int:
     parser.add_argument("--new", type=int, default=32, metavar="N", help="new tokens for each row (%(default)s)")
     parser.add_argument("--revision", help="of a model on the hub; its newest commit by default")
     parser.add_argument("--folder", type=Path, help="where everything is kept (bench/MODEL)")
-    parser.add_argument("--dry-run", action="store_true", help="only plan, with an estimate of the time")
-    arguments = parser.parse_args()
+    arguments, more = parser.parse_known_args()
     name, model = described(arguments.model, arguments.revision)
     folder = arguments.folder or Path("bench", name)
     configuration = folder / "config.yaml"
@@ -47,7 +47,7 @@ def main() -> int:
         files.write(text, configuration, keep_earlier=True)
     print(f"{folder}: configuration (config.yaml), records, tables and page", flush=True)
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(REPO / "Snakefile"), "--directory", str(folder)]
-    command += ["--cores", "1", "--resources", "gpu=1", *["--dry-run"] * arguments.dry_run]
+    command += ["--cores", "1", "--resources", "gpu=1", *more]
     os.execv(sys.executable, command)  # so that signals and the exit status are Snakemake's
 
 

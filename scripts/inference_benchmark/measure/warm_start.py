@@ -129,14 +129,14 @@ class ForkServer(NamedTuple):
         why_not = folder / f"why-not{path.suffix}"  # in any round
         with filelock.FileLock(folder / "lock"):
             if why_not.exists():
-                raise WarmStartError(why_not.read_text())
+                raise WarmStartError(why_not.read_text(encoding="utf-8"))
             client = _connected(path)
             if client is None:
                 _end(other for other in _servers(variables) if other.name.rpartition(".")[0] != of_alike)
                 try:
                     self._start(path, python, variables)
                 except WarmStartError as error:
-                    why_not.write_text(str(error))
+                    why_not.write_text(str(error), encoding="utf-8")
                     raise
                 client = _connected(path)
         if client is None:

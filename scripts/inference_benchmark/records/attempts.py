@@ -59,8 +59,8 @@ class Attempt:
 
     @property
     def is_interruption(self) -> bool:
-        """Whether Ctrl-C or a closed terminal ended it."""
-        return re.search("SIGINT|SIGHUP|KeyboardInterrupt", self.said or "") is not None
+        """Whether Ctrl-C or a closed terminal ended it. A scheduler sends its jobs such signals at a time limit."""
+        return self.job is None and re.search("SIGINT|SIGHUP|KeyboardInterrupt", self.said or "") is not None
 
     def for_record(self) -> dict[str, Any]:
         """The part of it that a record keeps."""
