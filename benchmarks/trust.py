@@ -9,8 +9,8 @@ drift     the same cells twice in one run, while the machine becomes 10 % slower
 paired    A/A as for same, the two cells of a pair right after each other, round by round; then with the times of the
           second multiplied by 1.03: in how many cells it is called, by numbers of rounds, paired and unpaired
 beside    a small grid of real models, in 3 to 6 rounds as by default, beside processes that take all CPUs for 30 % of
-          the time, against rounds of the machine as it is, in turn; every fourth run without waiting and measuring
-          again. Said anew after each run, as it takes more than an hour
+          the time, and the same without waiting and measuring again, against rounds of the machine as it is. Takes half
+          an hour; what is known so far is said every three rounds
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -35,10 +35,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import NamedTuple
@@ -193,85 +192,101 @@ def forking() -> Iterator[None]:
         del os.environ[warm_start.OWNER]
 
 
-#: Takes all CPUs for 30 % of the time, in stretches of 2 to 30 s.
+#: Takes all CPUs for 30 % of the time, in stretches of 2 to 30 s; begins somewhere in such a stretch or pause.
 NEIGHBOURS = """
 import os, random, subprocess, sys, time
-draw = random.Random(int(sys.argv[1])).uniform
+chance = random.Random(int(sys.argv[1]))
+pause_s, stretch_s = (lambda: chance.uniform(2, 30) * 7 / 3), (lambda: chance.uniform(2, 30))
+left = chance.random()
+is_busy = chance.random() < 0.3
 while True:
-    time.sleep(draw(2, 30) * 7 / 3)
-    hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
-    time.sleep(draw(2, 30))
-    for hog in hogs:
-        hog.kill()
-        hog.wait()
+    if is_busy:
+        hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+        time.sleep(left * stretch_s())
+        for hog in hogs:
+            hog.kill()
+            hog.wait()
+    else:
+        time.sleep(left * pause_s())
+    is_busy, left = not is_busy, 1
 """
+#: Rounds that are measured in one stretch, in turn of the truth, by default, and without waits and retakes.
+STRETCH = 3
+#: Rounds of a cell by default: at least, and at the most.
+LEAST, MOST = 3, 6
 
 
-def beside(runs: int) -> str:
+def beside(rounds: int) -> str:
+    """Runs are drawn from the rounds that were measured, as rounds that followed each other (the blocks of Kuensch,
+    1989), so that what lasts for minutes stays in them. All in turn: what changes within the hour is in all."""
     settings = measurement(min_seconds=0.5, max_seconds=0.5, target_half_width_percent=10)
-    cells = [replace(cell, measurement=settings) for cell in small_cells(0.5, batch_sizes=range(1, 9))]
-    quiet: list[Record] = []
+    cells = [replace(cell, measurement=settings) for cell in small_cells(0.5)]
+    truth: list[Record] = []
     measured: dict[str, list[list[Record]]] = {"by default": [], "without waits and retakes": []}
     said = ""
-    for number in range(runs):
-        name, watch = ("without waits and retakes", Supervision()) if number % 4 == 3 else ("by default", WATCHED)
-        # Truth in turn with the runs: what changes on the machine within the hour is in both.
-        quiet += in_rounds(cells, range(2 * number + 1, 2 * number + 3), WATCHED)
-        neighbours = subprocess.Popen([sys.executable, "-c", NEIGHBOURS, str(number)], start_new_session=True)
-        try:
-            measured[name].append(as_needed(cells, watch))
-        finally:
-            os.killpg(neighbours.pid, signal.SIGKILL)
-            neighbours.wait()
-        truth_s = [cell.figures["latency_s"].value for cell in cell_results(quiet)]
+    for first in range(1, rounds + 1, STRETCH):
+        numbers = range(first, min(first + STRETCH, rounds + 1))
+        truth += [record for number in numbers for record in measured_round(cells, number, WATCHED)]
+        for of_arm, watch in zip(measured.values(), (WATCHED, Supervision()), strict=True):
+            with neighbours(seed=first):
+                of_arm += [measured_round(cells, number, watch) for number in numbers]
+        truth_s = [cell.figures["latency_s"].value for cell in cell_results(truth)]
         said = "; ".join(
-            f"{name}, {len(of_arm)} runs: {against_truth([cell_results(records) for records in of_arm], truth_s)}"
+            f"{name}: {against_truth(cells, of_arm, truth_s)}"
             for name, of_arm in measured.items()
-            if of_arm
+            if len(of_arm) >= 2 * MOST
         )
-        print(f"  {len(quiet) // len(cells)} rounds of truth: {said}", file=sys.stderr, flush=True)
-    return f"beside neighbours, {len(cells)} cells: {said}"
+        print(f"  {numbers[-1]} rounds: {said}", file=sys.stderr, flush=True)
+    return f"beside neighbours, {len(cells)} cells, {rounds} rounds of each kind: {said}"
 
 
-def in_rounds(cells: Sequence[Cell], numbers: Iterable[int], watch: Supervision) -> list[Record]:
+@contextmanager
+def neighbours(seed: int) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-c", NEIGHBOURS, str(seed)], start_new_session=True)
+    try:
+        yield
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def measured_round(cells: Sequence[Cell], number: int, watch: Supervision) -> list[Record]:
     with forking():
-        return [measure_cell(replace(cell, round=number), watch) for number in numbers for cell in cells]
+        return [measure_cell(replace(cell, round=number), watch) for cell in cells]
 
 
-def as_needed(cells: Sequence[Cell], watch: Supervision) -> list[Record]:
-    """Of one run: three rounds of all cells, then of each as many as its interval needs, up to six."""
-    records = in_rounds(cells, range(1, 4), watch)
+def as_needed(cells: Sequence[Cell], rounds: Sequence[Sequence[Record]]) -> list[CellResult]:
+    """Of one run: the first rounds of all cells, then of each as many as its interval needs."""
+    records = [record for of_round in rounds[:LEAST] for record in of_round]
     samples_s = [[run.samples_s for run in record.runs] for record in combined(records)]
     prior = statistics.prior_of_processes(samples_s)
-    needed = [statistics.rounds_to_reach(cells[0].measurement.target_half_width, each, 6, prior) for each in samples_s]
-    for number in range(4, 7):
-        records += in_rounds(
-            [cell for cell, most in zip(cells, needed, strict=True) if most >= number], [number], watch
-        )
-    return records
+    target = cells[0].measurement.target_half_width
+    needed = [statistics.rounds_to_reach(target, each, MOST, prior) for each in samples_s]
+    for number, of_round in enumerate(rounds[LEAST:], LEAST + 1):
+        records += [record for record, most in zip(of_round, needed, strict=True) if most >= number]
+    return cell_results(records)
 
 
-def against_truth(runs: Sequence[Sequence[CellResult]], truth_s: Sequence[float]) -> str:
-    pairs = [(cell, true_s) for cells in runs for cell, true_s in zip(cells, truth_s, strict=True)]
+def against_truth(cells: Sequence[Cell], rounds: Sequence[Sequence[Record]], truth_s: Sequence[float]) -> str:
+    """What runs of consecutive rounds find. rounds: of all cells, in the order in which they were measured."""
+    runs = [as_needed(cells, rounds[first : first + MOST]) for first in range(len(rounds) - MOST + 1)]
+    pairs = [(cell, true_s) for of_run in runs for cell, true_s in zip(of_run, truth_s, strict=True)]
     off = {id(cell): abs(math.log(cell.figures["latency_s"].value / true_s)) for cell, true_s in pairs}
     held = [cell.figures["latency_s"].low <= true_s <= cell.figures["latency_s"].high for cell, true_s in pairs]
     unmarked = [off[id(cell)] for cell, _ in pairs if not cell.warnings]
     wrong = sum(each > 0.15 for each in unmarked)
-    said = (
-        f"off by {descriptive.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
-        f"{len(unmarked)} of {len(pairs)} cells without a mark, of which {wrong} are off "
-        f"by more than 15 %, wanted: none; {fmean(held):.0%} of intervals hold the truth, wanted: 90 to 98 %"
-    )
     called, widths = [], []
-    for base, new in pairwise(runs):
-        priors = [statistics.prior_of_processes(cell.whole_s for cell in cells) for cells in (base, new)]
+    for base, new in ((runs[i], runs[j]) for i in range(len(runs)) for j in range(i + MOST, len(runs))):
+        priors = [statistics.prior_of_processes(cell.whole_s for cell in of_run) for of_run in (base, new)]
         tests = [statistics.ratio_test(a.whole_s, b.whole_s, priors) for a, b in zip(base, new, strict=True)]
         called += statistics.significant(tests)
         widths += [math.sqrt(test.high / test.low) - 1 for test in tests]
-    if not called:
-        return said
     return (
-        f"{said}; one run against the next: {fmean(called):.0%} called different, wanted: at most 5 %, "
+        f"{len(runs)} runs of {LEAST} to {MOST} rounds, "
+        f"off by {descriptive.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
+        f"{len(unmarked)} of {len(pairs)} cells without a mark, of which {wrong} are off "
+        f"by more than 15 %, wanted: none; {fmean(held):.0%} of intervals hold the truth, wanted: 90 to 98 %; "
+        f"one run against another: {fmean(called):.0%} called different, wanted: at most 5 %, "
         f"median interval of the ratio ±{descriptive.percentile(widths, 50):.0%}, wanted: at most 15 %"
     )
 
@@ -489,9 +504,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = ["parent", "yardstick", "sampling", "planted", "drift", "same", "paired", "beside"]
     parser.add_argument("what", nargs="*", default=names, help="all by default")
-    parser.add_argument("--rounds", type=int, default=8, help="rounds of each cell; paired takes twice as many")
+    parser.add_argument("--rounds", type=int, default=8, help="of each cell; twice for paired, three times for beside")
     parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments and yardsticks")
-    parser.add_argument("--runs", type=int, default=17, help="of the grid beside neighbours")
     parser.add_argument("--seconds", type=float, default=60, help="of parent; sampling takes twice as long")
     arguments = parser.parse_args()
     experiments = {
@@ -499,7 +513,7 @@ def main() -> int:
         "planted": lambda: planted(arguments.cells, arguments.rounds),
         "drift": lambda: drift(arguments.cells, arguments.rounds),
         "paired": lambda: paired(2 * arguments.rounds),
-        "beside": lambda: beside(arguments.runs),
+        "beside": lambda: beside(3 * arguments.rounds),
         "yardstick": lambda: yardstick(arguments.cells),
         "sampling": lambda: sampling(2 * arguments.seconds),
         "parent": lambda: parent(arguments.seconds),
