@@ -47,6 +47,7 @@ from inference_benchmark.experiment.outputs import (
     comparison_files,
     derived,
     overall,
+    thread_trial,
 )
 from inference_benchmark.files import remove_private_folder, set_aside
 from inference_benchmark.records.attempts import AttemptLog
@@ -182,7 +183,7 @@ def code(script, *packages):
 
 def thread_trials(machines):
     """What was tried with fewer threads. No input of the report: a trial is made on request, and never again by itself."""
-    return list(filter(os.path.exists, expand("results/{machine}/threads.json", machine=machines)))
+    return list(filter(os.path.exists, map(thread_trial, machines)))
 
 
 def rename_outdated_records():

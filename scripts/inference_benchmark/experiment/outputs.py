@@ -28,6 +28,16 @@ def overall(experiments: Sequence[Experiment]) -> list[str]:
     return ["results/report.html"] if len(experiments) > 1 else []
 
 
+def pages(experiments: Sequence[Experiment]) -> list[str]:
+    """The reports, of each machine and of several together."""
+    return [f"results/{experiment.machine}/report.html" for experiment in experiments] + overall(experiments)
+
+
+def thread_trial(machine: str) -> str:
+    """The records of a cell with each number of CPU threads, which are made on request (scripts/threads.py)."""
+    return f"results/{machine}/threads.json"
+
+
 def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md", "html")) -> list[str]:
     folder = f"results/{experiment.machine}/comparison"
     return [f"{folder}/{name}.{ending}" for name in experiment.baselines for ending in types]

@@ -12,6 +12,7 @@ from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.engines import PACKAGES
+from inference_benchmark.experiment.outputs import thread_trial
 from inference_benchmark.records import threads
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 from inference_benchmark.units import format_duration, format_figure, format_half_width
@@ -131,7 +132,7 @@ def next_steps(provenance: Mapping[str, Any], tried: Sequence[Record] = ()) -> l
         steps.append(f"{step}.")
     if disturbed.get("rounds", 0) > _OFTEN * disturbed.get("of", 0):
         counted = f"Other processes disturbed {disturbed['rounds']} of {disturbed['of']} rounds"
-        steps.append(f"{counted}; snakemake results/{machine}/threads.json tries fewer threads.")
+        steps.append(f"{counted}; snakemake {thread_trial(machine)} tries fewer threads.")
     return [*steps, threads_text(tried)] if tried else steps
 
 
