@@ -103,8 +103,8 @@ def all_further_records(wildcards):
 
 def rename(path, why):
     """Rename a record, so that its cell is measured again."""
-    logger.info(f"{path} {why}; it is renamed and the cell is measured again")
     set_aside(Path(path))
+    logger.info(f"{path} {why}; it is renamed and the cell is measured again")
 
 
 def refuse_other_than_files(paths):
@@ -112,12 +112,16 @@ def refuse_other_than_files(paths):
         raise WorkflowError("records cannot be read:", *problems)
 
 
-def cannot_write(error):
-    """End the run because a file cannot be written. A dry run goes on: it needs none of them but those of Snakemake."""
-    problem = f"{error.filename or 'results'}: {error.strerror or error}, and it is out of date or missing"
+def cannot_write(error, outdated):
+    """End the run because a file cannot be written. A dry run goes on with these outdated files planned: it writes no
+    files but those of Snakemake."""
+    path = error.filename or next(iter(outdated), "results")  # os.utime names no file
+    problem = f"{path}: {error.strerror or error}, and it is out of date or missing"
     if not is_dry_run() or not os.access(".snakemake", os.W_OK):
         raise WorkflowError(f"{problem}; work in a folder that can be written (snakemake --directory)") from None
     logger.warning(problem)
+    plan_again(outdated)
+    plan_the_unwritable()
 
 
 def interrupt(*_):
@@ -130,11 +134,12 @@ atexit.register(remove_private_folder, f"-{os.getpid()}")
 
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
+    orphans = derived_from_deleted((*PLAN.cells, *PLAN.requested_studies))
     try:
-        for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
+        for path in orphans:
             rename(path, "was derived from a record that was deleted")
     except OSError as error:
-        cannot_write(error)
+        cannot_write(error, orphans)
     inputs = [*expand("results/{machine}", machine=PLAN.machines), *PLAN.any_machine.baselines.values(), *PLAN.history]
     inputs += [*workflow.configfiles, *(CODE / folder for folder in ("scripts", "rules", "report"))]
     if problems := date_future_files(inputs):
@@ -150,7 +155,7 @@ if workflow.is_main_process:
         date_back(stale)
         PLAN.save()
     except OSError as error:
-        cannot_write(error)
+        cannot_write(error, stale)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, interrupt)  # but under nohup
     in_place = not IS_MODULE and sys.stderr.isatty()
