@@ -21,6 +21,7 @@ from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.defaults import resolved, with_defaults
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.machine import compiler, hardware, packages, torch_build
 from inference_benchmark.models import families
@@ -127,6 +128,20 @@ def test_the_schema_allows_the_engines_and_precisions_that_there_are():
     assert chosen == {name: option.values for name, option in OPTIONS.items()}
     precisions = dict.fromkeys(name for engine in engines.ENGINES.values() for name in engine.precisions)
     assert grid["precisions"]["items"]["enum"] == list(precisions)
+    assert grid["precisions"]["additionalProperties"]["items"]["enum"] == list(precisions)
+
+
+def test_each_engine_may_have_precisions_of_its_own():
+    config = copy.deepcopy(CONFIG) | {"device": "cpu"}
+    grid = {"batch_sizes": [1], "precisions": {"ctranslate2": ["int8"], "hf": ["bf16", "fp32"]}}
+    config["grid"]["cpu"] |= grid
+    (experiment,) = load(config, SCHEMA).experiments
+    columns = [("hf", "bf16"), ("hf", "fp32"), ("ctranslate2", "int8")]
+    assert [(cell.engine, cell.precision) for cell in replace(experiment, rounds=1).cells()] == columns
+    assert Experiment.from_json(experiment.to_json()) == experiment
+    alike = replace(experiment, precisions=("bf16", "fp32", "int8"), engine_precisions={})
+    assert {cell.to_json() for cell in experiment.cells()} < {cell.to_json() for cell in alike.cells()}
+    assert "engine_precisions" not in alike.to_json()
 
 
 def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_project(tmp_path, monkeypatch):
@@ -200,7 +215,13 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 is listed 2 times; keep one"),
         (put("grid", "cpu", "batch_sizes", [1.0]), "grid.cpu.batch_sizes[0]: 1.0 is not allowed; allowed: an integer >= 1"),
         (put("grid", "cpu", "batch_sizes", []), "grid.cpu.batch_sizes: [] is not allowed; allowed: a list, not empty; each an integer >= 1"),
-        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each ' + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list or a mapping, not empty; each ' + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", {}), "grid.cpu.precisions: {} is not allowed; allowed: a list or a mapping, not empty; each " + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslate2": []}), "grid.cpu.precisions.ctranslate2: [] is not allowed; allowed: a list, not empty; each " + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslate2": ["int"]}), 'grid.cpu.precisions.ctranslate2[0]: "int" is not allowed; allowed: ' + ", ".join(engines.PRECISIONS) + "; did you mean int8?"),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"]}), "grid.cpu.precisions.ctranslate2: missing; allowed: a list of fp32, bf16, fp16, int8"),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslat2": ["int8"]}), "grid.cpu.precisions.ctranslat2: is no engine of the grid; allowed: hf, ctranslate2; did you mean ctranslate2?"),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslate2": ["int8", "nf4"]}), "grid.cpu.precisions.ctranslate2[1]: ctranslate2 does not have nf4; remove it, or add an engine that has it: hf"),
         (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: ' + ", ".join(engines.PRECISIONS) + "; did you mean fp32?"),
         (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: ' + ", ".join(engines.ENGINES)),
         (put("grid", "cpu", "models", ["bloom-52m"]), 'grid.cpu.models[0]: "bloom-52m" is not under models; allowed: bloom-1b3, bloom-51m; did you mean bloom-51m?'),
