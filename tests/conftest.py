@@ -146,8 +146,9 @@ def cpu_cgroup():
 
 
 @pytest.fixture
-def memory_cgroup():
-    """One with a limit of 200 MB."""
-    v2 = {"memory.max": "200000000", "memory.swap.max": "0"}
-    with cgroup_of_ours("memory", {"memory.limit_in_bytes": "200000000"}, v2) as folder:
+def memory_cgroup(request):
+    """One with a limit of 200 MB, or of as many bytes as a test asks for."""
+    limit = str(getattr(request, "param", 200_000_000))
+    v2 = {"memory.max": limit, "memory.swap.max": "0"}
+    with cgroup_of_ours("memory", {"memory.limit_in_bytes": limit}, v2) as folder:
         yield folder
