@@ -200,7 +200,7 @@ def rename_outdated_records():
 
 def show_what_there_is():
     """After a run in which jobs failed: tables and report of the rest, in a process of its own, as rule preview."""
-    if not progress.failures:  # interrupted
+    if not progress.tally.failures:  # interrupted
         return
     try:
         lines = shell(PREVIEW, params=rules.preview.params, log=rules.preview.log, read=True).splitlines()

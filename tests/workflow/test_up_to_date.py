@@ -193,7 +193,7 @@ def test_a_refusal_ends_with_its_reason_and_is_not_forgotten(measured):
         done = measured.snakemake()
         assert done.returncode != 0
         last = done.stderr[done.stderr.index("Failed: ") :].splitlines()
-        assert last[0] == "Failed: collect, see logs/box/collect.log"
+        assert last[0] == "Failed: collect, see logs/box/collect.log:"
         assert last[1].strip().startswith("results/box/tiny/prompt4-new8/fake/bf16/batch-2.json: not JSON")
         assert last[2].strip().startswith("there is no summary until this is resolved; tables and report stay")
         assert last[3:] == ["To go on, with what is missing: snakemake --cores 1 --resources gpu=1"]

@@ -48,9 +48,8 @@ class Attempt:
     @property
     def reason(self) -> str:
         """What the scheduler and the log say: ``TIMEOUT on gpu07: ...``."""
-        line = re.sub(r"^\w+\.py: ", "", (self.said or "").removesuffix(FINAL))
         where = f"{self.state} on {self.node}" if self.node else self.state
-        return ": ".join(filter(None, [where, line]))
+        return ": ".join(filter(None, [where, message_of(self.said or "")]))
 
     @property
     def final(self) -> bool:
@@ -119,6 +118,11 @@ def failure_line(log: Path) -> str | None:
     with suppress(OSError):
         return next(reversed(_FAILURE.findall(log.read_text(encoding="utf-8", errors="replace"))), None)
     return None
+
+
+def message_of(line: str) -> str:
+    """A failure line without what is no reason."""
+    return re.sub(r"^\w+\.py: ", "", line.removesuffix(FINAL))
 
 
 def _notes(output: Path) -> Path:

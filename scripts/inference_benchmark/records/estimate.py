@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.engines import compiles
 from inference_benchmark.experiment.cells import Cell, Measurement
+from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
 from inference_benchmark.models.architecture import bloom_parameters
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
@@ -36,6 +37,22 @@ class RunTime(NamedTuple):
     known: int
     unknown: int
     published: int = 0
+
+
+class Known(NamedTuple):
+    """What tells how long cells and studies take: records, to which those of a run may be added, and published
+    figures."""
+
+    records: list[AnyRecord]
+    figures: Sequence[CellResult]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Self:
+        """What is known when a run or a dry run begins."""
+        return cls(list(earlier_records(plan.machines)), list(published_figures(plan.any_machine.baselines.values())))
+
+    def estimate(self, planned: Sequence[Subject]) -> RunTime:
+        return estimate(planned, self.records, self.figures)
 
 
 def earlier_records(machines: Iterable[str]) -> Iterator[AnyRecord]:

@@ -11,6 +11,7 @@ from inference_benchmark.analysis.descriptive import percentile
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import KINDS, Timeline
+from inference_benchmark.cli import printable
 from inference_benchmark.engines import PACKAGES
 from inference_benchmark.experiment.outputs import thread_trial
 from inference_benchmark.records import threads
@@ -113,6 +114,18 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
     changed = ", with uncommitted changes" if True in facts.get("uncommitted changes", []) else ""
     measured = f"Measured on {where}, {days}, with {software or libraries(facts)}; commit {commits}{changed}."
     return f"{measured} {speed}" if (speed := machine_speed_text(provenance)) else measured
+
+
+def see_text(places: Sequence[object]) -> str:
+    """``, see LOG and LOG``; blank without any."""
+    return f", see {' and '.join(map(str, places))}" if places else ""
+
+
+def failure_text(outcome: str, of: str, places: Sequence[object], why: Sequence[str]) -> str:
+    """``Failed: bloom-51m prompt9-new8 hf fp32 batch 8, see LOG:`` and the reasons in a line each below. of: a cell, a
+    study or another job."""
+    why = list(filter(None, why))
+    return printable("\n    ".join([f"{outcome.capitalize()}: {of}{see_text(places)}{':' * bool(why)}", *why]))
 
 
 def next_steps(provenance: Mapping[str, Any], tried: Sequence[Record] = ()) -> list[str]:
