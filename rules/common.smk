@@ -170,12 +170,17 @@ wildcard_constraints:
     environment=r"[^/]+",
 
 
-def code(script, *packages):
-    """A script, every file of these packages of the library, and the rules: an input of rules that only read.
+# The packages of the library, each after those that it imports, without those that measure.
+PACKAGES = ("analysis", "machine", "models", "engines", "results", "experiment", "records", "compare", "render")
+
+
+def code(script, last):
+    """A script, every file of the library up to this package, and the rules: an input of rules that only read.
 
     A rule that measures must not have them, or an edit would measure every cell again.
     """
     library = CODE / "scripts/inference_benchmark"
+    packages = PACKAGES[: PACKAGES.index(last) + 1]
     parts = [library.glob("*.py"), *(library.glob(f"{name}/*.py") for name in packages), CODE.glob("rules/*.smk")]
     return [str(CODE / "scripts" / script), *(str(file) for part in parts for file in sorted(part))]
 
