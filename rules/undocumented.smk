@@ -41,8 +41,8 @@ def is_forced():
 
 
 def plan_again(paths):
-    """Let Snakemake run the jobs with these outputs where it needs these, as --forcerun does. That would make targets of
-    them all, whatever the command line asks for."""
+    """Let Snakemake run the jobs with these outputs where it needs these. There is no documented way: --forcerun would
+    make targets of them all, whatever the command line asks for."""
     prepare = workflow._prepare_dag
 
     def prepare_and_force(*arguments, **options):
