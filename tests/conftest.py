@@ -17,6 +17,7 @@ from running import Workspace, fake_grid, forked_children, run_study, wait_for
 from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.machine import cgroups
 from inference_benchmark.models import families
+from inference_benchmark.models.cache import cache_root
 
 # As where Snakemake is run by hand: a shell that starts something in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,13 +47,14 @@ def shared_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_tests(shared_folder, pytestconfig):
-    """Weights drawn by tests go to a cache of their own. What transformers says of its families is kept between runs."""
-    folder = shared_folder / "cache"
+def _cache_of_tests(shared_folder):
+    """Weights drawn by tests go to a cache of their own. What transformers says of its families is in the usual one: it
+    takes a while, and nothing else can run meanwhile."""
+    folder, asked = shared_folder / "cache", cache_root() / "transformers"
     folder.mkdir(exist_ok=True)
-    if hasattr(pytestconfig, "cache"):
-        with suppress(FileExistsError):
-            (folder / "transformers").symlink_to(pytestconfig.cache.mkdir("transformers"))
+    with suppress(OSError):  # it is there, or the usual one cannot be written
+        asked.mkdir(parents=True, exist_ok=True)
+        (folder / "transformers").symlink_to(asked)
     os.environ["INFERENCE_BENCHMARK_CACHE"] = str(folder)
     families.names()  # here, so that no test meets the line that says that transformers is asked
 
