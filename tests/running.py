@@ -116,11 +116,19 @@ def measure_jobs(plan: dict[str, int]) -> int:
 
 def shorten_ceilings(folder: Path) -> None:
     """Let the copy of the code in a folder measure ceilings of small operands, which takes seconds."""
-    path = folder / "scripts/inference_benchmark/worker/ceilings.py"
+    edit_ceilings(
+        folder / "scripts",
+        {'"cpu": 2**30': '"cpu": 2**22', '"cpu": (16, 128, 1024, 4096)': '"cpu": (16,)'},
+    )
+
+
+def edit_ceilings(scripts: Path, changes: Mapping[str, str]) -> None:
+    """Let a copy of the scripts measure ceilings with other settings. changes: new texts by those that they replace."""
+    path = scripts / "inference_benchmark/worker/ceilings.py"
     text = path.read_text()
-    for usual, small in (('"cpu": 2**30', '"cpu": 2**22'), ('"cpu": (16, 128, 1024, 4096)', '"cpu": (16,)')):
+    for usual, other in changes.items():
         assert text.count(usual) == 1
-        text = text.replace(usual, small)
+        text = text.replace(usual, other)
     path.write_text(text)
 
 
@@ -154,10 +162,11 @@ def measure_cli(
     options: tuple[str, ...] = (),
     cwd: Path | None = None,
     cgroup: Path | None = None,
+    scripts: Path = REPO / "scripts",
     **environ: str,
 ) -> subprocess.CompletedProcess:
     """scripts/measure.py as the rules run it, but for its start where nothing depends on that. cgroup: where it runs."""
-    command = [REPO / "scripts/measure.py", "--subject", subject.to_json(), *options, "--output", output]
+    command = [scripts / "measure.py", "--subject", subject.to_json(), *options, "--output", output]
     command = ["-c", _INSIDE, cgroup, *command] if cgroup else command
     whole, path, engine = {**os.environ, **environ}, environ.get("PYTHONPATH"), getattr(subject, "base_engine", None)
     # These are read when Python, or a library, is imported.
@@ -202,9 +211,9 @@ def convert(folder: Path) -> None:
     ENGINES.run(["-c", code, folder])
 
 
-def run_study(study: Study, path: Path, **environ: str) -> StudyRecord:
+def run_study(study: Study, path: Path, scripts: Path = REPO / "scripts", **environ: str) -> StudyRecord:
     """The record of a study, expected to succeed."""
-    done = measure_cli(study, path, **environ)
+    done = measure_cli(study, path, scripts=scripts, **environ)
     assert done.returncode == 0, done.stderr
     return record_file.load_for(study, path)
 
