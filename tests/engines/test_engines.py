@@ -343,50 +343,45 @@ def test_a_compiled_cell_reports_its_compile_time_separately(tmp_path):
     assert read_record(tmp_path / "again.json")["model"]["compilation"]["graphs_from_cache"] >= 1
 
 
-@pytest.mark.parametrize("on_gpu", [True, False])
-def test_a_server_asks_for_no_gpu(on_gpu):
-    """NVML could leave its files open, and bitsandbytes opens them."""
-    code = (
-        "import sys; from pathlib import Path; from inference_benchmark import engines\n"
-        "sys.modules['pynvml'] = None\n"
-        f"engines.create('hf').import_libraries(Path(sys.argv[1]), on_gpu={on_gpu})\n"
-        "print('bitsandbytes' in sys.modules)"
-    )
-    environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
-    done = subprocess.run([sys.executable, "-c", code, str(weights())], capture_output=True, text=True, env=environ)
-    assert done.stdout == f"{not on_gpu}\n", done.stderr
-
-
-#: Prints what workers import and how often they follow the model's passes, with all that their server has done before.
-#: The servers are forks of a process that has imported torch alone.
-FORKED_WORKERS = """
+#: Prints whether servers import bitsandbytes, which opens the files of GPUs, and what their workers import beyond that and
+#: how often they follow the model's passes. The servers are forks of a process that has imported torch alone, and that has
+#: no NVML, which could leave such files open.
+SERVERS = """
 import os, sys
+sys.modules["pynvml"] = None
 from pathlib import Path
 import numpy, torch
 from inference_benchmark import engines
 from inference_benchmark.engines import shapes
 folder = Path(sys.argv[1])
-for name, *precisions in (["hf", "fp32", "int8"], ["ctranslate2", "fp32"]):
+for name, on_gpu, *precisions in (["hf", True], ["hf", False, "fp32", "int8"], ["ctranslate2", False, "fp32"]):
     if os.fork():
         os.wait()
         continue
-    engines.create(name).import_libraries(folder, on_gpu=False)
+    engines.create(name).import_libraries(folder, on_gpu=on_gpu)
     before = set(sys.modules)
+    print("server", name, on_gpu, "bitsandbytes" in before)
     for precision in precisions:
         engine = engines.create(name)
         engine.start("cpu", 1, folder)
         engine.unsupported(precision)
         engine.load(folder, precision)
         engine.observe(numpy.ones((1, 2), dtype=numpy.int64), 2)
-        print(name, precision, sorted(set(sys.modules) - before), shapes.work_of_checkpoint.cache_info().misses)
+        print("worker", name, precision, sorted(set(sys.modules) - before), shapes.work_of_checkpoint.cache_info().misses)
     break
 """
 
 
-def test_a_server_has_done_what_all_its_workers_would():
+def test_a_server_asks_for_no_gpu_and_has_done_what_all_its_workers_would():
     convert(weights())
     environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
-    command = [sys.executable, "-c", FORKED_WORKERS, str(weights())]
+    command = [sys.executable, "-c", SERVERS, str(weights())]
     done = subprocess.run(command, capture_output=True, text=True, env=environ)
-    said = [line for line in done.stdout.splitlines() if line.startswith(("hf ", "ctranslate2 "))]
-    assert said == ["hf fp32 [] 1", "hf int8 [] 1", "ctranslate2 fp32 [] 1"], done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith(("server hf ", "worker "))]
+    assert said == [
+        "server hf True False",
+        "server hf False True",
+        "worker hf fp32 [] 1",
+        "worker hf int8 [] 1",
+        "worker ctranslate2 fp32 [] 1",
+    ], done.stderr
