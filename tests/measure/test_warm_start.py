@@ -135,16 +135,17 @@ def test_a_forked_worker_leaves_the_record_of_a_cold_one_and_no_server_outlives_
 
 def test_servers_end_but_for_one_and_their_memory_is_free_then(owner, folder, monkeypatch):
     environ = environment(owner, folder)
-    measured(CELL, folder, environ)
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), str(HANGS_S)]
+    assert subprocess.run(command, capture_output=True, env=environ).returncode == 0
     variables = {"CUDA_VISIBLE_DEVICES": "1"}
     for name in (warm_start.OWNER, "TMPDIR"):
         monkeypatch.setenv(name, environ[name])
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    (of_cell,) = servers(folder)
+    (running,) = servers(folder)
     assert not warm_start.end_servers(sys.executable, variables), "of another device"
-    assert servers(folder) == {of_cell}
+    assert servers(folder) == {running}
     here = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    other = warm_start.ForkServer("fake", "", 1)
+    other = warm_start.ForkServer("hf", "", 1)
     assert warm_start.end_servers(sys.executable, here, but=other)
     assert servers(folder) == set(), "no wait for it"
     assert not warm_start.end_servers(sys.executable, here)
