@@ -102,18 +102,24 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         config = {"device": device, "machine": "box", "measurement": settings}
         experiment = load(config, SCHEMA, code=REPO).experiments[0]
         each = experiment.measurement
-        seconds = each.min_seconds, each.max_seconds
+        seconds = each.min_seconds, each.max_seconds, each.long_call_seconds
         rounds = experiment.rounds, experiment.most_rounds
         return *rounds, each.warmup_tolerance_percent, each.target_half_width_percent, *seconds
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 6, 10, 10, 0.5, 0.5), (1, 5, 5, 1, 1, 10))
-    assert how_often("cpu", min_seconds=5) == (3, 6, 10, 10, 5, 5)
-    assert how_often("cuda", min_seconds=5) == (1, 5, 5, 1, 5, 10)
-    assert how_often("cpu", max_seconds=0.1) == (3, 6, 10, 10, 0.1, 0.1)
-    assert how_often("cuda", max_seconds=5) == (1, 5, 5, 1, 1, 5)
-    given = {"rounds": 2, "warmup_tolerance_percent": 1, "target_half_width_percent": 3, "max_seconds": 4}
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 6, 10, 10, 0.5, 0.5, 0), (1, 5, 5, 1, 1, 10, 15))
+    assert how_often("cpu", min_seconds=5) == (3, 6, 10, 10, 5, 5, 0)
+    assert how_often("cuda", min_seconds=5) == (1, 5, 5, 1, 5, 10, 15)
+    assert how_often("cpu", max_seconds=0.1) == (3, 6, 10, 10, 0.1, 0.1, 0)
+    assert how_often("cuda", max_seconds=5) == (1, 5, 5, 1, 1, 5, 15)
+    given = {
+        "rounds": 2,
+        "warmup_tolerance_percent": 1,
+        "target_half_width_percent": 3,
+        "max_seconds": 4,
+        "long_call_seconds": 9,
+    }
     for device in ("cpu", "cuda"):
-        assert how_often(device, min_seconds=2, **given) == (2, None, 1, 3, 2, 4)
+        assert how_often(device, min_seconds=2, **given) == (2, None, 1, 3, 2, 4, 9)
     assert how_often("cpu", rounds={"least": 2, "most": 5})[:2] == (2, 5)
     assert how_often("cpu", rounds={"least": 4, "most": 4})[:2] == (4, None), "as the number 4"
 

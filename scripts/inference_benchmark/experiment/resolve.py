@@ -30,11 +30,11 @@ from inference_benchmark.units import parse_bytes
 _BY_DEVICE = {
     "cpu": {
         "rounds": {"least": 3, "most": 6}, "warmup_tolerance_percent": 10, "target_half_width_percent": 10,
-        "min_seconds": 0.5, "max_seconds": 0.5,
+        "min_seconds": 0.5, "max_seconds": 0.5, "long_call_seconds": 0,
     },
     "cuda": {
         "rounds": {"least": 1, "most": 5}, "warmup_tolerance_percent": 5, "target_half_width_percent": 1,
-        "min_seconds": 1, "max_seconds": 10,
+        "min_seconds": 1, "max_seconds": 10, "long_call_seconds": 15,
     },
 }  # fmt: skip
 
