@@ -21,7 +21,8 @@ class Package:
     whether it is installed with this project, not on demand. in_software: whether every record has its version, in
     ``software``. compared_in: the part of a record with the version that has to agree within an environment:
     ``software``, or ``model`` of the cells that used the package; None if versions may differ. lock: the file in envs/
-    from which it is installed without the packages that it would replace.
+    from which it is installed without the packages that it would replace. on_pypi: its name on PyPI, if that is another
+    one. build_cpu_s: the CPU time that pip takes to compile it where no index has a wheel.
     """
 
     name: str
@@ -31,6 +32,8 @@ class Package:
     compared_in: Literal["software", "model"] | None = "model"
     lock: str | None = None
     missing_for_gpu: Callable[[], str | None] = lambda: None
+    on_pypi: str = ""
+    build_cpu_s: int = 0
 
     def __str__(self) -> str:
         return self.name
@@ -38,7 +41,7 @@ class Package:
     @property
     def distribution(self) -> str:
         """Its name on PyPI."""
-        return self.name.replace("_", "-")
+        return self.on_pypi or self.name.replace("_", "-")
 
     @property
     def install(self) -> str:
@@ -94,6 +97,12 @@ PACKAGES = {
         # Its fastest kernels, Marlin, are built when weights are loaded.
         Package("gptqmodel", ("gptq", "awq"), lock="gptqmodel.lock", missing_for_gpu=compiler.missing_nvcc),
         Package("optimum", ("gptq",), compared_in=None, lock="gptqmodel.lock"),
+        Package(
+            "llama_cpp",
+            missing_for_gpu=compiler.missing_to_build_llama_cpp,
+            on_pypi="llama-cpp-python",
+            build_cpu_s=1000,
+        ),
     )
 }
 
