@@ -14,8 +14,15 @@ from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import next_batch_size
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.studies import ColumnStudy, study_from_json
-from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, out_of_memory, timed_call
+from inference_benchmark.worker.engine_session import (
+    EngineSession,
+    OutOfMemory,
+    draw_prompts,
+    out_of_memory,
+    timed_call,
+)
 from inference_benchmark.worker.process import die_with_parent, qualified_name
 
 
@@ -93,6 +100,8 @@ def _try(session: EngineSession, study: ColumnStudy, batch_size: int) -> dict[st
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
     except Exception as error:
         shortage = out_of_memory(engine, error, session.gpu)
+        if shortage is None and batch_size > 1 and isinstance(error, UnsupportedError):  # too many rows for the library
+            shortage = OutOfMemory(qualified_name(error), str(error), {})
         # What a recording that ran out of memory leaves of torch's allocator is not known.
         if shortage is None or shortage.evidence or "cuda_graphs_recorded" in engine.compilation():
             raise
