@@ -25,6 +25,7 @@ from preloaded import HANGS_S, Preloaded
 
 from inference_benchmark.experiment import environments
 from inference_benchmark.experiment.studies import Study, Subject
+from inference_benchmark.machine import cgroups
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record_file
 from inference_benchmark.records.record import StudyRecord
@@ -103,6 +104,17 @@ def wait_for(what: Callable[[], Any]) -> Any:
         assert time.monotonic() < until, f"nothing came of {what}"
         time.sleep(0.05)
     return value
+
+
+def worker_of(parent: subprocess.Popen) -> int:
+    """The pid of the worker of a running measure.py, once it is there."""
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+
+    def workers() -> list[int]:
+        found = map(int, children.read_text().split())
+        return [pid for pid in found if "inference_benchmark.worker" in cgroups.read(Path(f"/proc/{pid}/cmdline"))]
+
+    return wait_for(workers)[0]
 
 
 def flag_names(record: dict, prefixes: tuple[str, ...] = ("gpu", "energy", "conditions")) -> set[str]:
