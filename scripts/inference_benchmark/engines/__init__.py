@@ -164,9 +164,10 @@ class EngineEntry:
     target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
     explanation for table headers, "" if the name is enough. package: one that this engine needs, and its others do not.
     has_environment: whether it is measured in an environment of its own, made from envs/NAME.lock, because package
-    cannot be installed beside what the other engines need. devices: where it runs. needs_weights: False for an engine
-    without a checkpoint, which makes up its times. compiles: whether it needs a compiler on the machine. options: the
-    settings in OPTIONS that its variants may choose.
+    cannot be installed beside what the other engines need. devices: where it runs. families: the model types that it
+    has; () if only its library knows. needs_weights: False for an engine without a checkpoint, which makes up its
+    times. compiles: whether it needs a compiler on the machine. options: the settings in OPTIONS that its variants may
+    choose.
     """
 
     target: str
@@ -174,6 +175,7 @@ class EngineEntry:
     package: Package | None = None
     has_environment: bool = False
     devices: tuple[str, ...] = ("cuda", "cpu")
+    families: tuple[str, ...] = ()
     needs_weights: bool = True
     compiles: bool = False
     options: tuple[str, ...] = ()
@@ -215,6 +217,20 @@ ENGINES = {
         has_environment=True,
         devices=("cpu",),
     ),
+    "llama-cpp": EngineEntry(
+        "llama_cpp:LlamaCppEngine",
+        {
+            "fp32": "",
+            "bf16": "",
+            "fp16": "",
+            "q8_0": "8-bit weights",
+            "q4_0": "4-bit weights",
+            "q4_k_m": "4- to 6-bit weights",
+        },
+        package=packages.PACKAGES["llama_cpp"],
+        has_environment=True,
+        families=("bloom", "gpt2", "llama", "mistral", "qwen2", "qwen3"),
+    ),
     "fake": EngineEntry(
         "fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False, options=("attention",)
     ),
@@ -239,6 +255,8 @@ def impossible(name: str, precision: str, config: Mapping[str, Any] | None) -> s
     entry = ENGINES[name]
     if precision not in entry.precisions:
         return f"{name} has no {precision}"
+    if config and entry.families and config.get("model_type") not in entry.families:
+        return f"{name} has no {config.get('model_type')} here, only {', '.join(entry.families)}"
     return architecture.not_in(config, precision) if config and entry.needs_weights else None
 
 

@@ -77,7 +77,7 @@ def resolve(
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
     if is_current:
         problems += _missing_packages(device, here, grid["precisions"])
-        problems += _missing_for_gpu(here, grid["precisions"]) if on_gpu else ()
+        problems += _missing_for_gpu(used, grid["precisions"]) if on_gpu else ()
     problems += _lacking_in_locks(device, here or elsewhere, grid, locks)
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
