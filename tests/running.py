@@ -260,14 +260,15 @@ def planned_environment(name: str, lock_file: Path, folder: Path) -> Iterator[di
         yield {"name": name, "lock": lock.digest}
 
 
-def light_lock(folder: Path, **versions: str) -> str:
+def light_lock(folder: Path, requires: str = "", **versions: str) -> str:
     """The text of a lock file that installs in seconds: packages that say they are of these versions and hold nothing,
-    except that the environment finds what this one has."""
+    except that the environment finds what this one has. requires: what they say that they need."""
     folder.mkdir(exist_ok=True)
     for name, version in versions.items():
         about = f"{name}-{version}.dist-info"
         with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            needs = f"Requires-Dist: {requires}\n" if requires else ""
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
             wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{about}/RECORD", "")
             wheel.writestr(f"{name}/__init__.py", "")

@@ -89,7 +89,7 @@ def test_jobs_read_the_lock_that_was_planned_with(tmp_path, monkeypatch):
     ("lock", "line"),
     [
         (None, "{}/old.lock: No such file or directory; allowed: a file of pip requirements with exact versions"),
-        ("torch>=2.8\n", '{}/old.lock: line 1: "torch>=2.8" is not exact; allowed: NAME==VERSION, and options of pip that say where packages come from'),
+        ("torch>=2.8\n", '{}/old.lock: line 1: "torch>=2.8" is not exact; allowed: NAME==VERSION, --no-deps, and options of pip that say where packages come from'),
         (WHOLE.replace("transformers==4.57.6\n", ""), "its file has no transformers, which hf needs; add transformers==VERSION"),
         (WHOLE.replace("bitsandbytes==0.49.0\n", ""), "its file has no bitsandbytes, which int8 in hf needs; add bitsandbytes==VERSION"),
         (WHOLE.replace("ctranslate2==4.8.5\n", ""), "its file has no ctranslate2, which ctranslate2 needs; add ctranslate2==VERSION"),

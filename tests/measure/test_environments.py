@@ -112,6 +112,18 @@ def test_a_lock_that_was_changed_after_planning_installs_nothing(digest):
         environments.ensure("old", digest)
 
 
+def test_where_a_build_of_torch_for_cpus_is_to_be_found_is_said(digest):
+    with pytest.raises(MeasurementError, match=r"torch==9\.9\.9\+cpu .*; pip finds CPU builds of torch with PIP_EXTRA"):
+        environments.ensure("old", planned("--no-index\ntorch==9.9.9+cpu\n"))
+
+
+def test_a_lock_may_leave_out_what_a_package_says_that_it_needs(digest, tmp_path):
+    text = light_lock(tmp_path / "wheels", torch="1.2.3", requires="nothing-like-this")
+    with pytest.raises(MeasurementError, match="requirement nothing-like-this"):
+        environments.ensure("old", planned(text))
+    assert environments.ensure("old", planned(f"--no-deps\n{text}")).exists()
+
+
 @pytest.mark.parametrize(
     ("lines", "cause"),
     [

@@ -27,7 +27,7 @@ from typing import IO
 
 from inference_benchmark import files
 from inference_benchmark.cli import TOLD_EVERY_S, every, printable
-from inference_benchmark.experiment.environments import lock_path, parse
+from inference_benchmark.experiment.environments import NO_DEPS, lock_path, parse
 from inference_benchmark.machine import interpreter
 from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.warm_start import PIPED
@@ -39,6 +39,8 @@ _MARKER = "made.json"
 _ERROR = re.compile(r"(?i:error): |\w+(Error|Exception): ")
 #: Errors that only say that there is another.
 _OF_WHAT_PIP_STARTED = ("subprocess-exited-with-error", "metadata-generation-failed")
+#: They are not on PyPI.
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 #: Seconds to make an environment if none that was made says more.
 _MAKING_S = 180
 
@@ -109,9 +111,11 @@ def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
         so_far = format_duration(time.monotonic() - begun_at)
         print(f"Environment {name}: installing for {so_far}", file=sys.stderr, flush=True)
 
+    listed, options = folder / "requirements.txt", [NO_DEPS] if NO_DEPS in requirements.split() else []
+    files.write(requirements.replace(f"{NO_DEPS}\n", ""), listed)  # pip takes it as an argument only
     telling = every(TOLD_EVERY_S, tell)
     try:
-        _run(name, [*pip, "install", "--progress-bar", "off", "-r", str(lock)], held)
+        _run(name, [*pip, "install", "--progress-bar", "off", *options, "-r", str(listed)], held)
     finally:
         telling.set()
     made = {"python": platform.python_version(), "requirements": requirements}
@@ -142,7 +146,8 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
         raise
     cause = cause_in(lines) or f"{command[2]} ended with exit status {process.returncode}"
     shown = cause[:300]  # it may list all versions
-    raise MeasurementError(printable(f"environment {name} could not be made: {shown}"))
+    remedy = f"; pip finds CPU builds of torch with PIP_EXTRA_INDEX_URL={_CPU_INDEX}" if "+cpu" in shown else ""
+    raise MeasurementError(printable(f"environment {name} could not be made: {shown}{remedy}"))
 
 
 def cause_in(lines: Sequence[str]) -> str:
