@@ -50,6 +50,10 @@ class Engine(ABC):
         starts no thread. Workers are forked from the process that called it; each calls start of a new engine. on_gpu:
         whether the process can see a GPU, which it must not ask itself."""
 
+    def expect(self, rows: int, prompt_tokens: int, new_tokens: int) -> None:  # noqa: B027  optional
+        """The sizes of the largest call until this is called again, for an engine that takes the memory of its calls
+        when it loads. If it has loaded, it may load again."""
+
     def unsupported(self, precision: str) -> str | None:
         """Why this device or library does not support a precision that ENGINES lists; None if it does."""
         return None

@@ -30,7 +30,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, tries: lis
         engines.create(study.base_engine)  # imports everything, for the forks
         try_batch = partial(_try_in_a_fork, session, study, checkpoint)
     else:
-        session.load(study, checkpoint)
+        session.load(study, checkpoint, rows=1)
         session.enter("search")
         try_batch = partial(_try, session, study)
     while (batch_size := next_batch_size(tries, study.tolerance)) is not None:
@@ -51,7 +51,7 @@ def _try_in_a_fork(
         session_of_try, results = EngineSession(session.emit, None), []
 
         def load_and_try() -> None:
-            session_of_try.load(study, checkpoint)
+            session_of_try.load(study, checkpoint, batch_size)
             session_of_try.enter("search")
             results.append(_try(session_of_try, study, batch_size))
 
@@ -88,6 +88,7 @@ def _try(session: EngineSession, study: ColumnStudy, batch_size: int) -> dict[st
     engine.reset_peak_memory()
     result: dict[str, Any] = {"batch_size": batch_size, "fits": True, "exception_type": None, "message": None}
     try:
+        engine.expect(batch_size, workload.prompt_tokens, workload.new_tokens)
         prompts = draw_prompts(batch_size, workload.prompt_tokens, study.seed, engine.vocab_size)
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload.new_tokens)
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
