@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -283,12 +282,4 @@ class HfEngine(TorchDeviceEngine):
         self.release()
 
     def compilation(self) -> dict[str, Any]:
-        """With ``graphs_from_cache``, the number of graphs that were in torch's cache on disk."""
-        dynamo = sys.modules.get("torch._dynamo.utils")
-        if dynamo is None:
-            return {"graphs": 0, "graphs_from_cache": 0, "seconds": 0.0}
-        return {
-            "graphs": dynamo.counters["stats"]["unique_graphs"],
-            "graphs_from_cache": dynamo.counters["inductor"]["fxgraph_cache_hit"],
-            "seconds": dynamo.calculate_time_spent().get("total_wall_time", 0.0),
-        }
+        return hf_facts.compilation()
