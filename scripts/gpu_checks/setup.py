@@ -28,7 +28,7 @@ BLOOM_1B3 = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer"
 TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 16, "n_layer": 2, "vocab_size": 1000}
 HF, STATIC = REFERENCE[0], "hf-static"
 #: The engines that run on a GPU.
-CHECKED = {name: entry for name, entry in ENGINES.items() if entry.needs_weights and "cuda" in entry.devices}
+CHECKED = {name: entry for name, entry in ENGINES.items() if entry.needs_weights and not entry.locks}
 
 
 @dataclass(frozen=True)

@@ -167,20 +167,24 @@ class EngineEntry:
 
     target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
     explanation for table headers, "" if the name is enough. package: one that this engine needs, and its others do not.
-    has_environment: whether it is measured in an environment of its own, made from envs/NAME.lock, because package
-    cannot be installed beside what the other engines need. devices: where it runs. needs_weights: False for an engine
-    without a checkpoint, which makes up its times. compiles: whether it needs a compiler on the machine. options: the
-    settings in OPTIONS that its variants may choose.
+    locks: for each device the file in envs/ from which an environment of its own is made, because package cannot be
+    installed beside what the other engines need; empty for an engine that is measured in the current environment.
+    needs_weights: False for an engine without a checkpoint, which makes up its times. compiles: whether it needs a
+    compiler on the machine. options: the settings in OPTIONS that its variants may choose.
     """
 
     target: str
     precisions: Mapping[str, str] = field(default_factory=dict)
     package: Package | None = None
-    has_environment: bool = False
-    devices: tuple[str, ...] = ("cuda", "cpu")
+    locks: Mapping[str, str] = field(default_factory=dict)
     needs_weights: bool = True
     compiles: bool = False
     options: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where it runs."""
+        return tuple(self.locks) or ("cuda", "cpu")
 
 
 #: Precisions of transformers and the libraries that quantise for it.
@@ -216,8 +220,7 @@ ENGINES = {
         "openvino:OpenVinoEngine",
         {"fp32": "", "bf16": "", "int8": "8-bit weights", "int4": "4-bit weights"},
         package=Package("openvino_genai"),
-        has_environment=True,
-        devices=("cpu",),
+        locks={"cpu": "openvino.lock"},
     ),
     "fake": EngineEntry(
         "fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False, options=("attention",)

@@ -98,9 +98,9 @@ def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
 def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> tuple[Mapping[str, str], ...]:
     """Cell.environment of each environment in which an engine with an environment of its own is measured: its own in
     place of the current one, and each other whose lock has its package. named: the environments of a grid."""
-    package = ENGINES[engine].package.distribution
+    package = ENGINES[engine].package
     names = [engine if name == CURRENT else name for name in named]
-    return tuple(of_cell(name, locks) for name in names if name == engine or package in locks[name].packages)
+    return tuple(of_cell(name, locks) for name in names if name == engine or package.is_in(locks[name].packages))
 
 
 def of_cell(name: str, locks: Mapping[str, Lock]) -> Mapping[str, str]:

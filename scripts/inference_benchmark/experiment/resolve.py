@@ -18,6 +18,7 @@ from inference_benchmark.experiment.environments import CURRENT, Lock
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.variants import GridEngine
 from inference_benchmark.machine import compiler, hardware, torch_build
+from inference_benchmark.machine.packages import Package
 from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import Checkpoint, CheckpointError, fingerprint, look_into, weights_files
 from inference_benchmark.units import parse_bytes
@@ -39,34 +40,34 @@ _BY_DEVICE = {
 }  # fmt: skip
 
 
-def read_locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> dict[str, Lock]:
-    """The lock files of all environments by name, those that engines have of their own by the engine; problems with
-    more lines."""
+def _read_locks(
+    config: Mapping[str, Any], code: Path, device: str, elsewhere: Sequence[GridEngine], problems: list[str]
+) -> dict[str, Lock]:
+    """The lock files of all environments by name, those of engines that have one of their own by the engine; problems
+    with more lines."""
     files = {name: Path(_in_project(code, path)) for name, path in config["environments"].items()}
-    for device, grid in config["grid"].items():
-        for each in variant_problems.of_grid(device, grid["engines"], config["engines"]):
-            if engines.ENGINES[each.engine].has_environment:
-                files[each.engine] = code / "envs" / f"{each.engine}.lock"
+    files |= {each.engine: code / "envs" / engines.ENGINES[each.engine].locks[device] for each in elsewhere}
     found = {name: environments.read(path) for name, path in files.items()}
     problems += [f"environments.{name}: {problem}" for name, (_, wrong) in found.items() for problem in wrong]
     return {name: lock for name, (lock, _) in found.items() if lock}
 
 
 def resolve(
-    config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], problems: list[str]
-) -> tuple[Experiment | None, Sequence[Checkpoint]]:
-    """The experiment on this machine, or on the first of several, and the checkpoints of its models; (None, ()), and
-    problems with more lines, if there are."""
+    config: Mapping[str, Any], code: Path, problems: list[str]
+) -> tuple[Experiment | None, Sequence[Checkpoint], Sequence[Lock]]:
+    """The experiment on this machine, or on the first of several, the checkpoints of its models and the locks of its
+    environments; no experiment, and problems with more lines, if there are."""
     try:
         device, on_gpu = _device(config)
     except hardware.GpuError as error:
         problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
-        return None, ()
+        return None, (), ()
     grid = config["grid"][device]
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
     used = variant_problems.of_grid(device, grid["engines"], variants)
-    elsewhere = [each for each in used if engines.ENGINES[each.engine].has_environment]
+    elsewhere = [each for each in used if device in engines.ENGINES[each.engine].locks]
     here = [each for each in used if each not in elsewhere]
+    locks = _read_locks(config, code, device, elsewhere, problems)
     uses_torch = any(engines.ENGINES[each.engine].needs_weights for each in used)
     is_current = CURRENT in grid["environments"]
     if on_gpu and uses_torch and is_current and (problem := torch_build.problem(torch_build.torch_build())):
@@ -91,7 +92,7 @@ def resolve(
     impossible = _impossible(used, elsewhere, grid, configs)
     problems += not_together or _without_cells(device, grid, used, impossible)
     if problems:
-        return None, ()
+        return None, (), ()
     named = grid["environments"]
     engine_environments = {each.name: environments.of_engine(each.engine, named, locks) for each in elsewhere}
     for each in (each for each in elsewhere if not engine_environments[each.name]):
@@ -116,7 +117,7 @@ def resolve(
         environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
         engine_environments=engine_environments,
     )
-    return experiment, checkpoints
+    return experiment, checkpoints, tuple(locks.values())
 
 
 def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str:
@@ -308,13 +309,14 @@ def _without_cells(
 def _lacking_in_locks(
     device: str, used: Sequence[GridEngine], grid: Mapping[str, Any], locks: Mapping[str, Lock]
 ) -> Iterator[str]:
-    needed = {"nvidia-ml-py": "energy on a GPU"} if device == "cuda" else {}
+    needed = {Package("nvidia_ml_py"): "energy on a GPU"} if device == "cuda" else {}
     for (_, name, engine, options), precision in product(used, grid["precisions"]):
         for package, what in engines.needed_packages(engine, precision, options).items():
-            needed.setdefault(package.distribution, name if what == engine else f"{what} in {name}")
+            needed.setdefault(package, name if what == engine else f"{what} in {name}")
     for name, (package, what) in product(grid["environments"], needed.items()):
-        if name in locks and package not in locks[name].packages:
-            yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
+        if name in locks and not package.is_in(locks[name].packages):
+            missing = package.distribution
+            yield f"environments.{name}: its file has no {missing}, which {what} needs; add {missing}==VERSION"
 
 
 def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:
