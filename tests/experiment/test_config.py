@@ -301,7 +301,10 @@ ALL_ENGINES = ", ".join(engines.ENGINES)
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"engine": "vllm", "cache": "static"}, f'engines.fast.engine: "vllm" is not allowed; allowed: {ALL_ENGINES}'),
+        (
+            {"engine": "sglang", "cache": "static"},
+            f'engines.fast.engine: "sglang" is not allowed; allowed: {ALL_ENGINES}',
+        ),
         ({"cache": "static"}, f"engines.fast.engine: missing; allowed: {ALL_ENGINES}"),
         (3, "engines.fast: 3 is not allowed; allowed: a mapping with engine"),
     ],
@@ -499,7 +502,7 @@ def test_packages_that_would_replace_others_are_installed_alone(monkeypatch, qua
     ("models", "precisions", "line"),
     [
         (["mine"], ["fp32", "int8"], ": none is possible for model mine: its weights are quantised already, by gptq; allowed: gptq"),
-        (["mine", "bloom-51m"], ["gptq"], ": none is possible for model bloom-51m: its weights are not quantised by gptq; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4, int8-weight-only, int4-weight-only, int4"),
+        (["mine", "bloom-51m"], ["gptq"], ": none is possible for model bloom-51m: its weights are not quantised by gptq; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4, int8-weight-only, int4-weight-only, int4, fp8"),
         (["mine"], ["gptq", "bf16"], "[1]: no model of the grid can be bf16 (mine: its weights are quantised already, by gptq); remove it"),
         (["mine", "bloom-51m"], ["gptq", "bf16", "awq"], "[2]: no model of the grid can be awq (mine: its weights are quantised already, by gptq; bloom-51m: its weights are not quantised by awq); remove it"),
     ],

