@@ -203,6 +203,9 @@ ENGINES = {
         compiles=True,
         options=("attention", "compile_mode", "matmul_precision"),
     ),
+    "hf-continuous": EngineEntry(
+        "hf_continuous:HfContinuousEngine", _TRANSFORMERS, options=("attention", "matmul_precision")
+    ),
     "ctranslate2": EngineEntry(
         "ctranslate2:CTranslate2Engine",
         {"fp32": "", "bf16": "", "fp16": "", "int8": "weights and activations"},
