@@ -62,6 +62,15 @@ def test_the_default_is_valid_for_both_devices():
     assert (cpu.memory_limit_bytes, cpu.rounds, cpu.most_rounds) == (700_000_000, 3, 6)
 
 
+def test_the_grid_of_all_engines_has_all_of_them():
+    config = yaml.safe_load((REPO / "docs/engines.yaml").read_text())
+    (cpu,) = load(config, SCHEMA, [REPO / "docs/engines.yaml"]).experiments
+    assert {*cpu.engines, "fake"} == {*engines.ENGINES}
+    assert {(cell.engine, cell.model["name"]) for cell in cpu.cells()} == {
+        (engine, model["name"]) for engine in cpu.engines for model in cpu.models
+    }
+
+
 def test_config_yaml_shows_the_defaults():
     assert with_defaults({}, SCHEMA) == CONFIG
     assert load({}, SCHEMA) == load(CONFIG, SCHEMA)
