@@ -28,7 +28,8 @@ $(STAMP):
 	@echo "where pip takes torch with CUDA, as on Linux by default. Without a GPU that is of no use; this takes the CPU build:"
 	@echo "    PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make ..."
 	@echo "pip says nothing while it installs what it has collected, for a minute or two."
-	$(VENV)/bin/pip install --disable-pip-version-check --progress-bar on -r envs/requirements.lock
+	$(VENV)/bin/pip install --disable-pip-version-check --no-compile --progress-bar on -r envs/requirements.lock
+	@$(VENV)/bin/python -m compileall -qq -j 0 $(VENV)/lib || true # on all CPUs; pip takes one
 	touch $@
 
 bench: setup

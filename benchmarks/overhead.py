@@ -7,7 +7,7 @@ forked    a cell forked from a server, as in a run of Snakemake: its wall time o
           of one that starts cold, and its latency over the latter's
 latency   latency in the record over latency in the bare script, process by process in turn
 engines   a timed call of every engine over the same call of its library, on one loaded model, in turn: in each
-          cell of the default CPU grid that fits, and of hf-static besides
+          cell of the default CPU grid that fits, and of hf-static and hf-continuous (with a Llama) besides
 noop      wall time of `snakemake` with nothing to do at 66 cells, over that of an empty Snakefile of the same size
 others    this benchmark, a bare script and optimum-benchmark in turn: others.py. By name only: it installs
           optimum-benchmark, and takes a quarter of an hour
@@ -95,7 +95,17 @@ def forked_ratios(architecture: dict, pairs: int) -> tuple[list[float], list[flo
 def bare_call(engine, name: str, prompts, new_tokens: int):
     """What a user of the library would write for the model that the engine has loaded."""
     import torch
+    from transformers import ContinuousBatchingConfig, GenerationConfig
 
+    if name == "hf-continuous":
+        room = ContinuousBatchingConfig(
+            page_size=prompts.shape[1] + new_tokens,
+            num_blocks=len(prompts),
+            max_batch_tokens=prompts.size,
+            allow_block_sharing=False,
+        )
+        settings = GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=new_tokens)
+        return lambda: engine.model.generate_batch(prompts.tolist(), settings, room, persistent_manager=True)
     if name == "ctranslate2":
         words = [[str(i) for i in row] for row in prompts.tolist()]
         return lambda: [
@@ -125,7 +135,10 @@ def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list
     config = yaml.safe_load((REPO / "config.yaml").read_text())
     grid = config["grid"]["cpu"]
     workload = grid["workloads"][0]
-    folder = checkpoint.ensure({**config["models"][grid["models"][0]], "seed": 0})
+    model = config["models"][grid["models"][0]]
+    if name == "hf-continuous":  # it has no bloom
+        model = yaml.safe_load((REPO / "docs/engines.yaml").read_text())["models"]["llama-56m"]
+    folder = checkpoint.ensure({**model, "seed": 0})
     engine = engines.create(name)
     engine.start("cpu", len(os.sched_getaffinity(0)), folder)
     if engine.unsupported(precision):
@@ -154,7 +167,7 @@ def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list
 def report_engines(seconds: float) -> None:
     """Each in a process of its own, as cells are."""
     grid = yaml.safe_load((REPO / "config.yaml").read_text())["grid"]["cpu"]
-    for name in dict.fromkeys([*grid["engines"], "hf-static"]):
+    for name in dict.fromkeys([*grid["engines"], "hf-static", "hf-continuous"]):
         for precision in grid["precisions"]:
             for batch in grid["batch_sizes"][:-1]:  # the last does not fit
                 with multiprocessing.get_context("spawn").Pool(1) as pool:

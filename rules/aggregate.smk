@@ -13,7 +13,7 @@ rule collect:
         studies=PLAN.studies_of_machine,
         # A changed configuration is noticed in a fresh clone too, where Snakemake remembers no parameters.
         config=workflow.configfiles,
-        code=code("collect.py", "analysis", "machine", "engines", "results", "experiment", "models", "records"),
+        code=code("collect.py", "records"),
     output:
         summary=report(
             "results/{machine}/summary.csv",
@@ -44,18 +44,7 @@ rule tables:
         summary="results/{machine}/summary.csv",
         provenance="results/{machine}/provenance.json",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
-        code=code(
-            "tables.py",
-            "analysis",
-            "machine",
-            "engines",
-            "results",
-            "experiment",
-            "models",
-            "records",
-            "compare",
-            "render",
-        ),
+        code=code("tables.py", "render"),
     output:
         report(
             "results/{machine}/tables.md",

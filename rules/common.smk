@@ -47,6 +47,7 @@ from inference_benchmark.experiment.outputs import (
     comparison_files,
     derived,
     overall,
+    thread_trial,
 )
 from inference_benchmark.files import remove_private_folder, set_aside
 from inference_benchmark.records.attempts import AttemptLog
@@ -102,8 +103,8 @@ def all_further_records(wildcards):
 
 def rename(path, why):
     """Rename a record, so that its cell is measured again."""
-    logger.info(f"{path} {why}; it is renamed and the cell is measured again")
     set_aside(Path(path))
+    logger.info(f"{path} {why}; it is renamed and the cell is measured again")
 
 
 def refuse_other_than_files(paths):
@@ -111,12 +112,16 @@ def refuse_other_than_files(paths):
         raise WorkflowError("records cannot be read:", *problems)
 
 
-def cannot_write(error):
-    """End the run because a file cannot be written. A dry run goes on: it needs none of them but those of Snakemake."""
-    problem = f"{error.filename or 'results'}: {error.strerror or error}, and it is out of date or missing"
+def cannot_write(error, outdated):
+    """End the run because a file cannot be written. A dry run goes on with these outdated files planned: it writes no
+    files but those of Snakemake."""
+    path = error.filename or next(iter(outdated), "results")  # os.utime names no file
+    problem = f"{path}: {error.strerror or error}, and it is out of date or missing"
     if not is_dry_run() or not os.access(".snakemake", os.W_OK):
         raise WorkflowError(f"{problem}; work in a folder that can be written (snakemake --directory)") from None
     logger.warning(problem)
+    plan_again(outdated)
+    plan_the_unwritable()
 
 
 def interrupt(*_):
@@ -129,11 +134,12 @@ atexit.register(remove_private_folder, f"-{os.getpid()}")
 
 if workflow.is_main_process:
     refuse_other_than_files((*PLAN.cells, *PLAN.studies))
+    orphans = derived_from_deleted((*PLAN.cells, *PLAN.requested_studies))
     try:
-        for path in derived_from_deleted((*PLAN.cells, *PLAN.requested_studies)):
+        for path in orphans:
             rename(path, "was derived from a record that was deleted")
     except OSError as error:
-        cannot_write(error)
+        cannot_write(error, orphans)
     inputs = [*expand("results/{machine}", machine=PLAN.machines), *PLAN.any_machine.baselines.values(), *PLAN.history]
     inputs += [*workflow.configfiles, *(CODE / folder for folder in ("scripts", "rules", "report"))]
     if problems := date_future_files(inputs):
@@ -149,7 +155,7 @@ if workflow.is_main_process:
         date_back(stale)
         PLAN.save()
     except OSError as error:
-        cannot_write(error)
+        cannot_write(error, stale)
     if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL and signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, interrupt)  # but under nohup
     in_place = not IS_MODULE and sys.stderr.isatty()
@@ -170,19 +176,24 @@ wildcard_constraints:
     environment=r"[^/]+",
 
 
-def code(script, *packages):
-    """A script, every file of these packages of the library, and the rules: an input of rules that only read.
+# The packages of the library, each after those that it imports, without those that measure.
+PACKAGES = ("analysis", "machine", "models", "engines", "results", "experiment", "records", "compare", "render")
+
+
+def code(script, last):
+    """A script, every file of the library up to this package, and the rules: an input of rules that only read.
 
     A rule that measures must not have them, or an edit would measure every cell again.
     """
     library = CODE / "scripts/inference_benchmark"
+    packages = PACKAGES[: PACKAGES.index(last) + 1]
     parts = [library.glob("*.py"), *(library.glob(f"{name}/*.py") for name in packages), CODE.glob("rules/*.smk")]
     return [str(CODE / "scripts" / script), *(str(file) for part in parts for file in sorted(part))]
 
 
 def thread_trials(machines):
     """What was tried with fewer threads. No input of the report: a trial is made on request, and never again by itself."""
-    return list(filter(os.path.exists, expand("results/{machine}/threads.json", machine=machines)))
+    return list(filter(os.path.exists, map(thread_trial, machines)))
 
 
 def rename_outdated_records():
@@ -194,7 +205,7 @@ def rename_outdated_records():
 
 def show_what_there_is():
     """After a run in which jobs failed: tables and report of the rest, in a process of its own, as rule preview."""
-    if not progress.failures:  # interrupted
+    if not progress.tally.failures:  # interrupted
         return
     try:
         lines = shell(PREVIEW, params=rules.preview.params, log=rules.preview.log, read=True).splitlines()

@@ -11,18 +11,7 @@ rule comparison:
         base=PLAN.baseline,
         new="results/{machine}/summary.csv",
         template=CODE / "report/compare.html.j2",
-        code=code(
-            "compare.py",
-            "analysis",
-            "machine",
-            "engines",
-            "results",
-            "experiment",
-            "models",
-            "records",
-            "compare",
-            "render",
-        ),
+        code=code("compare.py", "render"),
     output:
         json="results/{machine}/comparison/{baseline}.json",
         markdown=report(

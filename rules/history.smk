@@ -10,18 +10,7 @@ rule history:
         summaries=expand("results/{machine}/summary.csv", machine=PLAN.machines),
         earlier=PLAN.history,
         template=CODE / "report/history.html.j2",
-        code=code(
-            "history.py",
-            "analysis",
-            "machine",
-            "engines",
-            "results",
-            "experiment",
-            "models",
-            "records",
-            "compare",
-            "render",
-        ),
+        code=code("history.py", "render"),
     log:
         "logs/history.log",
     localrule: True

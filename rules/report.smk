@@ -7,18 +7,7 @@ rule charts:
     input:
         summary="results/{machine}/summary.csv",
         comparisons=comparison_files(PLAN.any_machine, ("json",)),
-        code=code(
-            "charts.py",
-            "analysis",
-            "machine",
-            "engines",
-            "results",
-            "experiment",
-            "models",
-            "records",
-            "compare",
-            "render",
-        ),
+        code=code("charts.py", "render"),
     output:
         report(
             charts_of(PLAN.any_machine, "{model}"),
@@ -56,18 +45,7 @@ rule report:
                 *("page.css", "page.js", "choose.js"),
             )
         ],
-        code=code(
-            "report.py",
-            "analysis",
-            "machine",
-            "engines",
-            "results",
-            "experiment",
-            "models",
-            "records",
-            "compare",
-            "render",
-        ),
+        code=code("report.py", "render"),
     output:
         report(
             "results/{machine}/report.html",

@@ -31,7 +31,7 @@ rule threads:
     output: the records of all tries. What they say is printed, and shown by the report from then on.
     """
     output:
-        "results/{machine}/threads.json",
+        thread_trial("{machine}"),
     log:
         "logs/{machine}/threads.log",
     conda:

@@ -23,8 +23,8 @@ search       the largest batch under a memory_limit is found
 
 Each check runs in processes of its own: one that crashes or hangs is failed, and the others run. A line for each goes
 to stderr, one JSON document to stdout. The exit status is 1 if a check failed. What has not begun when the time is up
-is skipped. What decides most comes first (scripts/gpu_checks/order.py), and the precisions that are not in the default
-grid come last.
+is skipped. What decides most comes first, then what compiles nothing (scripts/gpu_checks/order.py). The precisions that
+are not in the default grid come last.
 
 On a CPU the model is tiny, the batch is 4, two checks run at a time, and the figures mean nothing.
 """
@@ -53,7 +53,7 @@ from inference_benchmark.engines import PRECISIONS
 from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.machine import hardware, provenance
 
-#: Minutes that all checks take on a GPU, with room. The limit of each check is meant for them.
+#: Minutes for what decides most and what compiles nothing, with room. The limit of each check is meant for them.
 MINUTES = 8
 
 

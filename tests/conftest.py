@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from pathlib import Path
 import preloaded
 import pytest
 from filelock import FileLock
-from running import Workspace, fake_grid, forked_children, run_study, wait_for
+from running import REPO, Workspace, edit_ceilings, fake_grid, forked_children, run_study, wait_for
 
 from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.machine import cgroups
 from inference_benchmark.models import families
+from inference_benchmark.models.cache import cache_root
 
 # As where Snakemake is run by hand: a shell that starts something in the background has it ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,24 +48,27 @@ def shared_folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache_of_tests(shared_folder, pytestconfig):
-    """Weights drawn by tests go to a cache of their own. What transformers says of its families is kept between runs."""
-    folder = shared_folder / "cache"
+def _cache_of_tests(shared_folder):
+    """Weights drawn by tests go to a cache of their own. What transformers says of its families is in the usual one: it
+    takes a while, and nothing else can run meanwhile."""
+    folder, asked = shared_folder / "cache", cache_root() / "transformers"
     folder.mkdir(exist_ok=True)
-    if hasattr(pytestconfig, "cache"):
-        with suppress(FileExistsError):
-            (folder / "transformers").symlink_to(pytestconfig.cache.mkdir("transformers"))
+    with suppress(OSError):  # it is there, or the usual one cannot be written
+        asked.mkdir(parents=True, exist_ok=True)
+        (folder / "transformers").symlink_to(asked)
     os.environ["INFERENCE_BENCHMARK_CACHE"] = str(folder)
     families.names()  # here, so that no test meets the line that says that transformers is asked
 
 
 @pytest.fixture(scope="session")
 def ceilings_once(shared_folder) -> Path:
-    """The record of the ceilings of this machine, "box"."""
-    path = shared_folder / "ceilings.json"
+    """The record of the ceilings of this machine, "box", from few samples."""
+    path, scripts = shared_folder / "ceilings.json", shared_folder / "ceilings/scripts"
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
-            run_study(CeilingsStudy("box", "cpu", None), path)
+            shutil.copytree(REPO / "scripts", scripts)
+            edit_ceilings(scripts, {"= 5, 1000, 0.1, 1.0": "= 2, 1000, 0.01, 0.1"})
+            run_study(CeilingsStudy("box", "cpu", None), path, scripts)
     return path
 
 
@@ -146,8 +151,9 @@ def cpu_cgroup():
 
 
 @pytest.fixture
-def memory_cgroup():
-    """One with a limit of 200 MB."""
-    v2 = {"memory.max": "200000000", "memory.swap.max": "0"}
-    with cgroup_of_ours("memory", {"memory.limit_in_bytes": "200000000"}, v2) as folder:
+def memory_cgroup(request):
+    """One with a limit of 200 MB, or of as many bytes as a test asks for."""
+    limit = str(getattr(request, "param", 200_000_000))
+    v2 = {"memory.max": limit, "memory.swap.max": "0"}
+    with cgroup_of_ours("memory", {"memory.limit_in_bytes": limit}, v2) as folder:
         yield folder

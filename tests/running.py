@@ -25,6 +25,7 @@ from preloaded import HANGS_S, Preloaded
 
 from inference_benchmark.experiment import environments
 from inference_benchmark.experiment.studies import Study, Subject
+from inference_benchmark.machine import cgroups
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records import record_file
 from inference_benchmark.records.record import StudyRecord
@@ -105,6 +106,17 @@ def wait_for(what: Callable[[], Any]) -> Any:
     return value
 
 
+def worker_of(parent: subprocess.Popen) -> int:
+    """The pid of the worker of a running measure.py, once it is there."""
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
+
+    def workers() -> list[int]:
+        found = map(int, children.read_text().split())
+        return [pid for pid in found if "inference_benchmark.worker" in cgroups.read(Path(f"/proc/{pid}/cmdline"))]
+
+    return wait_for(workers)[0]
+
+
 def flag_names(record: dict, prefixes: tuple[str, ...] = ("gpu", "energy", "conditions")) -> set[str]:
     """The names of a record's flags that begin like this."""
     return {flag["name"] for flag in record["flags"] if flag["name"].startswith(prefixes)}
@@ -116,11 +128,19 @@ def measure_jobs(plan: dict[str, int]) -> int:
 
 def shorten_ceilings(folder: Path) -> None:
     """Let the copy of the code in a folder measure ceilings of small operands, which takes seconds."""
-    path = folder / "scripts/inference_benchmark/worker/ceilings.py"
+    edit_ceilings(
+        folder / "scripts",
+        {'"cpu": 2**30': '"cpu": 2**22', '"cpu": (16, 128, 1024, 4096)': '"cpu": (16,)'},
+    )
+
+
+def edit_ceilings(scripts: Path, changes: Mapping[str, str]) -> None:
+    """Let a copy of the scripts measure ceilings with other settings. changes: new texts by those that they replace."""
+    path = scripts / "inference_benchmark/worker/ceilings.py"
     text = path.read_text()
-    for usual, small in (('"cpu": 2**30', '"cpu": 2**22'), ('"cpu": (16, 128, 1024, 4096)', '"cpu": (16,)')):
+    for usual, other in changes.items():
         assert text.count(usual) == 1
-        text = text.replace(usual, small)
+        text = text.replace(usual, other)
     path.write_text(text)
 
 
@@ -154,10 +174,11 @@ def measure_cli(
     options: tuple[str, ...] = (),
     cwd: Path | None = None,
     cgroup: Path | None = None,
+    scripts: Path = REPO / "scripts",
     **environ: str,
 ) -> subprocess.CompletedProcess:
     """scripts/measure.py as the rules run it, but for its start where nothing depends on that. cgroup: where it runs."""
-    command = [REPO / "scripts/measure.py", "--subject", subject.to_json(), *options, "--output", output]
+    command = [scripts / "measure.py", "--subject", subject.to_json(), *options, "--output", output]
     command = ["-c", _INSIDE, cgroup, *command] if cgroup else command
     whole, path, engine = {**os.environ, **environ}, environ.get("PYTHONPATH"), getattr(subject, "base_engine", None)
     # These are read when Python, or a library, is imported.
@@ -202,9 +223,9 @@ def convert(folder: Path) -> None:
     ENGINES.run(["-c", code, folder])
 
 
-def run_study(study: Study, path: Path, **environ: str) -> StudyRecord:
+def run_study(study: Study, path: Path, scripts: Path = REPO / "scripts", **environ: str) -> StudyRecord:
     """The record of a study, expected to succeed."""
-    done = measure_cli(study, path, **environ)
+    done = measure_cli(study, path, scripts=scripts, **environ)
     assert done.returncode == 0, done.stderr
     return record_file.load_for(study, path)
 
@@ -260,14 +281,15 @@ def planned_environment(name: str, lock_file: Path, folder: Path) -> Iterator[di
         yield {"name": name, "lock": lock.digest}
 
 
-def light_lock(folder: Path, **versions: str) -> str:
+def light_lock(folder: Path, requires: str = "", **versions: str) -> str:
     """The text of a lock file that installs in seconds: packages that say they are of these versions and hold nothing,
-    except that the environment finds what this one has."""
+    except that the environment finds what this one has. requires: what they say that they need."""
     folder.mkdir(exist_ok=True)
     for name, version in versions.items():
         about = f"{name}-{version}.dist-info"
         with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as wheel:
-            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+            needs = f"Requires-Dist: {requires}\n" if requires else ""
+            wheel.writestr(f"{about}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{needs}")
             wheel.writestr(f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
             wheel.writestr(f"{about}/RECORD", "")
             wheel.writestr(f"{name}/__init__.py", "")

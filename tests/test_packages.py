@@ -13,6 +13,9 @@ import pytest
 from running import REPO
 
 LIBRARY = REPO / "scripts/inference_benchmark"
+#: In the docstring of the library, with its packages in order.
+TABLE = ast.get_docstring(ast.parse((LIBRARY / "__init__.py").read_text()))
+ORDER = re.findall(r"^    (\w+)/ ", TABLE, re.MULTILINE)
 
 
 def imports(file: Path) -> set[str]:
@@ -27,15 +30,12 @@ def imports(file: Path) -> set[str]:
 
 
 def test_a_package_imports_only_from_those_above_it():
-    """As the table in the docstring of the library has them."""
-    table = ast.get_docstring(ast.parse((LIBRARY / "__init__.py").read_text()))
-    order = re.findall(r"^    (\w+)/ ", table, re.MULTILINE)
-    small = re.search(r"^    (\w+(?:, \w+)+)   ", table, re.MULTILINE)[1].split(", ")
-    assert sorted(order) == sorted(folder.parent.name for folder in LIBRARY.glob("*/__init__.py"))
+    small = re.search(r"^    (\w+(?:, \w+)+)   ", TABLE, re.MULTILINE)[1].split(", ")
+    assert sorted(ORDER) == sorted(folder.parent.name for folder in LIBRARY.glob("*/__init__.py"))
     assert sorted(small) == sorted(file.stem for file in LIBRARY.glob("*.py") if file.stem != "__init__")
     for file in LIBRARY.rglob("*.py"):
         package = file.relative_to(LIBRARY).parts[0].removesuffix(".py")
-        allowed = {*small, *(order[: order.index(package) + 1] if package in order else ())} - {"__init__"}
+        allowed = {*small, *(ORDER[: ORDER.index(package) + 1] if package in ORDER else ())} - {"__init__"}
         wrong = {name for name in imports(file) if name.split(".")[1] not in allowed}
         assert not wrong, f"{file.relative_to(LIBRARY)} imports {', '.join(sorted(wrong))}"
 
@@ -70,12 +70,12 @@ def test_a_rule_that_only_reads_follows_from_all_code_that_its_script_imports(sc
     imported = {name.split(".")[1] for name in done.stdout.splitlines()[-1].split() if name.count(".") == 2}
     assert len(imported) > 3, done.stderr
     text = "\n".join(file.read_text() for file in (REPO / "rules").glob("*.smk"))
-    of_script = re.compile(rf'code\(\s*"{script}\.py"')
-    rules = [rule for rule in re.split(r"^rule ", text, flags=re.MULTILINE) if of_script.search(rule)]
-    assert rules
-    for rule in rules:
-        named = set(re.findall(r'"(\w+)"', re.search(r"code=code\((.*?)\)", rule, re.DOTALL)[1]))
-        assert imported <= named, f"rule {rule.split(':')[0]} does not name {', '.join(sorted(imported - named))}"
+    packages = ast.literal_eval(re.search(r"^PACKAGES = (.*)$", text, re.MULTILINE)[1])
+    assert packages == tuple(name for name in ORDER if name not in ("measure", "worker"))
+    lasts = re.findall(rf'code=code\("{script}\.py", "(\w+)"\)', text)
+    assert lasts
+    for last in lasts:
+        assert imported <= {*packages[: packages.index(last) + 1]}
 
 
 def test_no_rule_that_measures_follows_from_code():

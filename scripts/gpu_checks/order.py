@@ -13,6 +13,8 @@ from inference_benchmark.engines import ENGINES
 
 #: What decides most comes first: the time may be up before the end.
 _FIRST = ("weights", "forked/hf", "recordings", "timeline/hf", "cells/hf/int8")
+#: Besides those named after it, the checks that need hf-static, which compiles for up to a minute per shape.
+_COMPILING = ("memory", "tf32", "caches", "capture")
 
 
 def checks(setup: Setup) -> list[Check]:
@@ -61,7 +63,11 @@ def checks(setup: Setup) -> list[Check]:
         of_engine("timeline", of_studies.check_timeline, 90, HF),
         of_engine("timeline", of_studies.check_timeline, 90, STATIC, skip=unless_cuda),
         *of_each("search", of_studies.check_search, 120),
-        *cells(setup.precisions[3:]),
     ]
-    places = {name: place for place, name in enumerate(_FIRST)}
-    return sorted(planned, key=lambda each: places.get(each.name, len(_FIRST)))
+    return [*sorted(planned, key=_place), *cells(setup.precisions[3:])]
+
+
+def _place(check: Check) -> int:
+    if check.name in _FIRST:
+        return _FIRST.index(check.name)
+    return len(_FIRST) + (check.name in _COMPILING or STATIC in check.name.split("/"))

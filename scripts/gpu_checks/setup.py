@@ -27,8 +27,12 @@ from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 BLOOM_1B3 = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer": 24, "vocab_size": 50258}
 TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 16, "n_layer": 2, "vocab_size": 1000}
 HF, STATIC = REFERENCE[0], "hf-static"
-#: The engines that run on a GPU.
-CHECKED = {name: entry for name, entry in ENGINES.items() if entry.needs_weights and "cuda" in entry.devices}
+#: The engines that run on a GPU, in this environment, and have bloom.
+CHECKED = {
+    name: entry
+    for name, entry in ENGINES.items()
+    if entry.needs_weights and "cuda" in entry.devices and not entry.locks and name != "hf-continuous"
+}
 
 
 @dataclass(frozen=True)

@@ -263,7 +263,9 @@ def test_an_interrupted_run_cancels_its_jobs_and_goes_on_where_it_was(cluster, t
 
 
 def test_the_docs_are_right_word_for_word(cluster, tmp_path):
-    """Every file and command of docs/cluster.md after the set-up, on nodes that seem to have the GPUs named there."""
+    """Every file and command of docs/cluster.md after the set-up, on nodes that seem to have the GPUs named there. Each
+    node has another GPU before it, of another job, which is counted and refused, as with ConstrainDevices: the job's own
+    is number 0 to Slurm and CUDA."""
     campaign = Campaign.make_for(tmp_path / "project", (1,))
     campaign.config |= {"device": "auto", "machines": None}
     campaign.save()
@@ -273,7 +275,10 @@ def test_the_docs_are_right_word_for_word(cluster, tmp_path):
     (campaign.folder / "cluster.yaml").write_text(machines)
     (campaign.folder / "short.yaml").write_text(more)
     gpus = {"a1": "NVIDIA A100-SXM4-80GB", "h1": "NVIDIA H200"}
-    nodes = {node: [{"uuid": f"GPU-{node}", "name": name, "memory_bytes": 8 * 10**10}] for node, name in gpus.items()}
+    nodes = {
+        node: [{"uuid": "GPU-x", "refused": True}, {"uuid": f"GPU-{node}", "name": name, "memory_bytes": 8 * 10**10}]
+        for node, name in gpus.items()
+    }
     environ = {
         **os.environ,
         **PROGRAMS.for_shells(),
@@ -291,8 +296,9 @@ def test_the_docs_are_right_word_for_word(cluster, tmp_path):
         return done.stdout + done.stderr
 
     assert "[2/2] " in do(planning)
-    devices = {name.split("/")[0]: record["device"]["name"] for name, record in campaign.records().items()}
-    assert devices == {"a100": gpus["a1"], "h200": gpus["h1"]}
+    devices = {name.split("/")[0]: record["device"] for name, record in campaign.records().items()}
+    found = {machine: (device["name"], device["uuid"]) for machine, device in devices.items()}
+    assert found == {"a100": (gpus["a1"], "GPU-a1"), "h200": (gpus["h1"], "GPU-h1")}
     printed = "".join(do(commands) for commands in others)
     assert printed.count("1 of 1 cells have a record") == 2
     elsewhere = tmp_path / "other/results"

@@ -9,6 +9,9 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
+import weakref
+from itertools import product
 from types import SimpleNamespace
 
 import numpy
@@ -23,20 +26,84 @@ from transformers.quantizers.auto import AUTO_QUANTIZER_MAPPING
 from inference_benchmark import engines
 from inference_benchmark.engines import hf_static
 from inference_benchmark.engines.ctranslate2 import converted
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.models.cache import RefusedError
 from inference_benchmark.models.checkpoint import CheckpointError
 
 
-@pytest.mark.parametrize("family", MODELS)
-def test_ctranslate2_gives_the_tokens_of_hf_in_fp32(family):
-    engine, reference = load("ctranslate2", family=family), load("hf", family=family)
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [*product(["ctranslate2"], MODELS), ("hf-continuous", "gpt2"), ("hf-continuous", "llama")],
+)
+def test_an_engine_gives_the_tokens_of_hf_in_fp32(name, family):
+    engine, reference = load(name, family=family), load("hf", family=family)
     for rows, length, new_tokens in FORMS:
         ids = prompts(rows, length)
         expected = reference.generate(ids, new_tokens)
         assert (engine.generate(ids, new_tokens) == expected).all(), (rows, length, new_tokens)
-        observed, facts = engine.observe(ids, new_tokens)
-        assert (observed == expected).all()
-        assert facts == {"activations": ["float32"], "non_finite_rows": 0}
+    observed, facts = engine.observe(ids, new_tokens)
+    assert (observed == expected).all()
+    assert (facts["activations"], facts["non_finite_rows"]) == (["float32"], 0)
+
+
+def test_hf_continuous_has_room_for_its_batch_and_no_thread_between_calls():
+    engine, ids, threads = load("hf-continuous", family="llama"), prompts(3, 9), threading.active_count()
+    assert engine.describe()["attention"] == "sdpa"
+    tokens, facts = engine.observe(ids, 8)
+    # Keys and values of 2 heads of 32 numbers in 4 layers; and two pages that no row uses.
+    assert facts["cache_reserved_bytes"] == (3 + 2) * 17 * 4 * 2 * 2 * 32 * 4
+    found = {key: facts[key] for key in ("cache", "cache_page_tokens", "cuda_graphs", "asynchronous")}
+    assert found == {
+        "cache": "PagedAttentionCache", "cache_page_tokens": 17, "cuda_graphs": False, "asynchronous": False
+    }  # fmt: skip
+    manager, ended, in_thread = engine.manager, [], []
+    threads_of_torch = engine.model.lm_head.register_forward_hook(lambda *_: in_thread.append(torch.get_num_threads()))
+    assert (engine.generate_in_steps(ids, 8, lambda: ended.append(threading.active_count())) == tokens).all()
+    threads_of_torch.remove()
+    assert ended == [threads + 1] * 8
+    assert in_thread == [2] * 8, "those of the cell"
+    assert (engine.generate(ids[:, :4], 1) == load("hf", family="llama").generate(ids[:, :4], 1)).all()
+    assert engine.manager is manager
+    assert threading.active_count() == threads
+    engine.generate(ids[:2], 8)
+    assert engine.manager is not manager
+    gone = weakref.ref(engine.manager.batch_processor.cache)
+    engine.unload()
+    assert gone() is None
+
+
+def test_hf_continuous_raises_what_its_thread_met_and_goes_on():
+    engine, ids = load("hf-continuous", family="llama"), prompts(3, 9)
+    expected = engine.generate(ids, 4)
+    shortage = RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory")
+
+    def fail(*_):
+        raise shortage
+
+    hook = engine.model.lm_head.register_forward_hook(fail)
+    with pytest.raises(RuntimeError) as caught:
+        engine.generate(ids, 4)
+    assert caught.value is shortage
+    assert engine.is_out_of_memory(caught.value)
+    hook.remove()
+    assert (engine.generate(ids, 4) == expected).all()
+
+
+def test_hf_continuous_refuses_a_batch_that_is_not_one_in_every_step():
+    engine, ids = load("hf-continuous", family="llama"), prompts(3, 9)
+    engine.generate(ids[:, :5], 8)
+    engine.room = (3, 9, 17)  # more than it has: prefill of 3 x 9 tokens takes a second step
+    with pytest.raises(UnsupportedError, match="5 steps for 4 tokens: not all rows were in all of them"):
+        engine.generate(ids, 4)
+
+
+def test_hf_continuous_counts_the_cuda_graphs_that_transformers_keeps():
+    engine = load("hf-continuous", family="llama")
+    engine.generate(prompts(3), 4)
+    assert "cuda_graphs_recorded" not in engine.compilation()
+    engine.manager.continuous_batching_config.use_cuda_graph = True  # as on CUDA with flash attention
+    engine.manager.batch_processor.inputs_and_outputs.set_graph(SimpleNamespace(reset=lambda: None))
+    assert engine.compilation()["cuda_graphs_recorded"] == 1
 
 
 def test_an_engine_can_end_right_after_a_call_in_steps():
@@ -230,10 +297,11 @@ def test_a_compiler_that_does_not_work_is_found_out_before_loading(
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"), [("hf", "fp32"), ("hf", "bf16"), ("hf", "int8"), ("ctranslate2", "fp32"), ("ctranslate2", "int8")]
-)  # fmt: skip
+    ("name", "precision"),
+    [*product(["hf", "hf-continuous"], ["fp32", "bf16", "int8"]), ("ctranslate2", "fp32"), ("ctranslate2", "int8")],
+)
 def test_the_logits_of_an_engine_are_those_its_tokens_were_chosen_by(name, precision):
-    engine, ids = load(name, precision), prompts(4, 9)
+    engine, ids = load(name, precision, "llama" if name == "hf-continuous" else "bloom"), prompts(4, 9)
     tokens = engine.generate(ids, 12)
     logits = engine.next_token_logits(ids, tokens)
     assert logits.shape == (4, 12, 1000)
@@ -298,15 +366,25 @@ def test_a_conversion_that_fails_for_a_broken_file_is_no_refusal(tmp_path, capfd
     assert "ctranslate2 cannot convert this model: SafetensorError" in capfd.readouterr().err
 
 
-def test_ctranslate2_runs_out_of_real_memory(tmp_path):
-    wide = {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 1, "vocab_size": 20_000}
+@pytest.mark.parametrize(
+    ("name", "batch_size", "wide"),
+    [
+        (
+            "ctranslate2",
+            8192,
+            {"model_type": "bloom", "hidden_size": 256, "n_head": 4, "n_layer": 1, "vocab_size": 20_000},
+        ),
+        # In its thread, for the logits.
+        ("hf-continuous", 256, {**MODELS["llama"], "hidden_size": 32, "num_hidden_layers": 1, "vocab_size": 250_000}),
+    ],
+)
+def test_an_engine_runs_out_of_real_memory(tmp_path, name, batch_size, wide):
     model = {"name": "wide", "architecture": wide, "seed": 0}
-    cell = make_cell(engine="ctranslate2", model=model, batch_size=8192, memory_limit_bytes=300_000_000)
+    cell = make_cell(engine=name, model=model, batch_size=batch_size, memory_limit_bytes=300_000_000)
     process = measure_cli(cell, tmp_path / "r.json")
     assert process.returncode == 0, process.stderr
     record = read_record(tmp_path / "r.json")
-    assert record["outcome"] == "oom"
-    assert record["software"]["ctranslate2"]
+    assert (record["outcome"], record["reason"]["phase"]) == ("oom", "warm-up")
 
 
 def test_a_precision_that_an_engine_does_not_have_is_a_record(tmp_path):
@@ -343,50 +421,45 @@ def test_a_compiled_cell_reports_its_compile_time_separately(tmp_path):
     assert read_record(tmp_path / "again.json")["model"]["compilation"]["graphs_from_cache"] >= 1
 
 
-@pytest.mark.parametrize("on_gpu", [True, False])
-def test_a_server_asks_for_no_gpu(on_gpu):
-    """NVML could leave its files open, and bitsandbytes opens them."""
-    code = (
-        "import sys; from pathlib import Path; from inference_benchmark import engines\n"
-        "sys.modules['pynvml'] = None\n"
-        f"engines.create('hf').import_libraries(Path(sys.argv[1]), on_gpu={on_gpu})\n"
-        "print('bitsandbytes' in sys.modules)"
-    )
-    environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
-    done = subprocess.run([sys.executable, "-c", code, str(weights())], capture_output=True, text=True, env=environ)
-    assert done.stdout == f"{not on_gpu}\n", done.stderr
-
-
-#: Prints what workers import and how often they follow the model's passes, with all that their server has done before.
-#: The servers are forks of a process that has imported torch alone.
-FORKED_WORKERS = """
+#: Prints whether servers import bitsandbytes, which opens the files of GPUs, and what their workers import beyond that and
+#: how often they follow the model's passes. The servers are forks of a process that has imported torch alone, and that has
+#: no NVML, which could leave such files open.
+SERVERS = """
 import os, sys
+sys.modules["pynvml"] = None
 from pathlib import Path
 import numpy, torch
 from inference_benchmark import engines
 from inference_benchmark.engines import shapes
 folder = Path(sys.argv[1])
-for name, *precisions in (["hf", "fp32", "int8"], ["ctranslate2", "fp32"]):
+for name, on_gpu, *precisions in (["hf", True], ["hf", False, "fp32", "int8"], ["ctranslate2", False, "fp32"]):
     if os.fork():
         os.wait()
         continue
-    engines.create(name).import_libraries(folder, on_gpu=False)
+    engines.create(name).import_libraries(folder, on_gpu=on_gpu)
     before = set(sys.modules)
+    print("server", name, on_gpu, "bitsandbytes" in before)
     for precision in precisions:
         engine = engines.create(name)
         engine.start("cpu", 1, folder)
         engine.unsupported(precision)
         engine.load(folder, precision)
         engine.observe(numpy.ones((1, 2), dtype=numpy.int64), 2)
-        print(name, precision, sorted(set(sys.modules) - before), shapes.work_of_checkpoint.cache_info().misses)
+        print("worker", name, precision, sorted(set(sys.modules) - before), shapes.work_of_checkpoint.cache_info().misses)
     break
 """
 
 
-def test_a_server_has_done_what_all_its_workers_would():
+def test_a_server_asks_for_no_gpu_and_has_done_what_all_its_workers_would():
     convert(weights())
     environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}
-    command = [sys.executable, "-c", FORKED_WORKERS, str(weights())]
+    command = [sys.executable, "-c", SERVERS, str(weights())]
     done = subprocess.run(command, capture_output=True, text=True, env=environ)
-    said = [line for line in done.stdout.splitlines() if line.startswith(("hf ", "ctranslate2 "))]
-    assert said == ["hf fp32 [] 1", "hf int8 [] 1", "ctranslate2 fp32 [] 1"], done.stderr
+    said = [line for line in done.stdout.splitlines() if line.startswith(("server hf ", "worker "))]
+    assert said == [
+        "server hf True False",
+        "server hf False True",
+        "worker hf fp32 [] 1",
+        "worker hf int8 [] 1",
+        "worker ctranslate2 fp32 [] 1",
+    ], done.stderr

@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from families import FAMILIES, MIXTURES, family_weights, model_of
-from made_up import make_cell
+from made_up import MODELS, make_cell
 from real_engines import load_from, prompts
 from running import drawn, measure_cli, read_record, run_study
 
@@ -38,7 +38,8 @@ def test_a_mixture_of_experts_has_figures_and_no_limit(family):
 def nested(tmp_path_factory):
     """A checkpoint whose text model is a part of its configuration, with few tokens to look back at."""
     folder = tmp_path_factory.mktemp("gemma3")
-    text = {**FAMILIES["llama"], "head_dim": 16, "sliding_window": 64, "initializer_range": 0.2}
+    # A layer takes a while to compile.
+    text = {**FAMILIES["llama"], "num_hidden_layers": 1, "head_dim": 16, "sliding_window": 64, "initializer_range": 0.2}
     vision = {
         **{"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 1},
         **{"image_size": 28, "patch_size": 14},
@@ -50,7 +51,7 @@ def nested(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", ["hf-static", "ctranslate2"])
+@pytest.mark.parametrize("name", ["hf-static", "hf-continuous", "ctranslate2"])
 def test_a_text_model_within_another_gives_the_tokens_of_hf(nested, name):
     engine, reference = load_from(nested, name), load_from(nested, "hf")
     assert engine.vocab_size == 300
@@ -79,6 +80,7 @@ REFUSED = [
     ("hf", "int8", "minicpm3", "RuntimeError: The size of tensor a"),
     ("hf", "int8", "mamba", "RuntimeError: expected m1 and m2 to have the same dtype"),
     ("hf-static", "fp32", "falcon-alibi", "RuntimeError: The size of tensor a (11) must match"),
+    ("hf-continuous", "fp32", "mamba", "ValueError: Invalid layer type: linear_attention"),
     ("ctranslate2", "fp32", "mixtral", "ValueError: No conversion is registered for the model configuration Mixtral"),
     ("ctranslate2", "int8", "phi3", "KeyError: 'type'"),
 ]
@@ -164,6 +166,26 @@ def test_a_family_that_transformers_does_not_compile_is_no_slow_copy_of_hf(tmp_p
     record = read_record(tmp_path / "r.json", cell)
     assert (record["outcome"], record["reason"]["phase"]) == ("unsupported", "load")
     assert record["reason"]["message"].endswith("do not go together: RwkvForCausalLM takes no static cache")
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral", "gpt_oss", "gpt_neox", "mistral", "qwen2"])
+def test_continuous_batching_gives_the_tokens_of_hf(family):
+    folder = drawn({"architecture": {**FAMILIES, "qwen2": QWEN2}[family], "seed": 0})
+    engine, reference = load_from(folder, "hf-continuous"), load_from(folder, "hf")
+    for rows, length, new_tokens in ((1, 1, 12), (5, 9, 12)):
+        ids = prompts(rows, length, vocab_size=300)
+        assert (engine.generate(ids, new_tokens) == reference.generate(ids, new_tokens)).all(), (rows, length)
+
+
+@pytest.mark.parametrize("family", ["gpt_neo", "bloom"])
+def test_layers_that_do_not_use_the_paged_cache_are_noticed(family):
+    """Their answers would be those to the last token alone, or to the prompts of all rows as one."""
+    architecture = {**FAMILIES, **MODELS}[family]
+    engine = load_from(drawn({"architecture": architecture, "seed": 0}), "hf-continuous")
+    ids = prompts(3, 9, vocab_size=300)
+    for call in (engine.observe, lambda ids, steps: engine.next_token_logits(ids, ids[:, :steps])):
+        with pytest.raises(UnsupportedError, match=rf"0 of \d layers of {family} use the paged cache"):
+            call(ids, 4)
 
 
 def test_a_cache_that_transformers_does_not_compile_is_noticed(monkeypatch):

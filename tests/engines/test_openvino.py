@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import csv
-import json
 import re
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optional_packages
+import own_environments
 import pytest
 from families import FAMILIES
-from made_up import MODELS, make_cell
+from made_up import MODELS
+from own_environments import cell_of, made, measured
 from real_engines import FORMS, weights
 from remade import remade, without
-from running import (
-    NOTHING,
-    REPO,
-    SUMMARY,
-    TABLES,
-    Workspace,
-    measure_cli,
-    noted,
-    planned_environment,
-    read_record,
-    run_study,
-    script,
-)
+from running import NOTHING, SUMMARY, TABLES, Workspace, measure_cli, noted, read_record, run_study, script
 
 from inference_benchmark.analysis.timeline import Timeline
-from inference_benchmark.experiment.cells import Cell, Workload
+from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
-from inference_benchmark.machine import interpreter
-from inference_benchmark.measure.environments import ensure
-from inference_benchmark.measure.outcome import MeasurementError
 
 LOCK = "openvino.lock"
 #: Families whose weights are compressed, too: one whose matrices are transposed, and one with grouped keys.
@@ -44,37 +29,13 @@ COMPRESSED = ("gpt2", "llama")
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> dict[str, str]:
-    """As a cell has it, made."""
-    optional_packages.check_wanted(LOCK)
-    with planned_environment("openvino", REPO / "envs" / LOCK, tmp_path_factory.mktemp("jobs")) as planned:
-        try:
-            ensure(planned["name"], planned["lock"])
-        except MeasurementError as error:
-            optional_packages.cannot_be_installed(LOCK, str(error))
+    with made("openvino", LOCK, tmp_path_factory.mktemp("jobs")) as planned:
         yield planned
 
 
 @pytest.fixture(scope="module")
 def beside_hf(environment) -> dict[str, dict[str, Any]]:
-    """What tests/openvino_engine.py finds."""
-    python = str(ensure(environment["name"], environment["lock"]))
-    folders = {family: str(weights(family)) for family in MODELS}
-    request = json.dumps({"folders": folders, "forms": FORMS, "compressed": COMPRESSED})
-    command = [python, str(REPO / "tests/openvino_engine.py"), request]
-    done = subprocess.run(command, capture_output=True, text=True, env=interpreter.child_environment(python))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def cell_of(environment: dict[str, str], family: str = "bloom", **changes: Any) -> Cell:
-    model = {"name": family, "architecture": MODELS[family], "seed": 0}
-    return make_cell(engine="openvino", environment=environment, model=model, **changes)
-
-
-def measured(cell: Cell) -> dict[str, Any]:
-    done = measure_cli(cell, Path(cell.path))
-    assert done.returncode == 0, done.stderr
-    return read_record(Path(cell.path), cell)
+    return own_environments.beside_hf(environment, compressed=COMPRESSED)
 
 
 @pytest.mark.parametrize("family", MODELS)

@@ -24,12 +24,18 @@ def variant_cell(engine: str, model: str = "llama", **options: str):
 
 
 @pytest.mark.parametrize(
-    ("attention", "implementation"), [("eager", "eager"), ("sdpa", "sdpa"), ("flex", "flex_attention")]
+    ("name", "attention", "implementation"),
+    [
+        ("hf", "eager", "eager"),
+        ("hf", "sdpa", "sdpa"),
+        ("hf", "flex", "flex_attention"),
+        ("hf-continuous", "eager", "paged|eager"),
+    ],
 )
-def test_the_chosen_attention_runs_and_answers_as_the_default_does(attention, implementation):
+def test_the_chosen_attention_runs_and_answers_as_the_default_does(name, attention, implementation):
     ids = prompts(2)
     wanted = load("hf", family="llama").generate(ids, 6)
-    engine = load("hf", family="llama", attention=attention)
+    engine = load(name, family="llama", attention=attention)
     assert engine.not_loaded_as("fp32") is None
     assert engine.describe()["attention"] == implementation
     tokens, _ = engine.observe(ids, 6)

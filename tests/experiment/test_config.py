@@ -21,6 +21,7 @@ from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.config import load
 from inference_benchmark.experiment.config_errors import ConfigError
 from inference_benchmark.experiment.defaults import resolved, with_defaults
+from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.machine import compiler, hardware, packages, torch_build
 from inference_benchmark.models import families
@@ -60,6 +61,15 @@ def test_the_default_is_valid_for_both_devices():
     assert len(list(cuda.cells())) == 2 * 66 - 22, "hf-static has no int8"
     (cpu,) = load(config | {"device": "cpu"}, SCHEMA).experiments
     assert (cpu.memory_limit_bytes, cpu.rounds, cpu.most_rounds) == (700_000_000, 3, 6)
+
+
+def test_the_grid_of_all_engines_has_all_of_them():
+    config = yaml.safe_load((REPO / "docs/engines.yaml").read_text())
+    (cpu,) = load(config, SCHEMA, [REPO / "docs/engines.yaml"]).experiments
+    assert {*cpu.engines, "fake"} == {*engines.ENGINES}
+    assert {(cell.engine, cell.model["name"]) for cell in cpu.cells()} == {
+        (engine, model["name"]) for engine in cpu.engines for model in cpu.models
+    }
 
 
 def test_config_yaml_shows_the_defaults():
@@ -102,18 +112,24 @@ def test_what_a_measurement_leaves_open_suits_the_device(monkeypatch):
         config = {"device": device, "machine": "box", "measurement": settings}
         experiment = load(config, SCHEMA, code=REPO).experiments[0]
         each = experiment.measurement
-        seconds = each.min_seconds, each.max_seconds
+        seconds = each.min_seconds, each.max_seconds, each.long_call_seconds
         rounds = experiment.rounds, experiment.most_rounds
         return *rounds, each.warmup_tolerance_percent, each.target_half_width_percent, *seconds
 
-    assert (how_often("cpu"), how_often("cuda")) == ((3, 6, 10, 10, 0.5, 0.5), (1, 5, 5, 1, 1, 10))
-    assert how_often("cpu", min_seconds=5) == (3, 6, 10, 10, 5, 5)
-    assert how_often("cuda", min_seconds=5) == (1, 5, 5, 1, 5, 10)
-    assert how_often("cpu", max_seconds=0.1) == (3, 6, 10, 10, 0.1, 0.1)
-    assert how_often("cuda", max_seconds=5) == (1, 5, 5, 1, 1, 5)
-    given = {"rounds": 2, "warmup_tolerance_percent": 1, "target_half_width_percent": 3, "max_seconds": 4}
+    assert (how_often("cpu"), how_often("cuda")) == ((3, 6, 10, 10, 0.5, 0.5, 0), (1, 5, 5, 1, 1, 10, 15))
+    assert how_often("cpu", min_seconds=5) == (3, 6, 10, 10, 5, 5, 0)
+    assert how_often("cuda", min_seconds=5) == (1, 5, 5, 1, 5, 10, 15)
+    assert how_often("cpu", max_seconds=0.1) == (3, 6, 10, 10, 0.1, 0.1, 0)
+    assert how_often("cuda", max_seconds=5) == (1, 5, 5, 1, 1, 5, 15)
+    given = {
+        "rounds": 2,
+        "warmup_tolerance_percent": 1,
+        "target_half_width_percent": 3,
+        "max_seconds": 4,
+        "long_call_seconds": 9,
+    }
     for device in ("cpu", "cuda"):
-        assert how_often(device, min_seconds=2, **given) == (2, None, 1, 3, 2, 4)
+        assert how_often(device, min_seconds=2, **given) == (2, None, 1, 3, 2, 4, 9)
     assert how_often("cpu", rounds={"least": 2, "most": 5})[:2] == (2, 5)
     assert how_often("cpu", rounds={"least": 4, "most": 4})[:2] == (4, None), "as the number 4"
 
@@ -127,6 +143,20 @@ def test_the_schema_allows_the_engines_and_precisions_that_there_are():
     assert chosen == {name: option.values for name, option in OPTIONS.items()}
     precisions = dict.fromkeys(name for engine in engines.ENGINES.values() for name in engine.precisions)
     assert grid["precisions"]["items"]["enum"] == list(precisions)
+    assert grid["precisions"]["additionalProperties"]["items"]["enum"] == list(precisions)
+
+
+def test_each_engine_may_have_precisions_of_its_own():
+    config = copy.deepcopy(CONFIG) | {"device": "cpu"}
+    grid = {"batch_sizes": [1], "precisions": {"ctranslate2": ["int8"], "hf": ["bf16", "fp32"]}}
+    config["grid"]["cpu"] |= grid
+    (experiment,) = load(config, SCHEMA).experiments
+    columns = [("hf", "bf16"), ("hf", "fp32"), ("ctranslate2", "int8")]
+    assert [(cell.engine, cell.precision) for cell in replace(experiment, rounds=1).cells()] == columns
+    assert Experiment.from_json(experiment.to_json()) == experiment
+    alike = replace(experiment, precisions=("bf16", "fp32", "int8"), engine_precisions={})
+    assert {cell.to_json() for cell in experiment.cells()} < {cell.to_json() for cell in alike.cells()}
+    assert "engine_precisions" not in alike.to_json()
 
 
 def test_a_baseline_that_is_not_in_the_working_directory_is_looked_for_in_the_project(tmp_path, monkeypatch):
@@ -200,7 +230,13 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("grid", "cpu", "batch_sizes", [1, 2, 1]), "grid.cpu.batch_sizes: 1 is listed 2 times; keep one"),
         (put("grid", "cpu", "batch_sizes", [1.0]), "grid.cpu.batch_sizes[0]: 1.0 is not allowed; allowed: an integer >= 1"),
         (put("grid", "cpu", "batch_sizes", []), "grid.cpu.batch_sizes: [] is not allowed; allowed: a list, not empty; each an integer >= 1"),
-        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list, not empty; each ' + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", "fp32"), 'grid.cpu.precisions: "fp32" is not allowed; allowed: a list or a mapping, not empty; each ' + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", {}), "grid.cpu.precisions: {} is not allowed; allowed: a list or a mapping, not empty; each " + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslate2": []}), "grid.cpu.precisions.ctranslate2: [] is not allowed; allowed: a list, not empty; each " + ", ".join(engines.PRECISIONS)),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslate2": ["int"]}), 'grid.cpu.precisions.ctranslate2[0]: "int" is not allowed; allowed: ' + ", ".join(engines.PRECISIONS) + "; did you mean int8?"),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"]}), "grid.cpu.precisions.ctranslate2: missing; allowed: a list of fp32, bf16, fp16, int8"),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslat2": ["int8"]}), "grid.cpu.precisions.ctranslat2: is no engine of the grid; allowed: hf, ctranslate2; did you mean ctranslate2?"),
+        (put("grid", "cpu", "precisions", {"hf": ["fp32"], "ctranslate2": ["int8", "nf4"]}), "grid.cpu.precisions.ctranslate2[1]: ctranslate2 does not have nf4; remove it, or add an engine that has it: hf, hf-continuous"),
         (put("grid", "cpu", "precisions", ["fp23"]), 'grid.cpu.precisions[0]: "fp23" is not allowed; allowed: ' + ", ".join(engines.PRECISIONS) + "; did you mean fp32?"),
         (put("grid", "cuda", "engines", ["HF"]), 'grid.cuda.engines[0]: "HF" is not allowed; allowed: ' + ", ".join(engines.ENGINES)),
         (put("grid", "cpu", "models", ["bloom-52m"]), 'grid.cpu.models[0]: "bloom-52m" is not under models; allowed: bloom-1b3, bloom-51m; did you mean bloom-51m?'),
@@ -301,7 +337,10 @@ ALL_ENGINES = ", ".join(engines.ENGINES)
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"engine": "vllm", "cache": "static"}, f'engines.fast.engine: "vllm" is not allowed; allowed: {ALL_ENGINES}'),
+        (
+            {"engine": "sglang", "cache": "static"},
+            f'engines.fast.engine: "sglang" is not allowed; allowed: {ALL_ENGINES}',
+        ),
         ({"cache": "static"}, f"engines.fast.engine: missing; allowed: {ALL_ENGINES}"),
         (3, "engines.fast: 3 is not allowed; allowed: a mapping with engine"),
     ],
@@ -499,7 +538,7 @@ def test_packages_that_would_replace_others_are_installed_alone(monkeypatch, qua
     ("models", "precisions", "line"),
     [
         (["mine"], ["fp32", "int8"], ": none is possible for model mine: its weights are quantised already, by gptq; allowed: gptq"),
-        (["mine", "bloom-51m"], ["gptq"], ": none is possible for model bloom-51m: its weights are not quantised by gptq; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4, int8-weight-only, int4-weight-only, int4"),
+        (["mine", "bloom-51m"], ["gptq"], ": none is possible for model bloom-51m: its weights are not quantised by gptq; allowed: fp32, bf16, fp16, int8, int8-threshold-0, nf4, int8-weight-only, int4-weight-only"),
         (["mine"], ["gptq", "bf16"], "[1]: no model of the grid can be bf16 (mine: its weights are quantised already, by gptq); remove it"),
         (["mine", "bloom-51m"], ["gptq", "bf16", "awq"], "[2]: no model of the grid can be awq (mine: its weights are quantised already, by gptq; bloom-51m: its weights are not quantised by awq); remove it"),
     ],

@@ -134,19 +134,19 @@ def empty_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(configs.fastjsonschema, "compile", lambda schema, use_default: IS_VALID)
 
 
-@fuzz(800)
+@fuzz(400)
 @given(spoilt())
 def test_a_spoilt_configuration_is_told_in_lines(config):
     judge(config)
 
 
-@fuzz(900)
+@fuzz(450)
 @given(some.dictionaries(keys, values, max_size=4))
 def test_anything_is_told_in_lines(config):
     judge(config)
 
 
-@fuzz(800)
+@fuzz(400)
 @given(
     some.dictionaries(texts | some.sampled_from(sorted(families.family("llama").keys)), values, max_size=6), some.data()
 )
@@ -156,7 +156,7 @@ def test_any_architecture_is_told_in_lines(sizes, data):
     judge(config | {"grid": {"cpu": {"models": ["m"]}}})
 
 
-@fuzz(150)
+@fuzz(80)
 @given(spoilt())
 def test_a_yaml_file_is_told_in_lines(config):
     try:
@@ -172,7 +172,7 @@ def test_a_yaml_file_is_told_in_lines(config):
         pass
 
 
-@fuzz(200)
+@fuzz(100)
 @given(spoilt())
 def test_both_validators_agree(config):
     """fastjsonschema says whether a configuration is valid, and jsonschema explains why not."""

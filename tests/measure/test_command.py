@@ -14,21 +14,9 @@ from typing import Any
 import pytest
 from made_up import make_cell
 from preloaded import HANGS_S
-from running import REPO, clock_stands_until, fault, measure_cli, wait_for
+from running import REPO, clock_stands_until, fault, measure_cli, wait_for, worker_of
 
-from inference_benchmark.machine import cgroups
 from inference_benchmark.records.record import Record
-
-
-def worker_of(parent: subprocess.Popen) -> int:
-    """The pid of the worker of a running measure.py, once it is there."""
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children")
-
-    def workers() -> list[int]:
-        found = map(int, children.read_text().split())
-        return [pid for pid in found if "inference_benchmark.worker" in cgroups.read(Path(f"/proc/{pid}/cmdline"))]
-
-    return wait_for(workers)[0]
 
 
 def start(output: Path, **behaviour: Any) -> subprocess.Popen:

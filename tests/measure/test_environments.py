@@ -100,6 +100,41 @@ def test_two_processes_make_an_environment_once_and_one_whose_python_is_gone_is_
     assert os.access(environments.ensure("old", digest), os.X_OK)
 
 
+def test_what_pip_compiles_comes_first_and_is_said_before(tmp_path, digest, monkeypatch, capfd):
+    text = light_lock(tmp_path / "wheels", llama_cpp_python="9.9.9", torch="1.2.3")
+    built = planned(text)
+    a_minute_s = 60
+    monkeypatch.setattr(environments, "_seconds_to_build", lambda package: a_minute_s)
+    plain_s, with_build_s = environments.seconds_to_make([digest, built])
+    assert with_build_s == plain_s + a_minute_s
+    environments.ensure("own", built)
+    said = capfd.readouterr().err
+    begins, is_said, *_, both = (
+        said.index(words)
+        for words in (
+            "Environment own: installing 2",
+            "compiling llama-cpp-python, about 1 min 00 s",
+            "Processing ",
+            "torch-1.2.3",
+        )
+    )
+    assert begins < is_said < both
+    # It is built anew with other settings, and then another environment.
+    folder = environments.folder_of(built)
+    monkeypatch.setenv("CMAKE_ARGS", "-DGGML_CUDA=on")
+    assert environments.folder_of(built) != folder
+
+
+def test_a_compiler_that_is_missing_is_named_before_anything_is_installed(tmp_path, digest, monkeypatch, capfd):
+    text = light_lock(tmp_path / "wheels", torch="1.2.3") + "llama_cpp_python==9.9.9\n"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    why = "llama-cpp-python has to be compiled, and there is no C.. compiler .*; install g"
+    with pytest.raises(MeasurementError, match=f"environment own could not be made: {why}"):
+        environments.ensure("own", planned(text))
+    assert "Processing" not in capfd.readouterr().err
+
+
 def test_a_cache_that_cannot_be_written_is_one_line(tmp_path, digest, monkeypatch):
     monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "wheels/torch-1.2.3-py3-none-any.whl"))
     with pytest.raises(MeasurementError, match="Not a directory; INFERENCE_BENCHMARK_CACHE is the folder with"):
@@ -110,6 +145,18 @@ def test_a_lock_that_was_changed_after_planning_installs_nothing(digest):
     Path(f".snakemake/environments/{digest}.lock").write_text("torch==0.0.1\n")
     with pytest.raises(MeasurementError, match="has changed; remove it and run Snakemake again"):
         environments.ensure("old", digest)
+
+
+def test_where_a_build_of_torch_for_cpus_is_to_be_found_is_said(digest):
+    with pytest.raises(MeasurementError, match=r"torch==9\.9\.9\+cpu .*; pip finds CPU builds of torch with PIP_EXTRA"):
+        environments.ensure("old", planned("--no-index\ntorch==9.9.9+cpu\n"))
+
+
+def test_a_lock_may_leave_out_what_a_package_says_that_it_needs(digest, tmp_path):
+    text = light_lock(tmp_path / "wheels", torch="1.2.3", requires="nothing-like-this")
+    with pytest.raises(MeasurementError, match="requirement nothing-like-this"):
+        environments.ensure("old", planned(text))
+    assert environments.ensure("old", planned(f"--no-deps\n{text}")).exists()
 
 
 @pytest.mark.parametrize(

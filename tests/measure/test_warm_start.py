@@ -40,6 +40,22 @@ end = report.end or {}
 print(json.dumps([report.returncode, end.get("outcome"), report.phase, report.last_output]))
 """
 
+#: The same in a cgroup, as a job holds a device: with another try where memory ended beside the server.
+IN_CGROUP = """
+import json, sys
+with open(f"{sys.argv[1]}/cgroup.procs", "w") as processes:
+    processes.write("0")
+from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.supervision import Supervision
+from inference_benchmark.machine import cgroups
+from inference_benchmark.measure.held_device import hold_device
+from inference_benchmark.measure.warm_start import ForkServer
+inputs = {"subject": sys.argv[2], "checkpoint": None, "patience_s": 0}
+with hold_device(Cell.from_json(sys.argv[2]), Supervision()) as device:
+    report, outcome, _ = device.run_worker("timed_calls", inputs, server=ForkServer("fake", "", 1))
+print(json.dumps([outcome, report.model["start"], cgroups.oom_kills()[sys.argv[1]]]))
+"""
+
 
 @pytest.fixture
 def owner() -> Iterator[subprocess.Popen]:
@@ -135,16 +151,17 @@ def test_a_forked_worker_leaves_the_record_of_a_cold_one_and_no_server_outlives_
 
 def test_servers_end_but_for_one_and_their_memory_is_free_then(owner, folder, monkeypatch):
     environ = environment(owner, folder)
-    measured(CELL, folder, environ)
+    command = [sys.executable, "-c", PARENT, make_cell().to_json(), str(HANGS_S)]
+    assert subprocess.run(command, capture_output=True, env=environ).returncode == 0
     variables = {"CUDA_VISIBLE_DEVICES": "1"}
     for name in (warm_start.OWNER, "TMPDIR"):
         monkeypatch.setenv(name, environ[name])
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    (of_cell,) = servers(folder)
+    (running,) = servers(folder)
     assert not warm_start.end_servers(sys.executable, variables), "of another device"
-    assert servers(folder) == {of_cell}
+    assert servers(folder) == {running}
     here = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
-    other = warm_start.ForkServer("fake", "", 1)
+    other = warm_start.ForkServer("hf", "", 1)
     assert warm_start.end_servers(sys.executable, here, but=other)
     assert servers(folder) == set(), "no wait for it"
     assert not warm_start.end_servers(sys.executable, here)
@@ -239,6 +256,27 @@ def test_a_server_that_was_killed_is_replaced(owner, folder):
         (server_pid,) = servers(folder)
         os.kill(server_pid, signal.SIGKILL)
         assert wait_for(lambda: servers(folder) == set())
+
+
+@pytest.mark.parametrize("memory_cgroup", [400_000_000], indirect=True)
+@pytest.mark.parametrize(
+    ("server_bytes", "expected"), [(0, ["ok", "forked", 0]), (200_000_000, ["ok", "cold", 1])], ids=["small", "large"]
+)
+def test_a_worker_that_fits_only_without_its_idle_server_is_tried_again_without(
+    memory_cgroup, owner, folder, tmp_path, server_bytes, expected
+):
+    """The kernel kills the first, which needs 200 MB of the 400 MB of the cgroup."""
+    held = f'if "inference_benchmark.worker.server" in sys.orig_argv:\n    sys.held = b"1" * {server_bytes}\n'
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\n{held}")
+    environ = environment(owner, folder, FAKE_ENGINE=fault(holds_bytes=200_000_000))
+    environ["PYTHONPATH"] += f"{os.pathsep}{tmp_path}"
+    command = [sys.executable, "-c", IN_CGROUP, str(memory_cgroup), make_cell().to_json()]
+    done = subprocess.run(command, capture_output=True, text=True, env=environ, timeout=HANGS_S)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == expected
+    again = "out of memory during load beside idle servers of workers: once more"
+    assert done.stderr.count(again) == (server_bytes > 0)
+    assert len(servers(folder)) == (server_bytes == 0)
 
 
 def test_ctrl_c_ends_a_server_that_still_imports(owner, folder):

@@ -75,6 +75,7 @@ def test_a_checkpoint_as_others_save_it_is_whole(tmp_path, case):
     assert (load_from(folder, "hf").generate(ids, 4) == load_from(weights(family), "hf").generate(ids, 4)).all()
 
 
+@pytest.mark.usefixtures("forked")
 def test_before_any_job_the_headers_are_asked_once(tmp_path, monkeypatch):
     whole = remade(weights("llama"), tmp_path / "whole")
     checkpoint.look_into(whole, is_loaded=True)

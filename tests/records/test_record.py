@@ -124,6 +124,13 @@ def test_a_record_that_contradicts_itself_cannot_be_made(change, message):
         make_record(**change)
 
 
+def test_two_long_calls_are_enough():
+    cell = make_cell(measurement=measurement(long_call_seconds=15))
+    assert len(make_record(cell, samples_s=[15.1, 15.0]).runs[0].samples_s) == 2
+    with pytest.raises(RecordError, match="2 of samples_s, fewer than min_cycles"):
+        make_record(cell, samples_s=[14.9, 15.0])
+
+
 def test_a_record_that_breaks_the_format_is_not_written(tmp_path):
     with pytest.raises(RecordError, match=r"runs\[0\].memory.loaded_bytes is \'many\': expected `int`, got `str`"):
         record_file.write(make_record(memory={"loaded_bytes": "many"}), tmp_path / "batch-2.json")

@@ -17,8 +17,9 @@ def test_failed_studies_and_further_rounds_are_named_with_their_reason(tmp_path,
         log.write_text(f"measure.py: KeyError during load: '{name}'\n")
     state = preview(make_experiment(1, 2, rounds=2, divergence=True, engines=("hf",)))
     failed = {cell.record: cell.reason for cell in state.results if cell.outcome == "failed"}
-    reason = f"logs/{column}/%s.log: measure.py: KeyError during load: '%s'"
-    assert failed == {f"results/{column}/batch-2.json": reason % ("batch-2", "batch-2")}
-    assert state.unused == [
-        f"results/{column}/{name}.json: failed: {reason % (name, name)}" for name in ("batch-1.round-2", "divergence")
+    assert failed == {f"results/{column}/batch-2.json": f"logs/{column}/batch-2.log: KeyError during load: 'batch-2'"}
+    labels = {"batch-2": "batch 2", "batch-1.round-2": "batch 1 round 2", "divergence": "divergence"}
+    assert state.problems == [
+        f"Failed: tiny prompt4-new8 hf fp32 {label}, see logs/{column}/{name}.log:\n    KeyError during load: '{name}'"
+        for name, label in labels.items()
     ], "not the second round of a cell that failed in the first"

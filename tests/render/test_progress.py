@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+import pytest
 from made_up import DRIFTS, OLD, SHARED, epyc_ceilings, make_cell, make_experiment, make_oom, make_record, write_records
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -62,23 +63,44 @@ def test_a_line_per_cell_counts_and_estimates(tmp_path, monkeypatch):
     assert lines == [
         "[1/5] tiny prompt4-new8 fake fp32 batch 1: 16.0 tok/s ± 0.0% (drift, gpu-shared), 4 left\n",
         "[2/5] tiny prompt4-new8 fake fp32 batch 2: oom during load, 3 left\n",
-        "[3/5] tiny prompt4-new8 fake fp32 batch 4: oom during load, 2 left, about 20 s\n",
-        "[4/5] tiny prompt4-new8 fake fp32 batch 8: oom during load, 1 left, about 10 s\n",
+        "[3/5] tiny prompt4-new8 fake fp32 batch 4: oom during load, 2 left, about 0 s\n",
+        "[4/5] tiny prompt4-new8 fake fp32 batch 8: oom during load, 1 left, about 0 s\n",
         "[5/5] tiny prompt4-new8 fake fp32 batch 16: failed (timeout), see logs/box/tiny/prompt4-new8/fake/fp32/batch-16.log\n",
         "    measure.py: timeout during measure: no end after 5 s; not tried again\n",
     ]
     refused = tmp_path / "collect.log"
     refused.write_text("".join(f"collect.py: record {n} is missing\n" for n in range(1, 8)) + "collect.py: measure\n")
     tell("job_error", jobid=9, rule_name="collect", log=["collect.log"])
-    assert handler.summary("snakemake --cores 1") == (
+    assert handler.ending("snakemake --cores 1") == (
         "Cells and studies: 1 measured, 3 out of memory, 1 failed.\n"
-        f"Failed: tiny prompt4-new8 fake fp32 batch 16, see {log.relative_to(tmp_path)}\n"
+        f"Failed: tiny prompt4-new8 fake fp32 batch 16, see {log.relative_to(tmp_path)}:\n"
         "    timeout during measure: no end after 5 s\n"
-        "Failed: collect, see collect.log\n"
+        "Failed: collect, see collect.log:\n"
         "    record 1 is missing\n    record 2 is missing\n    record 3 is missing\n    record 4 is missing\n"
         "    ... 3 more\n    measure\n"
         "To go on, with what is missing: snakemake --cores 1\n"
     )
+
+
+@pytest.mark.parametrize(("between_s", "left"), [(9, "36 s"), (4.5, "18 s")], ids=["in turn", "side by side"])
+def test_the_time_left_is_what_a_dry_run_would_say(tmp_path, monkeypatch, between_s, left):
+    """By earlier records and those of the run. An installation, before the first cell, is no cell's time."""
+    monkeypatch.chdir(tmp_path)
+    *cells, known = [make_cell(batch_size=size) for size in (1, 2, 4, 8, 16)]
+    write_records(tmp_path, [make_record(known, ended_at="2026-01-01T00:01:29.000+00:00")])
+    experiment, lines, now = make_experiment(1, 2, 4, 8, 16), [], [0.0]
+    handler = handler_of(experiment, [cell.path for cell in cells], lines, clock=lambda: now[0])
+    handler.emit(event("run_info"))
+    now[0] += 600
+    for jobid, cell in enumerate(cells[:3]):
+        handler.emit(event("job_info", jobid=jobid, rule_name="measure", output=[cell.path]))
+        now[0] += between_s
+        write_records(tmp_path, [make_record(cell)])
+        handler.emit(event("job_finished", job_id=jobid))
+    assert lines[-1].endswith(f"1 left, about {left}\n")
+    dry = handler_of(experiment, [], [], mode="plan")
+    dry.emit(event("job_info", jobid=1, rule_name="", output=[cells[3].path]))
+    assert dry.ending("").startswith("Estimated time: 36 s for 1 cells"), "9 s at 4, 89 s at 16"
 
 
 def test_how_a_run_is_interrupted_is_told_and_what_was_measured_counts(tmp_path, monkeypatch):
@@ -102,7 +124,7 @@ def test_how_a_run_is_interrupted_is_told_and_what_was_measured_counts(tmp_path,
         handler.emit(failed)
         handler.emit(event("job_error", jobid=jobid, aux={}, log=[logs[jobid]], rule_msg=None))
     write_records(tmp_path, [make_record(cells[2], samples_s=[0.5] * 3)])
-    said = handler.summary("snakemake")
+    said = handler.ending("snakemake")
     assert [line.partition(" left")[0] for line in filter(None, lines)] == [
         "[1/4] tiny prompt4-new8 fake fp32 batch 1: interrupted\n",
         f"[2/4] tiny prompt4-new8 fake fp32 batch 2: failed (killed by SIGKILL), see {logs[1]}, 2",
@@ -110,7 +132,7 @@ def test_how_a_run_is_interrupted_is_told_and_what_was_measured_counts(tmp_path,
     ]
     assert said == (
         "Cells and studies: 1 measured, 1 interrupted, 1 failed, 1 not reached.\n"
-        f"Failed: tiny prompt4-new8 fake fp32 batch 2, see {logs[1]}\n    killed by SIGKILL\n"
+        f"Failed: tiny prompt4-new8 fake fp32 batch 2, see {logs[1]}:\n    killed by SIGKILL\n"
         "To go on, with what is missing: snakemake\n"
     )
 
@@ -179,7 +201,7 @@ def test_a_complete_run_ends_with_the_best_of_each_column_and_the_pages(tmp_path
     for jobid, path in enumerate([*pages, "results/box/tables.md"]):
         rule = {pages[0]: "report", pages[1]: "report_of_all"}.get(path, "tables")
         handler.emit(event("job_info", jobid=jobid, rule_name=rule, output=[path]))
-    assert handler.summary("snakemake") == "", "as long as no page is there"
+    assert handler.ending("snakemake") == "", "as long as no page is there"
     records = [
         make_record(cell, samples_s=[(0.1 + 0.4 * cell.batch_size) / (1 + int(cell.precision[1]))] * 3)
         for cell in experiment.cells()
@@ -188,7 +210,7 @@ def test_a_complete_run_ends_with_the_best_of_each_column_and_the_pages(tmp_path
     files.write_json(SURE, tmp_path / "results/box/provenance.json")
     for jobid in (1, 0, 2):
         handler.emit(event("job_finished", job_id=jobid))
-    assert handler.summary("snakemake").splitlines() == [
+    assert handler.ending("snakemake").splitlines() == [
         "The best of each column on box, by throughput:",
         *ranked(cell_results(records), 0.1),
         "Report: results/box/report.html; tables: results/box/tables.md",
@@ -208,7 +230,7 @@ def test_a_dry_run_says_what_further_rounds_may_take(tmp_path, monkeypatch):
     assert said[1] == "Further rounds: up to 3 of the cells that need them, up to 1 min 00 s."
     handler.would_run.clear()
     assert handler.ending("").splitlines() == said[1:], "after a change of the most rounds"
-    handler.would_decide.clear()
+    handler.would_make.clear()
     assert handler.ending("") == ""
 
 

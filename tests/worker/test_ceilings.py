@@ -24,7 +24,7 @@ def test_ceilings_of_this_machine(ceilings_once):
     assert any("quantized" in kernel for dtype, kernel in kernels if dtype == "int8")
     assert not any("calls_per_sample" in r for r in record.results)
     for result in record.results:
-        assert len(result["samples_s"]) >= 5 or sum(result["samples_s"]) >= 1
+        assert len(result["samples_s"]) >= 2 or sum(result["samples_s"]) >= 0.1
     sizes = {r["working_set_bytes"] for r in record.results if r["kind"] == "bandwidth"}
     assert max(sizes) >= 2**28, "larger than a cache"
     peaks = ceilings.peaks(record.results)

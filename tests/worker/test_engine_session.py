@@ -51,6 +51,17 @@ def engine() -> HfEngine:
     return HfEngine()
 
 
+#: Lines of llama.cpp's log.
+LLAMA_CPP = (
+    "ggml_aligned_malloc: insufficient memory (attempted to allocate 256.00 MB)",
+    "ggml_malloc: failed to allocate  12.00 MB",
+    "llama_init_from_model: failed to initialize the context: failed to allocate compute pp buffers",
+    "llama_model_load: error loading model: unable to allocate CPU buffer",
+    "process_ubatch: failed to allocate graph",
+    "ggml_backend_cuda_buffer_type_alloc_buffer: allocating 9.00 MiB on device 0: cudaMalloc failed: out of memory",
+)
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [
@@ -64,6 +75,7 @@ def engine() -> HfEngine:
         *((raised(ValueError("wrapped"), ALLOCATOR, how), "CUDA out of memory") for how in ("from", "from None", "")),
         (raised(KeyError("a"), raised(ValueError("b"), ALLOCATOR, "from None"), "from"), "CUDA out of memory"),
         (compiling_fails(torch.OutOfMemoryError("CUDA out of memory, compiling")), "CUDA out of memory, compiling"),
+        *((RuntimeError(said), said) for said in LLAMA_CPP),
         (OSError(errno.ENOSPC, "No space left on device"), None),
         (ValueError("CUDA error: out of memory"), None),
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), None),

@@ -145,7 +145,7 @@ def test_the_largest_batch_of_a_real_limit_is_that_of_brute_force(tmp_path):
 
 
 def test_an_engine_that_keeps_its_own_memory_is_searched_too(tmp_path):
-    cell = make_cell(engine="ctranslate2", model=WIDE, memory_limit_bytes=860_000_000, workload=Workload(4, 2))
+    cell = make_cell(engine="ctranslate2", model=WIDE, memory_limit_bytes=200_000_000, workload=Workload(4, 2))
     record = run_study(ColumnStudy.of("max-batch", cell), tmp_path / "max-batch.json")
     fits, fails = batch_limit(record.results)
     assert (record.outcome, fails) == ("ok", fits + 1)

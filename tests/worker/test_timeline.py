@@ -18,7 +18,9 @@ from inference_benchmark.measure.worker_process import WorkerReport
 from inference_benchmark.worker import timeline as worker
 from inference_benchmark.worker.engine_session import EngineSession
 
-MODEL = {"name": "small", "architecture": MODELS["bloom"], "seed": 0}
+#: Every layer takes a while to compile.
+MODEL = {"name": "small", "architecture": {**MODELS["bloom"], "n_layer": 1}, "seed": 0}
+LLAMA = {"name": "small", "architecture": MODELS["llama"], "seed": 0}
 
 
 @pytest.mark.parametrize(
@@ -27,11 +29,13 @@ MODEL = {"name": "small", "architecture": MODELS["bloom"], "seed": 0}
         ("hf", "fp32", {"products", "attention", "copies", "other", "outside"}),
         ("hf", "int8", {"products", "attention", "quantising", "copies", "other", "outside"}),
         ("hf-static", "fp32", {"products", "attention", "copies", "other"}),
+        ("hf-continuous", "fp32", None),
         ("ctranslate2", "fp32", None),
     ],
 )
 def test_steps_and_kinds_of_work_add_up(tmp_path, engine, precision, kinds):
-    cell = make_cell(engine=engine, precision=precision, model=MODEL, workload=Workload(9, 12), batch_size=3)
+    model = LLAMA if engine == "hf-continuous" else MODEL
+    cell = make_cell(engine=engine, precision=precision, model=model, workload=Workload(9, 12), batch_size=3)
     record = run_study(TimelineStudy(cell, trace=False), tmp_path / "timeline-batch-3.json")
     timeline = Timeline.of(record.results)
     steps = record.results[0]

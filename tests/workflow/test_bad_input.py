@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy
@@ -38,6 +39,18 @@ def test_hostile_names_never_reach_a_path_or_a_shell(workspace, name):
     assert (done.stdout + done.stderr).count("is not allowed") == 2
     assert not (workspace.folder / "results").exists()
     assert not list(workspace.folder.rglob("pwned"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("snakemake_executor_plugin_slurm") is not None, reason="the plugins are installed"
+)
+def test_without_the_slurm_plugins_the_profile_says_what_to_install(workspace):
+    done = workspace.snakemake("-n", "--profile", "profiles/slurm")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == (
+        "profiles/slurm needs Snakemake's Slurm plugins, which are not installed here; pip install -r envs/slurm.lock"
+    )
+    assert "invalid choice" not in done.stderr
 
 
 BERT = {"model_type": "bert", "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "vocab_size": 300}

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import yaml
 from made_up import make_cell
-from running import REPO, drawn
+from running import PROGRAMS, REPO, drawn
 
 
 def bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """scripts/bench.py as a user calls it in a folder."""
+    """scripts/bench.py as a user calls it in a folder. Its jobs are forked."""
     command = [sys.executable, REPO / "scripts/bench.py", *arguments]
-    environ = {**os.environ, "HF_HUB_OFFLINE": "1"}
+    environ = {**os.environ, **PROGRAMS.for_shells()}
     return subprocess.run(command, cwd=folder, env=environ, capture_output=True, text=True)
 
 

@@ -114,10 +114,22 @@ def test_it_is_a_module_of_another_workflow(code, tmp_path):
     done = snakemake(host, "--cores", "1")
     assert done.returncode == 0, done.stderr
     assert "localrule count:" in done.stderr, "the lines about other rules stay"
+    assert re.search(r"^\[1/1\] tiny prompt4-new8 fake fp32 batch 2: \S+ tok/s", done.stderr, re.MULTILINE)
+    best, *_, report = done.stderr[done.stderr.index("The best of") :].splitlines()
+    assert best == "The best of each column on box, by throughput:"
+    assert report == "Report: results/box/report.html; tables: results/box/tables.md"
     assert (host / "lines.txt").read_text().strip() == "4"
     assert "Nothing to be done" in snakemake(host, "--cores", "1").stderr
     assert snakemake(host, "--cores", "1", "bench_all").returncode == 0
     assert (host / "results/box/tables.md").exists()
+    # With the rules' own names.
+    text = re.sub(r"use rule measure .*\n.*\n", "", (host / "Snakefile").read_text())
+    (host / "Snakefile").write_text(text.replace(" as bench_*", ""))
+    (host / "results/box/tiny/prompt4-new8/fake/fp32/batch-1.json").unlink()
+    assert re.match(r"Estimated time: \d+ s for 1 cells", snakemake(host, "-n", "all").stderr.splitlines()[-1])
+    done = snakemake(host, "--cores", "1", "all")
+    assert re.search(r"^\[1/1\] tiny prompt4-new8 fake fp32 batch 1: \S+ tok/s", done.stderr, re.MULTILINE)
+    assert done.stderr.splitlines()[-1] == report
     assert files_of(code.folder) == before
 
 

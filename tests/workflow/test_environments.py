@@ -92,7 +92,7 @@ def test_an_edited_lock_is_another_environment_in_which_its_cells_are_measured_a
     for path in (in_two.folder / ".snakemake").rglob("metadata"):
         path.rename(path.with_name("forgotten"))  # as in a clone
     assert in_two.plan()["measure"] == 2
-    in_two.run()
+    in_two.run(SUMMARY)
     assert in_two.record("fp32", 1, below="old")["software"]["torch"] == "1.2.4"
     assert len(made(in_two)) == 2
 

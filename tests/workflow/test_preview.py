@@ -47,11 +47,14 @@ def test_a_preview_names_what_failed_and_what_is_refused(measured):
     done = measured.run("preview")
     assert "Preview: 3 of 6 cells have a record, 1 failed, 1 refused, 1 missing." in done.stdout
     log = "logs/box/tiny/prompt4-new8/fake/bf16/batch-2.log"
-    assert f"batch-2.json: failed: {log}: " in done.stdout
-    assert "batch-1.json: refused: not JSON" in done.stdout
+    failed = f"Failed: tiny prompt4-new8 fake bf16 batch 2, see {log}:\n    ValueError during warm-up: made-up error"
+    path = "results/box/tiny/prompt4-new8/fake/fp32/batch-1.json"
+    refused = f"Refused: tiny prompt4-new8 fake fp32 batch 1, see {path}:\n    not JSON"
+    assert failed in done.stdout
+    assert refused in done.stdout
     page = (measured.folder / "results/box/preview/report.html").read_text()
-    assert f"<td>failed</td><td>{log}: " in page
-    assert "<td>refused</td><td>not JSON" in page
+    assert f"<li>{failed}</li>" in page
+    assert f"<li>{refused}" in page
     rows = (measured.folder / "results/box/preview/summary.csv").read_text().splitlines()
     assert len(rows) == 7
     done = script("compare", *["results/box/preview/summary.csv"] * 2, cwd=measured.folder)

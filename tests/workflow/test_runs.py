@@ -10,7 +10,7 @@ import subprocess
 
 import pytest
 from made_up import MODELS
-from running import DERIVED, NOTHING, REPO, SUMMARY, TABLES, Workspace, fake_grid, measure_jobs
+from running import DERIVED, NOTHING, REPO, SUMMARY, TABLES, Workspace, measure_jobs
 
 from inference_benchmark.render.readme import CHARTS, RESULTS
 
@@ -38,12 +38,14 @@ def test_a_run_leaves_every_record_tables_and_report_and_prints_a_line_per_cell(
 
 def test_deleted_records_are_measured_again_and_no_others(measured, tmp_path):
     kept = measured.record_path("bf16", 1).read_bytes()
-    measured.record_path("fp32", 1).unlink()
-    measured.record_path("bf16", 2).unlink()
+    deleted = [measured.record_path("fp32", 1), measured.record_path("bf16", 2)]
+    for path in deleted:
+        path.unlink()
     plan = measured.plan()
     assert plan == {"measure": 2, "collect": 1, **DERIVED, "all": 1, "total": 8}
     (temporary := tmp_path / "tmp").mkdir()
-    measured.run(SUMMARY, TMPDIR=str(temporary))
+    measured.run(*(str(path.relative_to(measured.folder)) for path in deleted), SUMMARY, TMPDIR=str(temporary))
+    assert all(path.exists() for path in deleted)
     assert list(temporary.glob("inference-benchmark-*")) == [], "what jobs of a run tell each other ends with it"
     assert measured.record_path("bf16", 1).read_bytes() == kept
     assert measured.plan(SUMMARY) == NOTHING
@@ -205,10 +207,10 @@ def test_snakemakes_own_report_has_captions_and_categories(measured):
     assert "{{ snakemake" not in page
 
 
-def test_snakemake_sleeps_while_a_job_measures(tmp_path):
+def test_snakemake_sleeps_while_a_job_measures(measured):
     """Its scheduler would wake up once a second for every job that has ended."""
-    workspace = Workspace.make(tmp_path, fake_grid(precisions=["fp32"]))
-    snakefile = workspace.folder / "Snakefile"
+    (target := measured.record_path("fp32", 1)).unlink()
+    snakefile = measured.folder / "Snakefile"
     count = "sum(isinstance(thread, threading.Timer) for thread in threading.enumerate())"
     snakefile.write_text(f"import threading\n{snakefile.read_text()}\n\nonsuccess:\n    print({count}, 'timers')\n")
-    assert "0 timers" in workspace.run(TABLES).stdout
+    assert "0 timers" in measured.run(str(target.relative_to(measured.folder))).stdout

@@ -54,7 +54,7 @@ def test_what_a_timeline_depends_on_makes_it_stale(with_timeline):
     for path in (with_timeline.folder / ".snakemake").rglob("metadata"):
         path.rename(path.with_name("forgotten"))  # as in a clone
     assert with_timeline.plan()["timeline"] == 2
-    with_timeline.run()
+    with_timeline.run(SUMMARY)
     assert json.loads(record.read_text())["study"]["cell"]["measurement"]["seed"] == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
@@ -192,7 +193,7 @@ def test_a_refusal_ends_with_its_reason_and_is_not_forgotten(measured):
         done = measured.snakemake()
         assert done.returncode != 0
         last = done.stderr[done.stderr.index("Failed: ") :].splitlines()
-        assert last[0] == "Failed: collect, see logs/box/collect.log"
+        assert last[0] == "Failed: collect, see logs/box/collect.log:"
         assert last[1].strip().startswith("results/box/tiny/prompt4-new8/fake/bf16/batch-2.json: not JSON")
         assert last[2].strip().startswith("there is no summary until this is resolved; tables and report stay")
         assert last[3:] == ["To go on, with what is missing: snakemake --cores 1 --resources gpu=1"]
@@ -239,23 +240,26 @@ def test_results_that_are_out_of_date_and_only_to_be_read_are_named(measured):
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", results], check=True)
         assert measured.plan() == NOTHING
+        measured.config["mixed_provenance"] = "split"
+        measured.save()
+        only_derived = measured.plan()
         measured.grid["batch_sizes"] = [1, 2, 4, 512]
         measured.save()
-        planned, refused = measured.snakemake("-n"), measured.snakemake()
+        planned, refused = measured.run("-n"), measured.snakemake()
     finally:
         subprocess.run(["umount", results], check=True)
-    # Snakemake, too, names what it could not write.
-    for done in (planned, refused):
-        printed = done.stdout + done.stderr
-        assert done.returncode != 0
-        assert "Read-only file system, and it is out of date or missing" in printed
-        assert "Traceback" not in printed
-    assert "work in a folder that can be written" in refused.stdout + refused.stderr
+    assert only_derived == {"collect": 1, **DERIVED, "all": 1, "total": 6}
+    assert re.search(r"^measure +2$", planned.stdout, re.MULTILINE)
+    line = "results/box/summary.csv: Read-only file system, and it is out of date or missing"
+    assert planned.stdout.count("Read-only file system") == planned.stdout.count(f"{line}\n") == 1
+    assert refused.returncode == 1
+    assert f"\n{line}; work in a folder that can be written (snakemake --directory)\n" in refused.stderr
 
 
 def test_a_cell_derived_from_another_record_is_measured_when_that_is_deleted(workspace):
     workspace.grid.update(precisions=["fp32"], batch_sizes=[1, 512, 1024])
     workspace.save()
+    place = "results/box/tiny/prompt4-new8/fake/fp32"
     assert "batch 1024: oom, as a smaller batch showed" in workspace.run(SUMMARY).stderr
     assert workspace.record("fp32", 1024)["reason"]["phase"] == "other-cell"
     assert measure_jobs(workspace.plan()) == 0
@@ -263,11 +267,10 @@ def test_a_cell_derived_from_another_record_is_measured_when_that_is_deleted(wor
     done = workspace.run("-n")
     assert "batch-1024.json was derived from a record that was deleted; it is renamed" in done.stdout + done.stderr
     assert measure_jobs(workspace.plan()) == 2
-    workspace.run()
+    workspace.run(*(f"{place}/batch-{n}.json" for n in (512, 1024)), SUMMARY)
     # If the record it was derived from is in no grid, it is refused by name.
     workspace.grid["batch_sizes"] = [1, 1024]
     workspace.save()
     workspace.record_path("fp32", 512).unlink()
     done = workspace.snakemake()
-    place = "results/box/tiny/prompt4-new8/fake/fp32"
     assert f"{place}/batch-1024.json: was not measured because of {place}/batch-512.json" in done.stderr

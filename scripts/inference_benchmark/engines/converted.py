@@ -16,7 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from inference_benchmark.analysis.timeline import Profile
 from inference_benchmark.engines import hf_facts, shapes
-from inference_benchmark.engines.refusal import is_refusal, words_of
+from inference_benchmark.engines.refusal import UnsupportedError, is_refusal, words_of
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import checkpoint as checkpoints
 from inference_benchmark.models import loading
@@ -29,17 +29,36 @@ CONVERSION_VERSION = 1
 class ConvertedEngine(TorchDeviceEngine):
     """A subclass loads the converted weights, sets ``precision`` and calls finish_loading."""
 
+    ballast: torch.Tensor | None = None
+
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
         self.threads = threads
         self.config = loading.config_of(checkpoint)
         self.family = self.config.model_type
+        text = self.config.get_text_config(decoder=True)
+        is_limited = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
+        self.window = getattr(text, "sliding_window", None) if is_limited else None
         self.token_work = shapes.work_of_checkpoint(checkpoint)
+        if device == "cuda":
+            self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
+
+    def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
+        # The library's allocator has no limit. This tensor takes the memory beyond the limit instead.
+        self.ballast = torch.empty(total_bytes - n_bytes, dtype=torch.uint8, device=self.device)
+        self.free_before_bytes, _ = torch.cuda.mem_get_info(self.device)
 
     def finish_loading(self) -> None:
         # The first call starts the library's threads. Under the final limit, a failed start could end the process.
         self.generate(numpy.zeros((1, 1), dtype=numpy.int64), 1)
+        self.release()
         super().finish_loading()
+
+    def refuse_beyond_window(self, n_tokens: int) -> None:
+        """For a library that does not apply the sliding window of a family. Raises UnsupportedError."""
+        if self.window and n_tokens > self.window:
+            window = f"the sliding window of {self.window} tokens of {self.family}"
+            raise UnsupportedError(f"{self.name} does not apply {window} to {n_tokens}")
 
     @property
     @abstractmethod
@@ -57,6 +76,7 @@ class ConvertedEngine(TorchDeviceEngine):
     def describe(self) -> dict[str, Any]:
         with torch.device("meta"):  # with the attention that needs no package
             model = AutoModelForCausalLM.from_config(self.config, attn_implementation="eager")
+        self.names = {module: name for name, module in model.named_modules()}
         return {
             "parameters": shapes.parameters(model),
             "device_map": {"": self.device.type},
@@ -65,6 +85,26 @@ class ConvertedEngine(TorchDeviceEngine):
             **self.package_versions(self.precision),
             **shapes.facts(model, self.token_work, self.stored, self.activations),
         }
+
+    def unload(self) -> None:
+        self.ballast = None
+        self.release()
+
+    def memory_in_use_bytes(self) -> int:
+        return self._used_bytes() if self.device.type == "cuda" else super().memory_in_use_bytes()
+
+    def memory(self) -> dict[str, int]:
+        if self.device.type == "cpu":
+            return super().memory()
+        # torch does not count the library's memory, and its allocator never shrinks, so current use is the peak.
+        return {
+            **self.loaded,
+            "peak_reserved_bytes": self._used_bytes(),
+            "device_total_bytes": self.total_bytes,
+        }
+
+    def _used_bytes(self) -> int:
+        return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
 
     def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
         # torch's profiler sees all CUDA kernels, but nothing that another library does on a CPU.

@@ -27,21 +27,14 @@ _WITH_WINDOW = ("gemma3", "gemma4", "mistral")
 class CTranslate2Engine(ConvertedEngine):
     """Generator(compute_type=...).generate_batch(...)."""
 
-    ballast: torch.Tensor | None = None
-
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         if device == "cuda":
             cublas.load()
         super().start(device, threads, checkpoint)
-        text = self.config.get_text_config(decoder=True)
-        is_limited = "sliding_attention" in (getattr(text, "layer_types", None) or ["sliding_attention"])
-        self.window = getattr(text, "sliding_window", None) if is_limited else None
         try:
             self.converted = converted(checkpoint)
         except RefusedError as error:
             raise UnsupportedError(str(error)) from error
-        if device == "cuda":
-            self.free_before_bytes, self.total_bytes = torch.cuda.mem_get_info(self.device)
 
     def unsupported(self, precision: str) -> str | None:
         supported = ctranslate2.get_supported_compute_types(self.device.type)
@@ -50,11 +43,6 @@ class CTranslate2Engine(ConvertedEngine):
             return None
         version, listed = ctranslate2.__version__, ", ".join(sorted(supported))
         return f"ctranslate2 {version} has no {compute_type} on this {self.device.type}; it has {listed}"
-
-    def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
-        # The allocator of CTranslate2 has no limit. This tensor takes the memory beyond the limit instead.
-        self.ballast = torch.empty(total_bytes - n_bytes, dtype=torch.uint8, device=self.device)
-        self.free_before_bytes, _ = torch.cuda.mem_get_info(self.device)
 
     def load(self, checkpoint: Path, precision: str) -> None:
         self.begin_loading(self.converted)
@@ -113,12 +101,9 @@ class CTranslate2Engine(ConvertedEngine):
             # would wait for itself.
             step_ended = None
 
-    def memory_in_use_bytes(self) -> int:
-        return self._used_bytes() if self.device.type == "cuda" else super().memory_in_use_bytes()
-
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
-        self._refuse_beyond_window(ids.shape[1])
+        self.refuse_beyond_window(ids.shape[1])
         logits = self.generator.forward_batch(ids.tolist()).to(ctranslate2.DataType.float32)
         if self.device.type == "cuda":
             logits = logits.to_device(ctranslate2.Device.cpu)
@@ -126,7 +111,7 @@ class CTranslate2Engine(ConvertedEngine):
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         n_in_steps = 0 if self.family.startswith(_WITH_WINDOW) else new_tokens - 1
-        self._refuse_beyond_window(prompts.shape[1] + n_in_steps)
+        self.refuse_beyond_window(prompts.shape[1] + n_in_steps)
         words = self.words
         return self.generator.generate_batch(
             [[words[i] for i in row] for row in prompts.tolist()],
@@ -137,32 +122,12 @@ class CTranslate2Engine(ConvertedEngine):
             **options,
         )
 
-    def _refuse_beyond_window(self, n_tokens: int) -> None:
-        if self.window and n_tokens > self.window:
-            window = f"the sliding window of {self.window} tokens of {self.family}"
-            raise UnsupportedError(f"ctranslate2 does not apply {window} to {n_tokens}")
-
     def _tokens(self, results, new_tokens: int) -> numpy.ndarray:
         return tokens_of([result.sequences_ids[0] for result in results], new_tokens)
 
     def unload(self) -> None:
-        self.generator = self.ballast = None
-        self.release()
-
-    def memory(self) -> dict[str, int]:
-        if self.device.type == "cpu":
-            return super().memory()
-        # torch does not count CTranslate2's memory. CTranslate2's allocator never shrinks, so current use is the peak.
-        return {
-            **self.loaded,
-            "peak_reserved_bytes": self._used_bytes(),
-            "device_total_bytes": self.total_bytes,
-        }
-
-    def _used_bytes(self) -> int:
-        return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
-
-        return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
+        self.generator = None
+        super().unload()
 
     def _compute_type(self, precision: str) -> str:
         half = "float16" if self.device.type == "cuda" else "float32"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -194,7 +193,7 @@ class HfEngine(TorchDeviceEngine):
 
     def not_loaded_as(self, precision: str) -> str | None:
         attention = _ATTENTION.get(self.options.get("attention"))
-        if attention and (found := self.model.config._attn_implementation) != attention:
+        if attention and (found := self.model.config._attn_implementation).removeprefix("paged|") != attention:
             return f"the loaded model has {found} attention"
         stored = hf_facts.block_weights(self.model)
         wanted = PRECISIONS[precision].stored_as or self.stored_in_checkpoint
@@ -228,16 +227,20 @@ class HfEngine(TorchDeviceEngine):
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         stored = hf_facts.block_weights(self.model)
         with hf_facts.Observation(self.model) as observation:
-            output = self._generate(
-                prompts, new_tokens, logits_processor=LogitsProcessorList([observation]), return_dict_in_generate=True
-            )
-        facts = {"cache": hf_facts.kind_of_cache(output.past_key_values), **observation.facts()}
+            tokens, facts = self._generate_observed(prompts, new_tokens, observation)
         if (now := hf_facts.block_weights(self.model)) != stored:  # some libraries make them dense in the first call
             raise UnsupportedError(f"the first call makes {now} of the weights of the blocks, which were {stored}")
         if self.promised_cache not in ("", facts["cache"]):
             length = f"{prompts.shape[1]} prompt and {new_tokens} new tokens"
             raise UnsupportedError(f"the cache of {self.family} is a {facts['cache']} after {length}")
-        return output.sequences[:, prompts.shape[1] :].cpu().numpy(), facts
+        return tokens, facts | observation.facts()
+
+    def _generate_observed(self, prompts: numpy.ndarray, new_tokens: int, observation: hf_facts.Observation):
+        output = self._generate(
+            prompts, new_tokens, logits_processor=LogitsProcessorList([observation]), return_dict_in_generate=True
+        )
+        tokens = output.sequences[:, prompts.shape[1] :].cpu().numpy()
+        return tokens, {"cache": hf_facts.kind_of_cache(output.past_key_values)}
 
     def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):
         criteria = StoppingCriteriaList([hf_facts.StepEnds(step_ended, len(prompts), self.device)])
@@ -283,12 +286,4 @@ class HfEngine(TorchDeviceEngine):
         self.release()
 
     def compilation(self) -> dict[str, Any]:
-        """With ``graphs_from_cache``, the number of graphs that were in torch's cache on disk."""
-        dynamo = sys.modules.get("torch._dynamo.utils")
-        if dynamo is None:
-            return {"graphs": 0, "graphs_from_cache": 0, "seconds": 0.0}
-        return {
-            "graphs": dynamo.counters["stats"]["unique_graphs"],
-            "graphs_from_cache": dynamo.counters["inductor"]["fxgraph_cache_hit"],
-            "seconds": dynamo.calculate_time_spent().get("total_wall_time", 0.0),
-        }
+        return hf_facts.compilation()

@@ -62,6 +62,18 @@ def _stored_as(weight: torch.nn.Parameter) -> str:
     return "int4" if packed else dtype_name(shapes.stored_parts(weight)[0].dtype)
 
 
+def compilation() -> dict[str, Any]:
+    """As Engine.compilation, by torch.compile. graphs_from_cache: number of graphs that were in its cache on disk."""
+    dynamo = sys.modules.get("torch._dynamo.utils")
+    if dynamo is None:
+        return {"graphs": 0, "graphs_from_cache": 0, "seconds": 0.0}
+    return {
+        "graphs": dynamo.counters["stats"]["unique_graphs"],
+        "graphs_from_cache": dynamo.counters["inductor"]["fxgraph_cache_hit"],
+        "seconds": float(dynamo.calculate_time_spent().get("total_wall_time", 0)),
+    }
+
+
 def torch_settings(device: torch.device) -> dict[str, Any]:
     """torch settings that affect speed."""
     on_cuda = device.type == "cuda"

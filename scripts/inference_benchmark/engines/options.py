@@ -21,6 +21,8 @@ OPTIONS: Mapping[str, Option] = {
     "attention": Option(("eager", "sdpa", "flex", "flash")),
     # Where keys and values are kept, and as what.
     "cache": Option(("dynamic", "static", *CACHE_BITS), tuple(CACHE_BITS)),
+    # How vLLM runs a model: compiled, on CUDA with CUDA graphs, or by its kernels one after the other (enforce_eager).
+    "execution": Option(("compiled", "eager")),
     # torch.compile's mode of the decoding step. reduce-overhead, the one that transformers chooses, means CUDA graphs.
     "compile_mode": Option(("default", "reduce-overhead", "max-autotune")),
     # torch.set_float32_matmul_precision: high is TF32 on CUDA; medium is bf16 inside.

@@ -51,13 +51,15 @@ class Measurement:
     max_seconds: float
     seed: int
     threads: int | None
+    long_call_seconds: float = 0
 
     def __post_init__(self) -> None:
         least = {"max_warmup_calls": 2, "min_cycles": 2, "seed": 0, "threads": 1}
         for name, bound in least.items():
             if name != "threads" or self.threads is not None:
                 _check_integer(f"measurement.{name}", getattr(self, name), bound)
-        for name in ("warmup_tolerance_percent", "min_seconds", "target_half_width_percent", "max_seconds"):
+        percents = "warmup_tolerance_percent", "target_half_width_percent"
+        for name in (*percents, "min_seconds", "max_seconds", "long_call_seconds"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 <= value <= sys.float_info.max:
                 raise CellError(f"measurement.{name} is {value!r}; allowed: a number >= 0")
@@ -72,13 +74,18 @@ class Measurement:
         """The half width of the 95 % interval to reach, as a part of the mean."""
         return self.target_half_width_percent / 100
 
+    def fewest_calls(self, call_s: float) -> int:
+        """How many calls that take so long may be enough: min_cycles, or two long ones."""
+        return 2 if 0 < self.long_call_seconds <= call_s else self.min_cycles
+
     def is_enough(self, samples_s: list[float]) -> bool:
         """Whether a process has repeated its call often enough: min_cycles and min_seconds, then until the
-        interval is narrow enough or max_seconds are over."""
-        elapsed_s = math.fsum(samples_s)
-        if len(samples_s) < self.min_cycles or elapsed_s < self.min_seconds:
+        interval is narrow enough or max_seconds are over. Two long calls are enough if their interval is."""
+        n_calls, elapsed_s = len(samples_s), math.fsum(samples_s)
+        if n_calls < 2 or n_calls < self.fewest_calls(elapsed_s / n_calls) or elapsed_s < self.min_seconds:
             return False
-        return elapsed_s >= self.max_seconds or statistics.estimate([samples_s]).half_width <= self.target_half_width
+        is_over = n_calls >= self.min_cycles and elapsed_s >= self.max_seconds
+        return is_over or statistics.estimate([samples_s]).half_width <= self.target_half_width
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from inference_benchmark.experiment.config_file import not_plain, repeated_keys
 from inference_benchmark.experiment.contradictions import Soundness, contradictions, unusable_paths
 from inference_benchmark.experiment.defaults import with_defaults
 from inference_benchmark.experiment.plan import Plan
-from inference_benchmark.experiment.resolve import history, read_locks, resolve
+from inference_benchmark.experiment.resolve import history, resolve
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.experiment.variants import with_names
 from inference_benchmark.models import families
@@ -47,8 +47,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
         raise ConfigError([*problems, f"models: {error}"]) from None
     problems += contradictions(config, Soundness(errors))
     if not errors:
-        locks = read_locks(config, code, problems)
-        experiment, checkpoints = resolve(config, code, locks, problems)
+        experiment, checkpoints, locks = resolve(config, code, problems)
         earlier = history(config, code, problems)
     if errors or problems:
         raise ConfigError(problems)
@@ -64,7 +63,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
             max_retakes=watch["max_retakes"],
         ),
         slurm={label: machine["slurm"] for label, machine in machines.items()},
-        locks=tuple(locks.values()),
+        locks=locks,
         checkpoints=checkpoints,
         history=earlier,
     )

@@ -15,9 +15,11 @@ from inference_benchmark.experiment.config_errors import show, unknown_names
 from inference_benchmark.results.column import CURRENT
 
 _EXACT = re.compile(r"([A-Za-z0-9][\w.-]*)(?:\[[\w, .-]*\])?\s*==\s*[\w.+!-]+\s*(?:;[^#]*?)?(?:\s+--hash=\S+)*")
+#: In a line of its own: nothing is installed that the file does not name, whatever packages say that they need.
+NO_DEPS = "--no-deps"
 #: Options of pip that say where packages come from. Others name files, whose changes would not be noticed.
 _SOURCES = re.compile(
-    r"(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--only-binary|--no-binary|--prefer-binary"
+    rf"{NO_DEPS}|(-i|-f|--index-url|--extra-index-url|--find-links|--no-index|--only-binary|--no-binary|--prefer-binary"
     r"|--require-hashes|--trusted-host)\b.*"
 )
 
@@ -55,8 +57,8 @@ def parse(text: str) -> tuple[Lock, list[str]]:
             packages.add(re.sub(r"[-_.]+", "-", exact[1]).lower())
         elif not _SOURCES.fullmatch(line):
             problems.append(
-                f"line {number}: {show(line)} is not exact; allowed: NAME==VERSION, and options of pip that say where "
-                "packages come from"
+                f"line {number}: {show(line)} is not exact; allowed: NAME==VERSION, {NO_DEPS}, and options of pip that "
+                "say where packages come from"
             )
         lines.append(f"{line}\n")
     return Lock("".join(lines), frozenset(packages)), problems
@@ -96,9 +98,9 @@ def contradictions(config: Mapping[str, Any]) -> Iterator[str]:
 def of_engine(engine: str, named: Sequence[str], locks: Mapping[str, Lock]) -> tuple[Mapping[str, str], ...]:
     """Cell.environment of each environment in which an engine with an environment of its own is measured: its own in
     place of the current one, and each other whose lock has its package. named: the environments of a grid."""
-    package = ENGINES[engine].package.distribution
+    package = ENGINES[engine].package
     names = [engine if name == CURRENT else name for name in named]
-    return tuple(of_cell(name, locks) for name in names if name == engine or package in locks[name].packages)
+    return tuple(of_cell(name, locks) for name in names if name == engine or package.is_in(locks[name].packages))
 
 
 def of_cell(name: str, locks: Mapping[str, Lock]) -> Mapping[str, str]:

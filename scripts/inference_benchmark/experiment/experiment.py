@@ -24,8 +24,9 @@ class Experiment(AsJson):
     cannot share a column, or ``split`` them. baselines: paths by name. variants: the options of engines that are
     variants, by name (Cell.options). timeline: the batch sizes whose timelines are done; timeline_trace: see
     TimelineStudy. environments: as Cell.environment has them; none where there is only the one that Snakemake runs
-    in. engine_environments: the same of engines that have one of their own, by name. impossible: combinations without
-    cells, each with its model, engine and precision, by name, and the reason.
+    in. engine_environments: the same of engines that have one of their own, by name. engine_precisions: where not all
+    engines have the same, the precisions of each, by name. impossible: combinations without cells, each with its model,
+    engine and precision, by name, and the reason.
     """
 
     NOUN = "an experiment"
@@ -52,6 +53,7 @@ class Experiment(AsJson):
     timeline_trace: bool = False
     environments: tuple[Mapping[str, str], ...] = ()
     engine_environments: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+    engine_precisions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     impossible: tuple[Mapping[str, str], ...] = ()
 
     def cells(self) -> Iterator[Cell]:
@@ -68,22 +70,22 @@ class Experiment(AsJson):
         reasons = {(each["model"], each["engine"], each["precision"]): each["reason"] for each in self.impossible}
         shared = {name: getattr(self, name) for name in ("machine", "device", "memory_limit_bytes", "measurement")}
         everywhere = self.environments or ({},)
-        software = [
-            {"engine": engine, "environment": environment, "options": self.variants.get(engine, {})}
+        columns = [
+            {"engine": engine, "environment": where, "options": self.variants.get(engine, {}), "precision": precision}
             for engine in self.engines
-            for environment in self.engine_environments.get(engine, everywhere)
+            for where in self.engine_environments.get(engine, everywhere)
+            for precision in self.engine_precisions.get(engine, self.precisions)
         ]
         axes = {
             "round": range(1, self.rounds + 1),
             "model": self.models,
             "workload": self.workloads,
-            "software": software,
-            "precision": self.precisions,
+            "column": columns,
             "batch_size": self.batch_sizes,
         }
         for values in product(*axes.values()):
             of_cell = dict(zip(axes, values, strict=True))
-            cell = Cell(**shared, **of_cell.pop("software"), **of_cell)
+            cell = Cell(**shared, **of_cell.pop("column"), **of_cell)
             yield cell, reasons.get((cell.model["name"], cell.engine, cell.precision))
 
     def grid_json(self) -> str:

@@ -14,6 +14,7 @@ THEMES = ("light", "dark")
 CHART_TYPES = ("svg", "png")
 #: The folders of a machine whose own files are derived; others may belong to a model of that name.
 DERIVED_FOLDERS = ("charts", "comparison", "preview")
+_OVERALL_REPORT = "results/report.html"
 
 
 def derived(experiment: Experiment) -> list[str]:
@@ -25,7 +26,17 @@ def derived(experiment: Experiment) -> list[str]:
 
 def overall(experiments: Sequence[Experiment]) -> list[str]:
     """The files of several machines together that rule all makes."""
-    return ["results/report.html"] if len(experiments) > 1 else []
+    return [_OVERALL_REPORT] if len(experiments) > 1 else []
+
+
+def pages(experiments: Sequence[Experiment]) -> list[str]:
+    """The reports, of each machine and of several together."""
+    return [*(f"results/{experiment.machine}/report.html" for experiment in experiments), _OVERALL_REPORT]
+
+
+def thread_trial(machine: str) -> str:
+    """The records of a cell with each number of CPU threads, which are made on request (scripts/threads.py)."""
+    return f"results/{machine}/threads.json"
 
 
 def comparison_files(experiment: Experiment, types: tuple[str, ...] = ("json", "md", "html")) -> list[str]:

@@ -16,8 +16,9 @@ from inference_benchmark.experiment.cells import Measurement, Workload
 from inference_benchmark.experiment.config_errors import listing, show
 from inference_benchmark.experiment.environments import CURRENT, Lock
 from inference_benchmark.experiment.experiment import Experiment
-from inference_benchmark.experiment.variants import GridEngine
+from inference_benchmark.experiment.variants import GridEngine, GridPrecision
 from inference_benchmark.machine import compiler, hardware, torch_build
+from inference_benchmark.machine.packages import Package
 from inference_benchmark.models import architecture, families
 from inference_benchmark.models.checkpoint import Checkpoint, CheckpointError, fingerprint, look_into, weights_files
 from inference_benchmark.units import parse_bytes
@@ -30,43 +31,43 @@ from inference_benchmark.units import parse_bytes
 _BY_DEVICE = {
     "cpu": {
         "rounds": {"least": 3, "most": 6}, "warmup_tolerance_percent": 10, "target_half_width_percent": 10,
-        "min_seconds": 0.5, "max_seconds": 0.5,
+        "min_seconds": 0.5, "max_seconds": 0.5, "long_call_seconds": 0,
     },
     "cuda": {
         "rounds": {"least": 1, "most": 5}, "warmup_tolerance_percent": 5, "target_half_width_percent": 1,
-        "min_seconds": 1, "max_seconds": 10,
+        "min_seconds": 1, "max_seconds": 10, "long_call_seconds": 15,
     },
 }  # fmt: skip
 
 
-def read_locks(config: Mapping[str, Any], code: Path, problems: list[str]) -> dict[str, Lock]:
-    """The lock files of all environments by name, those that engines have of their own by the engine; problems with
-    more lines."""
+def _read_locks(
+    config: Mapping[str, Any], code: Path, device: str, elsewhere: Sequence[GridEngine], problems: list[str]
+) -> dict[str, Lock]:
+    """The lock files of all environments by name, those of engines that have one of their own by the engine; problems
+    with more lines."""
     files = {name: Path(_in_project(code, path)) for name, path in config["environments"].items()}
-    for device, grid in config["grid"].items():
-        for each in variant_problems.of_grid(device, grid["engines"], config["engines"]):
-            if engines.ENGINES[each.engine].has_environment:
-                files[each.engine] = code / "envs" / f"{each.engine}.lock"
+    files |= {each.engine: code / "envs" / engines.ENGINES[each.engine].locks[device] for each in elsewhere}
     found = {name: environments.read(path) for name, path in files.items()}
     problems += [f"environments.{name}: {problem}" for name, (_, wrong) in found.items() for problem in wrong]
     return {name: lock for name, (lock, _) in found.items() if lock}
 
 
 def resolve(
-    config: Mapping[str, Any], code: Path, locks: Mapping[str, Lock], problems: list[str]
-) -> tuple[Experiment | None, Sequence[Checkpoint]]:
-    """The experiment on this machine, or on the first of several, and the checkpoints of its models; (None, ()), and
-    problems with more lines, if there are."""
+    config: Mapping[str, Any], code: Path, problems: list[str]
+) -> tuple[Experiment | None, Sequence[Checkpoint], Sequence[Lock]]:
+    """The experiment on this machine, or on the first of several, the checkpoints of its models and the locks of its
+    environments; no experiment, and problems with more lines, if there are."""
     try:
         device, on_gpu = _device(config)
     except hardware.GpuError as error:
         problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
-        return None, ()
+        return None, (), ()
     grid = config["grid"][device]
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
-    used = variant_problems.of_grid(device, grid["engines"], variants)
-    elsewhere = [each for each in used if engines.ENGINES[each.engine].has_environment]
+    used, listed = variant_problems.of_grid(device, grid, variants), variant_problems.precisions_of(device, grid)
+    elsewhere = [each for each in used if device in engines.ENGINES[each.engine].locks]
     here = [each for each in used if each not in elsewhere]
+    locks = _read_locks(config, code, device, elsewhere, problems)
     uses_torch = any(engines.ENGINES[each.engine].needs_weights for each in used)
     is_current = CURRENT in grid["environments"]
     if on_gpu and uses_torch and is_current and (problem := torch_build.problem(torch_build.torch_build())):
@@ -76,8 +77,8 @@ def resolve(
     for name, path in baseline_paths.items():
         problems += [f"baselines.{name}: {problem}" for problem in baselines.check(Path(path))]
     if is_current:
-        problems += _missing_packages(device, here, grid["precisions"])
-        problems += _missing_for_gpu(here, grid["precisions"]) if on_gpu else ()
+        problems += _missing_packages(here, listed)
+        problems += _missing_for_gpu(used, listed) if on_gpu else ()
     problems += _lacking_in_locks(device, here or elsewhere, grid, locks)
     if config["machines"] is None:
         problems += _missing_compiler(device, used)
@@ -86,12 +87,12 @@ def resolve(
     models, configs, checkpoints = _models(config, device, machines, uses_torch and is_current, problems)
     if is_current:  # what other transformers have is not known before they are installed
         problems += variant_problems.impossible(device, used, list(configs.values()))
-    is_known = uses_torch and len(configs) == len(models)  # else one of them could not be read
-    not_together = list(_not_together(device, grid["precisions"], configs)) if is_known else []
+    is_known = uses_torch and listed and len(configs) == len(models)  # else one of them could not be read
+    not_together = list(_not_together(device, used, listed, configs)) if is_known else []
     impossible = _impossible(used, elsewhere, grid, configs)
     problems += not_together or _without_cells(device, grid, used, impossible)
     if problems:
-        return None, ()
+        return None, (), ()
     named = grid["environments"]
     engine_environments = {each.name: environments.of_engine(each.engine, named, locks) for each in elsewhere}
     for each in (each for each in elsewhere if not engine_environments[each.name]):
@@ -106,7 +107,9 @@ def resolve(
         models=tuple(models),
         workloads=tuple(Workload(**workload) for workload in grid["workloads"]),
         memory_limit_bytes=parse_bytes(grid["memory_limit"]),
-        **{name: tuple(grid[name]) for name in ("engines", "precisions", "batch_sizes", "timeline")},
+        precisions=tuple(dict.fromkeys(precision for _, precision, _ in listed)),
+        engine_precisions=grid["precisions"] if isinstance(grid["precisions"], Mapping) else {},
+        **{name: tuple(grid[name]) for name in ("engines", "batch_sizes", "timeline")},
         **{name: grid[name] for name in ("max_batch", "max_batch_tolerance_percent", "divergence", "timeline_trace")},
         **_how_often(config["measurement"], device),
         mixed_provenance=config["mixed_provenance"],
@@ -116,7 +119,7 @@ def resolve(
         environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
         engine_environments=engine_environments,
     )
-    return experiment, checkpoints
+    return experiment, checkpoints, tuple(locks.values())
 
 
 def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str:
@@ -230,50 +233,55 @@ def _in_project(code: Path, path: str) -> str:
     return str(code / path) if not os.path.exists(path) and os.path.exists(code / path) else path
 
 
-def _missing_packages(device: str, used: Sequence[GridEngine], precisions: Sequence[str]) -> Iterator[str]:
+def _missing_packages(used: Sequence[GridEngine], listed: Sequence[GridPrecision]) -> Iterator[str]:
     if not families.names():  # what measures is not installed here at all: jobs run elsewhere
         return
     missing = [(each.where, each.name, engines.missing_package(each.engine, options=each.options)) for each in used]
-    complete = [each.engine for each in used if engines.missing_package(each.engine) is None]
-    for index, precision in enumerate(precisions):
-        where = f"grid.{device}.precisions[{index}]"
-        missing += [(where, precision, engines.missing_package(engine, precision)) for engine in complete]
+    complete = {each.name: each.engine for each in used if engines.missing_package(each.engine) is None}
+    for where, precision, names in listed:
+        of = (complete[name] for name in names if name in complete)
+        missing += [(where, precision, engines.missing_package(engine, precision)) for engine in of]
     for where, name, package in dict.fromkeys(missing):
         if package:
             remedy = f"pip install {package.install}"
             yield f"{where}: {name} needs the package {package}, which is not installed here; {remedy}"
 
 
-def _missing_for_gpu(used: Sequence[GridEngine], precisions: Sequence[str]) -> Iterator[str]:
+def _missing_for_gpu(used: Sequence[GridEngine], listed: Sequence[GridPrecision]) -> Iterator[str]:
     for each in used:
         if lacking := engines.missing_for_gpu(each.engine):
             yield f"{each.where}: {each.name} cannot run on this GPU: {lacking}, or remove {each.name}"
-    for index, precision in enumerate(precisions):
-        runnable = (each for each in used if not engines.missing_for_gpu(each.engine))
-        if lacking := next(filter(None, (engines.missing_for_gpu(each.engine, precision) for each in runnable)), None):
-            yield f"grid.cuda.precisions[{index}]: {precision} cannot run on this GPU: {lacking}, or remove {precision}"
+    runnable = {each.name: each.engine for each in used if not engines.missing_for_gpu(each.engine)}
+    for where, precision, names in listed:
+        of = (runnable[name] for name in names if name in runnable)
+        if lacking := next(filter(None, (engines.missing_for_gpu(engine, precision) for engine in of)), None):
+            yield f"{where}: {precision} cannot run on this GPU: {lacking}, or remove {precision}"
 
 
 def _not_together(
-    device: str, precisions: Sequence[str], configs: Mapping[str, Mapping[str, Any] | None]
+    device: str,
+    used: Sequence[GridEngine],
+    listed: Sequence[GridPrecision],
+    configs: Mapping[str, Mapping[str, Any] | None],
 ) -> Iterator[str]:
     """Models that the grid has no precision for, and precisions that it has no model for. configs: of the models, by
     name; None where it is not known yet. A precision that only some of the models have is n/a for the others."""
     reasons = {
         (name, precision): config and architecture.not_in(config, precision)
         for name, config in configs.items()
-        for precision in precisions
+        for _, precision, _ in listed
     }
-    where = f"grid.{device}.precisions"
-    lacking = [name for name in configs if all(reasons[name, precision] for precision in precisions)]
-    others = listing(precision for precision in engines.PRECISIONS if precision not in architecture.QUANTISED)
+    lacking = [name for name in configs if all(reasons[name, precision] for _, precision, _ in listed)]
+    of_engines = dict.fromkeys(precision for each in used for precision in engines.ENGINES[each.engine].precisions)
+    others = listing(precision for precision in of_engines if precision not in architecture.QUANTISED)
     for name in lacking:
         allowed = architecture.quantisation(configs[name]) or others
-        yield f"{where}: none is possible for model {name}: {reasons[name, precisions[0]]}; allowed: {allowed}"
-    for index, precision in enumerate(() if lacking else precisions):
+        where, reason = f"grid.{device}.precisions", reasons[name, listed[0][1]]
+        yield f"{where}: none is possible for model {name}: {reason}; allowed: {allowed}"
+    for where, precision, _ in () if lacking else listed:
         if configs and all(reasons[name, precision] for name in configs):
             why = "; ".join(f"{name}: {reasons[name, precision]}" for name in configs)
-            yield f"{where}[{index}]: no model of the grid can be {precision} ({why}); remove it"
+            yield f"{where}: no model of the grid can be {precision} ({why}); remove it"
 
 
 def _impossible(
@@ -285,12 +293,13 @@ def _impossible(
     """As Experiment.impossible. elsewhere: the engines that have an environment of their own. configs: of the models,
     by name; None where it is not known yet."""
     found = []
-    for (name, config), each, precision in product(configs.items(), used, grid["precisions"]):
+    for (name, config), each in product(configs.items(), used):
         # What the transformers of other environments have is not known here.
         is_here = grid["environments"] == [CURRENT] and each not in elsewhere
-        reason = engines.impossible(each.engine, precision, config)
-        if reason := reason or (variant_problems.lacking(each, config) if is_here else None):
-            found.append({"model": name, "engine": each.name, "precision": precision, "reason": reason})
+        for precision in each.precisions:
+            reason = engines.impossible(each.engine, precision, config)
+            if reason := reason or (variant_problems.lacking(each, config) if is_here else None):
+                found.append({"model": name, "engine": each.name, "precision": precision, "reason": reason})
     return tuple(found)
 
 
@@ -300,7 +309,7 @@ def _without_cells(
     """Models for which everything is impossible."""
     for index, name in enumerate(grid["models"]):
         reasons = [each["reason"] for each in impossible if each["model"] == name]
-        if reasons and len(reasons) == len(used) * len(grid["precisions"]):
+        if reasons and len(reasons) == sum(len(each.precisions) for each in used):
             where = f"grid.{device}.models[{index}]"
             yield f"{where}: the grid has nothing for {name}: {'; '.join(dict.fromkeys(reasons))}; remove it"
 
@@ -308,13 +317,14 @@ def _without_cells(
 def _lacking_in_locks(
     device: str, used: Sequence[GridEngine], grid: Mapping[str, Any], locks: Mapping[str, Lock]
 ) -> Iterator[str]:
-    needed = {"nvidia-ml-py": "energy on a GPU"} if device == "cuda" else {}
-    for (_, name, engine, options), precision in product(used, grid["precisions"]):
-        for package, what in engines.needed_packages(engine, precision, options).items():
-            needed.setdefault(package.distribution, name if what == engine else f"{what} in {name}")
+    needed = {Package("nvidia_ml_py"): "energy on a GPU"} if device == "cuda" else {}
+    for each, precision in ((engine, precision) for engine in used for precision in engine.precisions):
+        for package, what in engines.needed_packages(each.engine, precision, each.options).items():
+            needed.setdefault(package, each.name if what == each.engine else f"{what} in {each.name}")
     for name, (package, what) in product(grid["environments"], needed.items()):
-        if name in locks and package not in locks[name].packages:
-            yield f"environments.{name}: its file has no {package}, which {what} needs; add {package}==VERSION"
+        if name in locks and not package.is_in(locks[name].packages):
+            missing = package.distribution
+            yield f"environments.{name}: its file has no {missing}, which {what} needs; add {missing}==VERSION"
 
 
 def _missing_compiler(device: str, used: Sequence[GridEngine]) -> Iterator[str]:

@@ -9,22 +9,27 @@ from typing import Any, NamedTuple
 
 from inference_benchmark import engines
 from inference_benchmark.engines.options import CACHE_BITS, OPTIONS, chosen
-from inference_benchmark.experiment.config_errors import listing, show
+from inference_benchmark.experiment.config_errors import guess_text, listing, show, where_text
 from inference_benchmark.models import architecture, families
 
 
 class GridEngine(NamedTuple):
     """An engine in a grid. where: its place in the configuration. name: its own or that of a variant. engine: its name
-    in engines.ENGINES. options: of a variant."""
+    in engines.ENGINES. options: of a variant. precisions: that the grid has for it."""
 
     where: str
     name: str
     engine: str
     options: Mapping[str, Any]
+    precisions: Sequence[str]
 
     @property
     def compiles(self) -> bool:
         return engines.compiles(self.engine, self.options)
+
+
+#: A precision in a grid: its place in the configuration, its name, and the engines that it is for.
+GridPrecision = tuple[str, str, Sequence[str]]
 
 
 def with_names(schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,40 +39,62 @@ def with_names(schema: Mapping[str, Any]) -> dict[str, Any]:
     variant["engine"]["enum"] = list(engines.ENGINES)
     for name, option in OPTIONS.items():
         variant[name]["enum"] = list(option.values)
-    schema["$defs"]["grid"]["properties"]["precisions"]["items"]["enum"] = list(engines.PRECISIONS)
+    precisions = schema["$defs"]["grid"]["properties"]["precisions"]
+    precisions["items"]["enum"] = precisions["additionalProperties"]["items"]["enum"] = list(engines.PRECISIONS)
     return schema
 
 
-def of_grid(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> list[GridEngine]:
+def of_grid(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> list[GridEngine]:
     """The engines in the grid of a device, without those that there are not, and variants of such."""
-    return [
-        GridEngine(f"grid.{device}.engines[{index}]", name, engine, variants.get(name, {}))
-        for index, name in enumerate(names)
-        if (engine := variants.get(name, {}).get("engine", name)) in engines.ENGINES
-    ]
+    found, listed = [], precisions_of(device, grid)
+    for index, name in enumerate(grid["engines"]):
+        variant = variants.get(name, {})
+        if (engine := variant.get("engine", name)) in engines.ENGINES:
+            precisions = [precision for _, precision, names in listed if name in names]
+            found.append(GridEngine(f"grid.{device}.engines[{index}]", name, engine, variant, precisions))
+    return found
 
 
-def not_on(device: str, names: Sequence[str], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def precisions_of(device: str, grid: Mapping[str, Any]) -> list[GridPrecision]:
+    """Each precision in the grid of a device, engine by engine where each has its own."""
+    where, given = f"grid.{device}.precisions", grid["precisions"]
+    if not isinstance(given, Mapping):
+        return [(f"{where}[{index}]", precision, grid["engines"]) for index, precision in enumerate(given)]
+    lists = ((name, given.get(name, ())) for name in grid["engines"])
+    return [(f"{where}.{name}[{index}]", each, [name]) for name, of in lists for index, each in enumerate(of)]
+
+
+def not_on(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Engines that do not run on the device, one line each."""
-    for where, name, engine, _ in of_grid(device, names, variants):
-        devices = engines.ENGINES[engine].devices
+    for each in of_grid(device, grid, variants):
+        devices = engines.ENGINES[each.engine].devices
         if device not in devices:
-            yield f"{where}: {name} runs on {listing(devices)} only; remove it, or name it in grid.{devices[0]}.engines"
+            remedy = f"remove it, or name it in grid.{devices[0]}.engines"
+            yield f"{each.where}: {each.name} runs on {listing(devices)} only; {remedy}"
 
 
 def without_precision(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Precisions that no engine of a grid has, and engines that have none of its precisions, one line each."""
-    used = of_grid(device, grid["engines"], variants)
-    for index, precision in enumerate(grid["precisions"]):
-        is_known = len(used) == len(grid["engines"])  # else an engine has a problem of its own
-        if is_known and not any(precision in engines.ENGINES[each.engine].precisions for each in used):
+    """Engines that have no precision of a grid, or no list where each has its own, and precisions that no engine has,
+    one line each."""
+    used = {each.name: each for each in of_grid(device, grid, variants)}
+    allowed = {name: engines.ENGINES[each.engine].precisions for name, each in used.items()}
+    if isinstance(lists := grid["precisions"], Mapping):
+        unknown = [name for name in lists if name not in grid["engines"]]
+        for name in unknown:
+            among = f"{listing(grid['engines'])}{guess_text(name, grid['engines'])}"
+            yield f"{where_text(['grid', device, 'precisions', name])}: is no engine of the grid; allowed: {among}"
+        for name in (name for name in used if name not in lists and not unknown):
+            yield f"grid.{device}.precisions.{name}: missing; allowed: a list of {listing(allowed[name])}"
+    for where, precision, names in precisions_of(device, grid):
+        is_known = used.keys() >= set(names)  # else an engine has a problem of its own
+        if is_known and not any(precision in allowed[name] for name in names):
             having = listing(name for name, entry in engines.ENGINES.items() if precision in entry.precisions)
-            where = f"grid.{device}.precisions[{index}]"
-            yield f"{where}: no engine of the grid has {precision}; remove it, or add an engine that has it: {having}"
-    for where, name, engine, _ in used:
-        allowed = engines.ENGINES[engine].precisions
-        if not set(allowed) & set(grid["precisions"]):
-            yield f"{where}: {name} has no precision of the grid; remove it, or add one that it has: {listing(allowed)}"
+            none = "no engine of the grid has" if names == grid["engines"] else f"{names[0]} does not have"
+            yield f"{where}: {none} {precision}; remove it, or add an engine that has it: {having}"
+    for name, each in used.items():
+        if not isinstance(lists, Mapping) and not set(allowed[name]) & set(lists):
+            remedy = f"remove it, or add one that it has: {listing(allowed[name])}"
+            yield f"{each.where}: {name} has no precision of the grid; {remedy}"
 
 
 def problems(name: str, variant: Mapping[str, Any]) -> Iterator[str]:

@@ -20,16 +20,29 @@ _COMPILERS = {
 
 def missing(device: str, environ: Mapping[str, str] = os.environ) -> str | None:
     """What torch needs to compile for a device and is not installed, and what to install; None if it has all."""
+    headers = Path(sysconfig.get_path("include", "posix_prefix"))
+    lacking = _missing_compiler(device, environ)
+    if not (headers / "Python.h").exists():
+        lacking[f"Python.h in {headers}"] = "python3-dev"
+    return _in_words(lacking)
+
+
+def missing_to_build(environ: Mapping[str, str] = os.environ) -> str | None:
+    """What pip needs to compile a package in C++ and is not installed, and what to install; None if it has all."""
+    return _in_words(_missing_compiler("cpu", environ))
+
+
+def _missing_compiler(device: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The compiler for a device with the package that has it; nothing if it is installed."""
     name, variable, commands, package = _COMPILERS[device]
     description = " or ".join(commands)
     if variable in environ:
         commands, description = (environ[variable],), f"{variable}={environ[variable]}"
-    headers = Path(sysconfig.get_path("include", "posix_prefix"))
-    lacking = {}
-    if not any(shutil.which(command, path=environ.get("PATH")) for command in commands):
-        lacking[f"{name} ({description})"] = package
-    if not (headers / "Python.h").exists():
-        lacking[f"Python.h in {headers}"] = "python3-dev"
+    is_there = any(shutil.which(command, path=environ.get("PATH")) for command in commands)
+    return {} if is_there else {f"{name} ({description})": package}
+
+
+def _in_words(lacking: Mapping[str, str]) -> str | None:
     if not lacking:
         return None
     return f"there is no {' and no '.join(lacking)}; install {' and '.join(lacking.values())}"
@@ -44,3 +57,10 @@ def missing_nvcc(environ: Mapping[str, str] = os.environ) -> str | None:
         return None
     where = f" in {home}/bin" if home else ""
     return f"there is no nvcc{where}; install the CUDA toolkit of torch's version of CUDA"
+
+
+def missing_to_build_llama_cpp(environ: Mapping[str, str] = os.environ) -> str | None:
+    """Why pip would not build llama-cpp-python for CUDA here, and what to do; None if it would."""
+    if "GGML_CUDA" not in environ.get("CMAKE_ARGS", ""):
+        return "pip builds llama-cpp-python without CUDA; set CMAKE_ARGS=-DGGML_CUDA=on"
+    return missing_nvcc(environ)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-#: Messages of allocators, MKL, the CUDA runtime and driver, CUDA's libraries, Triton, OpenVINO and bitsandbytes.
+#: Messages of allocators, MKL, the CUDA runtime and driver, CUDA's libraries, Triton, OpenVINO, bitsandbytes and
+#: llama.cpp.
 _ALLOCATION_FAILED = (
     "can(no|')t allocate memory",
-    "failed to allocate (memory|.*bytes of memory)",
-    "not enough memory",
+    r"failed to allocate (memory|graph|.*(bytes|\bmi?b|buffers?)\b)",
+    r"unable to allocate \S+ buffer",
+    "(not enough|insufficient) memory",
     "std::bad_alloc",
     "mkl_malloc",
     "cuda out of memory",
@@ -17,6 +19,7 @@ _ALLOCATION_FAILED = (
     "cuda failed with error out of memory",
     "cuda_error_out_of_memory",
     "cudaerrormemoryallocation",
+    "cudamalloc failed: out of memory",
     r"triton error \[cuda\]: out of memory",
     "error out of memory at line",  # bitsandbytes, which then ends the process with status 1
     "(cublas|cudnn|cusolver|cusparse)_status_alloc_failed",

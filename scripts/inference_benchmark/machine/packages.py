@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -21,7 +22,9 @@ class Package:
     whether it is installed with this project, not on demand. in_software: whether every record has its version, in
     ``software``. compared_in: the part of a record with the version that has to agree within an environment:
     ``software``, or ``model`` of the cells that used the package; None if versions may differ. lock: the file in envs/
-    from which it is installed without the packages that it would replace.
+    from which it is installed without the packages that it would replace. on_pypi: its name on PyPI, if that is another
+    one. builds: further names there, of other builds of the same source. build_cpu_s: the CPU time that pip takes to
+    compile it where no index has a wheel.
     """
 
     name: str
@@ -31,6 +34,9 @@ class Package:
     compared_in: Literal["software", "model"] | None = "model"
     lock: str | None = None
     missing_for_gpu: Callable[[], str | None] = lambda: None
+    on_pypi: str = ""
+    builds: tuple[str, ...] = ()
+    build_cpu_s: int = 0
 
     def __str__(self) -> str:
         return self.name
@@ -38,7 +44,11 @@ class Package:
     @property
     def distribution(self) -> str:
         """Its name on PyPI."""
-        return self.name.replace("_", "-")
+        return self.on_pypi or self.name.replace("_", "-")
+
+    def is_in(self, names: Container[str]) -> bool:
+        """Whether it or another build of it is among packages by their names on PyPI."""
+        return any(each in names for each in (self.distribution, *self.builds))
 
     @property
     def install(self) -> str:
@@ -53,7 +63,10 @@ class Package:
         if spec is None:
             return None
         place = Path(next(iter(spec.submodule_search_locations or ()), spec.origin))
-        beside = next(iter(metadata.distributions(name=self.distribution, path=[str(place.parent)])), None)
+        installed = (
+            metadata.distributions(name=each, path=[str(place.parent)]) for each in (self.distribution, *self.builds)
+        )
+        beside = next(chain.from_iterable(installed), None)
         if beside and beside.read_text("METADATA"):  # a checkout may have the older PKG-INFO
             return beside.version
         return f"{_stated_version(place) or (beside.version if beside else 'unknown')} ({place})"
@@ -94,6 +107,12 @@ PACKAGES = {
         # Its fastest kernels, Marlin, are built when weights are loaded.
         Package("gptqmodel", ("gptq", "awq"), lock="gptqmodel.lock", missing_for_gpu=compiler.missing_nvcc),
         Package("optimum", ("gptq",), compared_in=None, lock="gptqmodel.lock"),
+        Package(
+            "llama_cpp",
+            missing_for_gpu=compiler.missing_to_build_llama_cpp,
+            on_pypi="llama-cpp-python",
+            build_cpu_s=1000,
+        ),
     )
 }
 

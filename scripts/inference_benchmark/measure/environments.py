@@ -27,8 +27,10 @@ from typing import IO
 
 from inference_benchmark import files
 from inference_benchmark.cli import TOLD_EVERY_S, every, printable
-from inference_benchmark.experiment.environments import lock_path, parse
-from inference_benchmark.machine import interpreter
+from inference_benchmark.experiment.environments import NO_DEPS, lock_path, parse
+from inference_benchmark.machine import compiler, interpreter
+from inference_benchmark.machine.hardware import default_threads
+from inference_benchmark.machine.packages import PACKAGES, Package
 from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.warm_start import PIPED
 from inference_benchmark.measure.worker_process import signals_wait
@@ -39,6 +41,8 @@ _MARKER = "made.json"
 _ERROR = re.compile(r"(?i:error): |\w+(Error|Exception): ")
 #: Errors that only say that there is another.
 _OF_WHAT_PIP_STARTED = ("subprocess-exited-with-error", "metadata-generation-failed")
+#: They are not on PyPI.
+_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 #: Seconds to make an environment if none that was made says more.
 _MAKING_S = 180
 
@@ -58,21 +62,22 @@ def _python_of(name: str, digest: str) -> interpreter.Interpreter:
 
 
 def folder_of(digest: str) -> Path:
-    """The folder in the cache of the environment of a lock, for this Python and platform."""
+    """The folder in the cache of the environment of a lock, for this Python, platform and settings of what is built."""
     # The first number counts the ways in which environments were made.
-    key = [1, digest, sys.implementation.name, platform.python_version(), sysconfig.get_platform()]
+    key = [1, digest, sys.implementation.name, platform.python_version(), sysconfig.get_platform(), *_build_settings()]
     return (cache_root() / "environments" / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]).absolute()
 
 
 def seconds_to_make(digests: Iterable[str]) -> list[float]:
     """How long it will take to make each of the environments of these locks that is missing: as long as it took to make
-    others, the median."""
+    others, the median, and to compile what has to be."""
     took = []
     for marker in (cache_root() / "environments").glob(f"*/{_MARKER}"):
         with suppress(OSError, ValueError, KeyError):
             took.append(files.read_json(marker)["took_s"])
     each = statistics.median(took) if took else _MAKING_S
-    return [each for digest in digests if not _is_whole(folder_of(digest))]
+    missing = (digest for digest in digests if not _is_whole(folder_of(digest)))
+    return [each + sum(map(_seconds_to_build, _built(lock_path(digest)))) for digest in missing]
 
 
 def ensure(name: str, digest: str) -> Path:
@@ -109,14 +114,49 @@ def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
         so_far = format_duration(time.monotonic() - begun_at)
         print(f"Environment {name}: installing for {so_far}", file=sys.stderr, flush=True)
 
+    listed, options = folder / "requirements.txt", [NO_DEPS] if NO_DEPS in requirements.split() else []
+    files.write(requirements.replace(f"{NO_DEPS}\n", ""), listed)  # pip takes it as an argument only
+    install = [*pip, "install", "--progress-bar", "off"]
     telling = every(TOLD_EVERY_S, tell)
     try:
-        _run(name, [*pip, "install", "--progress-bar", "off", "-r", str(lock)], held)
+        for package in _built(lock):
+            _build(name, package, [*install, NO_DEPS, "-c", str(listed)], held)
+        _run(name, [*install, *options, "-r", str(listed)], held)
     finally:
         telling.set()
     made = {"python": platform.python_version(), "requirements": requirements}
     files.write_json({**made, "took_s": round(time.monotonic() - begun_at)}, folder / _MARKER)
     print(f"Environment {name}: made", file=sys.stderr, flush=True)
+
+
+def _build(name: str, package: Package, install: list[str], held: IO[str]) -> None:
+    """Install a package that pip may have to compile, before the others: if it cannot be, nothing else was fetched."""
+    takes = f"{format_duration(_seconds_to_build(package))}, unless pip finds a wheel of it"
+    print(f"Environment {name}: compiling {package.distribution}, about {takes}", file=sys.stderr, flush=True)
+    # A wheel in the cache may have been built with other settings.
+    fresh = ["--no-cache-dir"] if _build_settings() else []
+    try:
+        _run(name, [*install, *fresh, package.distribution], held)
+    except MeasurementError as error:
+        if lacking := compiler.missing_to_build():
+            needs = f"{package.distribution} has to be compiled, and {lacking}"
+            raise MeasurementError(f"environment {name} could not be made: {needs}") from error
+        raise
+
+
+def _built(lock: Path) -> list[Package]:
+    """The packages of a lock that pip may have to compile; none if there is no such file."""
+    named = parse(lock.read_text(encoding="utf-8"))[0].packages if lock.exists() else ()
+    return [each for each in PACKAGES.values() if each.build_cpu_s and each.distribution in named]
+
+
+def _seconds_to_build(package: Package) -> float:
+    return package.build_cpu_s / default_threads()
+
+
+def _build_settings() -> list[str]:
+    """What changes packages that pip compiles."""
+    return [os.environ[name] for name in ("CMAKE_ARGS",) if os.environ.get(name)]
 
 
 def _run(name: str, command: list[str], held: IO[str]) -> None:
@@ -142,7 +182,8 @@ def _run(name: str, command: list[str], held: IO[str]) -> None:
         raise
     cause = cause_in(lines) or f"{command[2]} ended with exit status {process.returncode}"
     shown = cause[:300]  # it may list all versions
-    raise MeasurementError(printable(f"environment {name} could not be made: {shown}"))
+    remedy = f"; pip finds CPU builds of torch with PIP_EXTRA_INDEX_URL={_CPU_INDEX}" if "+cpu" in shown else ""
+    raise MeasurementError(printable(f"environment {name} could not be made: {shown}{remedy}"))
 
 
 def cause_in(lines: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark.analysis.max_batch import batch_limit, failing_try
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment import baselines
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject, TimelineStudy
@@ -38,7 +39,7 @@ def oom_from_search(cell: Cell) -> Record | None:
         print(f"{study.path}: not used: {error}", file=sys.stderr)
         return None
     failed = failing_try(search.results, cell.batch_size) if search.outcome == "ok" else None
-    if not failed:
+    if not failed or failed["exception_type"].endswith(UnsupportedError.__name__):  # which the cell will tell by itself
         return None
     fits, fails = batch_limit(search.results)
     reason = Reason(

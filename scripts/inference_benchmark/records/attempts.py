@@ -22,7 +22,7 @@ from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.studies import Subject
 from inference_benchmark.machine import slurm
 from inference_benchmark.records.check import RecordError
-from inference_benchmark.records.record_file import load_for
+from inference_benchmark.records.record_file import load_for, of_other_settings
 
 #: What changes when a file is written anew; None where there is no file.
 _Stamp = tuple[int, int] | None
@@ -48,9 +48,8 @@ class Attempt:
     @property
     def reason(self) -> str:
         """What the scheduler and the log say: ``TIMEOUT on gpu07: ...``."""
-        line = re.sub(r"^\w+\.py: ", "", (self.said or "").removesuffix(FINAL))
         where = f"{self.state} on {self.node}" if self.node else self.state
-        return ": ".join(filter(None, [where, line]))
+        return ": ".join(filter(None, [where, message_of(self.said or "")]))
 
     @property
     def final(self) -> bool:
@@ -100,10 +99,9 @@ class AttemptLog:
         is_new = _stamp(output) != before or any(each.finished for each in self._failed.get(subject.path, ()))
         return is_new and _is_of(subject, output)
 
-    def outdated(self) -> list[Path]:
-        """The records of other settings in place of those that were attempted."""
-        begun = [(subject, Path(subject.path)) for subject, *_ in self._begun.values()]
-        return [path for subject, path in begun if path.exists() and not _is_of(subject, path)]
+    def outdated(self) -> list[str]:
+        """The paths of those that were attempted and have a record of other settings."""
+        return of_other_settings(subject for subject, *_ in self._begun.values())
 
 
 def earlier(output: Path, attempt: int) -> list[Attempt]:
@@ -119,6 +117,11 @@ def failure_line(log: Path) -> str | None:
     with suppress(OSError):
         return next(reversed(_FAILURE.findall(log.read_text(encoding="utf-8", errors="replace"))), None)
     return None
+
+
+def message_of(line: str) -> str:
+    """A failure line without what is no reason."""
+    return re.sub(r"^\w+\.py: ", "", line.removesuffix(FINAL))
 
 
 def _notes(output: Path) -> Path:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.engines import compiles
 from inference_benchmark.experiment.cells import Cell, Measurement
+from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.studies import CeilingsStudy, ColumnStudy, Subject
 from inference_benchmark.models.architecture import bloom_parameters
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
@@ -36,6 +37,22 @@ class RunTime(NamedTuple):
     known: int
     unknown: int
     published: int = 0
+
+
+class Known(NamedTuple):
+    """What tells how long cells and studies take: records, to which those of a run may be added, and published
+    figures."""
+
+    records: list[AnyRecord]
+    figures: Sequence[CellResult]
+
+    @classmethod
+    def of(cls, plan: Plan) -> Self:
+        """What is known when a run or a dry run begins."""
+        return cls(list(earlier_records(plan.machines)), list(published_figures(plan.any_machine.baselines.values())))
+
+    def estimate(self, planned: Sequence[Subject]) -> RunTime:
+        return estimate(planned, self.records, self.figures)
 
 
 def earlier_records(machines: Iterable[str]) -> Iterator[AnyRecord]:
@@ -121,7 +138,7 @@ def _of_figures(cell: Cell, figures: Sequence[CellResult]) -> float | None:
     call_s, settings = float(cell.batch_size * cell.workload.new_tokens / slowest), cell.measurement
     compile_s = _compile_s(cell)
     warmup_s = 2 * call_s + compile_s if compile_s else 3 * call_s
-    return START_S + warmup_s + max(settings.max_seconds, settings.min_cycles * call_s) + settings.max_seconds
+    return START_S + warmup_s + _timed_s(call_s, settings) + settings.max_seconds
 
 
 def _of_study(study: Subject, earlier: Sequence[StudyRecord]) -> float | None:
@@ -130,14 +147,17 @@ def _of_study(study: Subject, earlier: Sequence[StudyRecord]) -> float | None:
 
 
 def _seconds(record: Record, settings: Measurement) -> float:
-    """The time of a record's cell under these settings. If they are others, each timed part takes max_seconds, or
-    longer for the fewest calls."""
+    """The time of a record's cell under these settings, which may be others than its own."""
     took_s = record.took_s
     if record.outcome != "ok" or record.cell.measurement == settings:
         return took_s
     parts = _timed_parts(record)
-    timed_s = sum(max(settings.max_seconds, settings.min_cycles * statistics.fmean(part)) for part in parts)
-    return took_s - sum(map(sum, parts)) + timed_s
+    return took_s - sum(map(sum, parts)) + sum(_timed_s(statistics.fmean(part), settings) for part in parts)
+
+
+def _timed_s(call_s: float, settings: Measurement) -> float:
+    """The time of one part's calls: max_seconds, or longer for the fewest calls."""
+    return max(settings.max_seconds, settings.fewest_calls(call_s) * call_s)
 
 
 def _timed_parts(record: Record) -> list[Sequence[float]]:

@@ -160,9 +160,10 @@ class Record(_Finished):
         if self.stability is None:
             raise RecordError("outcome ok without a verdict on its stability")
         for name in ("samples_s", "first_token_s") if self.cell.workload.new_tokens > 1 else ("samples_s",):
-            for run in self.runs:
-                if len(getattr(run, name)) < self.cell.measurement.min_cycles:
-                    raise RecordError(f"outcome ok with {len(getattr(run, name))} of {name}, fewer than min_cycles")
+            for samples_s in (getattr(run, name) for run in self.runs):
+                call_s = sum(samples_s) / max(1, len(samples_s))
+                if len(samples_s) < self.cell.measurement.fewest_calls(call_s):
+                    raise RecordError(f"outcome ok with {len(samples_s)} of {name}, fewer than min_cycles")
 
     @classmethod
     def from_document(cls, document: Any) -> Self:

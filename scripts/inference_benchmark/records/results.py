@@ -20,7 +20,7 @@ from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
 from inference_benchmark.records.record import Record, StudyRecord
-from inference_benchmark.records.rounds import combined_by_split, rounds_by_path
+from inference_benchmark.records.rounds import combined_by_split, priors_of, rounds_by_path
 from inference_benchmark.results.cell_result import ABOVE_LIMIT, CellResult
 from inference_benchmark.results.column import CURRENT
 from inference_benchmark.units import format_number
@@ -63,11 +63,6 @@ def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] |
             result = _flagged(result, name, messages.get(record.cell.path))
         results.append(result)
     return results
-
-
-def priors_of(records: Sequence[Record]) -> Priors:
-    """What these records, of all rounds of each cell, show about the scatter of each."""
-    return metrics.priors([record.measured() for record in records if record.outcome == "ok"])
 
 
 def cell_result(

@@ -7,10 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark.analysis import descriptive
+from inference_benchmark.analysis import descriptive, metrics
 from inference_benchmark.analysis import stability as rules
 from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
-from inference_benchmark.analysis.statistics import prior_of_processes
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.records.parts import Note, Run, Stability
 from inference_benchmark.records.record import Record
@@ -26,13 +25,14 @@ def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[
     rounds: dict[tuple[str, str], list[Record]] = {}
     for record, split in zip(records, splits, strict=True):
         rounds.setdefault((record.cell.first_round.path, split), []).append(record)
-    measured = [of_cell for of_cell in rounds.values() if all(record.outcome == "ok" for record in of_cell)]
-    runs = [[run for record in of_cell for run in record.runs] for of_cell in measured]
-    priors = Priors(
-        prior_of_processes([run.samples_s for run in of_cell] for of_cell in runs),
-        prior_of_processes([run.first_token_s for run in of_cell] for of_cell in runs if of_cell[0].first_token_s),
-    )
-    return [(_as_one(of_cell, priors), split) for (_, split), of_cell in rounds.items()]
+    cells = [(_as_one(of_cell), split) for (_, split), of_cell in rounds.items()]
+    priors = priors_of([record for record, _ in cells])
+    return [(_assessed(record, priors), split) for record, split in cells]
+
+
+def priors_of(records: Iterable[Record]) -> Priors:
+    """What these records, of all rounds of each cell, show about the scatter of each."""
+    return metrics.priors([record.measured() for record in records if record.outcome == "ok"])
 
 
 def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
@@ -91,22 +91,30 @@ def different_answers(digests: Iterable[str]) -> list[Note]:
     return [Note("nondeterministic", message)]
 
 
-def _as_one(rounds: Sequence[Record], priors: Priors) -> Record:
-    """A round without figures decides for the cell: what did not fit once does not fit."""
+def _as_one(rounds: Sequence[Record]) -> Record:
+    """A round without figures decides for the cell: what did not fit once does not fit. Whether all rounds together are
+    stable is not known yet."""
     first, *later = rounds = sorted(rounds, key=lambda record: record.cell.round)
     if not later:
         return first
-    ending = next((record for record in rounds if record.outcome != "ok"), None)
+    ending = next((record for record in rounds if record.outcome != "ok"), first)
     runs = tuple(run for record in rounds for run in record.runs)
     set_aside = tuple(each for record in rounds for each in record.set_aside or ())
     answers = different_answers(digest for run in runs for digest in run.tokens_sha256)
     return replace(
         first,
-        outcome=ending.outcome if ending else "ok",
-        reason=ending.reason if ending else None,
+        outcome=ending.outcome,
+        reason=ending.reason,
         runs=runs,
         set_aside=set_aside or None,
-        stability=None if ending else assess(first.cell, runs, priors),
+        stability=ending.stability,
         flags=each_once([*answers, *(flag for record in rounds for flag in record.flags)]),
         ended_at=rounds[-1].ended_at,
     )
+
+
+def _assessed(record: Record, priors: Priors) -> Record:
+    """With a verdict on all of its runs, if there are several."""
+    if record.outcome != "ok" or len(record.runs) == 1:
+        return record
+    return replace(record, stability=assess(record.cell, record.runs, priors))

@@ -10,6 +10,7 @@ from typing import Any
 from inference_benchmark import files
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.statistics import Estimate
+from inference_benchmark.experiment.outputs import thread_trial
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.rounds import combined
 
@@ -25,7 +26,7 @@ def load(path: Path) -> list[Record]:
 
 def tried_on(machine: str) -> list[Record]:
     """What was tried there; [] if nothing was. Raises as load."""
-    path = Path("results", machine, "threads.json")
+    path = Path(thread_trial(machine))
     return load(path) if path.exists() else []
 
 

@@ -11,7 +11,9 @@ from inference_benchmark.analysis.descriptive import percentile
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import KINDS, Timeline
+from inference_benchmark.cli import printable
 from inference_benchmark.engines import PACKAGES
+from inference_benchmark.experiment.outputs import thread_trial
 from inference_benchmark.records import threads
 from inference_benchmark.records.record import OTHER_CELL, AnyRecord, Record, StudyRecord
 from inference_benchmark.units import format_duration, format_figure, format_half_width
@@ -114,6 +116,18 @@ def provenance_text(provenance: Mapping[str, Any]) -> str:
     return f"{measured} {speed}" if (speed := machine_speed_text(provenance)) else measured
 
 
+def see_text(places: Sequence[object]) -> str:
+    """``, see LOG and LOG``; blank without any."""
+    return f", see {' and '.join(map(str, places))}" if places else ""
+
+
+def failure_text(outcome: str, of: str, places: Sequence[object], why: Sequence[str]) -> str:
+    """``Failed: bloom-51m prompt9-new8 hf fp32 batch 8, see LOG:`` and the reasons in a line each below. of: a cell, a
+    study or another job."""
+    why = list(filter(None, why))
+    return printable("\n    ".join([f"{outcome.capitalize()}: {of}{see_text(places)}{':' * bool(why)}", *why]))
+
+
 def next_steps(provenance: Mapping[str, Any], tried: Sequence[Record] = ()) -> list[str]:
     """What would make the figures of a machine more certain, as sentences; none if all are as certain as asked for.
 
@@ -131,7 +145,7 @@ def next_steps(provenance: Mapping[str, Any], tried: Sequence[Record] = ()) -> l
         steps.append(f"{step}.")
     if disturbed.get("rounds", 0) > _OFTEN * disturbed.get("of", 0):
         counted = f"Other processes disturbed {disturbed['rounds']} of {disturbed['of']} rounds"
-        steps.append(f"{counted}; snakemake results/{machine}/threads.json tries fewer threads.")
+        steps.append(f"{counted}; snakemake {thread_trial(machine)} tries fewer threads.")
     return [*steps, threads_text(tried)] if tried else steps
 
 

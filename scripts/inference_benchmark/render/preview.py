@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import Comparison, compare
 from inference_benchmark.experiment.cells import first_and_round, log_path
 from inference_benchmark.experiment.experiment import Experiment
+from inference_benchmark.experiment.rounds import all_cells
+from inference_benchmark.experiment.studies import possible_studies
 from inference_benchmark.records import collect
-from inference_benchmark.records.attempts import failure_line
+from inference_benchmark.records.attempts import failure_line, message_of
 from inference_benchmark.records.results import Studies, cell_results, left_out, without_record
 from inference_benchmark.render import report, tables
+from inference_benchmark.render.one_line import failure_text
 from inference_benchmark.results import summary_csv
 from inference_benchmark.results.cell_result import NOT_MEASURED, UNFINISHED, Results
 
@@ -25,19 +28,13 @@ from inference_benchmark.results.cell_result import NOT_MEASURED, UNFINISHED, Re
 @dataclass(frozen=True)
 class Preview:
     """results: with the outcomes ``missing``, ``failed`` and ``refused`` too, and a reason for each. provenance: None
-    where there is no record yet. unused: what is not in the results, and why: baselines and studies that cannot be
-    used, and failed studies and further rounds."""
+    where there is no record yet. problems: what failed or cannot be used, also studies, further rounds and baselines,
+    and why."""
 
     results: Results
     provenance: Mapping[str, Any] | None
     comparisons: Sequence[Comparison]
-    unused: Sequence[str]
-
-    @property
-    def problems(self) -> list[str]:
-        """What failed or cannot be used, and why, in a line each."""
-        cells = (cell for cell in self.results if cell.outcome in UNFINISHED)
-        return [*(f"{cell.record}: {cell.outcome}: {cell.reason}" for cell in cells), *self.unused]
+    problems: Sequence[str]
 
     @property
     def line(self) -> str:
@@ -52,8 +49,7 @@ class Preview:
         files.write(summary_csv.to_csv(self.results), folder / "summary.csv")
         notes, shown = [self.line, *self.problems], tables.document(self.results, self.comparisons)
         files.write("\n\n".join([*map(markdown.escape, notes), shown]), folder / "tables.md")
-        notes = [self.line, *self.unused]  # the page has its own list of cells that failed
-        page = report.render(self.results, [self.provenance], template, self.comparisons, notes)
+        page = report.render(self.results, [self.provenance], template, self.comparisons, [self.line], self.problems)
         files.write(page, folder / "report.html")
 
 
@@ -63,15 +59,14 @@ def preview(experiment: Experiment) -> Preview:
     records = list(collection.records.values())
     cells = [cell for cell in experiment.cells() if cell.round == 1]
     measured = {record.cell.first_round.path for record in records}
-    blank = [without_record(cell, *_why_blank(cell.path, collection)) for cell in cells if cell.path not in measured]
+    endings = ((cell, *_ending(cell.path, collection)) for cell in cells if cell.path not in measured)
+    blank = [without_record(cell, outcome, ": ".join(filter(None, why))) for cell, outcome, *why in endings]
     place = {cell.path: index for index, cell in enumerate(cells)}
     results = cell_results(records, collection.studies) + blank
     results.sort(key=lambda cell: place.get(cell.record, len(place)))
-    unused = [f"{path}: {why}" for path, why in collection.refused.items() if path not in place]
-    of_blank = {cell.record for cell in blank}
-    missing = (path for path in collection.missing if first_and_round(path)[0] not in of_blank)
-    endings = ((path, *_why_blank(path, collection)) for path in missing)
-    unused += [f"{path}: failed: {why}" for path, outcome, why in endings if outcome == "failed"]
+    of_blank = [cell.record for cell in blank]
+    others = [path for path in collection.missing if first_and_round(path)[0] not in set(of_blank)]
+    problems = list(_problems(dict.fromkeys([*of_blank, *collection.refused, *others]), experiment, collection))
     comparisons = []
     ours = result_set.of_records(records, studies=Studies.of(collection.studies)) if records else None
     for name, path in experiment.baselines.items() if ours else ():
@@ -79,19 +74,29 @@ def preview(experiment: Experiment) -> Preview:
             comparison = compare(result_set.load(Path(path), name), ours)
             comparisons.append(Comparison.from_document(comparison.to_document()))  # as rule report reads it
         except ProblemsError as error:
-            unused += error.problems
+            problems += error.problems
         except OSError as error:
-            unused.append(f"{path}: {error.strerror}")
+            problems.append(f"{path}: {error.strerror}")
     provenance = collect.provenance_of(experiment, records) if records else None
-    return Preview([*results, *left_out(experiment)], provenance, comparisons, unused)
+    return Preview([*results, *left_out(experiment)], provenance, comparisons, problems)
 
 
-def _why_blank(path: str, collection: collect.Collection) -> tuple[str, str]:
-    """(outcome, reason) of a cell or study without a usable record at its path. Its log says whether it failed."""
+def _ending(path: str, collection: collect.Collection) -> tuple[str, str, str]:
+    """(outcome, file to look at, reason) of a cell or study without a usable record at its path. Its log says whether
+    it failed."""
     if path in collection.refused:
-        return "refused", collection.refused[path]
+        return "refused", path, collection.refused[path]
     log = log_path(path)
     if not log.exists():
-        return "missing", ""
+        return "missing", "", ""
     line = failure_line(log)
-    return ("failed", f"{log}: {line}") if line else ("missing", f"begun; {log}")
+    return ("failed", str(log), message_of(line)) if line else ("missing", str(log), "begun")
+
+
+def _problems(paths: Iterable[str], experiment: Experiment, collection: collect.Collection) -> Iterator[str]:
+    """What failed or is refused of these cells and studies, and why."""
+    labels = {each.path: each.label for each in (*all_cells(experiment), *possible_studies(experiment))}
+    for path in paths:
+        outcome, place, reason = _ending(path, collection)
+        if outcome in UNFINISHED:
+            yield failure_text(outcome, labels.get(path, path), [place], [reason])

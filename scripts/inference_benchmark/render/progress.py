@@ -1,6 +1,4 @@
-"""The lines that a run prints: one per finished cell or study, wherever the job ran; at the end of an incomplete run,
-what is missing and why; and at the end of a dry run, how long the run will take.
-"""
+"""The lines that a run prints: one per finished cell or study, wherever the job ran, and what is running."""
 
 from __future__ import annotations
 
@@ -13,29 +11,28 @@ import shutil
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import chdir, suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from inference_benchmark import files
 from inference_benchmark.cli import TOLD_EVERY_S, every, printable
+from inference_benchmark.experiment import outputs
 from inference_benchmark.experiment.cells import log_path
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.studies import Subject
-from inference_benchmark.records import estimate, record_file, threads
+from inference_benchmark.records import record_file
 from inference_benchmark.records.attempts import Attempt, AttemptLog
-from inference_benchmark.render.one_line import next_steps, record_text
+from inference_benchmark.records.estimate import Known
+from inference_benchmark.render import closing
+from inference_benchmark.render.closing import Tally
+from inference_benchmark.render.one_line import failure_text, record_text, see_text
 from inference_benchmark.units import format_duration
 
 #: The rules that measure, each with one cell or study as its output.
 MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "timeline")
-#: The rules that make pages of results.
-_PAGE_RULES = ("report", "report_of_all")
 #: How many cells and studies have to end before they tell how long the others will take.
 _LEAST_ENDED = 3
 #: Snakemake's events that say no more than our lines.
@@ -62,8 +59,6 @@ _REDUNDANT = (
 _REPEATED = ("Job stats:", "Will exit after finishing currently running jobs")
 #: How the shell of a job that failed has ended, in Snakemake's message.
 _EXIT = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)")
-#: What each outcome is called at the end of a run.
-_OUTCOMES = {"ok": "measured", "oom": "out of memory", "unsupported": "not supported", "interrupted": "interrupted"}
 #: How many messages of a failed job are shown at the end of a run, and how many lines of its log.
 _SHOWN_MESSAGES, _TAIL_LINES = 5, 12
 #: What Snakemake says of a failed job: the scheduler's number for it, the scheduler's logs, and a message.
@@ -96,19 +91,17 @@ class ProgressHandler(logging.Handler):
     ) -> None:
         super().__init__(logging.INFO)
         self.plan, self.attempts, self.mode, self.retries, self.unfinished = plan, attempts, mode, retries, unfinished
-        self.write, self.clock, self.began, self.in_place = write, clock, clock(), in_place
-        self.expected: set[str] = set()
+        self.write, self.clock, self.in_place = write, clock, in_place
+        self.tally, self.pages = Tally(plan), outputs.pages(plan.experiments)
+        self.known = Known([], [])
+        self.began, self.took_s, self.ends_at, self.next_estimate = None, 0.0, 0.0, 0.0
         self.running: dict[int, tuple[Subject, float]] = {}
         self.is_shown = False
         self.would_run: list[Subject] = []
-        self.would_decide: list[str] = []
+        self.would_make: list[str] = []
+        self.making: dict[int, str] = {}
         self.group_failures: dict[int, _Failure] = {}
         self.exits: dict[int, str] = {}
-        self.ended: set[str] = set()
-        self.outcomes: Counter[str] = Counter()
-        self.failures: dict[str, str] = {}
-        self.pages: dict[int, str] = {}
-        self.made: list[str] = []
 
     def emit(self, event: logging.LogRecord) -> None:
         try:
@@ -119,23 +112,23 @@ class ProgressHandler(logging.Handler):
 
     def _receive(self, event: Any) -> None:
         match getattr(event, "event", None):
-            case LogEvent.RUN_INFO:
+            case LogEvent.RUN_INFO if self.mode() == "run":
                 self._expect_unfinished()
-                self.began = self.clock()
             case LogEvent.JOB_INFO if subject := self.plan.subject(path := _output(event)):
                 if self.mode() == "plan":
                     self.would_run.append(subject)
                 elif self.mode() == "run":
-                    if path not in self.expected:  # of a further round, which was decided meanwhile
+                    if path not in self.tally.expected:  # of a further round, which was decided meanwhile
                         self._expect_unfinished()
                     self.running[event.jobid] = subject, self.clock()
+                    self.began = self.clock() if self.began is None else self.began
                     self.attempts.begin(subject)
             case LogEvent.JOB_INFO if self.mode() == "plan":
-                self.would_decide.append(path)
-            case LogEvent.JOB_INFO if event.rule_name in _PAGE_RULES and self.mode() == "run":
-                self.pages[event.jobid] = path
-            case LogEvent.JOB_FINISHED if event.job_id in self.pages:
-                self.made.append(self.pages.pop(event.job_id))
+                self.would_make.append(path)
+            case LogEvent.JOB_INFO if path in self.pages and self.mode() == "run":
+                self.making[event.jobid] = path
+            case LogEvent.JOB_FINISHED if event.job_id in self.making:
+                self.tally.made.append(self.making.pop(event.job_id))
             case LogEvent.JOB_FINISHED if event.job_id in self.running:
                 self._finish(self.running.pop(event.job_id)[0])
             case LogEvent.ERROR:  # by the thread that then tells of the failed job
@@ -148,50 +141,56 @@ class ProgressHandler(logging.Handler):
             case LogEvent.JOB_ERROR if event.jobid in self.running:
                 said = (event.rule_msg or self.exits.pop(event.thread, "")).partition("\n")[0]
                 failure = event.aux.get("external_jobid"), event.log[1:], said
-                self._fail(self.running.pop(event.jobid)[0], self.group_failures.pop(event.jobid, failure))
+                self._fail(*self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
             case LogEvent.JOB_ERROR if messages := _explanation(event):
-                self.failures[event.log[0]] = _failed(f"{event.rule_name}, see {event.log[0]}", messages)
+                self.tally.failures[event.log[0]] = failure_text("failed", event.rule_name, event.log[:1], messages)
 
     def _expect_unfinished(self) -> None:
-        self.expected |= {path for path in self.unfinished() if self.plan.subject(path)}
-
-    @property
-    def total(self) -> int:
-        return len(self.expected)
+        subjects = ((path, self.plan.subject(path)) for path in self.unfinished())
+        self.tally.expected |= {path: subject for path, subject in subjects if subject}
+        if self.tally.expected and not self.known.records:
+            self.known = Known.of(self.plan)
 
     def _finish(self, subject: Subject) -> None:
-        if subject.path not in self.ended:
+        if subject.path not in self.tally.ended:
             finished = record_file.load_any(Path(subject.path))
-            self.outcomes[finished.outcome] += 1
-            self._end(subject, printable(record_text(finished)))
+            self.known.records.append(finished)
+            self._end(subject, finished.outcome, printable(record_text(finished)), finished.took_s)
 
-    def _fail(self, subject: Subject, failure: _Failure) -> None:
+    def _fail(self, subject: Subject, began: float, failure: _Failure) -> None:
         (job, scheduler_logs, message), retries = failure, self.retries()
         attempt = self.attempts.fail(subject, job, message if job is None else None, retries)
         if attempt.finished:  # another cell of its job failed
             self._finish(subject)
         elif attempt.is_interruption:
-            self.ended.add(subject.path)
-            self.outcomes["interrupted"] += 1
+            self.tally.ended[subject.path] = "interrupted"
             self._print(subject, "interrupted")
         elif attempt.attempt <= retries and not attempt.final:
             self._print(subject, f"failed{_why(attempt)}, attempt {attempt.attempt + 1} of {retries + 1} follows")
-        elif subject.path not in self.ended:
+        elif subject.path not in self.tally.ended:
             logs = [log for log in map(str, (log_path(subject.path), *scheduler_logs)) if Path(log).exists()]
-            see = f", see {' and '.join(logs)}" if logs else ""
-            self.failures[subject.path] = _failed(f"{subject.label}{see}", [attempt.reason])
-            self._end(subject, f"failed{_why(attempt)}{see}")
+            self.tally.failures[subject.path] = failure_text("failed", subject.label, logs, [attempt.reason])
+            self._end(subject, "failed", f"failed{_why(attempt)}{see_text(logs)}", self.clock() - began)
             self.write_line("".join(f"    {printable(line)}\n" for line in _lines(attempt.log)[-_TAIL_LINES:]))
 
-    def _end(self, subject: Subject, ending: str) -> None:
+    def _end(self, subject: Subject, outcome: str, text: str, took_s: float) -> None:
         """Print the line of a cell or study that has ended, with what is left."""
-        self.ended.add(subject.path)
-        left, n_ended = self.total - len(self.ended), len(self.ended)
-        if left > 0:
-            ending += f", {left} left"
-        if left > 0 and n_ended >= _LEAST_ENDED:
-            ending += f", about {format_duration((self.clock() - self.began) / n_ended * left)}"
-        self._print(subject, ending)
+        self.tally.ended[subject.path] = outcome
+        self.took_s += took_s
+        if left := self.tally.left:
+            text += f", {len(left)} left"
+        if left and len(self.tally.ended) >= _LEAST_ENDED:
+            text += f", about {format_duration(self._left_s(left))}"
+        self._print(subject, text)
+
+    def _left_s(self, left: Sequence[Subject]) -> float:
+        """How long these will take: what a dry run would say now, or less where jobs run side by side. With thousands
+        of cells that takes long to work out, while others are measured: 1 % of the time at most."""
+        if (now := self.clock()) >= self.next_estimate:
+            side_by_side = min(1, (now - self.began) / self.took_s) if self.took_s else 1
+            self.ends_at = now + side_by_side * self.known.estimate(left).seconds
+            self.next_estimate = now + 100 * (self.clock() - now)
+        return max(0, self.ends_at - now)
 
     def tell_running(self) -> None:
         """Write what has been running longest, if for long."""
@@ -221,90 +220,18 @@ class ProgressHandler(logging.Handler):
 
     def _line(self, subject: Subject, text: str) -> str:
         machine = f"{subject.setup.machine}: " if len(self.plan.machines) > 1 else ""
-        return f"[{len(self.ended)}/{self.total}] {machine}{subject.label}: {text}"
+        return f"[{len(self.tally.ended)}/{len(self.tally.expected)}] {machine}{subject.label}: {text}"
 
     def ending(self, command: str, folder: Path = Path()) -> str:
         """What is printed at the end of a run or dry run by this command; "" if there is nothing to say. folder: of the
         results, from where the user is."""
         if self.mode() == "plan":
-            return self._estimate()
-        return self.summary(command, folder) if self.mode() == "run" else ""
-
-    def summary(self, command: str, folder: Path = Path()) -> str:
-        """What a run has measured, what is missing and why; if nothing is, the best of it, the pages that it made, and
-        what would make its figures more certain. folder: as of ending."""
+            return closing.of_plan(self.plan, self.would_run, self.would_make)
         # Of jobs that end after Ctrl-C, Snakemake tells no more.
         for subject, _ in self.running.values():
             if self.attempts.has_recorded(subject):
                 self._finish(subject)
-        failed = sum(self.plan.subject(path) is not None for path in self.failures)
-        missing = max(0, self.total - len(self.ended))
-        if not self.failures and not missing and not self.outcomes["interrupted"]:
-            steps = self._next_steps() if self.ended else ()
-            return "".join(f"{line}\n" for line in (*self._results(folder), *steps))
-        counts = [f"{self.outcomes[outcome]} {name}" for outcome, name in _OUTCOMES.items() if self.outcomes[outcome]]
-        counts += [f"{n} {name}" for n, name in ((failed, "failed"), (missing, "not reached")) if n]
-        lines = [f"Cells and studies: {', '.join(counts)}."] if self.total else []
-        return "\n".join([*lines, *self.failures.values(), f"To go on, with what is missing: {command}"]) + "\n"
-
-    def _results(self, folder: Path) -> Iterator[str]:
-        """The best of each machine whose report was made, and where that is."""
-        # Here, because it is not needed to read the rules.
-        from inference_benchmark.render.ranking import ranked
-        from inference_benchmark.results.summary_csv import read_summary
-
-        for page in map(Path, sorted(self.made)):
-            summary, provenance = page.with_name("summary.csv"), page.with_name("provenance.json")
-            if len(page.parts) == 2:  # results/report.html
-                yield f"Report of all machines: {folder / page}"
-                continue
-            target = files.read_json(provenance)["measurement"]["target_half_width_percent"] / 100
-            yield f"The best of each column on {page.parent.name}, by throughput:"
-            yield from ranked(read_summary(summary), target)
-            yield f"Report: {folder / page}; tables: {folder / page.with_name('tables.md')}"
-
-    def _next_steps(self) -> list[str]:
-        """Of all machines, from what was collected of them."""
-        paths = ((machine, Path("results", machine, "provenance.json")) for machine in self.plan.machines)
-        return [
-            step
-            for machine, path in paths
-            if path.exists()
-            for step in next_steps(files.read_json(path), threads.tried_on(machine))
-        ]
-
-    def _estimate(self) -> str:
-        undecided = [each for each in map(self.plan.undecided, self.would_decide) if each]
-        subjects = [*self.would_run, *(cell for cells, _ in undecided for cell in cells)]
-        estimated = partial(
-            estimate.estimate,
-            earlier=list(estimate.earlier_records(dict.fromkeys(subject.setup.machine for subject in subjects))),
-            published=list(estimate.published_figures(self.plan.any_machine.baselines.values())),
-        )
-        lines = []
-        if self.would_run:
-            total, making_s = estimated(self.would_run), self._seconds_to_make_environments()
-            text = f"Estimated time: {format_duration(total.seconds + sum(making_s))} for {len(self.would_run)} cells"
-            text += " and studies, one after the other"
-            text += f", and {len(making_s)} environment{'s' * (len(making_s) > 1)} to make" if making_s else ""
-            text += f". By earlier records: {total.known}"
-            if total.published:
-                text += f"; by published figures of another GPU: {total.published}"
-            if total.unknown:
-                text += f"; without a record of their like: {total.unknown}, with max_seconds for each timed part, and"
-                text += f" {estimate.START_S} s to start and {estimate.COMPILE_S} s to compile if no record tells"
-            lines.append(f"{text}.\n")
-        if undecided:
-            at_most_s = sum(rounds * estimated(cells).seconds for cells, rounds in undecided)
-            rounds = f"up to {undecided[0][1]} of the cells that need them"
-            lines.append(f"Further rounds: {rounds}, up to {format_duration(at_most_s)}.\n")
-        return "".join(lines)
-
-    def _seconds_to_make_environments(self) -> list[float]:
-        from inference_benchmark.measure import environments  # here, because it is not needed to read the rules
-
-        needed = self.plan.environments_of(subject.path for subject in self.would_run)
-        return environments.seconds_to_make(lock for _, lock in needed)
+        return closing.of_run(self.tally, command, folder) if self.mode() == "run" else ""
 
 
 def _output(event: Any) -> str:
@@ -371,10 +298,6 @@ def _why(attempt: Attempt) -> str:
     if attempt.final:
         return " (timeout)" if attempt.reason.startswith("timeout") else ""
     return printable(f" ({attempt.reason})") if attempt.reason else ""
-
-
-def _failed(label: str, messages: Sequence[str]) -> str:
-    return printable("\n    ".join([f"Failed: {label}", *filter(None, messages)]))
 
 
 def _explanation(event: Any) -> list[str]:

@@ -17,7 +17,7 @@ from inference_benchmark.render import charts, choosing, context, drawing, fits,
 from inference_benchmark.render.one_line import next_steps, provenance_text
 from inference_benchmark.render.texts import marks, names_within, width_text
 from inference_benchmark.render.timelines import timeline_bars
-from inference_benchmark.results.cell_result import UNFINISHED, Results, columns_of
+from inference_benchmark.results.cell_result import Results, columns_of
 from inference_benchmark.results.choice import headline
 from inference_benchmark.results.column import short_names
 from inference_benchmark.results.summary_csv import to_csv
@@ -32,10 +32,12 @@ def render(
     template: Path,
     comparisons: Sequence[Comparison] = (),
     notes: Sequence[str] = (),
+    problems: Sequence[str] = (),
     tried: Sequence[Record] = (),
 ) -> str:
     """The page. provenances: provenance.json of each machine in the results. comparisons: with baselines; each is shown
-    with the machine that is its new side. notes: shown first. tried: with fewer threads, on these machines."""
+    with the machine that is its new side. notes: shown first, and then problems, which may be many. tried: with fewer
+    threads, on these machines."""
     by_machine = {each["machine"]: each for each in provenances}
     sections, contexts = [], []
     for model in context.models(results):
@@ -69,6 +71,7 @@ def render(
         contexts=contexts,
         compared=[(each, [summary_line(each), *cautions(each)]) for each in comparisons if each.cells],
         notes=notes,
+        problems=problems,
         csv=to_csv(results),
     )
 
@@ -110,7 +113,6 @@ def section(grid: context.Grid, comparisons: Sequence[Comparison], target: float
         "tables": list(tables.tables(cells, comparisons)),
         "warned": [[name(cell), ", ".join(cell.warnings), cell.notes] for cell in warned],
         "without_figure": [[name(cell), cell.outcome, cell.reason_phase, cell.reason] for cell in cells if cell.ending],
-        "unfinished": [[name(cell), cell.outcome, cell.reason] for cell in cells if cell.outcome in UNFINISHED],
     }
 
 

@@ -17,7 +17,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None) -> None:
     engine_name, precision = REFERENCE
     reference = replace(study, engine=engine_name, options={}, precision=precision)
     for each in (reference, study):
-        engine = session.load(each, checkpoint)
+        engine = session.load(each, checkpoint, ROWS)
         session.enter("answer")
         prompts = draw_prompts(ROWS, study.workload.prompt_tokens, study.seed, engine.vocab_size)
         tokens.append(timed_call(engine, engine.generate, prompts, steps)[1])

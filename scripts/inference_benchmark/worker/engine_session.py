@@ -66,8 +66,11 @@ class EngineSession:
         self.phase = phase
         self.emit(phase=phase)
 
-    def load(self, subject: Cell | ColumnStudy, checkpoint: str | None, yardstick: bool = False) -> engines.Engine:
-        """The engine with its model loaded. yardstick: time it before, outside the limit. Raises PrecisionError."""
+    def load(
+        self, subject: Cell | ColumnStudy, checkpoint: str | None, rows: int, yardstick: bool = False
+    ) -> engines.Engine:
+        """The engine with its model loaded. rows: of its calls, at most. yardstick: time it before, outside the limit.
+        Raises PrecisionError."""
         folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
         self.enter("start")
         if reason := engines.impossible(subject.base_engine, subject.precision, folder and read_config(folder)):
@@ -75,6 +78,7 @@ class EngineSession:
         engine = self.engine = engines.create(subject.base_engine, subject.options)
         engine.start(subject.device, subject.threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
+        engine.expect(rows, subject.workload.prompt_tokens, subject.workload.new_tokens)
         if reason := engine.unsupported(subject.precision):
             raise PrecisionError(reason)
         if yardstick:

@@ -14,8 +14,15 @@ from typing import Any
 
 from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import next_batch_size
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.studies import ColumnStudy, study_from_json
-from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, out_of_memory, timed_call
+from inference_benchmark.worker.engine_session import (
+    EngineSession,
+    OutOfMemory,
+    draw_prompts,
+    out_of_memory,
+    timed_call,
+)
 from inference_benchmark.worker.process import die_with_parent, qualified_name
 
 
@@ -30,7 +37,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, tries: lis
         engines.create(study.base_engine)  # imports everything, for the forks
         try_batch = partial(_try_in_a_fork, session, study, checkpoint)
     else:
-        session.load(study, checkpoint)
+        session.load(study, checkpoint, rows=1)
         session.enter("search")
         try_batch = partial(_try, session, study)
     while (batch_size := next_batch_size(tries, study.tolerance)) is not None:
@@ -51,7 +58,7 @@ def _try_in_a_fork(
         session_of_try, results = EngineSession(session.emit, None), []
 
         def load_and_try() -> None:
-            session_of_try.load(study, checkpoint)
+            session_of_try.load(study, checkpoint, batch_size)
             session_of_try.enter("search")
             results.append(_try(session_of_try, study, batch_size))
 
@@ -88,11 +95,14 @@ def _try(session: EngineSession, study: ColumnStudy, batch_size: int) -> dict[st
     engine.reset_peak_memory()
     result: dict[str, Any] = {"batch_size": batch_size, "fits": True, "exception_type": None, "message": None}
     try:
+        engine.expect(batch_size, workload.prompt_tokens, workload.new_tokens)
         prompts = draw_prompts(batch_size, workload.prompt_tokens, study.seed, engine.vocab_size)
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload.new_tokens)
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
     except Exception as error:
         shortage = out_of_memory(engine, error, session.gpu)
+        if shortage is None and batch_size > 1 and isinstance(error, UnsupportedError):  # too many rows for the library
+            shortage = OutOfMemory(qualified_name(error), str(error), {})
         # What a recording that ran out of memory leaves of torch's allocator is not known.
         if shortage is None or shortage.evidence or "cuda_graphs_recorded" in engine.compilation():
             raise

@@ -22,7 +22,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s
     load, cell, emit = quiet.OtherLoad(), Cell.from_json(subject), session.emit
     settings, new_tokens = cell.measurement, cell.workload.new_tokens
     counter = energy.open_counter(session.gpu)
-    engine = session.load(cell, checkpoint, yardstick=True)
+    engine = session.load(cell, checkpoint, cell.batch_size, yardstick=True)
     session.enter("prompts")
     prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
     warm_up(session, prompts, new_tokens, settings)

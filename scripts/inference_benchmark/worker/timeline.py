@@ -22,7 +22,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str
     it is empty."""
     study = study_from_json(subject)
     cell, new_tokens = study.cell, study.cell.workload.new_tokens
-    engine = session.load(cell, checkpoint)
+    engine = session.load(cell, checkpoint, cell.batch_size)
     prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, cell.measurement.seed, engine.vocab_size)
     warm_up(session, prompts, new_tokens, cell.measurement)
     timed_in_steps(engine, prompts, new_tokens)  # the first such call may do one-time work
