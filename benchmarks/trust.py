@@ -9,8 +9,9 @@ drift     the same cells twice in one run, while the machine becomes 10 % slower
 paired    A/A as for same, the two cells of a pair right after each other, round by round; then with the times of the
           second multiplied by 1.03: in how many cells it is called, by numbers of rounds, paired and unpaired
 beside    a small grid of real models, in 3 to 6 rounds as by default, beside processes that take all CPUs for 30 % of
-          the time, and the same without waiting and measuring again, against rounds of the machine as it is. Takes half
-          an hour; what is known so far is said every three rounds
+          the time; the same without waiting and measuring again; and the same without neighbours, which is the best
+          that this machine allows: each against all rounds without neighbours. Takes half an hour; what is known so
+          far is said every three rounds
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -221,19 +222,20 @@ def beside(rounds: int) -> str:
     1989), so that what lasts for minutes stays in them. All in turn: what changes within the hour is in all."""
     settings = measurement(min_seconds=0.5, max_seconds=0.5, target_half_width_percent=10)
     cells = [replace(cell, measurement=settings) for cell in small_cells(0.5)]
-    truth: list[Record] = []
+    quiet: list[list[Record]] = []  # the truth is what all of them say
     measured: dict[str, list[list[Record]]] = {"by default": [], "without waits and retakes": []}
     said = ""
     for first in range(1, rounds + 1, STRETCH):
         numbers = range(first, min(first + STRETCH, rounds + 1))
-        truth += [record for number in numbers for record in measured_round(cells, number, WATCHED)]
+        quiet += [measured_round(cells, number, WATCHED) for number in numbers]
         for of_arm, watch in zip(measured.values(), (WATCHED, Supervision()), strict=True):
             with neighbours(seed=first):
                 of_arm += [measured_round(cells, number, watch) for number in numbers]
-        truth_s = [cell.figures["latency_s"].value for cell in cell_results(truth)]
+        true_cells = cell_results([record for of_round in quiet for record in of_round])
+        truth_s = [cell.figures["latency_s"].value for cell in true_cells]
         said = "; ".join(
             f"{name}: {against_truth(cells, of_arm, truth_s)}"
-            for name, of_arm in measured.items()
+            for name, of_arm in {"without neighbours": quiet, **measured}.items()
             if len(of_arm) >= 2 * MOST
         )
         print(f"  {numbers[-1]} rounds: {said}", file=sys.stderr, flush=True)
