@@ -28,6 +28,8 @@ class TorchDeviceEngine(Engine):
     loaded: dict[str, int] = {}
     #: The model_type of the checkpoint; "" until it is known.
     family = ""
+    #: Whether torch's profiler sees what runs on a CPU: operators of torch in the thread of the call.
+    is_profiled_on_cpu = True
 
     def import_libraries(self, checkpoint: Path, on_gpu: bool) -> None:
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -62,6 +64,8 @@ class TorchDeviceEngine(Engine):
         return yardstick.measure(self.device)
 
     def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
+        if self.device.type == "cpu" and not self.is_profiled_on_cpu:
+            return None
         self._lift_limit()  # a profile may hold a hundred thousand events
         return torch_profile.profiled(lambda: self.generate(prompts, new_tokens), self.device, trace)
 

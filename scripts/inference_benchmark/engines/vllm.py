@@ -24,7 +24,6 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 from inference_benchmark.engines import cpu_memory, hf_facts, shapes
 from inference_benchmark.engines.converted import ConvertedEngine, tokens_of
 from inference_benchmark.engines.refusal import UnsupportedError
-from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import loading
 
 _VARIABLES = {
@@ -64,6 +63,7 @@ class VllmEngine(ConvertedEngine):
     """
 
     llm: LLM | None = None
+    is_profiled_on_cpu = True  # its kernels are torch's and operators that torch knows
     precision = ""
     compile_s = 0.0
     #: Rows, prompt tokens and new tokens of the largest call.
@@ -246,9 +246,6 @@ class VllmEngine(ConvertedEngine):
         if self.device.type == "cuda" and self.options.get("execution") != "eager":
             facts |= {"cuda_graphs_recorded": compilation_counter.num_cudagraph_captured, "cuda_graphs_skipped": 0}
         return facts
-
-    # Its kernels are torch's and operators that torch knows.
-    profile = TorchDeviceEngine.profile
 
     def unload(self) -> None:
         self._end()
