@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
+import transformers
 from made_up import MODELS, make_cell
 from real_engines import FORMS, load, load_from, prompts, weights
 from running import ENGINES, REPO, convert, drawn, measure_cli, read_record
@@ -95,6 +96,14 @@ def test_hf_continuous_refuses_a_batch_that_is_not_one_in_every_step():
     engine.room = (3, 9, 17)  # more than it has: prefill of 3 x 9 tokens takes a second step
     with pytest.raises(UnsupportedError, match="5 steps for 4 tokens: not all rows were in all of them"):
         engine.generate(ids, 4)
+
+
+def test_hf_continuous_is_not_available_before_the_transformers_that_has_it(monkeypatch):
+    engine = engines.create("hf-continuous")
+    engine.start("cpu", 2, weights("llama"))
+    assert engine.unsupported("fp32") is None
+    monkeypatch.setattr(transformers, "__version__", "5.16.4")
+    assert engine.unsupported("fp32") == "hf-continuous needs transformers 5.17 or newer, and here is 5.16.4"
 
 
 def test_hf_continuous_counts_the_cuda_graphs_that_transformers_keeps():

@@ -88,6 +88,13 @@ def test_real_memory_that_runs_out_is_an_oom(environment):
     assert record["reason"]["limit"] == {"name": "memory_limit", "bytes": 200_000_000}
 
 
+def test_hf_continuous_is_not_available_with_its_transformers(environment):
+    record = measured(cell_of(environment, "llama", engine="hf-continuous"))
+    assert record["outcome"] == "unsupported"
+    version = optional_packages.pins(LOCK)["transformers"]
+    assert record["reason"]["message"] == f"hf-continuous needs transformers 5.17 or newer, and here is {version}"
+
+
 def test_what_it_does_not_have_is_not_available(environment):
     record = measured(cell_of(environment, precision="nf4"))
     assert (record["outcome"], record["reason"]["message"]) == ("unsupported", "openvino has no nf4")

@@ -22,6 +22,8 @@ from inference_benchmark.engines.refusal import UnsupportedError
 
 #: Tokens of a page on CUDA, transformers' default: flash attention reads pages of a multiple of it.
 _CUDA_PAGE = 256
+#: The first transformers with the interface that is used here.
+_FIRST_VERSION = (5, 17)
 #: The least that transformers allows.
 _LEAST_PAGE = 4
 
@@ -38,6 +40,13 @@ class HfContinuousEngine(HfEngine):
     manager: transformers.ContinuousBatchingManager | None = None
     #: Rows, prompt tokens and positions of a row that the manager has room for.
     room = (0, 0, 0)
+
+    def unsupported(self, precision: str) -> str | None:
+        version = transformers.__version__
+        if tuple(map(int, version.split(".")[:2])) < _FIRST_VERSION:
+            needs = ".".join(map(str, _FIRST_VERSION))
+            return f"hf-continuous needs transformers {needs} or newer, and here is {version}"
+        return super().unsupported(precision)
 
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
