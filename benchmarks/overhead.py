@@ -136,7 +136,7 @@ def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list
     grid = config["grid"]["cpu"]
     workload = grid["workloads"][0]
     model = config["models"][grid["models"][0]]
-    if name == "hf-continuous":  # it has no bloom
+    if not engines.ENGINES[name].has_family(model["architecture"]["model_type"]):
         model = yaml.safe_load((REPO / "docs/engines.yaml").read_text())["models"]["llama-56m"]
     folder = checkpoint.ensure({**model, "seed": 0})
     engine = engines.create(name)

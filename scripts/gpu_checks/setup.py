@@ -31,7 +31,7 @@ HF, STATIC = REFERENCE[0], "hf-static"
 CHECKED = {
     name: entry
     for name, entry in ENGINES.items()
-    if entry.needs_weights and "cuda" in entry.devices and not entry.locks and name != "hf-continuous"
+    if entry.needs_weights and "cuda" in entry.devices and not entry.locks and entry.has_family("bloom")
 }
 
 

@@ -169,9 +169,9 @@ class EngineEntry:
     explanation for table headers, "" if the name is enough. package: one that this engine needs, and its others do not.
     locks: for each device the file in envs/ from which an environment of its own is made, because package cannot be
     installed beside what the other engines need; empty for an engine that is measured in the current environment.
-    families: the model types that it has; () if only its library knows. needs_weights: False for an engine without a
-    checkpoint, which makes up its times. compiles: whether it needs a compiler on the machine. options: the settings in
-    OPTIONS that its variants may choose.
+    families: the model types that it has, each with a test against hf; () if only its library knows. needs_weights:
+    False for an engine without a checkpoint, which makes up its times. compiles: whether it needs a compiler on the
+    machine. options: the settings in OPTIONS that its variants may choose.
     """
 
     target: str
@@ -187,6 +187,10 @@ class EngineEntry:
     def devices(self) -> tuple[str, ...]:
         """Where it runs."""
         return tuple(self.locks) or ("cuda", "cpu")
+
+    def has_family(self, model_type: str | None) -> bool:
+        """Whether it has a model type, as far as this entry tells."""
+        return not self.families or model_type in self.families
 
 
 #: Precisions of transformers and the libraries that quantise for it.
@@ -214,7 +218,15 @@ ENGINES = {
         options=("attention", "compile_mode", "matmul_precision"),
     ),
     "hf-continuous": EngineEntry(
-        "hf_continuous:HfContinuousEngine", _TRANSFORMERS, options=("attention", "matmul_precision")
+        "hf_continuous:HfContinuousEngine",
+        _TRANSFORMERS,
+        # Others, such as bloom, may compute without the paged cache: each token without those before it.
+        families=(
+            *("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "llama"),
+            *("mistral", "mixtral", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+            *("smollm3", "starcoder2"),
+        ),
+        options=("attention", "matmul_precision"),
     ),
     "ctranslate2": EngineEntry(
         "ctranslate2:CTranslate2Engine",
@@ -280,7 +292,7 @@ def impossible(name: str, precision: str, config: Mapping[str, Any] | None) -> s
     entry = ENGINES[name]
     if precision not in entry.precisions:
         return f"{name} has no {precision}"
-    if config and entry.families and config.get("model_type") not in entry.families:
+    if config and not entry.has_family(config.get("model_type")):
         return f"{name} has no {config.get('model_type')} here, only {', '.join(entry.families)}"
     return architecture.not_in(config, precision) if config and entry.needs_weights else None
 
