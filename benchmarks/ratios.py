@@ -7,15 +7,18 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import made_up
-from running import REPO
+from running import REPO, planned_environment
 
+from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.cells import Cell, Workload
-from inference_benchmark.measure import warm_start
+from inference_benchmark.measure import environments, warm_start
 from inference_benchmark.models import checkpoint
 
 #: bloom-51m of config.yaml.
@@ -93,6 +96,18 @@ def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedPro
     if done.returncode:
         sys.exit(f"{done.stdout}{done.stderr}"[-2000:] + f"\n{command[0]} failed with status {done.returncode}")
     return seconds, done
+
+
+@contextmanager
+def environment(engine: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """(the Python that an engine runs in on a CPU, installed if need be, Cell.environment) for jobs in the working
+    directory, which is another in the block."""
+    if lock := ENGINES[engine].locks.get("cpu"):
+        with tempfile.TemporaryDirectory() as scratch:
+            with planned_environment(engine, REPO / "envs" / lock, Path(scratch)) as planned:
+                yield str(environments.ensure(planned["name"], planned["lock"])), planned
+    else:
+        yield sys.executable, {}
 
 
 def report(name: str, ratios: Sequence[float]) -> None:
