@@ -223,7 +223,7 @@ ENGINES = {
         # Others, such as bloom, may compute without the paged cache: each token without those before it.
         families=(
             *("gemma", "gemma2", "gemma3", "gemma3_text", "gpt2", "gpt_neox", "gpt_oss", "granite", "llama"),
-            *("mistral", "mixtral", "olmo2", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
+            *("mistral", "mixtral", "olmo2", "olmoe", "opt", "phi", "phi3", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe"),
             *("smollm3", "starcoder2"),
         ),
         options=("attention", "matmul_precision"),
