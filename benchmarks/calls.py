@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy
 
 from inference_benchmark import engines
-from inference_benchmark.engines import Engine
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.worker.engine_session import draw_prompts, timed_call
 
 #: Returns the new tokens of each row, in any order.

@@ -12,9 +12,10 @@ from typing import Any
 import numpy
 
 from inference_benchmark import engines
+from inference_benchmark.engines.engine import Engine
 
 
-def load(name: str, folder: Path, precision: str = "fp32", largest=(8, 9, 12), **options: str) -> engines.Engine:
+def load(name: str, folder: Path, precision: str = "fp32", largest=(8, 9, 12), **options: str) -> Engine:
     engine = engines.create(name, options)
     engine.start("cpu", 2, folder)
     engine.expect(*largest)

@@ -7,7 +7,7 @@ from typing import Any
 
 from beside_hf import load, prompts, report
 
-from inference_benchmark.engines import UnsupportedError
+from inference_benchmark.engines.refusal import UnsupportedError
 
 
 def in_waves_and_compiled(folder: Path, precision: str) -> dict[str, Any]:

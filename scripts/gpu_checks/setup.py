@@ -14,6 +14,7 @@ from gpu_checks.runner import NothingToCheckError, Verdict, ok_if, skipped
 from inference_benchmark import engines
 from inference_benchmark.analysis.divergence import REFERENCE
 from inference_benchmark.engines import ENGINES
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 from inference_benchmark.experiment.studies import Study, Subject
 from inference_benchmark.experiment.supervision import Supervision
@@ -153,7 +154,7 @@ def with_outcome_ok(made: AnyRecord) -> AnyRecord:
 
 
 @contextmanager
-def loaded(setup: Setup, engine_name: str, precision: str) -> Iterator[engines.Engine]:
+def loaded(setup: Setup, engine_name: str, precision: str) -> Iterator[Engine]:
     """An engine with the probe loaded, in this process. Raises NothingToCheckError where it lacks the precision."""
     cell = setup.probe_cell(engine_name, precision)
     folder = checkpoint.ensure(cell.model)

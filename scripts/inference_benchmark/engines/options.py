@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+#: Of an engine that is no variant.
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Option(NamedTuple):

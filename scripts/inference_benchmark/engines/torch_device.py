@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 
 from inference_benchmark.analysis.timeline import Profile
-from inference_benchmark.engines import Engine, cpu_memory, needed_packages, refusal, shapes, torch_profile, yardstick
+from inference_benchmark.engines import cpu_memory, needed_packages, refusal, shapes, torch_profile, yardstick
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
 from inference_benchmark.models.loading import config_of

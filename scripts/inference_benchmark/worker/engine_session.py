@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark import engines
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -42,7 +43,7 @@ class OutOfMemory(NamedTuple):
     evidence: Mapping[str, int]
 
 
-def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None) -> OutOfMemory | None:
+def out_of_memory(engine: Engine, error: BaseException, gpu: Gpu | None) -> OutOfMemory | None:
     """The exception, or one that caused it, if it means out of memory; None otherwise."""
     for each in exceptions(error):
         if engine.is_out_of_memory(each):
@@ -60,15 +61,13 @@ class EngineSession:
 
     def __init__(self, emit: Emit, gpu: Gpu | None) -> None:
         self.emit, self.gpu, self.phase, self.precision = emit, gpu, "start", ""
-        self.engine: engines.Engine | None = None
+        self.engine: Engine | None = None
 
     def enter(self, phase: str) -> None:
         self.phase = phase
         self.emit(phase=phase)
 
-    def load(
-        self, subject: Cell | ColumnStudy, checkpoint: str | None, rows: int, yardstick: bool = False
-    ) -> engines.Engine:
+    def load(self, subject: Cell | ColumnStudy, checkpoint: str | None, rows: int, yardstick: bool = False) -> Engine:
         """The engine with its model loaded. rows: of its calls, at most. yardstick: time it before, outside the limit.
         Raises PrecisionError."""
         folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
@@ -151,7 +150,7 @@ def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int
     return numpy.random.default_rng(seed).integers(vocab_size, size=(batch_size, prompt_tokens), dtype=numpy.int64)
 
 
-def timed_call(engine: engines.Engine, generate: Callable, prompts, new_tokens: int):
+def timed_call(engine: Engine, generate: Callable, prompts, new_tokens: int):
     """(seconds, tokens) of one generate call, host to host, the device idle on both sides.
 
     prompts: int64 (batch, prompt tokens). tokens: int64 (batch, new_tokens). Raises WrongOutputError unless every row
