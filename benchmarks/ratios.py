@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import made_up
@@ -98,16 +97,13 @@ def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedPro
     return seconds, done
 
 
-@contextmanager
-def environment(engine: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """(the Python that an engine runs in on a CPU, installed if need be, Cell.environment) for jobs in the working
-    directory, which is another in the block."""
-    if lock := ENGINES[engine].locks.get("cpu"):
-        with tempfile.TemporaryDirectory() as scratch:
-            with planned_environment(engine, REPO / "envs" / lock, Path(scratch)) as planned:
-                yield str(environments.ensure(planned["name"], planned["lock"])), planned
-    else:
-        yield sys.executable, {}
+def python_of(engine: str) -> str:
+    """The Python that an engine runs in on a CPU, installed if need be."""
+    if not (lock := ENGINES[engine].locks.get("cpu")):
+        return sys.executable
+    with tempfile.TemporaryDirectory() as scratch:
+        with planned_environment(engine, REPO / "envs" / lock, Path(scratch)) as planned:
+            return str(environments.ensure(planned["name"], planned["lock"]))
 
 
 def report(name: str, ratios: Sequence[float]) -> None:
