@@ -99,6 +99,10 @@ class Figure:
         """Whether it is printed in percent."""
         return self.spec.endswith("%")
 
+    def in_unit(self, value: float) -> float:
+        """A value in the unit that people read, a share in percent."""
+        return value * (100 if self.is_share else self.scale)
+
     def text(self, value: float | None) -> str:
         """A value as tables print it, with its sign if the format has one; blank for None."""
         if value is None:

@@ -17,7 +17,7 @@ from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result
 from inference_benchmark.records.rounds import combined, copied, priors_of, rounds_by_path, rounds_text
 from inference_benchmark.results.cell_result import CellResult
-from inference_benchmark.results.summary_csv import read_table
+from inference_benchmark.results.summary_csv import read_summary, read_table
 
 #: The axes of a grid along which its columns can be compared with each other.
 AXES = ("engine", "environment")
@@ -57,6 +57,18 @@ def load(path: Path, name: str | None = None) -> ResultSet:
         studies, notes = _ceilings(path)
         return replace(of_records(_read(paths), name, str(path), studies), notes=notes)
     return _of_table(path, name)
+
+
+def summary_of(path: Path) -> Path:
+    """The summary in a folder; the path itself where there is none, as in the folder of an unfinished run."""
+    return summary if (summary := path / "summary.csv").exists() else path
+
+
+def read_cells(path: Path) -> Sequence[CellResult]:
+    """The results in a summary or folder, with every figure of its summary; without one those of its records. Raises
+    ProblemsError naming everything that cannot be used, and OSError."""
+    path = summary_of(path)
+    return load(path).cells if path.is_dir() else read_summary(path)
 
 
 def of_records(
