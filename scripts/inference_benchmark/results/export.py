@@ -14,9 +14,13 @@ from inference_benchmark.analysis.figures import PERFORMANCE, Figure
 from inference_benchmark.engines import PACKAGES
 from inference_benchmark.results.cell_result import CellResult
 
+#: What a Benchmark Report calls this project.
+TOOL = "inference-benchmark"
+#: What its standardized part of an engine cannot say; in the native part.
+NAMES = ("engine", "precision", "environment")
 #: Where a Benchmark Report has our figures: a part of its aggregates, a metric and its unit, and our figure for each of
 #: its statistics. All rows of a call end together, so the latency of a request is that of its call.
-_OF_REPORT = {
+OF_REPORT = {
     ("latency", "request_latency", "s"): {
         "mean": "latency_s", "stddev": "latency_sd_s", "min": "latency_min_s", "p50": "latency_median_s",
         "p95": "latency_p95_s", "max": "latency_max_s",
@@ -92,10 +96,11 @@ def _report(result: CellResult, facts: Mapping[str, Sequence[Any]]) -> dict[str,
         "model": {"name": column.model},
         "accelerator": {"model": device, "count": int(result.device == "cuda"), "parallelism": {}},
     }
-    native = {"args": {**dict(column.options), "precision": column.precision, "environment": column.environment}}
+    named = {name: getattr(column, name) for name in NAMES}
+    native = {"args": {**dict(column.options), **named}}
     lengths = {"input": column.prompt_tokens, "output": column.new_tokens}
     load = {
-        "tool": "inference-benchmark",
+        "tool": TOOL,
         "tool_version": ", ".join(map(str, facts.get("commit", ()))) or "unknown",
         "source": "random",
         **{f"{name}_seq_len": {"distribution": "fixed", "value": tokens} for name, tokens in lengths.items()},
@@ -107,7 +112,7 @@ def _report(result: CellResult, facts: Mapping[str, Sequence[Any]]) -> dict[str,
         **{f"{name}_length": {"units": "count", "mean": float(tokens)} for name, tokens in lengths.items()},
     }
     aggregate: dict[str, Any] = {"requests": requests}
-    for (part, metric, unit), statistics in _OF_REPORT.items():
+    for (part, metric, unit), statistics in OF_REPORT.items():
         found = {each: float(result.value(name)) for each, name in statistics.items() if name in result.figures}
         if "mean" in found:
             aggregate.setdefault(part, {})[metric] = {"units": unit, **found}
