@@ -174,7 +174,7 @@ def _of_processes(record: Record) -> dict[str, Estimate]:
         "outliers": record.stability and record.stability.outliers,
         "drift": record.stability and record.stability.drift,
     }
-    for name in dict.fromkeys(name for run in record.runs for name in run.memory):
+    for name in dict.fromkeys(name for run in record.runs for name in run.memory if name != "devices"):
         values[name] = max(run.memory.get(name, 0) for run in record.runs)
     return {name: Estimate(value) for name, value in values.items() if value is not None}
 

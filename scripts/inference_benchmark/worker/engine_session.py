@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,23 +34,23 @@ class WrongOutputError(RuntimeError):
 
 
 class OutOfMemory(NamedTuple):
-    """evidence: the free memory of the device, if the exception alone does not show that memory ran out. The device's
-    context may then be broken, so that the process can no longer be used."""
+    """evidence: the free memory of the fullest device, if the exception alone does not show that memory ran out. The
+    device's context may then be broken, so that the process can no longer be used."""
 
     exception_type: str
     message: str
     evidence: Mapping[str, int]
 
 
-def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None) -> OutOfMemory | None:
+def out_of_memory(engine: engines.Engine, error: BaseException, gpus: Sequence[Gpu]) -> OutOfMemory | None:
     """The exception, or one that caused it, if it means out of memory; None otherwise."""
     for each in exceptions(error):
         if engine.is_out_of_memory(each):
             return OutOfMemory(qualified_name(each), str(each), {})
-        if gpu and isinstance(each, RuntimeError) and line_about_library(str(each)):
+        if gpus and isinstance(each, RuntimeError) and line_about_library(str(each)):
             # NVML also answers if the context is broken. The exception still holds the tensors of its call.
-            free_bytes = free_memory_bytes(gpu)
-            if free_bytes is not None and free_bytes < ALMOST_NOTHING_BYTES:
+            known = [n_bytes for n_bytes in map(free_memory_bytes, gpus) if n_bytes is not None]
+            if known and (free_bytes := min(known)) < ALMOST_NOTHING_BYTES:
                 return OutOfMemory(qualified_name(each), str(each), {"device_free_bytes": free_bytes})
     return None
 
@@ -58,8 +58,8 @@ def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None)
 class EngineSession:
     """The engine of a task, and its phases, each of which is sent when it begins."""
 
-    def __init__(self, emit: Emit, gpu: Gpu | None) -> None:
-        self.emit, self.gpu, self.phase, self.precision = emit, gpu, "start", ""
+    def __init__(self, emit: Emit, gpus: Sequence[Gpu]) -> None:
+        self.emit, self.gpus, self.phase, self.precision = emit, gpus, "start", ""
         self.engine: engines.Engine | None = None
 
     def enter(self, phase: str) -> None:
@@ -117,7 +117,7 @@ class EngineSession:
         try:
             yield
         except Exception as error:
-            if out_of_memory(self.engine, error, self.gpu) is None:
+            if out_of_memory(self.engine, error, self.gpus) is None:
                 raise
 
     def end_of(self, work: Callable[[], Any]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ class EngineSession:
         except Exception as error:
             if self.engine is None:
                 raise
-            if shortage := out_of_memory(self.engine, error, self.gpu):
+            if shortage := out_of_memory(self.engine, error, self.gpus):
                 with suppress(RuntimeError):  # a broken context
                     self.emit(memory=self.engine.memory())
                 return {"outcome": "oom", **shortage._asdict()}

@@ -21,7 +21,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s
     """subject: the cell as JSON text. patience_s: the longest wait for others to leave the CPUs alone."""
     load, cell, emit = quiet.OtherLoad(), Cell.from_json(subject), session.emit
     settings, new_tokens = cell.measurement, cell.workload.new_tokens
-    counter = energy.open_counter(session.gpu)
+    counter = energy.open_counter(session.gpus)
     engine = session.load(cell, checkpoint, cell.batch_size, yardstick=True)
     session.enter("prompts")
     prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
