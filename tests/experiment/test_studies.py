@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from made_up import make_cell, make_experiment
@@ -70,6 +71,16 @@ def test_an_experiment_asks_for_ceilings_and_the_studies_that_are_on():
         "results/box/ceilings.json"
     ]
     assert list(requested_studies(make_experiment(engines=("fake",)))) == []
+
+
+def test_links_are_measured_where_weights_come_over_them_and_the_limit_decides_which():
+    options = {"engine": "hf", "placement": "disk-offload"}
+    experiment = make_experiment(engines=("hf", "off"), divergence=True, memory_limit_bytes=10)
+    assert '"links"' not in next(requested_studies(experiment)).to_json(), "as before there were any"
+    ceilings, whole, off = requested_studies(replace(experiment, variants={"off": options}))
+    assert ceilings == CeilingsStudy("box", "cpu", None, links=True)
+    assert study_from_json(ceilings.to_json()) == ceilings
+    assert (whole.memory_limit_bytes, off.memory_limit_bytes) == (None, 10)
 
 
 def test_the_studies_about_a_cell_are_found_by_path():

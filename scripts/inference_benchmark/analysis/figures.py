@@ -153,7 +153,7 @@ _PERFORMANCE = (
            side_by_side_with="decode_tok_per_s", best="fastest token", has_chart=False),
     _limit("whole", "Share of the limit", "% of limit",
            "% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the measured time; "
-           "m: bound by memory, a: by arithmetic; ?: limit unknown, because the cell is faster than that",
+           "m: bound by memory, a: by arithmetic, l: by a link; ?: limit unknown, because the cell is faster than that",
            key="limit", best="nearest to the limit"),
     _limit("prefill", "Share of the limit of prefill", "% in prefill", "% in prefill: the same for the first token",
            key="prefill-limit", rests_on=("first_token_s",), side_by_side_with="whole_limit_share", has_chart=False),

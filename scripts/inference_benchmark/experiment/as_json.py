@@ -17,6 +17,7 @@ class CellError(ValueError):
 _OMITTED_IF_EMPTY = {
     "options", "variants", "timeline", "timeline_trace", "environment", "environments", "engine_environments",
     "most_rounds", "impossible", "engine_precisions", "long_call_seconds",
+    "links",
 }  # fmt: skip
 #: What a value may be, of fields that hold one of these.
 _ALLOWED = {str: "a text", int: "an integer", bool: "true or false"}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
 from inference_benchmark.engines import ENGINES
+from inference_benchmark.engines.options import offloads
 from inference_benchmark.experiment.as_json import AsJson, CellError, parsed
 from inference_benchmark.experiment.cells import Cell, ColumnSettings
 from inference_benchmark.experiment.experiment import Experiment
@@ -25,18 +26,21 @@ class Study(AsJson):
 
 @dataclass(frozen=True)
 class CeilingsStudy(Study):
-    """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads."""
+    """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads. links:
+    also those over which weights come that are kept elsewhere."""
 
     machine: str
     device: str
     threads: int | None
     kind: str = "ceilings"
     version: int = VERSIONS["ceilings"]
+    links: bool = False
 
     label = "ceilings"
     memory_limit_bytes = None
     #: They are the machine's, whatever software cells are measured in.
     environment: ClassVar[Mapping[str, str]] = {}
+    gpus: ClassVar[int] = 1
 
     @property
     def setup(self) -> Self:
@@ -53,7 +57,8 @@ class ColumnStudy(Study, ColumnSettings):
 
     kind: ``max-batch``, the largest batch that fits, or ``divergence``, how far the answers differ from those of the
     reference. tolerance_percent: how far a batch that does not fit may be from the largest found to fit; None is to the
-    row. seed and threads are those of the cells' measurement. Answers depend on no memory limit and have no tolerance.
+    row. seed and threads are those of the cells' measurement. Answers have no tolerance, and depend on no memory limit
+    unless it decides where weights are.
     """
 
     kind: str
@@ -68,7 +73,9 @@ class ColumnStudy(Study, ColumnSettings):
         settings = {each.name: getattr(cell, each.name) for each in fields(ColumnSettings)}
         settings |= {"seed": cell.measurement.seed, "threads": cell.threads, "tolerance_percent": tolerance_percent}
         if kind != "max-batch":
-            settings["memory_limit_bytes"] = settings["tolerance_percent"] = None
+            settings["tolerance_percent"] = None
+            # Where weights are kept elsewhere, the limit decides which.
+            settings["memory_limit_bytes"] = cell.memory_limit_bytes if offloads(cell.options) else None
         return cls(**settings, kind=kind, version=VERSIONS[kind])
 
     @property
@@ -160,7 +167,8 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
     """
     columns = list(replace(experiment, rounds=1, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
     if any(ENGINES[cell.base_engine].needs_weights for cell in columns):
-        yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
+        links = any(offloads(cell.options) for cell in columns)
+        yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads, links=links)
     for kind in ("max-batch", "divergence"):
         for cell in columns:
             if kind == "max-batch" or ENGINES[cell.base_engine].needs_weights:

@@ -10,18 +10,20 @@ from inference_benchmark.records.parts import Count, NotNegative, Positive, Samp
 
 
 class CeilingsResult(TypedDict):
-    kind: Literal["bandwidth", "matmul"]  #: The kind of ceiling.
-    #: The kernel. bandwidth: copy, sum or matrix-vector. matmul: torch.mm, torch.nn.functional.linear, torch._int_mm or
-    #: torch.ops.quantized.linear; in parentheses layout or engine.
+    kind: Literal["bandwidth", "matmul", "link"]  #: The kind of ceiling.
+    #: The kernel. bandwidth: copy, sum or matrix-vector. link: read or mapped (disk), copy (host). matmul: torch.mm,
+    #: torch.nn.functional.linear, torch._int_mm or torch.ops.quantized.linear; in parentheses layout or engine.
     kernel: Literal[
-        "copy", "sum", "matrix-vector",
+        "copy", "sum", "matrix-vector", "read", "mapped",
         "torch.mm", "torch.nn.functional.linear", "torch.nn.functional.linear (mkldnn)",
         "torch._int_mm", "torch._int_mm (transposed)",
         "torch.ops.quantized.linear (fbgemm)", "torch.ops.quantized.linear (onednn)",
         "torch.ops.quantized.linear (qnnpack)",
     ]  # fmt: skip
     working_set_bytes: NotRequired[Positive]  #: bandwidth: bytes of memory that one call accesses.
-    moved_bytes: NotRequired[Positive]  #: bandwidth: bytes that one call reads plus bytes that it writes.
+    #: bandwidth: bytes that one call reads plus bytes that it writes. link: bytes that come over it.
+    moved_bytes: NotRequired[Positive]
+    link: NotRequired[Literal["disk", "host"]]  #: link: disk to host, or host to device.
     dtype: NotRequired[Literal["float32", "tf32", "bfloat16", "float16", "int8"]]  #: matmul: dtype of the operands.
     rows: NotRequired[Positive]  #: matmul: rows of activations.
     inputs: NotRequired[Positive]  #: matmul: columns of activations.
