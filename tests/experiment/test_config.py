@@ -272,9 +272,13 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (lambda config: config["grid"]["cpu"].update(engines=["hf", "ctranslate2"], precisions=["nf4"]), "grid.cpu.engines[1]: ctranslate2 has no precision of the grid; remove it, or add one that it has: fp32, bf16, fp16, int8"),
         (put("engines", "hf-x", {"attention": "sdpa"}), "engines.hf-x.engine: missing; allowed: " + ", ".join(engines.ENGINES)),
         (put("engines", "hf-x", {"engine": "hf", "attention": "sdap"}), 'engines.hf-x.attention: "sdap" is not allowed; allowed: eager, sdpa, flex, flash; did you mean sdpa?'),
-        (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision"),
+        (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision, placement, gpus"),
         (put("engines", "c-x", {"engine": "ctranslate2", "attention": "sdpa"}), "engines.c-x.attention: ctranslate2 has no such option; allowed: none"),
-        (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision"),
+        (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision, placement, gpus"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layer"}), 'engines.hf-x.placement: "layer" is not allowed; allowed: one, layers, cpu-offload, disk-offload; did you mean layers?'),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layers", "gpus": 17}), "engines.hf-x.gpus: 17 is not allowed; allowed: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16; did you mean 7?"),
+        (put("engines", "hf-x", {"engine": "hf", "gpus": 2}), "engines.hf-x.gpus: 2 GPUs need a placement that uses them all; set placement to layers, or remove gpus"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layers"}), "engines.hf-x.placement: layers are spread over several GPUs; set gpus to 2 or more"),
         (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, timeline, timeline_trace"),
@@ -382,6 +386,37 @@ def test_flash_attention_needs_a_gpu():
     assert lines == [
         "grid.cpu.engines[1]: hf-flash needs a GPU for flash attention, and the device is cpu; remove hf-flash"
     ]
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({"placement": "cpu-offload"}, "placement: cpu-offload"),
+        ({"placement": "layers", "gpus": 2}, "gpus: 2"),
+        ({"placement": "disk-offload", "gpus": 4}, "gpus: 4"),
+    ],
+)
+def test_what_a_cpu_cannot_have_of_a_placement_is_named(options, needs):
+    assert problems(variant("hf-placed", {"engine": "hf", **options})) == [
+        f"grid.cpu.engines[1]: hf-placed has {needs}, which needs a GPU; remove it, or name it in grid.cuda.engines"
+    ]
+
+
+@pytest.mark.parametrize(("visible", "lines"), [(1, ["1 is"]), (2, ["2 are"]), (4, [])])
+def test_a_variant_needs_as_many_gpus_as_it_takes(monkeypatch, visible, lines):
+    gpus = [replace(GPU, index=n, uuid=f"GPU-{n}") for n in range(visible)]
+    monkeypatch.setattr(hardware, "gpus", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = copy.deepcopy(CONFIG) | {"device": "cuda"}
+    config["engines"] = {"four": {"engine": "fake", "placement": "layers", "gpus": 4}}
+    config["grid"]["cuda"]["engines"] = ["four"]
+    found = []
+    try:
+        (experiment,) = load(config, SCHEMA).experiments
+        assert {cell.gpus for cell in experiment.cells()} == {4}
+    except ConfigError as error:
+        found = error.problems
+    assert found == [f"grid.cuda.engines[0]: four needs 4 GPUs, and {n} visible here; remove four" for n in lines]
 
 
 def test_a_quantised_cache_is_for_full_attention(monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from inference_benchmark.engines.options import OPTIONS, chosen
+from inference_benchmark.engines.options import OPTIONS, chosen, contradictions
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.machine import packages
 from inference_benchmark.machine.packages import Package
@@ -70,6 +70,9 @@ class Engine(ABC):
     @abstractmethod
     def limit_memory(self, n_bytes: int) -> None:
         """Make allocations beyond n_bytes fail, as on a smaller device. Raises OSError if that is not possible."""
+
+    def lift_limit(self) -> None:  # noqa: B027  optional
+        """Allow all of the device's memory again. What is loaded stays as the limit made it."""
 
     @abstractmethod
     def load(self, checkpoint: Path | None, precision: str) -> None:
@@ -206,7 +209,9 @@ _TRANSFORMERS = {
 _COMPILED = {name: _TRANSFORMERS[name] for name in ("fp32", "bf16", "fp16", "int8-weight-only", "int4-weight-only")}
 _OF_TRANSFORMERS = (_TRANSFORMERS, _COMPILED)
 ENGINES = {
-    "hf": EngineEntry("hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision")),
+    "hf": EngineEntry(
+        "hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision", "placement", "gpus")
+    ),
     "hf-static": EngineEntry(
         "hf_static:HfStaticEngine",
         _COMPILED,
@@ -257,7 +262,10 @@ ENGINES = {
         families=("bloom", "gpt2", "llama", "mistral", "qwen2", "qwen3"),
     ),
     "fake": EngineEntry(
-        "fake:FakeEngine", {"fp32": "", "bf16": "", "int8": ""}, needs_weights=False, options=("attention",)
+        "fake:FakeEngine",
+        {"fp32": "", "bf16": "", "int8": ""},
+        needs_weights=False,
+        options=("attention", "placement", "gpus"),
     ),
 }
 #: All precisions of all engines.
@@ -292,12 +300,15 @@ def compiles(name: str, options: Mapping[str, Any] = _NO_OPTIONS) -> bool:
 
 def option_problems(name: str, options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it) of a variant of the engine with this name."""
-    allowed = ENGINES[name].options
+    allowed, possible = ENGINES[name].options, {}
     for option, value in chosen(options).items():
         if option not in allowed:
             yield option, f"{name} has no such option; allowed: {', '.join(allowed) or 'none'}"
         elif value not in OPTIONS[option].values:
-            yield option, f"{value!r} is not allowed; allowed: {', '.join(OPTIONS[option].values)}"
+            yield option, f"{value!r} is not allowed; allowed: {', '.join(map(str, OPTIONS[option].values))}"
+        else:
+            possible[option] = value
+    yield from contradictions(possible)
 
 
 def needed_packages(name: str, precision: str, options: Mapping[str, Any] = _NO_OPTIONS) -> dict[Package, str]:

@@ -153,7 +153,7 @@ class VllmEngine(ConvertedEngine):
             def run(of: Any) -> None:
                 began, limit = self.clock(), self.growth_limit
                 before_bytes = cpu_memory.data_bytes() if limit else 0
-                self._lift_limit()
+                self.lift_limit()
                 method(of)
                 self.compile_s += self.clock() - began if compiles else 0
                 if limit:

@@ -72,6 +72,8 @@ def resolve(
     is_current = CURRENT in grid["environments"]
     if on_gpu and uses_torch and is_current and (problem := torch_build.problem(torch_build.torch_build())):
         problems.append(f"device: {show(config['device'])}: {problem}")
+    if on_gpu:
+        problems += variant_problems.too_few_gpus(used, len(hardware.visible(hardware.gpus(), os.environ)))
     # One that a null switches off is left out.
     baseline_paths = {name: _in_project(code, path) for name, path in config["baselines"].items() if path is not None}
     for name, path in baseline_paths.items():
