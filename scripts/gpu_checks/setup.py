@@ -42,7 +42,9 @@ class Setup:
     model, probe: sizes. precision: of the checks of a single one. steady: prompt tokens, batch size and seconds of the
     calls whose power is measured. crowded: prompt tokens, batch size and memory limit of a cell that does not fit.
     searched: prompt tokens and memory limit of searches; with long prompts few rows fit, and few tries find out.
-    cached: batch size and prompt tokens of calls with a static cache. threads: of each worker. folder: for all records.
+    cached: batch size and prompt tokens of calls with a static cache. tight_bytes: a memory limit that the probe does
+    not fit into. pair: two GPUs as CUDA_VISIBLE_DEVICES names them; "" where there is one. threads: of each worker.
+    folder: for all records.
     """
 
     device: str
@@ -56,6 +58,8 @@ class Setup:
     crowded: tuple[int, int, int]
     searched: tuple[int, int]
     cached: tuple[int, int]
+    tight_bytes: int
+    pair: str = ""
     threads: int | None = None
     folder: str = ""
 
@@ -104,6 +108,7 @@ SETUPS = {
         crowded=(512, 512, 3 * 10**9),
         searched=(2048, 3 * 10**9),
         cached=(128, 256),
+        tight_bytes=10**9,
     ),
     "cpu": Setup(
         device="cpu",
@@ -117,6 +122,7 @@ SETUPS = {
         crowded=(256, 64, 300 * 10**6),
         searched=(1024, 400 * 10**6),
         cached=(4, 32),
+        tight_bytes=0,  # not used
     ),
 }
 
