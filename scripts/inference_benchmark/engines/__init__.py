@@ -126,7 +126,7 @@ class Engine(ABC):
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         """float32 (batch, steps, vocab_size) on the host: the logits from which generate chooses each token, given that
         the tokens before it are from continuation, int64 (batch, steps)."""
-        raise NotImplementedError(f"{type(self).__name__} provides no logits")
+        raise UnsupportedError(f"{type(self).__name__} provides no logits")
 
     def compilation(self) -> dict[str, Any]:
         """``graphs`` (number) and ``seconds`` of all compilation in this process so far; ``why_not`` if an engine that

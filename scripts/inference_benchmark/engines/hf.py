@@ -262,7 +262,7 @@ class HfEngine(TorchDeviceEngine):
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         forcing = hf_facts.TeacherForcing(torch.from_numpy(continuation).to(self.device))
         self._generate(prompts, continuation.shape[1], logits_processor=LogitsProcessorList([forcing]))
-        return numpy.stack(forcing.logits, axis=1)
+        return forcing.logits
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         ids = torch.from_numpy(prompts).to(self.device)

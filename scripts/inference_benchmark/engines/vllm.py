@@ -231,7 +231,7 @@ class VllmEngine(ConvertedEngine):
             tokens = self.generate(prompts, continuation.shape[1])
         if not (tokens == continuation).all():
             raise RuntimeError("vllm has the rows of a batch in another order than that of the requests")
-        return numpy.stack(forcing.logits, axis=1)
+        return forcing.logits
 
     @contextmanager
     def _logits_through(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
