@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import quantised
 import yaml
 from fake_machine import GPU
 from made_up import MODELS
-from running import PUBLISHED, REPO
+from running import PUBLISHED, REPO, drawn
 
 from inference_benchmark import engines
 from inference_benchmark.engines.options import OPTIONS
@@ -277,7 +278,10 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision"),
         (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, timeline, timeline_trace"),
+        (put("grid", "cpu", "quality", {"tokens": 8192}), "grid.cpu.quality.text: missing; allowed: a text, not empty"),
+        (put("grid", "cpu", "quality", {"text": "python", "tokens": 1000}), "grid.cpu.quality.tokens: 1000 is not allowed; allowed: an integer >= 1024"),
+        (put("grid", "cpu", "quality", {"text": "python"}), "grid.cpu.quality: the weights of bloom-51m are drawn from a seed, so it predicts no text; remove bloom-51m from the grid, or set quality to null (divergence compares its answers)"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, quality, timeline, timeline_trace"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):
@@ -450,6 +454,29 @@ def test_what_is_no_checkpoint_is_named_with_what_to_give(tmp_path):
         f"{snapshot.parents[1]} is a folder of the hub's cache; give a snapshot in it, such as {snapshot}"
     )
     assert checkpoint_problem("me/mine").endswith(f"{allowed}; a model of the hub is hub: me/mine, with its revision")
+
+
+def test_quality_needs_a_text_a_tokenizer_and_room_for_a_window(tmp_path):
+    weights = tmp_path / "mine"
+    shutil.copytree(drawn({"architecture": MODELS["gpt2"], "seed": 0}), weights)
+
+    def change(config):
+        put("models", "mine", {"checkpoint": str(weights)})(config)
+        config["grid"]["cpu"] |= {"models": ["mine"], "quality": {"text": "nope.txt"}}
+        put("device", "cpu")(config)
+
+    no_text = "grid.cpu.quality.text: nope.txt is not a file; allowed: python, or a file of text in UTF-8"
+    assert problems(change) == [
+        f"grid.cpu.quality: the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of "
+        "AutoTokenizer",
+        no_text,
+    ]
+    (weights / "tokenizer.json").touch()
+    assert problems(change) == [
+        "grid.cpu.quality: windows of 512 tokens are too long for model mine: prompt and all new tokens but the last take "
+        "511 positions; it has 128",
+        no_text,
+    ]
 
 
 def test_cuda_without_a_gpu_needs_a_name(monkeypatch):

@@ -18,6 +18,7 @@ from inference_benchmark.experiment.rounds import decision_path, further_cells, 
 from inference_benchmark.experiment.studies import Study, Subject, possible_studies, requested_studies, study_path
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.models.checkpoint import Checkpoint
+from inference_benchmark.models.texts import Text
 
 #: The wildcards of a job, by name.
 Wildcards = Mapping[str, str]
@@ -37,7 +38,7 @@ class Plan:
 
     experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
     machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments.
-    checkpoints: of the models. history: the paths of results of earlier runs.
+    checkpoints: of the models. texts: that quality is measured on. history: the paths of results of earlier runs.
     """
 
     experiments: tuple[Experiment, ...]
@@ -45,11 +46,12 @@ class Plan:
     slurm: Mapping[str, Mapping[str, Any]]
     locks: Sequence[Lock] = ()
     checkpoints: Sequence[Checkpoint] = ()
+    texts: Sequence[Text] = ()
     history: Sequence[str] = ()
 
     def save(self) -> None:
         """Write the files that jobs read their part of it from. Raises OSError."""
-        for part in (*self.experiments, *self.locks, *self.checkpoints):
+        for part in (*self.experiments, *self.locks, *self.checkpoints, *self.texts):
             part.save()
 
     @cached_property

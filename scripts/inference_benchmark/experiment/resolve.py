@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_benchmark import engines, files
+from inference_benchmark.analysis.quality import PROMPT_TOKENS, SCORED_TOKENS, WINDOW_TOKENS
 from inference_benchmark.experiment import baselines, environments
 from inference_benchmark.experiment import variants as variant_problems
 from inference_benchmark.experiment.cells import Measurement, Workload
@@ -19,8 +20,9 @@ from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.variants import GridEngine, GridPrecision
 from inference_benchmark.machine import compiler, hardware, torch_build
 from inference_benchmark.machine.packages import Package
-from inference_benchmark.models import architecture, families
+from inference_benchmark.models import architecture, families, texts
 from inference_benchmark.models.checkpoint import Checkpoint, CheckpointError, fingerprint, look_into, weights_files
+from inference_benchmark.models.texts import Text
 from inference_benchmark.units import parse_bytes
 
 #: Settings of measurement that a configuration leaves to the device (null). Processes on a CPU differ by several
@@ -54,14 +56,14 @@ def _read_locks(
 
 def resolve(
     config: Mapping[str, Any], code: Path, problems: list[str]
-) -> tuple[Experiment | None, Sequence[Checkpoint], Sequence[Lock]]:
-    """The experiment on this machine, or on the first of several, the checkpoints of its models and the locks of its
-    environments; no experiment, and problems with more lines, if there are."""
+) -> tuple[Experiment | None, Sequence[Checkpoint], Sequence[Lock], Text | None]:
+    """The experiment on this machine, or on the first of several, the checkpoints of its models, the locks of its
+    environments and the text of its quality; no experiment, and problems with more lines, if there are."""
     try:
         device, on_gpu = _device(config)
     except hardware.GpuError as error:
         problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
-        return None, (), ()
+        return None, (), (), None
     grid = config["grid"][device]
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
     used, listed = variant_problems.of_grid(device, grid, variants), variant_problems.precisions_of(device, grid)
@@ -85,6 +87,7 @@ def resolve(
     machine = _machine(config, device, problems)
     machines = list(config["machines"] or [machine])
     models, configs, checkpoints = _models(config, device, machines, uses_torch and is_current, problems)
+    text = _text(device, grid, models, configs, checkpoints, code, problems)
     if is_current:  # what other transformers have is not known before they are installed
         problems += variant_problems.impossible(device, used, list(configs.values()))
     is_known = uses_torch and listed and len(configs) == len(models)  # else one of them could not be read
@@ -92,7 +95,7 @@ def resolve(
     impossible = _impossible(used, elsewhere, grid, configs)
     problems += not_together or _without_cells(device, grid, used, impossible)
     if problems:
-        return None, (), ()
+        return None, (), (), None
     named = grid["environments"]
     engine_environments = {each.name: environments.of_engine(each.engine, named, locks) for each in elsewhere}
     for each in (each for each in elsewhere if not engine_environments[each.name]):
@@ -116,10 +119,11 @@ def resolve(
         baselines=baseline_paths,
         variants=variants,
         impossible=impossible,
+        quality={"text": text.name, "text_sha256": text.sha256, "tokens": grid["quality"]["tokens"]} if text else {},
         environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
         engine_environments=engine_environments,
     )
-    return experiment, checkpoints, tuple(locks.values())
+    return experiment, checkpoints, tuple(locks.values()), text
 
 
 def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str:
@@ -189,6 +193,40 @@ def _measured_fingerprint(name: str, machines: Sequence[str]) -> str | None:
                 if (model := record["cell"]["model"])["name"] == name:
                     found[str(record["ended_at"])] = str(model["fingerprint"])
     return found[max(found)] if found else None
+
+
+def _text(
+    device: str,
+    grid: Mapping[str, Any],
+    models: Sequence[Mapping[str, Any]],
+    configs: Mapping[str, Any],
+    checkpoints: Sequence[Checkpoint],
+    code: Path,
+    problems: list[str],
+) -> Text | None:
+    """The text that quality is measured on; problems with more lines, also for each model that can read no text.
+    models, configs, checkpoints: as of _models."""
+    if (wanted := grid["quality"]) is None:
+        return None
+    where = f"grid.{device}.quality"
+    folders = {each.fingerprint: each.folder for each in checkpoints if not each.problem}
+    for model in models:
+        name, folder = model["name"], folders.get(model.get("fingerprint"))
+        if "architecture" in model:
+            problems.append(
+                f"{where}: the weights of {name} are drawn from a seed, so it predicts no text; remove {name} from the "
+                "grid, or set quality to null (divergence compares its answers)"
+            )
+        elif folder and not texts.has_tokenizer(folder):
+            remedy = "save it there, by save_pretrained of AutoTokenizer"
+            problems.append(f"{where}: the checkpoint of {name} has no tokenizer ({folder}); {remedy}")
+        elif (config := configs.get(name)) and (reason := architecture.too_long(config, PROMPT_TOKENS, SCORED_TOKENS)):
+            problems.append(f"{where}: windows of {WINDOW_TOKENS} tokens are too long for model {name}: {reason}")
+    try:
+        return texts.read(wanted["text"], Path(_in_project(code, wanted["text"])), wanted["tokens"])
+    except texts.TextError as error:
+        problems.append(f"{where}.text: {error}")
+        return None
 
 
 def _how_often(settings: Mapping[str, Any], device: str) -> dict[str, Any]:

@@ -93,6 +93,8 @@ def cell_result(
         found |= figures.estimates("largest batch", batch_limit(search.results))
     if comparison := about.get("divergence"):
         found |= figures.estimates("answers", comparison.results[0])
+    if prediction := about.get("quality"):
+        found |= figures.estimates("quality", prediction.results)
     if steps := about.get("timeline"):
         timeline = Timeline.of(steps.results)
         found |= figures.estimates("steps", timeline) | figures.estimates("kinds", timeline)

@@ -66,6 +66,19 @@ class Divergence(TypedDict):
     kl_nats: MeanMax
 
 
+class QualityWindow(TypedDict):
+    """A window of the text, by analysis.quality.scores."""
+
+    #: Mean negative log likelihood of the scored tokens, given all tokens of the window before each, in nats; null if a
+    #: logit is not finite.
+    nll_nats: float | None
+    reference_nll_nats: float | None  #: The same of hf in fp32.
+    #: For each scored token, the Kullback-Leibler divergence of the distribution in its place from that of hf in fp32,
+    #: in nats, to six digits; null if a logit is not finite.
+    kl_nats: Annotated[list[NotNegative], Meta(min_length=1)] | None
+    same_best: Count  #: Number of scored tokens in whose place the best token is that of hf in fp32.
+
+
 class Operator(TypedDict):
     """An operator or a kernel in a profile."""
 
@@ -98,7 +111,13 @@ class TimelinePart(TypedDict):
 
 
 #: What each of the results of a study is, by the kind of study.
-RESULTS = {"ceilings": CeilingsResult, "max-batch": Try, "divergence": Divergence, "timeline": TimelinePart}
+RESULTS = {
+    "ceilings": CeilingsResult,
+    "max-batch": Try,
+    "divergence": Divergence,
+    "quality": QualityWindow,
+    "timeline": TimelinePart,
+}
 
 
 def check_results(kind: str, results: list[Any]) -> None:

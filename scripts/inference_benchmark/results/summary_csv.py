@@ -10,7 +10,7 @@ from typing import Any
 
 from inference_benchmark import csv_table
 from inference_benchmark.analysis import metrics
-from inference_benchmark.analysis.figures import COMPARED, FIGURES, Figure
+from inference_benchmark.analysis.figures import BY_GROUP, COMPARED, FIGURES, Figure
 from inference_benchmark.analysis.metrics import PHASES
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.cli import ProblemsError, printable
@@ -29,6 +29,9 @@ COLUMNS = (
     *(column for figure in FIGURES for column in figure.columns),
     *_BOUND_BY, "stable", *_WARNINGS, "notes", "started_at", "ended_at", "record",
 )  # fmt: skip
+
+#: Columns that were added later: older summaries say nothing of them.
+_LATER = {column for figure in BY_GROUP["quality"] for column in figure.columns}
 
 #: The columns that a table of figures must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
@@ -54,7 +57,7 @@ def to_csv(results: Iterable[CellResult]) -> str:
 def read_summary(path: Path) -> list[CellResult]:
     """The results in summary.csv; names stay text whatever they look like. Raises TableError naming every field that
     does not fit its column, CsvError and OSError."""
-    table = csv_table.read(path, COLUMNS, "a summary of this version")
+    table = csv_table.read(path, [name for name in COLUMNS if name not in _LATER], "a summary of this version")
     rows, problems = [], []
     for number, fields in enumerate(table.rows, start=1):
         row: dict[str, Any] = {name: text for name, text in zip(table.columns, fields, strict=True) if text}
