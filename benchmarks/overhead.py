@@ -6,8 +6,9 @@ cell      wall time of scripts/measure.py on a tiny cell, over that of a bare sc
 forked    a cell forked from a server, as in a run of Snakemake: its wall time over that of the bare script and that
           of one that starts cold, and its latency over the latter's
 latency   latency in the record over latency in the bare script, process by process in turn
-engines   a timed call of every engine over the same call of its library, on one loaded model, in turn: in each
-          cell of the default CPU grid that fits, and of hf-static and hf-continuous (with a Llama) besides
+engines   a timed call of every engine over the same call of its library, on one loaded model, in turn (calls.py): in
+          each cell of the default CPU grid that fits, and of hf-static and hf-continuous (with a Llama) besides.
+          --engines names others, such as vllm and llama-cpp, which are installed if need be
 noop      wall time of `snakemake` with nothing to do at 66 cells, over that of an empty Snakefile of the same size
 others    this benchmark, a bare script and optimum-benchmark in turn: others.py. By name only: it installs
           optimum-benchmark, and takes a quarter of an hour
@@ -16,13 +17,12 @@ others    this benchmark, a bare script and optimum-benchmark in turn: others.py
 from __future__ import annotations
 
 import argparse
-import multiprocessing
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import yaml
@@ -40,11 +40,14 @@ from ratios import (
     make_cell,
     measure_command,
     measured_s,
+    python_of,
     report,
     timed,
 )
 from running import Workspace, fake_grid
 
+from inference_benchmark.engines import ENGINES
+from inference_benchmark.machine import interpreter
 from inference_benchmark.models import checkpoint
 
 
@@ -92,87 +95,27 @@ def forked_ratios(architecture: dict, pairs: int) -> tuple[list[float], list[flo
     return walls, latencies
 
 
-def bare_call(engine, name: str, prompts, new_tokens: int):
-    """What a user of the library would write for the model that the engine has loaded."""
-    import torch
-    from transformers import ContinuousBatchingConfig, GenerationConfig
-
-    if name == "hf-continuous":
-        room = ContinuousBatchingConfig(
-            page_size=prompts.shape[1] + new_tokens,
-            num_blocks=len(prompts),
-            max_batch_tokens=prompts.size,
-            allow_block_sharing=False,
-        )
-        settings = GenerationConfig(do_sample=False, eos_token_id=-1, max_new_tokens=new_tokens)
-        return lambda: engine.model.generate_batch(prompts.tolist(), settings, room, persistent_manager=True)
-    if name == "ctranslate2":
-        words = [[str(i) for i in row] for row in prompts.tolist()]
-        return lambda: [
-            result.sequences_ids[0]
-            for result in engine.generator.generate_batch(
-                words, max_length=new_tokens, end_token=[], include_prompt_in_result=False
-            )
-        ]
-    ids = torch.from_numpy(prompts)
-    options = dict(engine.generate_options)
-    return lambda: engine.model.generate(
-        ids,
-        attention_mask=torch.ones_like(ids),
-        max_new_tokens=new_tokens,
-        do_sample=False,
-        eos_token_id=None,
-        pad_token_id=0,
-        **options,
-    ).numpy()
-
-
-def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list[float] | None:
-    """Our timed call over the bare one for so many seconds; None where the engine lacks the precision."""
-    from inference_benchmark import engines
-    from inference_benchmark.worker.engine_session import draw_prompts, timed_call
-
+def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list[float]:
+    """Our timed call over the bare one for so many seconds; [] where the engine lacks the precision."""
     config = yaml.safe_load((REPO / "config.yaml").read_text())
     grid = config["grid"]["cpu"]
-    workload = grid["workloads"][0]
     model = config["models"][grid["models"][0]]
-    if name == "hf-continuous":  # it has no bloom
+    if not ENGINES[name].has_family(model["architecture"]["model_type"]):
         model = yaml.safe_load((REPO / "docs/engines.yaml").read_text())["models"]["llama-56m"]
-    folder = checkpoint.ensure({**model, "seed": 0})
-    engine = engines.create(name)
-    engine.start("cpu", len(os.sched_getaffinity(0)), folder)
-    if engine.unsupported(precision):
-        return None
-    engine.load(folder, precision)
-    prompts = draw_prompts(batch, workload["prompt_tokens"], 0, engine.vocab_size)
-    bare = bare_call(engine, name, prompts, workload["new_tokens"])
-
-    def bare_s() -> float:
-        began = time.perf_counter()
-        bare()
-        return time.perf_counter() - began
-
-    def ours_s() -> float:
-        return timed_call(engine, engine.generate, prompts, workload["new_tokens"])[0]
-
-    for _ in range(3):
-        ours_s(), bare_s()
-    ratios, began = [], time.monotonic()
-    while time.monotonic() - began < seconds:
-        ours, theirs = (ours_s(), bare_s()) if len(ratios) % 2 else reversed((bare_s(), ours_s()))
-        ratios.append(ours / theirs)
-    return ratios
+    call = {"name": name, "precision": precision, "rows": batch, "seconds": seconds, **grid["workloads"][0]}
+    call["folder"] = str(checkpoint.ensure({**model, "seed": 0}))
+    python = python_of(name)
+    command = [python, str(REPO / "benchmarks/calls.py"), json.dumps(call)]
+    _, done = timed(command, env=interpreter.child_environment(python))
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-def report_engines(seconds: float) -> None:
+def report_engines(names: list[str], precisions: list[str], batch_sizes: list[int], seconds: float) -> None:
     """Each in a process of its own, as cells are."""
-    grid = yaml.safe_load((REPO / "config.yaml").read_text())["grid"]["cpu"]
-    for name in dict.fromkeys([*grid["engines"], "hf-static", "hf-continuous"]):
-        for precision in grid["precisions"]:
-            for batch in grid["batch_sizes"][:-1]:  # the last does not fit
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    ratios = pool.apply(engine_ratios, (name, precision, batch, seconds))
-                if ratios:
+    for name in names:
+        for precision in (each for each in precisions if each in ENGINES[name].precisions):
+            for batch in batch_sizes:
+                if ratios := engine_ratios(name, precision, batch, seconds):
                     report(f"engines, {name} {precision} batch {batch}", ratios)
 
 
@@ -210,9 +153,15 @@ EVERYTHING = ("cell", "forked", "latency", "engines", "noop")
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    grid = yaml.safe_load((REPO / "config.yaml").read_text())["grid"]["cpu"]
+    usual = list(dict.fromkeys([*grid["engines"], "hf-static", "hf-continuous"]))
     parser.add_argument("what", nargs="*", default=EVERYTHING, help="which; all but others by default")
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
     parser.add_argument("--seconds", type=float, default=20, help="of calls per ratio of engines")
+    parser.add_argument("--engines", nargs="+", default=usual, help="of engines")
+    parser.add_argument("--precisions", nargs="+", default=grid["precisions"], help="of engines")
+    fitting = grid["batch_sizes"][:-1]
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=fitting, help="of engines")
     arguments = parser.parse_args()
     if "cell" in arguments.what:
         report("cell, tiny", cell_ratios(TINY_BLOOM, "fp32", 1, 8, 3, arguments.pairs)[0])
@@ -225,7 +174,7 @@ def main() -> int:
     if "latency" in arguments.what:
         report("latency, 51M fp32 batch 1", cell_ratios(SMALL, "fp32", 1, 16, 9, arguments.pairs)[1])
     if "engines" in arguments.what:
-        report_engines(arguments.seconds)
+        report_engines(arguments.engines, arguments.precisions, arguments.batch_sizes, arguments.seconds)
     if "noop" in arguments.what:
         report("noop, 66 cells", noop_ratios(arguments.pairs))
     if "others" in arguments.what:

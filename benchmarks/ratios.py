@@ -7,15 +7,17 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import made_up
-from running import REPO
+from running import REPO, planned_environment
 
+from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.cells import Cell, Workload
-from inference_benchmark.measure import warm_start
+from inference_benchmark.measure import environments, warm_start
 from inference_benchmark.models import checkpoint
 
 #: bloom-51m of config.yaml.
@@ -93,6 +95,15 @@ def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedPro
     if done.returncode:
         sys.exit(f"{done.stdout}{done.stderr}"[-2000:] + f"\n{command[0]} failed with status {done.returncode}")
     return seconds, done
+
+
+def python_of(engine: str) -> str:
+    """The Python that an engine runs in on a CPU, installed if need be."""
+    if not (lock := ENGINES[engine].locks.get("cpu")):
+        return sys.executable
+    with tempfile.TemporaryDirectory() as scratch:
+        with planned_environment(engine, REPO / "envs" / lock, Path(scratch)) as planned:
+            return str(environments.ensure(planned["name"], planned["lock"]))
 
 
 def report(name: str, ratios: Sequence[float]) -> None:

@@ -333,7 +333,7 @@ def drift(n_cells: int, rounds: int) -> str:
 SAMPLER = """
 import sys, time
 from inference_benchmark.machine.conditions import Sampler
-sampler = Sampler(None, int(sys.argv[1]))
+sampler = Sampler((), int(sys.argv[1]))
 sampler.open()
 while True:
     sampler.sample()
@@ -345,7 +345,7 @@ def sampling(seconds: float) -> str:
     """Blocks of half a second with the sampler and without, in turn; each pair gives a ratio of their medians."""
     import numpy
 
-    looker = conditions.Sampler(None, os.getpid())
+    looker = conditions.Sampler((), os.getpid())
     looker.open()
     began = time.process_time()
     for _ in range(200):

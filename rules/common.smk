@@ -230,6 +230,14 @@ def refuse_without_weights(outputs):
         sys.exit(1)
 
 
+def refuse_too_few_slots(outputs):
+    """End the run where a job is measured on more GPUs than jobs may use. Snakemake would say that jobs are connected."""
+    slots, gpus = gpu_slots(), PLAN.most_gpus(outputs)
+    if is_local() and slots is not None and gpus > slots:
+        logger.error(f"cells are measured on {gpus} GPUs, and jobs may use {slots}; run with --resources gpu={gpus}")
+        sys.exit(1)
+
+
 def make_environments(outputs):
     """Make the environments that the jobs with these outputs need. If that fails, the run ends with one line instead of
     an error of Snakemake with a place in the rules."""

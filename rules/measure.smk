@@ -5,6 +5,7 @@
 onstart:
     leave_cpus_alone()
     refuse_without_weights(unfinished_outputs())
+    refuse_too_few_slots(unfinished_outputs())
     # Here a person sees it. A job on another machine makes the environments that it lacks.
     make_environments(unfinished_outputs())
 

@@ -69,6 +69,17 @@ use rule ceilings as divergence with:
         subject=PLAN.json_of("divergence"),
 
 
+use rule ceilings as quality with:
+    # How well one engine and precision predicts a text, and how far that is from hf in fp32. {column} is that of a
+    # window of the text, whatever the workloads of the grid are.
+    output:
+        update("results/{machine}/{column}/quality.json"),
+    log:
+        "logs/{machine}/{column}/quality.log",
+    params:
+        subject=PLAN.json_of("quality"),
+
+
 use rule ceilings as timeline with:
     # Where the time of a cell's calls goes: per step, and by kind of work. With timeline_trace, a Chrome trace is
     # written next to the record.

@@ -67,6 +67,11 @@ def is_local():
     return workflow.local_exec
 
 
+def gpu_slots():
+    """How many GPUs jobs may use at a time; None without a limit."""
+    return workflow.global_resources.get("gpu").value
+
+
 def retries():
     """How many times a failed job is repeated. Known when Snakemake has read all rules."""
     return workflow.execution_settings.retries

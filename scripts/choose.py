@@ -11,15 +11,12 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from inference_benchmark.cli import ProblemsError, run
-from inference_benchmark.compare import result_set
+from inference_benchmark.compare.result_set import read_cells
 from inference_benchmark.render import choosing
 from inference_benchmark.render.context import models
-from inference_benchmark.results.cell_result import CellResult
-from inference_benchmark.results.summary_csv import read_summary
 
 
 def positive(text: str) -> float:
@@ -33,12 +30,6 @@ def positive(text: str) -> float:
     return value
 
 
-def read(path: Path) -> Sequence[CellResult]:
-    """The results in a summary or folder. A folder without a summary, as of an unfinished run, has its records."""
-    summary = path / "summary.csv" if path.is_dir() else path
-    return result_set.load(path).cells if path.is_dir() and not summary.exists() else read_summary(summary)
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results/MACHINE, or the summary.csv in it")
@@ -50,7 +41,7 @@ def main() -> int:
     parser.add_argument("--price-per-hour", type=positive, metavar="N", help="of the machine, in any currency")
     parser.add_argument("--gco2-per-kwh", type=positive, metavar="N", help="grams of CO2 per kWh of your electricity")
     arguments = parser.parse_args()
-    results = read(arguments.results)
+    results = read_cells(arguments.results)
     for name in ("model", "workload"):
         if asked := getattr(arguments, name):
             known = dict.fromkeys(getattr(cell.column, name) for cell in results)

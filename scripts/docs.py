@@ -17,6 +17,7 @@ import yaml
 from inference_benchmark import files
 from inference_benchmark.analysis.figures import FIGURES
 from inference_benchmark.cli import fail, run
+from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment import cells
 from inference_benchmark.experiment.config_errors import allowed
 from inference_benchmark.experiment.defaults import resolved
@@ -166,6 +167,15 @@ def figures() -> str:
     return _table(("column", "group", "figure", "unit", "better", "definition", "95 % interval"), rows, code=1)
 
 
+def families_of_engines() -> str:
+    found: dict[tuple[str, ...], list[str]] = {}
+    for name, entry in ENGINES.items():
+        if entry.needs_weights:
+            found.setdefault(entry.families, []).append(f"`{name}`")
+    rows = [(", ".join(names), ", ".join(of) or "those that the library has") for of, names in found.items()]
+    return _table(("engines", "families of models"), rows, code=0)
+
+
 def variables_compared() -> str:
     rows = [(", ".join(f"`{name}`" for name in names), changes) for changes, names in variables.COMPARED.items()]
     return _table(("variables", "what they change"), rows, code=0)
@@ -191,6 +201,7 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (Path("docs/config.md"), "keys", config_keys),
     (Path("docs/record.md"), "keys", record_keys),
     (Path("docs/record.md"), "study keys", study_keys),
+    (Path("docs/usage.md"), "families", families_of_engines),
     (Path("docs/method.md"), "figures", figures),
     (Path("docs/method.md"), "variables", variables_compared),
     (Path("reference/README.md"), "published", published),

@@ -17,6 +17,7 @@ rows         rows of so large a batch that rows x heads exceed 65,535 give the s
 oom          a cell that does not fit into memory_limit is oom, in words about memory, and the limit is named
 caches       hf-static holds one static cache after several calls, and none after its release
 capture      whether a process is of use after a CUDA graph ran out of memory while it was recorded
+placement    weights in host memory, on disk, and, with two GPUs, in layers on both: the same tokens
 ceilings     memory bandwidth and arithmetic against the data sheet
 timeline     the steps of a call add up to it, its parts too, and most kernels are of a kind that is known
 search       the largest batch under a memory_limit is found
@@ -57,15 +58,15 @@ from inference_benchmark.machine import hardware, provenance
 MINUTES = 8
 
 
-def find_device(wanted: str | None) -> tuple[str, hardware.Gpu | None]:
-    """(device, its GPU). Raises LookupError and hardware.GpuError where there is none that can be used."""
+def find_device(wanted: str | None) -> tuple[str, list[hardware.Gpu]]:
+    """(device, its GPUs). Raises LookupError and hardware.GpuError where there is none that can be used."""
     device = wanted or hardware.detect_device()
     if device == "cpu":
-        return device, None
+        return device, []
     gpus = hardware.visible(hardware.gpus(), os.environ)
     if not gpus:
         raise LookupError("no GPU is visible here")
-    return device, gpus[0]
+    return device, gpus
 
 
 def run(planned: Sequence[Check], budget_s: float, at_a_time: int, logs: Path) -> list[dict[str, Any]]:
@@ -102,9 +103,9 @@ def main() -> int:
     arguments = parse()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="gpu-check-"))
     try:
-        device, gpu = find_device(arguments.device)
+        device, gpus = find_device(arguments.device)
         (folder / "logs").mkdir(parents=True)  # records of an earlier check would not be measured again
-        at_a_time = 1 if gpu else min(2, hardware.default_threads())
+        at_a_time = 1 if gpus else min(2, hardware.default_threads())
         setup = replace(
             SETUPS[device],
             **{
@@ -116,6 +117,7 @@ def main() -> int:
                 )
                 if value
             },
+            pair=",".join(gpu.uuid for gpu in gpus[:2]) if len(gpus) > 1 else "",
             threads=hardware.default_threads() // at_a_time,
             folder=str(folder),
         )
@@ -123,8 +125,8 @@ def main() -> int:
         planned = [replace(each, limit_s=each.limit_s * stretch) for each in checks(setup)]
         if arguments.only:
             planned = chosen(planned, arguments.only)
-        if gpu:  # all checks are of this one
-            os.environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpu.uuid}
+        if gpus:  # all checks are of the first, but for one that takes two
+            os.environ |= {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", "CUDA_VISIBLE_DEVICES": gpus[0].uuid}
         began, began_s = datetime.now(UTC), time.monotonic()
         results = run(planned, arguments.minutes * 60, at_a_time, folder / "logs")
     except FileExistsError as error:
@@ -137,7 +139,7 @@ def main() -> int:
         if not arguments.folder:
             shutil.rmtree(folder)
     document = {
-        "device": provenance.device(gpu),
+        "device": provenance.device(gpus[:1]),
         "host": provenance.host(),
         "software": provenance.software(),
         "git": provenance.git(),

@@ -4,7 +4,7 @@
 A cell ends with figures, "out of memory", or "not supported". If earlier records show how it ends (a search for the
 largest batch, a smaller batch that ran out of memory, or a precision that is not supported), nothing is measured, and
 the record says so. Studies are the ceilings of the machine, the largest batch that fits, how far answers differ from
-those of the reference, and where the time of a call goes.
+those of the reference, how well a text is predicted, and where the time of a call goes.
 Exits with 124 if the time was up, and with 1 for any other end without a record.
 """
 

@@ -1,23 +1,21 @@
-"""An engine with an environment of its own beside hf. Run by the Python of that environment, which has no pytest; prints
-JSON.
-
-arguments: the name of the engine, and JSON with ``folders``, checkpoints by family, ``forms``, of (rows, prompt tokens,
-new tokens), and ``compressed``, families whose weights openvino compresses.
-"""
+"""An engine with an environment of its own beside hf: what scripts share that the Python of that environment runs, which
+has no pytest."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy
 
 from inference_benchmark import engines
+from inference_benchmark.engines.engine import Engine
 
 
-def load(name: str, folder: Path, precision: str = "fp32", largest=(8, 9, 12), **options: str) -> engines.Engine:
+def load(name: str, folder: Path, precision: str = "fp32", largest=(8, 9, 12), **options: str) -> Engine:
     engine = engines.create(name, options)
     engine.start("cpu", 2, folder)
     engine.expect(*largest)
@@ -56,48 +54,15 @@ def in_fp32(name: str, folder: Path, forms: list[tuple[int, int, int]]) -> dict[
     }
 
 
-def compressed(folder: Path, precision: str) -> dict[str, Any]:
-    from inference_benchmark.engines.openvino import exported
+def report(name: str, of_precision: Callable[[Path, str], dict[str, Any]]) -> None:
+    """Print as JSON, by family and precision, what in_fp32 finds of an engine, and of_precision of a checkpoint.
 
-    ours = load("openvino", folder, precision)
-    described = ours.describe()
-    return {
-        "not_loaded_as": [ours.not_loaded_as(precision), ours.not_loaded_as("fp32")],
-        "shapes": described["shapes"],
-        "file_bytes": (exported(folder, precision) / "openvino_model.bin").stat().st_size,
-        "answer": ours.generate(prompts(3, 9), 12).shape,
-    }
-
-
-def vllm(folder: Path) -> dict[str, Any]:
-    """What only vLLM can do: run a batch in waves, and run a model without compiling it."""
-    engine, ids, found = load("vllm", folder, largest=(2, 9, 12), execution="eager"), prompts(3, 9), {}
-    try:
-        engine.generate(ids, 12)
-    except engines.UnsupportedError as error:
-        found["in_waves"] = str(error)
-    small = engine.describe()
-    engine.expect(3, 9, 12)
-    found["answer"] = engine.generate(ids, 12).tolist()
-    found["cache_bytes"] = [facts["kv_cache_bytes"] for facts in (small, engine.describe())]
-    engine.unload()
-    engine = load("vllm", folder, "bf16", largest=(3, 9, 12))
-    found["not_loaded_as"] = [engine.not_loaded_as(precision) for precision in ("bf16", "fp32")]
-    found["executions"] = [small["execution"], engine.describe()["execution"]]
-    return found
-
-
-def main(name: str, request: str) -> None:
-    wanted = json.loads(request)
-    folders = {family: Path(folder) for family, folder in wanted["folders"].items()}
-    found = {family: {"fp32": in_fp32(name, folder, wanted["forms"])} for family, folder in folders.items()}
-    for family in wanted.get("compressed", ()):
-        for precision in ("int8", "int4"):
-            found[family][precision] = compressed(folders[family], precision)
-    if name == "vllm":
-        found["vllm"] = vllm(folders["llama"])
+    The argument of the script is JSON with ``folders``, checkpoints by family, ``forms``, of (rows, prompt tokens, new
+    tokens), and ``precisions``, lists by family of those that of_precision is for.
+    """
+    wanted, found = json.loads(sys.argv[1]), {}
+    for family, folder in wanted["folders"].items():
+        found[family] = {"fp32": in_fp32(name, Path(folder), wanted["forms"])}
+        for precision in wanted["precisions"].get(family, ()):
+            found[family][precision] = of_precision(Path(folder), precision)
     print(json.dumps(found))
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -76,7 +76,7 @@ class FakeMachine:
     def window_counters(self, before: dict[str, object], after: dict[str, object]) -> dict[str, float]:
         """The counters of a window during which the files change from before to after."""
         self.write(before)
-        sampler = Sampler(None, WORKER, self.roots)
+        sampler = Sampler((), WORKER, self.roots)
         sampler.open()
         self.write(after)
         sampler.close()

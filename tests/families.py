@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from made_up import MODELS
 from running import drawn
+
+from inference_benchmark.engines import ENGINES
 
 _LIKE_LLAMA = {
     "hidden_size": 64, "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
@@ -74,6 +77,21 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "intermediate_size": 128, "vocab_size": 300, "context_length": 128,
     },
     "phi3": {**_LIKE_LLAMA, "model_type": "phi3", "pad_token_id": None},
+}  # fmt: skip
+
+
+#: Sizes of the families of hf-continuous.
+CONTINUOUS = {
+    **{name: {**_LIKE_LLAMA, "model_type": name, "pad_token_id": None} for name in ENGINES["hf-continuous"].families},
+    **{name: sizes for name, sizes in FAMILIES.items() if name in ENGINES["hf-continuous"].families},
+    "gpt2": MODELS["gpt2"],
+    "opt": {
+        "model_type": "opt", "hidden_size": 64, "num_attention_heads": 4, "num_hidden_layers": 2, "vocab_size": 300,
+        "ffn_dim": 128, "word_embed_proj_dim": 64,
+    },
+    "qwen2": {
+        **_LIKE_LLAMA, "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1,
+    },
 }  # fmt: skip
 
 

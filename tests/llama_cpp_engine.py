@@ -1,17 +1,11 @@
-"""The engine llama-cpp beside hf. Run by the Python of its environment, which has no pytest; prints JSON.
-
-argument: JSON with ``folders``, checkpoints by family, ``forms``, of (rows, prompt tokens, new tokens), and
-``quantised``, lists of precisions by family.
-"""
+"""The engine llama-cpp beside hf."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Any
 
-from beside_hf import in_fp32, load, prompts
+from beside_hf import load, prompts, report
 
 
 def quantised(folder: Path, precision: str) -> dict[str, Any]:
@@ -27,17 +21,5 @@ def quantised(folder: Path, precision: str) -> dict[str, Any]:
     }
 
 
-def main(request: str) -> None:
-    wanted = json.loads(request)
-    folders = {family: Path(folder) for family, folder in wanted["folders"].items()}
-    found: dict[str, dict[str, Any]] = {
-        family: {"fp32": in_fp32("llama-cpp", folder, wanted["forms"])} for family, folder in folders.items()
-    }
-    for family, precisions in wanted["quantised"].items():
-        for precision in precisions:
-            found[family][precision] = quantised(folders[family], precision)
-    print(json.dumps(found))
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    report("llama-cpp", quantised)

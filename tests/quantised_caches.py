@@ -14,8 +14,9 @@ from real_engines import load_from, prompts
 
 from inference_benchmark.analysis import roofline
 from inference_benchmark.analysis.roofline import Shapes
-from inference_benchmark.engines import UnsupportedError, hf
+from inference_benchmark.engines import hf
 from inference_benchmark.engines.options import CACHE_BITS
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.models.synthesize import synthesize
 
 #: Keys or values of a token are at least 256 numbers in a layer, so that hqq packs them with any number of bits.

@@ -95,6 +95,29 @@ def compared_answers(result: Mapping[str, Any]) -> Verdict:
     )
 
 
+def check_placement(setup: Setup, placement: str) -> Verdict:
+    """The tokens of the probe are those that it has on one device, wherever its weights are."""
+    options: dict[str, Any] = {"engine": HF, "placement": placement}
+    whole = figures(setup, cell := setup.probe_cell(HF, "fp32"))
+    if placement == "layers":
+        os.environ["CUDA_VISIBLE_DEVICES"] = setup.pair
+        placed = replace(cell, engine=placement, options={**options, "gpus": 2})
+    else:
+        placed = replace(cell, engine=placement, options=options, memory_limit_bytes=setup.tight_bytes)
+    return compared_placement(figures(setup, placed), whole)
+
+
+def compared_placement(placed: Record, whole: Record) -> Verdict:
+    """placed: a cell of a variant with a placement. whole: the same cell on one device."""
+    where = placed.model["placement"]
+    shown = ", ".join(f"{format_bytes(here['bytes'])} on {place}" for place, here in where.items())
+    times = [record.measured().latency_s.value for record in (placed, whole)]
+    same = placed.runs[0].tokens_sha256 == whole.runs[0].tokens_sha256
+    text = f"{shown}; {'the same' if same else 'other'} tokens in {times[0] / times[1]:.2f} of the time"
+    links = placed.device.get("links")
+    return ok_if(same and len(where) > 1, f"{text}; links: {', '.join(links)}" if links else text, {"places": where})
+
+
 def check_recordings(setup: Setup) -> Verdict:
     verdicts = {}
     for batch_size in setup.batch_sizes:

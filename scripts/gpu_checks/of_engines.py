@@ -51,7 +51,7 @@ def check_capture(setup: Setup) -> Verdict:
         try:
             engine.generate(*call)
         except Exception as error:
-            if (shortage := out_of_memory(engine, error, None)) is None:
+            if (shortage := out_of_memory(engine, error, ())) is None:
                 raise
         else:
             return skipped("recording needs no more memory than prefill")

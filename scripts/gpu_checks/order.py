@@ -24,6 +24,10 @@ def checks(setup: Setup) -> list[Check]:
     def check(kind: str, run: Callable[..., Verdict], limit_s: float, needs=("weights",), skip=None) -> Check:
         return Check(kind, partial(run, setup), limit_s, needs, skip)
 
+    def placed(placement: str, skip: str | None) -> Check:
+        run = partial(of_cells.check_placement, placement=placement)
+        return check(f"placement/{placement}", run, 120, skip=skip)
+
     def of_engine(kind: str, run: Callable[..., Verdict], limit_s: float, engine: str, *more: str, skip=None) -> Check:
         needs = ("weights", f"engine/{engine}") if ENGINES[engine].package and kind != "engine" else ("weights",)
         if package := engines.missing_package(engine, *more):
@@ -59,6 +63,8 @@ def checks(setup: Setup) -> list[Check]:
         *of_each("oom", of_cells.check_oom, 60),
         check("caches", of_engines.check_caches, 90),
         check("capture", of_engines.check_capture, 120, skip=unless_cuda),
+        *(placed(each, unless_cuda) for each in ("cpu-offload", "disk-offload")),
+        placed("layers", unless_cuda or (None if setup.pair else "one GPU is visible here")),
         check("ceilings", of_studies.check_ceilings, 90, needs=()),
         of_engine("timeline", of_studies.check_timeline, 90, HF),
         of_engine("timeline", of_studies.check_timeline, 90, STATIC, skip=unless_cuda),

@@ -14,6 +14,7 @@ from gpu_checks.runner import NothingToCheckError, Verdict, ok_if, skipped
 from inference_benchmark import engines
 from inference_benchmark.analysis.divergence import REFERENCE
 from inference_benchmark.engines import ENGINES
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.experiment.cells import Cell, Measurement, Workload
 from inference_benchmark.experiment.studies import Study, Subject
 from inference_benchmark.experiment.supervision import Supervision
@@ -31,7 +32,7 @@ HF, STATIC = REFERENCE[0], "hf-static"
 CHECKED = {
     name: entry
     for name, entry in ENGINES.items()
-    if entry.needs_weights and "cuda" in entry.devices and not entry.locks and name != "hf-continuous"
+    if entry.needs_weights and "cuda" in entry.devices and not entry.locks and entry.has_family("bloom")
 }
 
 
@@ -42,7 +43,9 @@ class Setup:
     model, probe: sizes. precision: of the checks of a single one. steady: prompt tokens, batch size and seconds of the
     calls whose power is measured. crowded: prompt tokens, batch size and memory limit of a cell that does not fit.
     searched: prompt tokens and memory limit of searches; with long prompts few rows fit, and few tries find out.
-    cached: batch size and prompt tokens of calls with a static cache. threads: of each worker. folder: for all records.
+    cached: batch size and prompt tokens of calls with a static cache. tight_bytes: a memory limit that the probe does
+    not fit into. pair: two GPUs as CUDA_VISIBLE_DEVICES names them; "" where there is one. threads: of each worker.
+    folder: for all records.
     """
 
     device: str
@@ -56,6 +59,8 @@ class Setup:
     crowded: tuple[int, int, int]
     searched: tuple[int, int]
     cached: tuple[int, int]
+    tight_bytes: int
+    pair: str = ""
     threads: int | None = None
     folder: str = ""
 
@@ -104,6 +109,7 @@ SETUPS = {
         crowded=(512, 512, 3 * 10**9),
         searched=(2048, 3 * 10**9),
         cached=(128, 256),
+        tight_bytes=10**9,
     ),
     "cpu": Setup(
         device="cpu",
@@ -117,6 +123,7 @@ SETUPS = {
         crowded=(256, 64, 300 * 10**6),
         searched=(1024, 400 * 10**6),
         cached=(4, 32),
+        tight_bytes=0,  # not used
     ),
 }
 
@@ -153,7 +160,7 @@ def with_outcome_ok(made: AnyRecord) -> AnyRecord:
 
 
 @contextmanager
-def loaded(setup: Setup, engine_name: str, precision: str) -> Iterator[engines.Engine]:
+def loaded(setup: Setup, engine_name: str, precision: str) -> Iterator[Engine]:
     """An engine with the probe loaded, in this process. Raises NothingToCheckError where it lacks the precision."""
     cell = setup.probe_cell(engine_name, precision)
     folder = checkpoint.ensure(cell.model)

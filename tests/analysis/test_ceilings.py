@@ -27,6 +27,17 @@ def test_peaks_are_of_the_fastest_sample_and_never_rise_with_size():
     assert ceilings.for_process(tf32=False) == ceilings
 
 
+def test_the_peak_of_a_link_is_that_of_its_fastest_kernel():
+    kernels = {("disk", "read"): [4.0, 2.0], ("disk", "mapped"): [5.0, 1.0], ("host", "copy"): [0.5]}
+    links = [
+        {"kind": "link", "link": link, "kernel": name, "moved_bytes": 10, "samples_s": samples}
+        for (link, name), samples in kernels.items()
+    ]
+    best = peaks([*CEILINGS_RESULTS, *links])
+    assert best.link_bytes_per_s == {"disk": 10.0, "host": 20.0}
+    assert best._replace(link_bytes_per_s={}) == peaks(CEILINGS_RESULTS)
+
+
 def test_a_slow_emulation_is_the_limit_of_the_library_not_of_the_machine():
     assert peaks(epyc_ceilings().results).flop_per_s == pytest.approx(dict.fromkeys(EPYC_GFLOP_PER_S, 67e9))
     # Another kernel of the same library shows that the machine does int8 faster than fp32.

@@ -135,6 +135,11 @@ def test_limits_of_prefill_decode_and_whole_follow_from_floors_and_measured_time
     assert replace(cell, ceilings=None).limits == {}
     assert replace(cell, shapes=None).limits == {}
     assert replace(cell, ceilings=Ceilings(Peaks([(1, 10.0)], {}))).limits == {}
+    assert replace(cell, shapes=replace(SIMPLE, link_bytes={"disk": 9})).limits == {}
+    linked = replace(cell, shapes=replace(SIMPLE, link_bytes={"disk": 300}))
+    linked = replace(linked, ceilings=Ceilings(peaks._replace(link_bytes_per_s={"disk": 10.0})))
+    assert metrics.limit_share(linked, "whole").value == pytest.approx((30 + 4 * 30) / 200)
+    assert {limit.bound_by for limit in linked.limits.values()} == {"link"}
     scattered = replace(cell, whole_s=[[190.0, 200.0, 210.0]])
     low, high = metrics.limit_share(scattered, "whole")[1:]
     assert low < metrics.limit_share(scattered, "whole").value < high

@@ -27,6 +27,22 @@ def test_a_floor_is_the_sum_over_steps_of_the_slower_of_memory_and_arithmetic():
     assert slow_memory.bound_by == "memory"
 
 
+def test_weights_that_come_over_links_take_the_time_of_the_slowest():
+    elsewhere = replace(SIMPLE, link_bytes={"disk": 60, "host": 100})
+    steps = roofline.decode(elsewhere, 1, 3, 5)
+    peaks = Peaks([(1, 10.0)], {"float32": 22.0}, {"disk": 3.0, "host": 4.0})
+    # 60 / 3 s and 100 / 4 s in each of 4 steps, which take 24.5 s at the most without them.
+    assert roofline.floor(steps, peaks) == Floor(0, 0, pytest.approx(4 * 25))
+    assert roofline.floor(steps, peaks).bound_by == "link"
+    # 23.3 s, longer than the arithmetic of the first two steps.
+    quick = peaks._replace(link_bytes_per_s={"disk": 3.0, "host": 4.3})
+    assert roofline.floor(steps, quick) == Floor(0, pytest.approx((520 + 540) / 22), pytest.approx(2 * 100 / 4.3))
+    assert roofline.prefill(elsewhere, 1, 3).link_bytes == {"disk": 60, "host": 100}
+    assert peaks.have(steps)
+    assert not peaks._replace(link_bytes_per_s={"disk": 3.0}).have(steps)
+    assert not peaks._replace(flop_per_s={}).have(steps)
+
+
 def test_a_quantised_cache_moves_less_with_each_window_that_is_quantised():
     quantised = replace(SIMPLE, quantised_kv_bytes=1, residual_tokens=3)
     prefill = roofline.prefill(quantised, 2, 5)

@@ -1,4 +1,4 @@
-"""The profile for Slurm on a real one: two nodes on this machine, with a made-up GPU of another type each."""
+"""The profile for Slurm on a real one: two nodes on this machine, with made-up GPUs of another type each."""
 
 from __future__ import annotations
 
@@ -315,6 +315,32 @@ def test_the_docs_are_right_word_for_word(cluster, tmp_path):
     jobs_of = {name: record["host"]["job"] for name, record in campaign.records().items()}
     assert len(jobs_of) == 4
     assert len(set(jobs_of.values())) == 3, "two cells of the a100 share one"
+
+
+@pytest.mark.parametrize("asked", [{"gpu_model": "h200"}, {"gpu_model": None, "gres": "gpu:h200:1"}], ids=str)
+def test_a_cell_on_two_gpus_is_measured_once_on_one_node_that_has_both(cluster, tmp_path, asked):
+    """Beside one on a single GPU, in a job of its own although cells share jobs."""
+    campaign = Campaign.make_for(tmp_path, (1, 2), h200=on_slurm(**asked, cells_per_job=4))
+    campaign.config["engines"] = {"pair": {"engine": "fake", "placement": "layers", "gpus": 2}}
+    campaign.config["grid"]["cuda"] = {**campaign.grid, "engines": ["fake", "pair"]}
+    campaign.save()
+    gpus = [{"uuid": f"GPU-{n}", "name": "NVIDIA H200", "memory_bytes": 8 * 10**10} for n in range(2)]
+    environ = campaign._environment(
+        {"PYTHONPATH": f"{REPO}/tests/fake_nvml:{PLUGINS}", "FAKE_NVML": json.dumps({"nodes": {"h1": gpus}})}
+    )
+    command = ["device=cuda" if word == "device=cpu" else word for word in campaign.command(*CELLS)]
+    done = SUBMITS.run(command, campaign.folder, environ)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "[4/4] " in done.stderr
+    found = {name: (record["device"], record["host"]) for name, record in campaign.records().items()}
+    pairs = {name: [each["uuid"] for each in of["devices"]] for name, (of, _) in found.items() if "devices" in of}
+    assert pairs == {f"h200/tiny/prompt4-new8/pair/fp32/batch-{n}.json": ["GPU-0", "GPU-1"] for n in (1, 2)}
+    assert len({host["job"] for _, host in found.values()}) == 3, "those on one GPU share a job"
+    over = jobs(cluster, campaign)
+    assert len(over) == 3
+    assert {(job["JobState"], job["NodeList"], job["NodeCnt"]) for job in over} == {("COMPLETED", "h1", "1")}
+    logs = [path.read_text() for path in (tmp_path / ".snakemake/slurm_logs").rglob("*.log")]
+    assert sum(text.count("Finished jobid") for text in logs) == 4, "nothing ran twice"
 
 
 def test_what_slurm_refuses_is_told(cluster, tmp_path):

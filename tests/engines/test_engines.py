@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
+import transformers
 from made_up import MODELS, make_cell
 from real_engines import FORMS, load, load_from, prompts, weights
 from running import ENGINES, REPO, convert, drawn, measure_cli, read_record
@@ -97,6 +98,14 @@ def test_hf_continuous_refuses_a_batch_that_is_not_one_in_every_step():
         engine.generate(ids, 4)
 
 
+def test_hf_continuous_is_not_available_before_the_transformers_that_has_it(monkeypatch):
+    engine = engines.create("hf-continuous")
+    engine.start("cpu", 2, weights("llama"))
+    assert engine.unsupported("fp32") is None
+    monkeypatch.setattr(transformers, "__version__", "5.16.4")
+    assert engine.unsupported("fp32") == "hf-continuous needs transformers 5.17 or newer, and here is 5.16.4"
+
+
 def test_hf_continuous_counts_the_cuda_graphs_that_transformers_keeps():
     engine = load("hf-continuous", family="llama")
     engine.generate(prompts(3), 4)
@@ -126,11 +135,11 @@ def test_an_engine_can_end_right_after_a_call_in_steps():
 
 
 #: Every layer takes a while to compile.
-TWO_LAYERS = {"architecture": {**MODELS["bloom"], "n_layer": 2}, "seed": 0}
+ONE_LAYER = {"architecture": {**MODELS["bloom"], "n_layer": 1}, "seed": 0}
 
 
 def test_hf_static_gives_the_tokens_of_hf_in_fp32_and_compiles_once_for_them():
-    engine, reference = (load_from(drawn(TWO_LAYERS), name) for name in ("hf-static", "hf"))
+    engine, reference = (load_from(drawn(ONE_LAYER), name) for name in ("hf-static", "hf"))
     before = engine.compilation()  # by other tests of this process
     # First prompts and answers of one length, as in a cell. At the end all other lengths, without compilation.
     ids = prompts(3, 9)
@@ -181,7 +190,7 @@ def _no_garbage_collection():
 @pytest.mark.usefixtures("_no_garbage_collection")
 def test_hf_static_holds_one_cache_at_the_same_addresses_in_all_calls_of_a_shape():
     torch._dynamo.reset()
-    engine, ids = load_from(drawn(TWO_LAYERS), "hf-static"), prompts(3, 9)
+    engine, ids = load_from(drawn(ONE_LAYER), "hf-static"), prompts(3, 9)
     before = engine.compilation()["graphs"]
     engine.observe(ids, 16)
     live = LiveCaches()

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 import transformers
-from families import FAMILIES, MIXTURES, family_weights, model_of
+from families import CONTINUOUS, FAMILIES, MIXTURES, family_weights, model_of
 from made_up import MODELS, make_cell
 from real_engines import load_from, prompts
 from running import drawn, measure_cli, read_record, run_study
@@ -80,7 +80,6 @@ REFUSED = [
     ("hf", "int8", "minicpm3", "RuntimeError: The size of tensor a"),
     ("hf", "int8", "mamba", "RuntimeError: expected m1 and m2 to have the same dtype"),
     ("hf-static", "fp32", "falcon-alibi", "RuntimeError: The size of tensor a (11) must match"),
-    ("hf-continuous", "fp32", "mamba", "ValueError: Invalid layer type: linear_attention"),
     ("ctranslate2", "fp32", "mixtral", "ValueError: No conversion is registered for the model configuration Mixtral"),
     ("ctranslate2", "int8", "phi3", "KeyError: 'type'"),
 ]
@@ -168,9 +167,9 @@ def test_a_family_that_transformers_does_not_compile_is_no_slow_copy_of_hf(tmp_p
     assert record["reason"]["message"].endswith("do not go together: RwkvForCausalLM takes no static cache")
 
 
-@pytest.mark.parametrize("family", ["llama", "mixtral", "gpt_oss", "gpt_neox", "mistral", "qwen2"])
+@pytest.mark.parametrize("family", sorted(CONTINUOUS.keys() - {"gemma3"}))  # in a test of its own
 def test_continuous_batching_gives_the_tokens_of_hf(family):
-    folder = drawn({"architecture": {**FAMILIES, "qwen2": QWEN2}[family], "seed": 0})
+    folder = drawn({"architecture": CONTINUOUS[family], "seed": 0})
     engine, reference = load_from(folder, "hf-continuous"), load_from(folder, "hf")
     for rows, length, new_tokens in ((1, 1, 12), (5, 9, 12)):
         ids = prompts(rows, length, vocab_size=300)
@@ -196,16 +195,11 @@ def test_a_cache_that_transformers_does_not_compile_is_noticed(monkeypatch):
         engine.observe(prompts(1, 3, vocab_size=300), 4)
 
 
-QWEN2 = {
-    **FAMILIES["llama"], "model_type": "qwen2", "use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1,
-}  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("architecture", "longest", "beyond"),
     [
         (FAMILIES["mistral"], (8, 12), (9, 1)),
-        (QWEN2, (4, 5), (4, 6)),  # its converter leaves out the window
+        (CONTINUOUS["qwen2"], (4, 5), (4, 6)),  # its converter leaves out the window
     ],
 )
 def test_ctranslate2_is_not_available_beyond_a_sliding_window(architecture, longest, beyond):

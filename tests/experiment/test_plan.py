@@ -135,7 +135,7 @@ def test_a_repeated_job_asks_for_more_time_and_memory_and_for_nothing_else():
         requested = {name: value({"machine": "h200"}, attempt) for name, value in resources.items()}
         assert requested == {
             "slurm_partition": "gpu", "slurm_account": None, "gpu_model": None, "gres": None, "constraint": None,
-            "cpus_per_task": 8, "mem_mb": 500 * attempt, "runtime": 60 * attempt,
+            "cpus_per_task": 8, "mem_mb": 500 * attempt, "runtime": 60 * attempt, "nodes": None,
         }  # fmt: skip
 
 
@@ -146,6 +146,36 @@ def test_a_job_has_to_be_on_the_device_of_its_machine():
 def test_a_gpu_is_asked_for_once():
     assert on_slurm().gpus({"machine": "a100"}) == 1
     assert on_slurm(gres="gpu:1").gpus({"machine": "a100"}) == 0
+
+
+@pytest.mark.parametrize("n", [2, 4])
+def test_several_gpus_are_asked_for_of_one_node(n):
+    """For every kind of job of the variant, and in no job of others."""
+    options = {"engine": "fake", "placement": "layers", "gpus": n}
+
+    def of_variants(**requests) -> Plan:
+        plan = on_slurm(cells_per_job=2, **requests)
+        placed = {"engines": ("fake", "placed"), "variants": {"placed": options}}
+        return replace(plan, experiments=tuple(replace(each, **placed) for each in plan.experiments))
+
+    def asked(plan: Plan, column: str, resource: str):
+        return plan.slurm_resources[resource]({"machine": "a100", "column": column, "batch": "1"}, 1)
+
+    plan, one, several = of_variants(), "tiny/prompt4-new8/fake/fp32", "old/tiny/prompt4-new8/placed/fp32"
+    wildcards = [{"machine": "a100", "column": column, "batch": "1"} for column in (one, several)]
+    assert [plan.gpus(each) for each in wildcards] == [1, n]
+    assert [asked(plan, column, "nodes") for column in (one, several)] == [None, 1]
+    assert plan.gpus({"machine": "a100"}) == 1
+    assert plan.job_name(wildcards[0]) == "a100-0"
+    assert plan.job_name({**wildcards[1], "column": several.removeprefix("old/")}) is None, "a job of its own"
+    for gres in ("gpu", "gpu:h200", "gpu:h200:1"):
+        by_gres = of_variants(gres=gres)
+        assert [by_gres.gpus(each) for each in wildcards] == [0, 0]
+        wanted = f"{gres.removesuffix(':1')}:{n}"
+        assert [asked(by_gres, column, "gres") for column in (one, several)] == [gres, wanted]
+    records = [cell.path for cell in plan.cells.values()]
+    assert plan.most_gpus(records) == n
+    assert plan.most_gpus(path for path in records if "/fake/" in path) == plan.most_gpus([]) == 1
 
 
 def test_cells_that_follow_each_other_share_a_job():

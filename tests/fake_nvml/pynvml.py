@@ -6,6 +6,7 @@ FAKE_NVML (JSON) describes the GPUs; without it there are none. Only uuid is req
            "power_w": 300, "sm_clock_hz": 1.98e9, "memory_clock_hz": 2.619e9, "temperature_c": 40,
            "utilisation": 0, "mig": false, "throttle": ["sw_power_cap"], "processes": [[pid, bytes or null]],
            "refused": true}],    it is another job's: NVML counts it and raises NoPermission
+ "ways": {"GPU-a GPU-b": 50}, NVML's level of what two GPUs share, NVLink by default
  "nodes": {"gpu07": [...]},    GPUs of a Slurm node, in addition
  "driver": "570.00",
  "cuda_driver_version": 12080, the newest CUDA that the driver knows
@@ -42,6 +43,9 @@ NVML_ERROR_LIB_RM_VERSION_MISMATCH = 18
 NVML_ERROR_UNKNOWN = 999
 
 NVML_DEVICE_MIG_ENABLE = 1
+NVML_P2P_CAPS_INDEX_NVLINK = 2
+NVML_P2P_STATUS_OK = 0
+NVML_P2P_STATUS_NOT_SUPPORTED = 5
 
 nvmlClocksEventReasonGpuIdle = 0x1
 nvmlClocksEventReasonApplicationsClocksSetting = 0x2
@@ -219,6 +223,16 @@ def nvmlDeviceGetMemoryInfo(handle: int, version: int | None = None) -> SimpleNa
     return SimpleNamespace(total=total, used=used, free=total - used)
 
 
+def nvmlDeviceGetP2PStatus(device1: int, device2: int, p2pIndex: int) -> int:
+    _check_initialised()
+    return NVML_P2P_STATUS_OK if _way(device1, device2) is None else NVML_P2P_STATUS_NOT_SUPPORTED
+
+
+def nvmlDeviceGetTopologyCommonAncestor(device1: int, device2: int) -> int:
+    _check_initialised()
+    return _way(device1, device2)
+
+
 def nvmlDeviceGetClockInfo(handle: int, type: int) -> int:
     if type == NVML_CLOCK_SM:
         return round(_state(handle, "sm_clock").get("sm_clock_hz", 1.98e9) / 1e6)
@@ -265,6 +279,10 @@ def _settings() -> dict[str, Any]:
 def _gpus() -> list[dict[str, Any]]:
     node_gpus = _settings().get("nodes", {})
     return _settings().get("gpus", []) + node_gpus.get(os.environ.get("SLURMD_NODENAME"), [])
+
+
+def _way(*handles: int) -> int | None:
+    return _settings().get("ways", {}).get(" ".join(_gpus()[handle]["uuid"] for handle in handles))
 
 
 def _granted(index: int) -> int:

@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -59,6 +60,9 @@ def test_on_the_cpu_every_check_ends_well_or_is_skipped_by_name(tmp_path):
         "oom/hf-static",
         "search/hf-static",
         "timeline/hf-static",
+        "placement/cpu-offload",
+        "placement/disk-offload",
+        "placement/layers",
     }
     assert {name for name, text in evidence.items() if text == "CUDA only"} == cuda_only
     # A machine may lack a counter of energy or a compiler.
@@ -120,19 +124,22 @@ def test_on_cuda_every_engine_and_precision_is_a_check_and_only_what_is_not_inst
     }
     optional = {f"cells/{engine}/{precision}" for engine in ("hf", "hf-static") for precision in needing}
     names = [check.name for check in ON_CUDA]
-    optional |= {name for name in names if "ctranslate2" in name.split("/")}
+    optional |= {name for name in names if "ctranslate2" in name.split("/")} | {"placement/layers"}
     skipped = {check.name: check.skip for check in ON_CUDA if check.skip}
     assert skipped.keys() <= optional
     assert set(skipped.values()) <= {
         "the package torchao is not installed",
         "there is no libcublas.so.12; pip install -r envs/ctranslate2-cuda.lock",
+        "one GPU is visible here",
     }
+    with_two = order.checks(replace(setup.SETUPS["cuda"], pair="GPU-a,GPU-b"))
+    assert "placement/layers" not in {check.name for check in with_two if check.skip}
     assert names[:5] == ["weights", "forked/hf", "recordings", "timeline/hf", "cells/hf/int8"]
     assert len(set(names)) == len(names)
     compiling = [name for name in names if "hf-static" in name or name in ("memory", "tf32", "caches", "capture")]
     assert max(map(names.index, ("ceilings", "search/hf", "yardstick"))) < min(map(names.index, compiling))
     for engine, entry in engines.ENGINES.items():
-        if engine not in ("fake", "hf-continuous") and not entry.locks:
+        if engine != "fake" and not entry.locks and entry.has_family("bloom"):
             drawn = entry.precisions.keys() - QUANTISED  # weights that are drawn are not quantised already
             assert {f"cells/{engine}/{precision}" for precision in drawn} <= set(names)
             assert {f"{kind}/{engine}" for kind in ("rows", "oom", "search")} <= set(names)
@@ -141,6 +148,19 @@ def test_on_cuda_every_engine_and_precision_is_a_check_and_only_what_is_not_inst
     )
     for check in ON_CUDA:
         assert set(check.needs) <= set(names[: names.index(check.name)]), check.name
+
+
+@pytest.mark.parametrize(
+    ("places", "tokens", "verdict"),
+    [(("cuda:0", "cpu"), "a", "ok"), (("cuda:0", "cpu"), "b", "failed"), (("cuda:0",), "a", "failed")],
+)
+def test_a_placement_is_right_if_weights_are_in_several_places_and_tokens_are_the_same(places, tokens, verdict):
+    where = {place: {"modules": 1, "bytes": 10**9} for place in places}
+    placed = make_record(model={"placement": where}, tokens_sha256=[tokens], samples_s=[1.0] * 3)
+    found = of_cells.compared_placement(placed, make_record(tokens_sha256=["a"], samples_s=[0.5] * 3))
+    assert found.verdict == verdict
+    assert found.evidence.startswith("1 GB on cuda:0")
+    assert found.evidence.endswith(f"{'the same' if tokens == 'a' else 'other'} tokens in 2.00 of the time")
 
 
 # -- the runner ----------------------------------------------------------------------------------------

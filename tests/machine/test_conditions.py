@@ -29,7 +29,7 @@ on_linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="read
 
 def gpu_window(worker_pid: int = WORKER, during=lambda: None) -> dict:
     """The summary of a window of three samples on the fake GPU."""
-    with Sampler(GPU, worker_pid) as sampler:
+    with Sampler([GPU], worker_pid) as sampler:
         sampler.open()
         during()
         sampler.sample()
@@ -44,7 +44,7 @@ def names(flags: list[dict[str, str]]) -> list[str]:
 @on_linux
 def test_cpu_time_of_the_worker_and_of_others_is_separate(children):
     worker, _ = children
-    sampler = Sampler(None, worker.process.pid)
+    sampler = Sampler((), worker.process.pid)
     sampler.open()
     for child in children:
         child.begin(0.4)
@@ -63,7 +63,7 @@ def test_cpu_time_of_the_worker_and_of_others_is_separate(children):
 @on_linux
 def test_a_worker_that_waits_uses_no_cpu_time(children):
     worker, other = children
-    sampler = Sampler(None, worker.process.pid)
+    sampler = Sampler((), worker.process.pid)
     sampler.open()
     other.begin(0.4)
     other.finish()
@@ -76,7 +76,7 @@ def test_a_worker_that_waits_uses_no_cpu_time(children):
 @on_linux
 def test_a_worker_that_has_ended_keeps_its_last_cpu_time(children):
     worker, _ = children
-    sampler = Sampler(None, worker.process.pid)
+    sampler = Sampler((), worker.process.pid)
     sampler.open()
     worker.begin(0.2)
     worker.finish()
@@ -93,7 +93,7 @@ def test_a_worker_that_has_ended_before_has_no_cpu_time(children):
     worker, _ = children
     worker.process.kill()
     worker.process.wait()
-    sampler = Sampler(None, worker.process.pid)
+    sampler = Sampler((), worker.process.pid)
     sampler.open()
     sampler.close()
     assert not {"worker_cpu_s", "other_cpu_s"} & set(sampler.summary()["counters"])
@@ -101,7 +101,7 @@ def test_a_worker_that_has_ended_before_has_no_cpu_time(children):
 
 @on_linux
 def test_a_sample_is_cheap():
-    sampler = Sampler(None, os.getpid())
+    sampler = Sampler((), os.getpid())
     sampler.open()
     spent_s = []
     for _ in range(50):
@@ -112,7 +112,7 @@ def test_a_sample_is_cheap():
 
 
 def test_only_samples_between_open_and_close_count():
-    sampler = Sampler(None, os.getpid())
+    sampler = Sampler((), os.getpid())
     sampler.sample()
     sampler.close()
     assert (sampler.summary()["n_samples"], sampler.summary()["seconds"]) == (0, 0.0)
@@ -220,7 +220,7 @@ def test_a_query_that_is_forbidden_switches_off_its_value_only(nvml):
 
 def test_after_an_nvml_error_only_the_cpu_is_sampled(nvml):
     nvml.show(fail_after=2 * 7 + 3)  # a sample makes seven counted queries; memory is not counted
-    with Sampler(GPU, os.getpid()) as sampler:
+    with Sampler([GPU], os.getpid()) as sampler:
         sampler.open()
         for _ in range(5):
             sampler.sample()
@@ -252,7 +252,7 @@ def test_a_gpu_that_cannot_be_opened_is_reported_not_raised(nvml, settings, erro
 
 def test_on_the_cpu_nvml_is_not_used(nvml):
     nvml.show(init_fails=True)
-    with Sampler(None, WORKER) as sampler:
+    with Sampler((), WORKER) as sampler:
         sampler.open()
         sampler.close()
         assert sampler.summary()["errors"] == []

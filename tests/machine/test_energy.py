@@ -33,7 +33,7 @@ def packages(folder: Path, readings_uj: dict[str, int]) -> Path:
 
 def test_the_energy_of_a_gpu_is_the_increase_of_its_counter(nvml):
     nvml.show({"power_w": 300})
-    counter = energy.open_counter(GPU)
+    counter = energy.open_counter([GPU])
     assert (counter.source, counter.scope) == ("nvml", "GPU board")
     assert counter.read_j() == 0.0
     outside_s = time.monotonic()
@@ -47,14 +47,14 @@ def test_the_energy_of_a_gpu_is_the_increase_of_its_counter(nvml):
 
 
 def test_settle_ends_just_after_an_update_and_returns_the_interval(nvml):
-    counter = energy.open_counter(GPU)
+    counter = energy.open_counter([GPU])
     assert counter.settle(max_s=2.0) > 0.002
     # 0.02 on an idle machine; where others use its CPUs too, now and then.
     assert any(counter.settle(max_s=2.0) < 0.04 for _ in range(1000))
 
 
 def test_settle_returns_max_s_if_the_counter_does_not_change(tmp_path):
-    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5}))
+    counter = energy.open_counter((), packages(tmp_path, {"intel-rapl:0": 5}))
     assert counter.settle(max_s=0.02) == 0.02
 
 
@@ -113,7 +113,7 @@ def test_a_counter_that_no_longer_changes_is_waited_for_two_intervals(monkeypatc
 def test_the_energy_of_a_cpu_is_the_sum_of_its_packages(tmp_path):
     parts = ("intel-rapl:0:0", "intel-rapl:9", "intel-rapl-mmio:0")
     before = {"intel-rapl:0": 1_000_000, "intel-rapl:1": 5_000_000, **dict.fromkeys(parts, 0)}
-    counter = energy.open_counter(None, packages(tmp_path, before))
+    counter = energy.open_counter((), packages(tmp_path, before))
     assert (counter.source, counter.scope) == ("rapl", "CPU packages, everything that ran on them")
     assert counter.read_j() == 0.0
     packages(tmp_path, {"intel-rapl:0": 3_000_000, "intel-rapl:1": 5_500_000, **dict.fromkeys(parts, 90_000_000)})
@@ -121,7 +121,7 @@ def test_the_energy_of_a_cpu_is_the_sum_of_its_packages(tmp_path):
 
 
 def test_a_counter_that_wraps_to_zero_counts_on(tmp_path):
-    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 262_143_000_000}))
+    counter = energy.open_counter((), packages(tmp_path, {"intel-rapl:0": 262_143_000_000}))
     counter.read_j()
     for energy_uj, total_j in ((671_150, 1.0), (1_671_150, 2.0)):
         packages(tmp_path, {"intel-rapl:0": energy_uj})
@@ -131,7 +131,7 @@ def test_a_counter_that_wraps_to_zero_counts_on(tmp_path):
 def test_a_counter_that_may_have_wrapped_twice_is_an_energy_error(tmp_path, monkeypatch):
     now_s = 0.0
     monkeypatch.setattr(energy, "time", SimpleNamespace(monotonic=lambda: now_s))
-    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 0}))
+    counter = energy.open_counter((), packages(tmp_path, {"intel-rapl:0": 0}))
     now_s = 1e6  # the time since opening does not matter: the first reading is the start
     counter.read_j()
     now_s += 500
@@ -143,7 +143,7 @@ def test_a_counter_that_may_have_wrapped_twice_is_an_energy_error(tmp_path, monk
 
 def test_a_gpu_counter_that_goes_back_is_an_energy_error(nvml):
     nvml.show({"power_w": 300})
-    counter = energy.open_counter(GPU)
+    counter = energy.open_counter([GPU])
     counter.read_j()
     nvml.show({"power_w": 30})
     with pytest.raises(EnergyError, match="went back"):
@@ -153,8 +153,8 @@ def test_a_gpu_counter_that_goes_back_is_an_energy_error(nvml):
 def test_a_reading_that_fails_later_is_an_energy_error(nvml, tmp_path):
     nvml.show(fail_after=1)
     with pytest.raises(EnergyError, match="Unknown Error"):
-        energy.open_counter(GPU).read_j()
-    counter = energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5}))
+        energy.open_counter([GPU]).read_j()
+    counter = energy.open_counter((), packages(tmp_path, {"intel-rapl:0": 5}))
     (tmp_path / "intel-rapl:0/energy_uj").unlink()
     with pytest.raises(EnergyError, match="rapl"):
         counter.read_j()
@@ -165,25 +165,25 @@ def test_a_reading_that_fails_later_is_an_energy_error(nvml, tmp_path):
 )
 def test_a_gpu_without_a_counter_has_none(nvml, settings):
     nvml.show(**settings)
-    assert energy.open_counter(GPU) is None
+    assert energy.open_counter([GPU]) is None
 
 
 def test_an_environment_without_nvidia_ml_py_has_no_counter_of_a_gpu(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert energy.open_counter(GPU) is None
+    assert energy.open_counter([GPU]) is None
 
 
 def test_a_cpu_without_a_readable_counter_has_none(tmp_path):
-    assert energy.open_counter(None, tmp_path / "missing") is None
-    assert energy.open_counter(None, packages(tmp_path, {"intel-rapl:9": 5, "intel-rapl:0:0": 5})) is None
-    assert energy.open_counter(None, packages(tmp_path, {"intel-rapl:0": 5, "intel-rapl:1": 5})) is not None
+    assert energy.open_counter((), tmp_path / "missing") is None
+    assert energy.open_counter((), packages(tmp_path, {"intel-rapl:9": 5, "intel-rapl:0:0": 5})) is None
+    assert energy.open_counter((), packages(tmp_path, {"intel-rapl:0": 5, "intel-rapl:1": 5})) is not None
     # A counter of only some packages is not the energy of the CPU.
     (tmp_path / "intel-rapl:1/energy_uj").unlink()
-    assert energy.open_counter(None, tmp_path) is None
+    assert energy.open_counter((), tmp_path) is None
 
 
 def test_a_measured_energy_has_its_resolution(nvml):
-    counter = energy.open_counter(GPU)
+    counter = energy.open_counter([GPU])
     assert energy.measured(counter, joules=600.0, seconds=2.0, update_interval_s=0.1) == {
         "source": "nvml",
         "scope": "GPU board",

@@ -10,8 +10,10 @@ import threading
 import time
 from pathlib import Path
 
+import filelock
 import pytest
 from preloaded import HANGS_S
+from running import wait_for
 
 from inference_benchmark.machine import gpu_lock
 from inference_benchmark.machine.hardware import Gpu
@@ -62,8 +64,42 @@ def test_the_lock_of_a_killed_holder_is_released(tmp_path):
     holder = subprocess.Popen([sys.executable, "-c", code], env=environ, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     with gpu_lock.hold(GPUS[:2]) as gpu:
-        assert gpu.uuid == "GPU-0001", "the first GPU is locked"
+        assert gpu == [GPUS[1]], "the first GPU is locked"
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with gpu_lock.hold(GPUS[:1]) as gpu:
-        assert gpu.uuid == "GPU-0000"
+        assert gpu == [GPUS[0]]
+
+
+def is_locked(gpu: Gpu, folder: Path) -> bool:
+    """Whether somebody holds this GPU."""
+    try:
+        with filelock.FileLock(folder / f"{gpu.uuid}.lock", timeout=0):
+            return False
+    except filelock.Timeout:
+        return True
+
+
+def test_several_are_held_at_once_in_their_order_and_who_waits_for_them_keeps_what_is_free(tmp_path):
+    """Else one that needs few could take them again and again, or two that need several wait for each other."""
+    taken: list[list[Gpu]] = []
+
+    def take(count: int) -> None:
+        with gpu_lock.hold(GPUS, count) as held:
+            taken.append(held)
+
+    def start(count: int) -> threading.Thread:
+        (thread := threading.Thread(target=take, args=(count,))).start()
+        return thread
+
+    with gpu_lock.hold(GPUS[1:2]):
+        threads = [start(3)]
+        folder = wait_for(lambda: next(tmp_path.glob("inference-benchmark-*"), None))
+        wait_for(lambda: is_locked(GPUS[0], folder) and is_locked(GPUS[2], folder))
+        threads += [start(2), start(1)]
+        assert taken == []
+    for thread in threads:
+        thread.join(timeout=HANGS_S)
+    assert taken[0] == GPUS
+    assert sorted(map(len, taken)) == [1, 2, 3]
+    assert all(held == sorted(held, key=lambda gpu: gpu.index) for held in taken)

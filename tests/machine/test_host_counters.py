@@ -118,7 +118,7 @@ def test_the_frequency_is_read_from_a_sample_of_many_cpus(machine, monkeypatch):
 
 
 def test_without_kernel_counters_everything_is_left_out(machine):
-    sampler = Sampler(None, WORKER, machine.roots)
+    sampler = Sampler((), WORKER, machine.roots)
     sampler.open()
     sampler.close()
     summary = sampler.summary()

@@ -44,6 +44,6 @@ def test_folders_of_packages_are_kept_without_that_of_this_program(path, monkeyp
 def test_a_container_does_not_make_products_run_in_tf32(monkeypatch):
     for name in ("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE"):
         monkeypatch.setenv(name, "1")
-    environ = worker_variables(sys.executable, None, threads=2)
+    environ = worker_variables(sys.executable, (), threads=2)
     assert not {"TORCH_ALLOW_TF32_CUBLAS_OVERRIDE", "NVIDIA_TF32_OVERRIDE"} & environ.keys()
     assert environ["OMP_NUM_THREADS"] == "2"

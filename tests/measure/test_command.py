@@ -109,7 +109,7 @@ class Popen(subprocess.Popen):
 worker_process.subprocess.Popen = Popen
 for number in (signal.SIGHUP, signal.SIGTERM):
     signal.signal(number, lambda number, _: sys.exit(128 + number))
-with worker_process.WorkerProcess("timed_calls", {}, None, dict(os.environ)):
+with worker_process.WorkerProcess("timed_calls", {}, (), dict(os.environ)):
     print("it was not stopped")
 """
     environ = {**os.environ, "PYTHONPATH": str(REPO / "scripts")}

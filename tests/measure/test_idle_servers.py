@@ -45,7 +45,7 @@ def device(monkeypatch):
         monkeypatch.setattr(held_device, "end_servers", end_servers)
         monkeypatch.setattr(HeldDevice, "_run", run)
         origin = {"host": {"memory_limit": limit}}
-        return HeldDevice(make_cell(), Supervision(), None, None, "python", {}, origin, "now"), noted
+        return HeldDevice(make_cell(), Supervision(), (), None, "python", {}, origin, "now"), noted
 
     return make
 

@@ -11,6 +11,7 @@ from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions
+from inference_benchmark.machine.hardware import Gpu
 from inference_benchmark.machine.quiet import Wait
 from inference_benchmark.measure import held_device, retakes, warm_start
 from inference_benchmark.measure.outcome import CellFailure
@@ -179,5 +180,8 @@ def test_a_cell_waits_for_others_to_leave_the_gpu(busy, users, monkeypatch):
     monkeypatch.setattr(held_device.time, "monotonic", lambda: now_s[0])
     monkeypatch.setattr(held_device.time, "sleep", lambda seconds: now_s.__setitem__(0, now_s[0] + seconds))
     monkeypatch.delenv(warm_start.OWNER, raising=False)
-    assert held_device._users_after_wait("gpu", 30) == users
+    gpu = Gpu(0, "GPU-a", "x", 1)
+    assert held_device._users_after_wait([gpu], 30) == ({} if users is None else {"GPU-a": users})
+    assert set(asked) == {gpu}
+    assert held_device._users_after_wait([], 30) == {}
     assert now_s[0] == (2 if users is None else 30)

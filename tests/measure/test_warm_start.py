@@ -32,8 +32,8 @@ from inference_benchmark.measure.warm_start import ForkedWorker, ForkServer
 from inference_benchmark.measure.worker_process import WorkerProcess, worker_variables
 python = sys.argv[3] if len(sys.argv) > 3 else sys.executable
 inputs = {"subject": sys.argv[1], "checkpoint": None, "patience_s": 0}
-variables = worker_variables(python, None, None)
-with WorkerProcess("timed_calls", inputs, None, variables, python, ForkServer("fake", "", 1)) as worker:
+variables = worker_variables(python, (), None)
+with WorkerProcess("timed_calls", inputs, (), variables, python, ForkServer("fake", "", 1)) as worker:
     print(worker.process.pid, isinstance(worker.process, ForkedWorker), flush=True)
     report = worker.listen(Supervision(timeout_s=float(sys.argv[2])))
 end = report.end or {}

@@ -51,6 +51,19 @@ def test_what_a_variant_chooses_is_no_circumstance():
     assert len(comparability.disagreements([engine, by_accident])) == 3  # two facts and the remedy
 
 
+def test_how_many_gpus_a_cell_has_is_no_circumstance_and_how_they_are_linked_is():
+    def on(n: int, batch_size: int, *links: str, names=("GPU",)):
+        several = {"devices": [{}] * n, "links": list(links)} if n > 1 else {}
+        return make_record(make_cell(batch_size=batch_size), device={"name": ", ".join(names), **several})
+
+    alike = [on(1, 1), on(2, 2, "NVLink"), on(2, 4, "NVLink"), on(4, 8, "NVLink", "SYS"), on(2, 16)]
+    assert comparability.disagreements(alike) == []
+    (line, _) = comparability.disagreements([*alike, on(2, 32, "PIX")])
+    assert line.startswith("tiny prompt4-new8: links between 2 GPUs differs: NVLink in 2 cells; PIX in results/")
+    (line, _) = comparability.disagreements([*alike, on(2, 32, "NVLink", names=("GPU", "Other"))])
+    assert line.startswith("tiny prompt4-new8: device differs: GPU in 5 cells; GPU, Other in results/")
+
+
 def test_environments_have_software_of_their_own_and_agree_within_each():
     def of(torch, batch_size=1, environment=OLD, **changes):
         cell = make_cell(batch_size=batch_size, environment=environment)

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-import pytest
-from made_up import DRIFTS, OOM, SHARED, make_experiment, make_record
+import csv
+import io
 
+import pytest
+from made_up import DRIFTS, OOM, SHARED, make_ceilings, make_cell, make_experiment, make_record
+
+from inference_benchmark.experiment.cells import Workload
+from inference_benchmark.experiment.studies import QualityStudy
 from inference_benchmark.records.results import cell_result, cell_results, left_out
 from inference_benchmark.render import context
+from inference_benchmark.render.one_line import study_text
+from inference_benchmark.render.tables import tables
 from inference_benchmark.results.summary_csv import read_summary, to_csv
 
 
@@ -55,6 +62,36 @@ def test_what_is_impossible_is_named_in_a_sentence_and_has_no_column(tmp_path):
     (grid,) = model.workloads
     assert grid.sentence == "Not supported: nf4 (fake has no nf4)."
     assert [cell.column.precision for cell in grid.cells] == ["fp32"] * 2
+
+
+def test_how_well_a_text_is_predicted_is_a_figure_of_every_cell_of_its_column(tmp_path):
+    records = [make_record(make_cell(engine="hf", batch_size=size, workload=Workload(size, 8))) for size in (1, 2)]
+    about = {"text": "python", "text_sha256": "0" * 64, "tokens": 1024}
+    study = QualityStudy.of_text(about, records[0].cell)
+    window = {"nll_nats": 3.0, "reference_nll_nats": 2.99, "kl_nats": [0.02] * 255, "same_best": 204}
+    other = {**window, "nll_nats": 3.2, "reference_nll_nats": 3.19}
+    done = make_ceilings(study=study, results=(window, other))
+    assert study_text(done).startswith("perplexity 22.20 (6.23 to 79.")
+    assert study_text(done).endswith("1.010 (1.010 to 1.010) times that of hf fp32, KL 0.02 (0.02 to 0.02)")
+    results = cell_results(records, {study.path: done})
+    assert [each.value("text_next_token_agreement") for each in results] == [0.8, 0.8]
+    summary = tmp_path / "summary.csv"
+    summary.write_text(to_csv(results))
+    read = read_summary(summary)
+    assert [each.figures for each in read] == [each.figures for each in results]
+    (view, *_) = tables(read[:1])
+    rows = dict(view.foot)
+    assert rows["perplexity, times that of hf fp32"] == "1.010 (1.010 to 1.010)"
+    assert rows["same best token over the text (%)"] == "80.0% (80.0% to 80.0%)"
+
+
+def test_a_summary_from_before_there_was_quality_is_read(tmp_path):
+    rows = list(csv.reader(io.StringIO(to_csv(cell_results([make_record()])))))
+    kept = [index for index, name in enumerate(rows[0]) if not name.startswith("text_")]
+    with (tmp_path / "summary.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([row[index] for index in kept] for row in rows)
+    (result,) = read_summary(tmp_path / "summary.csv")
+    assert result.value("throughput_tok_per_s") == pytest.approx(32)
 
 
 def test_texts_from_records_hold_no_control_characters():

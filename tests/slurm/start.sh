@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # Start a throw-away Slurm in folder $1, as root, on loopback only: munged, slurmctld, and a slurmd for each of two
-# nodes, a1 with an "a100" and h1 with an "h200". The GPUs are device files that nothing opens; of CPUs and memory the
+# nodes, a1 with an "a100" and h1 with two "h200". The GPUs are device files that nothing opens; of CPUs and memory the
 # nodes claim to have more than there is.
 set -euo pipefail
 base=$1
 host=$(hostname -s)
 me=$(id -un)
-nodes="a1:a100:16818 h1:h200:16828"
+nodes="a1:a100:16818:1 h1:h200:16828:2"
 cgroups=0 # memory limits that kill need cgroup v1, mounted to be written to
 [ -w /sys/fs/cgroup/memory ] && [ -w /sys/fs/cgroup/freezer ] && cgroups=1
 
@@ -58,15 +58,17 @@ EnforcePartLimits=ALL
 JobRequeue=0
 CONF
   for node in $nodes; do
-    IFS=: read -r name type port <<<"$node"
-    echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=16 RealMemory=128000 Gres=gpu:$type:1 Feature=$type State=UNKNOWN"
+    IFS=: read -r name type port gpus <<<"$node"
+    echo "NodeName=$name NodeHostname=$host NodeAddr=127.0.0.1 Port=$port CPUs=16 RealMemory=128000 Gres=gpu:$type:$gpus Feature=$type State=UNKNOWN"
   done
   echo "PartitionName=gpu Nodes=a1,h1 Default=YES MaxTime=1-00:00:00 DefMemPerCPU=100 State=UP"
 } >"$base/slurm.conf"
 for node in $nodes; do
-  IFS=: read -r name type port <<<"$node"
-  mknod "$base/dev/$name" c 1 3 # only for a device does Slurm set CUDA_VISIBLE_DEVICES
-  echo "NodeName=$name Name=gpu Type=$type File=$base/dev/$name"
+  IFS=: read -r name type port gpus <<<"$node"
+  for number in $(seq "$gpus"); do
+    mknod "$base/dev/$name-$number" c 1 3 # only for a device does Slurm set CUDA_VISIBLE_DEVICES
+    echo "NodeName=$name Name=gpu Type=$type File=$base/dev/$name-$number"
+  done
 done >"$base/gres.conf"
 [ $cgroups = 0 ] || cat >"$base/cgroup.conf" <<CONF
 CgroupPlugin=cgroup/v1

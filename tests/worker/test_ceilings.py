@@ -10,6 +10,7 @@ import torch
 from inference_benchmark.analysis import ceilings
 from inference_benchmark.experiment.studies import CeilingsStudy
 from inference_benchmark.records.record_file import load_for
+from inference_benchmark.records.study_results import check_results
 from inference_benchmark.worker import ceilings as worker
 
 
@@ -62,6 +63,18 @@ def test_a_product_that_the_library_does_not_have_is_left_out(monkeypatch):
     monkeypatch.setattr(worker, "_ROWS", {"cpu": (16,)})
     results = list(worker._products(torch.device("cpu"), "float32", worker.CpuTimer))
     assert [(result["kernel"], result["rows"]) for result in results] == [("torch.mm", 16)]
+
+
+def test_the_link_from_disk_to_host_is_measured(monkeypatch, tmp_path):
+    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(worker, "_LINK_BYTES", 2**20)
+    results = [{"kind": "link", **each} for each in worker._links(torch.device("cpu"), worker.CpuTimer)]
+    assert [(each["link"], each["kernel"], each["moved_bytes"]) for each in results] == [
+        ("disk", "read", 2**20), ("disk", "mapped", 2**20),
+    ]  # fmt: skip
+    check_results("ceilings", results)
+    assert 10**6 < ceilings.peaks(results).link_bytes_per_s["disk"] < 10**13
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 class FakeStream:

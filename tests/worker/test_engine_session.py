@@ -85,7 +85,7 @@ LLAMA_CPP = (
     ],
 )
 def test_exceptions_that_mean_out_of_memory(error, said):
-    found = engine_session.out_of_memory(engine(), error, None)
+    found = engine_session.out_of_memory(engine(), error, ())
     assert (found is None) == (said is None)
     if found:
         assert said in found.message
@@ -98,15 +98,15 @@ def test_exceptions_that_mean_out_of_memory(error, said):
 )
 def test_a_library_that_fails_counts_only_where_next_to_nothing_is_free(monkeypatch, error, free_bytes, counts):
     monkeypatch.setattr(engine_session, "free_memory_bytes", lambda gpu: free_bytes)
-    found = engine_session.out_of_memory(engine(), error, GPU)
+    found = engine_session.out_of_memory(engine(), error, [GPU])
     assert (found and found.evidence) == ({"device_free_bytes": free_bytes} if counts else None)
-    assert engine_session.out_of_memory(engine(), error, None) is None
+    assert engine_session.out_of_memory(engine(), error, ()) is None
 
 
 def test_exceptions_that_lead_back_to_themselves_end():
     first, second = ValueError("a"), ValueError("b")
     first.__context__, second.__context__ = second, first
-    assert engine_session.out_of_memory(engine(), first, None) is None
+    assert engine_session.out_of_memory(engine(), first, ()) is None
 
 
 @pytest.mark.parametrize(("free_bytes", "outcome"), [(10**8, "oom"), (10**9, None)])
@@ -138,7 +138,7 @@ def test_a_yardstick_without_memory_for_it_is_left_out(error, monkeypatch):
 
     monkeypatch.setattr(HfEngine, "yardstick", yardstick)
     sent = []
-    session = engine_session.EngineSession(lambda **facts: sent.append(facts), None)
+    session = engine_session.EngineSession(lambda **facts: sent.append(facts), ())
     session.engine = engine()
     session.time_yardstick("after")
     assert sent == ([] if error else [{"yardstick": {"after": {"flop": 1}}}])
@@ -146,7 +146,7 @@ def test_a_yardstick_without_memory_for_it_is_left_out(error, monkeypatch):
 
 def test_a_yardstick_that_fails_for_another_reason_fails_the_cell(monkeypatch):
     monkeypatch.setattr(HfEngine, "yardstick", lambda self: 1 / 0)
-    session = engine_session.EngineSession(lambda **_: None, None)
+    session = engine_session.EngineSession(lambda **_: None, ())
     session.engine = engine()
     with pytest.raises(ZeroDivisionError):
         session.time_yardstick("after")

@@ -93,7 +93,7 @@ def test_a_profile_without_kernels_is_none_and_the_record_says_why(monkeypatch):
     """Else all of the time would be outside kernels."""
     monkeypatch.setattr(FakeEngine, "profile", lambda *_: Profile(1.0, []))
     report = WorkerReport()
-    session = EngineSession(lambda **facts: report.receive(facts), None)
+    session = EngineSession(lambda **facts: report.receive(facts), ())
     worker.run(session, TimelineStudy(make_cell(), trace=False).to_json(), None, None)
     assert [part["kind"] for part in report.results] == ["steps", "memory"]
     assert [(note.name, note.message) for note in run._errors(report)] == [

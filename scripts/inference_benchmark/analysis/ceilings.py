@@ -37,7 +37,7 @@ class Ceilings(NamedTuple):
 
 
 def peaks(results: Sequence[Mapping[str, Any]]) -> Peaks:
-    """The fastest sample of all kernels at each working set and for each dtype.
+    """The fastest sample of all kernels at each working set, for each dtype and over each link.
 
     The fastest, as in STREAM (McCalpin, 1995), because other work on a machine can only slow a kernel down. If noise
     made a larger working set faster than a smaller one, the smaller counts as equally fast. If a wider dtype is faster
@@ -45,11 +45,15 @@ def peaks(results: Sequence[Mapping[str, Any]]) -> Peaks:
     """
     bandwidth: dict[int, float] = {}
     flop_per_s: dict[str, float] = {}
+    link_bytes_per_s: dict[str, float] = {}
     for result in results:
         seconds = min(result["samples_s"])
         if result["kind"] == "bandwidth":
             size = result["working_set_bytes"]
             bandwidth[size] = max(bandwidth.get(size, 0.0), result["moved_bytes"] / seconds)
+        elif result["kind"] == "link":
+            link = result["link"]
+            link_bytes_per_s[link] = max(link_bytes_per_s.get(link, 0.0), result["moved_bytes"] / seconds)
         else:
             dtype = result["dtype"]
             flop_per_s[dtype] = max(flop_per_s.get(dtype, 0.0), result["flop"] / seconds)
@@ -59,4 +63,4 @@ def peaks(results: Sequence[Mapping[str, Any]]) -> Peaks:
         dtype: max(flop_per_s[each] for each in (dtype, *WIDER.get(dtype, ())) if each in flop_per_s)
         for dtype in flop_per_s
     }
-    return Peaks(list(zip(falling, fastest, strict=True))[::-1], widened)
+    return Peaks(list(zip(falling, fastest, strict=True))[::-1], widened, link_bytes_per_s)

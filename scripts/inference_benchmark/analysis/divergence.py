@@ -30,8 +30,7 @@ def divergence(
     for row, expected_row in zip(logits, expected_logits, strict=True):  # a row at a time: float64 of all is large
         actual, reference = (_centred(part) for part in (row, expected_row))
         errors.append(numpy.linalg.norm(actual - reference, axis=-1) / numpy.linalg.norm(reference, axis=-1))
-        log_p, log_q = _log_probabilities(reference), _log_probabilities(actual)
-        divergences.append((numpy.exp(log_p) * (log_p - log_q)).sum(axis=-1))
+        divergences.append(kl_nats(log_probabilities(reference), log_probabilities(actual)))
     unequal = tokens != expected
     return {
         "rows": int(expected.shape[0]),
@@ -49,9 +48,15 @@ def _centred(logits: numpy.ndarray) -> numpy.ndarray:
     return logits - logits.mean(axis=-1, keepdims=True)
 
 
-def _log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
+def log_probabilities(logits: numpy.ndarray) -> numpy.ndarray:
+    """Natural logarithms of what the softmax of logits (..., vocabulary) gives; as exact as their dtype."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     return shifted - numpy.log(numpy.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def kl_nats(log_p: numpy.ndarray, log_q: numpy.ndarray) -> numpy.ndarray:
+    """Kullback-Leibler divergence of q from p, both as logarithms (..., vocabulary)."""
+    return (numpy.exp(log_p) * (log_p - log_q)).sum(axis=-1)
 
 
 def _mean_and_max(values: list[numpy.ndarray]) -> dict[str, float | None]:

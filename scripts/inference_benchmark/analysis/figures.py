@@ -13,7 +13,7 @@ from functools import cached_property, partial
 from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, Literal, get_args
 
-from inference_benchmark.analysis import metrics
+from inference_benchmark.analysis import metrics, quality
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.units import format_figure
@@ -25,6 +25,7 @@ Group = Literal[
     "limits",  # a MeasuredCell
     "largest batch",  # a BatchLimit
     "answers",  # the result of a divergence study
+    "quality",  # the results of a quality study
     "steps",  # a Timeline
     "kinds",  # a Timeline with a profile
     "ratios",  # to the same cell of another column
@@ -99,12 +100,23 @@ class Figure:
         """Whether it is printed in percent."""
         return self.spec.endswith("%")
 
+    def in_unit(self, value: float) -> float:
+        """A value in the unit that people read, a share in percent."""
+        return value * (100 if self.is_share else self.scale)
+
     def text(self, value: float | None) -> str:
         """A value as tables print it, with its sign if the format has one; blank for None."""
         if value is None:
             return ""
         value *= self.scale
         return format(value, self.spec) if self.spec.startswith("+") else format_figure(value, self.spec)
+
+    def text_of(self, estimate: Estimate | None) -> str:
+        """An estimate with its interval: ``1.12 (1.08 to 1.16)``; blank for None."""
+        if estimate is None:
+            return ""
+        value, low, high = map(self.text, estimate)
+        return f"{value} ({low} to {high})" if low else value
 
     def estimate(self, source: Any) -> Estimate | None:
         """Its value, with the interval if it has one, from what its group takes."""
@@ -153,7 +165,7 @@ _PERFORMANCE = (
            side_by_side_with="decode_tok_per_s", best="fastest token", has_chart=False),
     _limit("whole", "Share of the limit", "% of limit",
            "% of limit = the least time that the machine's memory bandwidth and arithmetic allow / the measured time; "
-           "m: bound by memory, a: by arithmetic; ?: limit unknown, because the cell is faster than that",
+           "m: bound by memory, a: by arithmetic, l: by a link; ?: limit unknown, because the cell is faster than that",
            key="limit", best="nearest to the limit"),
     _limit("prefill", "Share of the limit of prefill", "% in prefill", "% in prefill: the same for the first token",
            key="prefill-limit", rests_on=("first_token_s",), side_by_side_with="whole_limit_share", has_chart=False),
@@ -169,6 +181,7 @@ _PERFORMANCE = (
 
 _samples = partial(Figure, group="samples", spec=".4g")
 _answers = partial(Figure, group="answers", spec=".1%")
+_quality = partial(Figure, group="quality", interval="the windows of the text")
 _steps = partial(Figure, group="steps")
 _ratios = partial(Figure, group="ratios", interval="the ratios of the rounds")
 _process = partial(Figure, group="process", spec=",.0f")
@@ -202,6 +215,15 @@ _OTHERS = (
                lambda result, what=what: result["logits_error"][what], spec=".2g") for what in ("mean", "max")),
     *(_answers(f"kl_{what}_nats", f"KL divergence, {what}", "nats", "of the next token, from the reference",
                lambda result, what=what: result["kl_nats"][what], spec=".2g") for what in ("mean", "max")),
+    _quality("text_perplexity", "perplexity", "", "of the text that grid.DEVICE.quality names", quality.perplexity),
+    _quality("text_perplexity_ratio", "perplexity, times that of hf fp32", "", "window by window",
+             quality.perplexity_ratio, spec=".3f"),
+    _quality("text_kl_mean_nats", "KL divergence over the text, mean", "nats", "of the next token, from hf in fp32",
+             quality.kl_mean_nats, spec=".2g"),
+    _quality("text_kl_p99_nats", "KL divergence over the text, p99", "nats", "the same, of all scored tokens",
+             quality.kl_p99_nats, spec=".2g"),
+    _quality("text_next_token_agreement", "same best token over the text", "%",
+             "as that of hf in fp32, given the text before it", quality.same_best, spec=".1%"),
     _steps("first_step_s", "first step", "ms", "prefill", lambda timeline: timeline.step_s[0], scale=1000),
     *(_steps(f"step_p{percent}_s", f"p{percent}", "ms", "of all later steps of all calls",
              methodcaller("decode_percentile_s", percent), scale=1000) for percent in (50, 95, 99)),

@@ -24,7 +24,7 @@ PHASES = ("prefill", "decode", "whole")
 class PhaseLimit(NamedTuple):
     """How close a phase of a cell comes to the limit of its machine.
 
-    floor_s: the least time it can take. bound_by: ``memory`` or ``arithmetic``.
+    floor_s: the least time it can take. bound_by: ``memory``, ``arithmetic`` or ``link``.
     """
 
     floor_s: float
@@ -102,15 +102,15 @@ class MeasuredCell:
 
     @cached_property
     def limits(self) -> Mapping[str, PhaseLimit]:
-        """Limits of ``whole``, ``prefill`` and ``decode``; none where shapes, ceilings or the peak of a dtype are
-        unknown, and that of ``decode`` only where its time is known."""
+        """Limits of ``whole``, ``prefill`` and ``decode``; none where shapes, ceilings or the peak of a dtype or link
+        are unknown, and that of ``decode`` only where its time is known."""
         if self.shapes is None or self.ceilings is None:
             return {}
         steps = {"prefill": roofline.prefill(self.shapes, self.batch_size, self.prompt_tokens)}
         if self.new_tokens > 1:
             steps["decode"] = roofline.decode(self.shapes, self.batch_size, self.prompt_tokens, self.new_tokens)
         peaks = self.ceilings.peaks
-        if any(dtype not in peaks.flop_per_s for part in steps.values() for dtype in part.flop):
+        if not all(map(peaks.have, steps.values())):
             return {}
         floors = {name: roofline.floor(part, peaks) for name, part in steps.items()}
         floors["whole"] = roofline.Floor(*map(sum, zip(*floors.values(), strict=True)))

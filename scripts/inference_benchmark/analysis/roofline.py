@@ -2,7 +2,8 @@
 
 Williams, Waterman and Patterson, "Roofline: an insightful visual performance model for multicore architectures", CACM
 52(4), 2009. A step takes at least as long as memory needs for the bytes that it reads and writes, and at least as long
-as the arithmetic units need for its operations. The floor of a call is the sum over its steps of the larger of the two.
+as the arithmetic units need for its operations. Weights that are kept elsewhere have to come over a link in each step,
+which takes its time too. The floor of a call is the sum over its steps of the largest of these.
 docs/limits.md has an example worked by hand.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 
@@ -41,6 +43,9 @@ class Shapes:
 
     A quantised cache stores the prompt with quantised_kv_bytes per token, scales included. New tokens are quantised as
     soon as there are residual_tokens of them. Both are None for other caches.
+
+    link_bytes: of the weights that are kept elsewhere, by the link that they come over in each step: ``disk`` (to host)
+    and ``host`` (to device). None where all are on the device.
     """
 
     matrices: tuple[Matrix, ...]
@@ -52,6 +57,7 @@ class Shapes:
     logit_bytes: int
     quantised_kv_bytes: int | None = None
     residual_tokens: int | None = None
+    link_bytes: Mapping[str, int] | None = None
 
     @classmethod
     def from_record(cls, values: Mapping[str, Any]) -> Shapes:
@@ -73,12 +79,14 @@ class Steps(NamedTuple):
 
     moved_bytes: read from memory and written to it. flop: operations per dtype of arithmetic, a multiplication and an
     addition being two. shrinks: (every, bytes): after every so many steps, moved_bytes is less by these bytes.
+    link_bytes: that each step gets over each link.
     """
 
     count: int
     moved_bytes: tuple[int, int]
     flop: Mapping[str, tuple[int, int]]
     shrinks: tuple[int, int] = (1, 0)
+    link_bytes: Mapping[str, int] = MappingProxyType({})
 
     def moved_bytes_of(self, index):
         """Those of a step, or of an array of steps, counted from 0."""
@@ -87,30 +95,36 @@ class Steps(NamedTuple):
 
 
 class Floor(NamedTuple):
-    """The least seconds that steps can take: of those bound by memory, and of those bound by arithmetic."""
+    """The least seconds that steps can take: of those bound by memory, by arithmetic and by a link."""
 
     memory_s: float
     arithmetic_s: float
+    link_s: float = 0.0
 
     @property
     def seconds(self) -> float:
-        return self.memory_s + self.arithmetic_s
+        return sum(self)
 
     @property
     def bound_by(self) -> str:
-        """``memory`` or ``arithmetic``, whichever takes the larger part."""
-        return "memory" if self.memory_s >= self.arithmetic_s else "arithmetic"
+        """``memory``, ``arithmetic`` or ``link``, whichever takes the largest part."""
+        return max(self._fields, key=lambda name: getattr(self, name)).removesuffix("_s")
 
 
 class Peaks(NamedTuple):
     """The highest speeds measured on the machine.
 
     bandwidth: (bytes, bytes per second) for growing working sets: one that fits into a cache is read faster.
-    flop_per_s: per dtype of arithmetic.
+    flop_per_s: per dtype of arithmetic. link_bytes_per_s: of each link; empty where none was measured.
     """
 
     bandwidth: Sequence[tuple[int, float]]
     flop_per_s: Mapping[str, float]
+    link_bytes_per_s: Mapping[str, float] = MappingProxyType({})
+
+    def have(self, steps: Steps) -> bool:
+        """Whether everything that these steps need was measured."""
+        return steps.flop.keys() <= self.flop_per_s.keys() and steps.link_bytes.keys() <= self.link_bytes_per_s.keys()
 
     def bytes_per_s(self, working_sets_bytes):
         """For an array of working sets: each that of the largest measured one that is not larger. So it is rather too
@@ -129,7 +143,7 @@ def prefill(shapes: Shapes, batch_size: int, prompt_tokens: int) -> Steps:
     tokens = batch_size * prompt_tokens
     moved_bytes = _moved_bytes(shapes, batch_size, tokens, shapes.prompt_kv_bytes)
     flop = _flop(shapes, batch_size, tokens, looked_at=tokens * (prompt_tokens + 1) // 2, growth=0)
-    return Steps(1, (moved_bytes, 0), flop)
+    return Steps(1, (moved_bytes, 0), flop, link_bytes=shapes.link_bytes or {})
 
 
 def decode(shapes: Shapes, batch_size: int, prompt_tokens: int, new_tokens: int) -> Steps:
@@ -142,7 +156,7 @@ def decode(shapes: Shapes, batch_size: int, prompt_tokens: int, new_tokens: int)
     flop = _flop(shapes, batch_size, batch_size, looked_at=batch_size * (prompt_tokens + 1), growth=batch_size)
     every = shapes.residual_tokens or 1
     shrinks = (every, every * batch_size * (shapes.kv_bytes - shapes.prompt_kv_bytes))
-    return Steps(new_tokens - 1, (first_bytes, batch_size * shapes.kv_bytes), flop, shrinks)
+    return Steps(new_tokens - 1, (first_bytes, batch_size * shapes.kv_bytes), flop, shrinks, shapes.link_bytes or {})
 
 
 def _moved_bytes(shapes: Shapes, rows: int, tokens: int, kv_bytes: int) -> int:
@@ -171,5 +185,7 @@ def floor(steps: Steps, peaks: Peaks) -> Floor:
     moved_bytes = steps.moved_bytes_of(index)
     memory_s = moved_bytes / peaks.bytes_per_s(moved_bytes)
     arithmetic_s = sum((n + index * growth) / peaks.flop_per_s[dtype] for dtype, (n, growth) in steps.flop.items())
-    by_memory = memory_s >= arithmetic_s
-    return Floor(float(memory_s[by_memory].sum()), float(arithmetic_s[~by_memory].sum()))
+    link_s = max((n_bytes / peaks.link_bytes_per_s[link] for link, n_bytes in steps.link_bytes.items()), default=0.0)
+    each_s = numpy.stack(numpy.broadcast_arrays(memory_s, arithmetic_s, link_s))
+    slowest = each_s.argmax(axis=0)
+    return Floor(*(float(times[slowest == n].sum()) for n, times in enumerate(each_s)))

@@ -16,8 +16,9 @@ from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result
 from inference_benchmark.records.rounds import combined, copied, priors_of, rounds_by_path, rounds_text
+from inference_benchmark.results import benchmark_reports
 from inference_benchmark.results.cell_result import CellResult
-from inference_benchmark.results.summary_csv import read_table
+from inference_benchmark.results.summary_csv import read_summary, read_table
 
 #: The axes of a grid along which its columns can be compared with each other.
 AXES = ("engine", "environment")
@@ -45,18 +46,33 @@ class ResultSet:
 
 
 def load(path: Path, name: str | None = None) -> ResultSet:
-    """The result set at path: a folder with the records of one machine, or a table of figures as CSV, such as
-    summary.csv. Where it names records that are beside it, they are read instead, because samples say more than
-    figures. name: by default the machine's label or the file's name. Raises ProblemsError naming everything that cannot
-    be used, and OSError."""
-    if path.is_dir():
-        paths = records_below(path)
-        if not paths:
-            problem = f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"
-            raise BaselineError([problem])
+    """The result set at path: a folder with the records of one machine; a table of figures as CSV, such as summary.csv;
+    or Benchmark Reports. Where a table names records that are beside it, they are read instead, because samples say
+    more than figures. name: by default the machine's label or the file's name. Raises ProblemsError naming everything
+    that cannot be used, and OSError."""
+    if path.is_dir() and (paths := records_below(path)):
         studies, notes = _ceilings(path)
         return replace(of_records(_read(paths), name, str(path), studies), notes=notes)
+    if benchmark_reports.paths(path):
+        reports = benchmark_reports.read(path)
+        facts = {"device": reports.devices}
+        return ResultSet(name or path.stem, reports.cells, facts, reports.notes, measured_from=reports.measured_from)
+    if path.is_dir():
+        problem = f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"
+        raise BaselineError([problem])
     return _of_table(path, name)
+
+
+def summary_of(path: Path) -> Path:
+    """The summary in a folder; the path itself where there is none, as in the folder of an unfinished run."""
+    return summary if (summary := path / "summary.csv").exists() else path
+
+
+def read_cells(path: Path) -> Sequence[CellResult]:
+    """The results in a summary or folder, with every figure of its summary; without one those of its records. Raises
+    ProblemsError naming everything that cannot be used, and OSError."""
+    path = summary_of(path)
+    return load(path).cells if path.is_dir() else read_summary(path)
 
 
 def of_records(

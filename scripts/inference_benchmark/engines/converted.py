@@ -14,7 +14,6 @@ import numpy
 import torch
 from transformers import AutoModelForCausalLM
 
-from inference_benchmark.analysis.timeline import Profile
 from inference_benchmark.engines import hf_facts, shapes
 from inference_benchmark.engines.refusal import UnsupportedError, is_refusal, words_of
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
@@ -30,6 +29,7 @@ class ConvertedEngine(TorchDeviceEngine):
     """A subclass loads the converted weights, sets ``precision`` and calls finish_loading."""
 
     ballast: torch.Tensor | None = None
+    is_profiled_on_cpu = False  # another library computes
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
         self.initialise_device(device, threads)
@@ -105,10 +105,6 @@ class ConvertedEngine(TorchDeviceEngine):
 
     def _used_bytes(self) -> int:
         return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])
-
-    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
-        # torch's profiler sees all CUDA kernels, but nothing that another library does on a CPU.
-        return super().profile(prompts, new_tokens, trace) if self.device.type == "cuda" else None
 
 
 def vocab_size(config: Any) -> int:

@@ -32,7 +32,7 @@ from typing import Any
 
 import numpy
 
-from inference_benchmark.engines import Engine
+from inference_benchmark.engines.engine import Engine
 
 #: Made-up: bytes of weights, and per row and token; seconds of a pass of the yardstick, and per token.
 WEIGHTS_BYTES = {"fp32": 200_000_000, "bf16": 100_000_000, "int8": 60_000_000}

@@ -24,12 +24,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from inference_benchmark.engines import hf_facts, shapes
-from inference_benchmark.engines.options import CACHE_BITS
+from inference_benchmark.engines import hf_facts, placement, shapes
+from inference_benchmark.engines.options import CACHE_BITS, not_on_cpu, offloads
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import loading
 from inference_benchmark.models.architecture import QUANTISED
+from inference_benchmark.models.checkpoint import weights_files
 
 logging.disable_progress_bar()
 
@@ -102,6 +103,8 @@ _CACHES: dict[str, tuple[str, dict[str, Any]]] = {
 #: The minimal share of the weights of the blocks that is stored as the precision says. The router of a mixture of
 #: experts and the convolution of a state space are never quantised.
 _LEAST_SHARE = 0.9
+#: How often a file of weights is mapped at a time for a module on disk: for weight and bias, and while it is opened.
+_MAPPINGS = 3
 
 
 class HfEngine(TorchDeviceEngine):
@@ -113,6 +116,8 @@ class HfEngine(TorchDeviceEngine):
     promised_cache = ""
     #: How a quantised checkpoint stores the weights of the blocks.
     stored_in_checkpoint = ""
+    #: placement.places of the loaded model, if a variant chooses its placement.
+    places: Mapping[str, Mapping[str, int]] = MappingProxyType({})
 
     @property
     def cache_bits(self) -> int | None:
@@ -139,6 +144,8 @@ class HfEngine(TorchDeviceEngine):
     def unsupported(self, precision: str) -> str | None:
         for module in PRECISIONS[precision].modules:
             import_module(module)  # a missing package is an error, not an unsupported precision
+        if self.device.type == "cpu" and (option := not_on_cpu(self.options)):
+            return f"{option} needs a GPU, and the device is cpu"
         if precision == "int4-weight-only" and self.device.type == "cpu":
             return "torchao has no products with 4-bit weights for a CPU"
         if reason := self._unpackable():
@@ -179,7 +186,7 @@ class HfEngine(TorchDeviceEngine):
             checkpoint,
             config=self.config,
             dtype=dtype,
-            device_map={"": self.device},
+            **placement.arguments(self.options, self.devices, self._memory_bytes()),
             # None is what transformers chooses for the family, whatever the configuration names.
             attn_implementation=_ATTENTION.get(attention),
             # None as an argument would replace quantised weights of the checkpoint by random ones.
@@ -187,6 +194,13 @@ class HfEngine(TorchDeviceEngine):
         ).eval()
         # The checkpoint's own generation settings (penalties, sampling, lengths) would change what is timed.
         self.model.generation_config = GenerationConfig()
+        if "placement" in self.options:
+            placement.tie(self.model)
+            self.places = placement.places(self.model)
+            if problem := placement.overflow(self.options, self.places):
+                raise MemoryError(problem)
+            if self.device.type == "cpu" and "disk" in self.places:
+                self.mapped_bytes = _MAPPINGS * max(path.stat().st_size for path in weights_files(checkpoint))
         if "cache" in self.options:
             self.promised_cache, self.generate_options = _CACHES[self.options["cache"]]
         self.finish_loading()
@@ -195,6 +209,8 @@ class HfEngine(TorchDeviceEngine):
         attention = _ATTENTION.get(self.options.get("attention"))
         if attention and (found := self.model.config._attn_implementation).removeprefix("paged|") != attention:
             return f"the loaded model has {found} attention"
+        if reason := placement.not_placed(self.options, self.devices, self.places):
+            return reason
         stored = hf_facts.block_weights(self.model)
         wanted = PRECISIONS[precision].stored_as or self.stored_in_checkpoint
         n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
@@ -211,6 +227,10 @@ class HfEngine(TorchDeviceEngine):
         facts = hf_facts.model_facts(self.model, self.device, self.token_work) | self.package_versions(self.precision)
         if self.options:
             facts["options"] = self.options
+        if self.places:
+            facts["placement"] = self.places
+        if offloads(self.options) and facts["shapes"]:
+            facts["shapes"]["link_bytes"] = placement.link_bytes(self.model, self.device)
         if self.cache_bits and facts["shapes"]:
             facts["shapes"] |= shapes.quantised_cache(
                 self.token_work, self.model.dtype, self.cache_bits, _HQQ["q_group_size"], _HQQ["residual_length"]
@@ -220,6 +240,12 @@ class HfEngine(TorchDeviceEngine):
             reason = f"float32 products in {matmul_precision} precision have no ceiling"
             facts |= {"shapes": None, "shapes_unknown": reason}
         return facts
+
+    def _memory_bytes(self) -> int:
+        """The memory of each device, or its limit."""
+        if self.limit_bytes is not None:
+            return self.limit_bytes
+        return self.least_total_bytes() if self.device.type == "cuda" else placement.host_memory_bytes()
 
     def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
         return self._generate(prompts, new_tokens)[:, prompts.shape[1] :].cpu().numpy()
@@ -262,7 +288,7 @@ class HfEngine(TorchDeviceEngine):
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
         forcing = hf_facts.TeacherForcing(torch.from_numpy(continuation).to(self.device))
         self._generate(prompts, continuation.shape[1], logits_processor=LogitsProcessorList([forcing]))
-        return numpy.stack(forcing.logits, axis=1)
+        return forcing.logits
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         ids = torch.from_numpy(prompts).to(self.device)

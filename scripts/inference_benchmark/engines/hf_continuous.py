@@ -15,7 +15,6 @@ import numpy
 import transformers
 from transformers import LogitsProcessor
 
-from inference_benchmark.analysis.timeline import Profile
 from inference_benchmark.engines import hf_facts
 from inference_benchmark.engines.converted import tokens_of
 from inference_benchmark.engines.hf import HfEngine
@@ -23,6 +22,8 @@ from inference_benchmark.engines.refusal import UnsupportedError
 
 #: Tokens of a page on CUDA, transformers' default: flash attention reads pages of a multiple of it.
 _CUDA_PAGE = 256
+#: The first transformers with the interface that is used here.
+_FIRST_VERSION = (5, 17)
 #: The least that transformers allows.
 _LEAST_PAGE = 4
 
@@ -35,9 +36,17 @@ class HfContinuousEngine(HfEngine):
     thread looks, every 0.1 s, whether it should end, and collects garbage.
     """
 
+    is_profiled_on_cpu = False  # it computes in a thread
     manager: transformers.ContinuousBatchingManager | None = None
     #: Rows, prompt tokens and positions of a row that the manager has room for.
     room = (0, 0, 0)
+
+    def unsupported(self, precision: str) -> str | None:
+        version = transformers.__version__
+        if tuple(map(int, version.split(".")[:2])) < _FIRST_VERSION:
+            needs = ".".join(map(str, _FIRST_VERSION))
+            return f"hf-continuous needs transformers {needs} or newer, and here is {version}"
+        return super().unsupported(precision)
 
     def load(self, checkpoint: Path, precision: str) -> None:
         super().load(checkpoint, precision)
@@ -60,10 +69,6 @@ class HfContinuousEngine(HfEngine):
 
     def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):
         return self._generate(prompts, new_tokens, step_ended=step_ended)
-
-    def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
-        # torch's profiler sees all CUDA kernels, but on a CPU only the operators of the calling thread.
-        return super().profile(prompts, new_tokens, trace) if self.device.type == "cuda" else None
 
     def compilation(self) -> dict[str, Any]:
         facts = super().compilation()

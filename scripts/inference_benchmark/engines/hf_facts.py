@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
+import numpy
 import torch
 from transformers import LogitsProcessor, StoppingCriteria
 from transformers.cache_utils import HQQQuantizedLayer, QuantizedCache
@@ -178,15 +179,18 @@ class Observation(LogitsProcessor):
 class TeacherForcing(LogitsProcessor):
     """Logits processor that stores the logits of every step and makes generate choose the tokens of continuation.
 
-    continuation: (batch, steps). logits: per step, a float32 array (batch, vocab) on the host.
+    continuation: (batch, steps). logits: float32 (batch, steps, vocab) on the host, after the last step.
     """
 
     def __init__(self, continuation: torch.Tensor) -> None:
-        self.continuation, self.logits = continuation, []
+        self.continuation, self.step = continuation, 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        step = len(self.logits)
-        self.logits.append(scores.to("cpu", torch.float32, copy=True).numpy())
+        step = self.step
+        if step == 0:
+            self.logits = numpy.empty((*self.continuation.shape, scores.shape[-1]), numpy.float32)
+        self.logits[:, step] = scores.to("cpu", torch.float32).numpy()
+        self.step += 1
         forced = torch.full_like(scores, -torch.inf)
         return forced.scatter_(1, self.continuation[:, step : step + 1], 0)
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
+
+#: Of an engine that is no variant.
+NO_OPTIONS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Option(NamedTuple):
     """A setting that the engine decides unless a variant does. inexact: the values with which answers may differ from
     the reference's by more than rounding."""
 
-    values: tuple[str, ...]
+    values: tuple[Any, ...]
     inexact: tuple[str, ...] = ()
 
 
@@ -27,12 +31,49 @@ OPTIONS: Mapping[str, Option] = {
     "compile_mode": Option(("default", "reduce-overhead", "max-autotune")),
     # torch.set_float32_matmul_precision: high is TF32 on CUDA; medium is bf16 inside.
     "matmul_precision": Option(("highest", "high", "medium"), inexact=("high", "medium")),
+    # Where weights are: on one device, layer by layer on several GPUs, or, as far as they do not fit, in host memory or
+    # on disk.
+    "placement": Option(("one", "layers", "cpu-offload", "disk-offload")),
+    # GPUs that the model has to itself; no node has more.
+    "gpus": Option(tuple(range(1, 17))),
 }
 
 
 def chosen(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a variant without its ``engine``."""
     return {name: value for name, value in options.items() if name != "engine"}
+
+
+def placed(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the options of a variant that say where its weights are."""
+    return {name: options[name] for name in ("placement", "gpus") if name in options}
+
+
+def gpus_of(options: Mapping[str, Any]) -> int:
+    """The GPUs that a cell with these options is measured on; on a CPU 1."""
+    return options.get("gpus", 1)
+
+
+def offloads(options: Mapping[str, Any]) -> bool:
+    """Whether weights that do not fit on the device are kept elsewhere."""
+    return options.get("placement", "").endswith("-offload")
+
+
+def contradictions(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(option, what is wrong with it) of options that do not go together."""
+    placement, gpus = options.get("placement", "one"), gpus_of(options)
+    if placement == "one" and gpus > 1:
+        yield "gpus", f"{gpus} GPUs need a placement that uses them all; set placement to layers, or remove gpus"
+    if placement == "layers" and gpus == 1:
+        yield "placement", "layers are spread over several GPUs; set gpus to 2 or more"
+
+
+def not_on_cpu(options: Mapping[str, Any]) -> str | None:
+    """Which of the options needs a GPU; None if none does."""
+    if gpus_of(options) > 1:
+        return f"gpus: {gpus_of(options)}"
+    placement = options.get("placement")
+    return f"placement: {placement}" if placement in ("layers", "cpu-offload") else None
 
 
 def is_exact(options: Mapping[str, Any]) -> bool:

@@ -15,7 +15,9 @@ import torch
 from safetensors import SafetensorError
 
 from inference_benchmark.analysis.timeline import Profile
-from inference_benchmark.engines import Engine, cpu_memory, needed_packages, refusal, shapes, torch_profile, yardstick
+from inference_benchmark.engines import cpu_memory, needed_packages, refusal, shapes, torch_profile, yardstick
+from inference_benchmark.engines.engine import Engine
+from inference_benchmark.engines.options import gpus_of
 from inference_benchmark.machine.out_of_memory import line_about_memory
 from inference_benchmark.models.checkpoint import weights_files
 from inference_benchmark.models.loading import config_of
@@ -25,9 +27,14 @@ class TorchDeviceEngine(Engine):
     """Base class with memory and synchronisation on ``cpu`` or ``cuda``."""
 
     growth_limit: cpu_memory.GrowthLimit | None = None
+    limit_bytes: int | None = None
+    #: Bytes of files that calls map into memory, in addition to what they allocate.
+    mapped_bytes = 0
     loaded: dict[str, int] = {}
     #: The model_type of the checkpoint; "" until it is known.
     family = ""
+    #: Whether torch's profiler sees what runs on a CPU: operators of torch in the thread of the call.
+    is_profiled_on_cpu = True
 
     def import_libraries(self, checkpoint: Path, on_gpu: bool) -> None:
         from transformers import MODEL_FOR_CAUSAL_LM_MAPPING
@@ -51,37 +58,51 @@ class TorchDeviceEngine(Engine):
         return {package.name: package.version for package in needed if package.compared_in == "model"}
 
     def initialise_device(self, device: str, threads: int) -> None:
-        """Start the thread pool, or the CUDA context and its libraries, with a large enough matrix product."""
+        """Start the thread pool, or the CUDA context and its libraries on each device, with a large enough matrix
+        product. The first device is the one that calls begin and end on."""
         torch.set_num_threads(threads)
-        self.device = torch.device(device, 0) if device == "cuda" else torch.device(device)
-        operand = torch.ones(256, 256, device=self.device)
-        (operand @ operand).sum().item()
+        numbers = range(gpus_of(self.options)) if device == "cuda" else [None]
+        self.devices = [torch.device(device if number is None else f"{device}:{number}") for number in numbers]
+        self.device = self.devices[0]
+        for each in self.devices:
+            operand = torch.ones(256, 256, device=each)
+            (operand @ operand).sum().item()
 
     def yardstick(self) -> dict[str, Any]:
-        self._lift_limit()
+        self.lift_limit()
         return yardstick.measure(self.device)
 
     def profile(self, prompts: numpy.ndarray, new_tokens: int, trace: Path | None) -> Profile | None:
-        self._lift_limit()  # a profile may hold a hundred thousand events
+        if self.device.type == "cpu" and not self.is_profiled_on_cpu:
+            return None
+        self.lift_limit()  # a profile may hold a hundred thousand events
         return torch_profile.profiled(lambda: self.generate(prompts, new_tokens), self.device, trace)
 
-    def _lift_limit(self) -> None:
+    def lift_limit(self) -> None:
         if self.growth_limit:
             self.growth_limit.lift()
         elif self.device.type == "cuda":
-            torch.cuda.set_per_process_memory_fraction(1.0, self.device)
+            for device in self.devices:
+                torch.cuda.set_per_process_memory_fraction(1.0, device)
 
     def limit_memory(self, n_bytes: int) -> None:
+        self.limit_bytes = n_bytes
         if self.device.type == "cpu":
             self.growth_limit = cpu_memory.GrowthLimit(n_bytes)
             return
-        total_bytes = torch.cuda.get_device_properties(self.device).total_memory
+        total_bytes = self.least_total_bytes()
         if n_bytes > total_bytes:
             raise OSError(f"memory_limit of {n_bytes} bytes is more than the device's {total_bytes}")
         self.limit_cuda_memory(n_bytes, total_bytes)
 
     def limit_cuda_memory(self, n_bytes: int, total_bytes: int) -> None:
-        torch.cuda.set_per_process_memory_fraction(n_bytes / total_bytes, self.device)
+        for device in self.devices:
+            device_bytes = torch.cuda.get_device_properties(device).total_memory
+            torch.cuda.set_per_process_memory_fraction(n_bytes / device_bytes, device)
+
+    def least_total_bytes(self) -> int:
+        """The memory of a CUDA device; of several, of the smallest."""
+        return min(torch.cuda.get_device_properties(device).total_memory for device in self.devices)
 
     def begin_loading(self, folder: Path) -> None:
         """Apply the limit plus the size of the folder's weights files, which are memory-mapped while loading."""
@@ -92,13 +113,14 @@ class TorchDeviceEngine(Engine):
         """Apply the limit, store the memory use after loading, and restart the peaks."""
         self.synchronize()
         if self.growth_limit:
-            self.growth_limit.hold()
+            self.growth_limit.hold(extra_bytes=self.mapped_bytes)
         self.loaded = {"loaded_bytes": self.memory_in_use_bytes()}
         self.reset_peak_memory()
 
     def synchronize(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+            for device in self.devices:
+                torch.cuda.synchronize(device)
 
     def release(self) -> None:
         gc.collect()
@@ -110,24 +132,29 @@ class TorchDeviceEngine(Engine):
 
     def reset_peak_memory(self) -> None:
         if self.device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(self.device)
+            for device in self.devices:
+                torch.cuda.reset_peak_memory_stats(device)
         else:
             cpu_memory.reset_peak_rss()
 
     def memory_in_use_bytes(self) -> int:
         if self.device.type == "cuda":
-            return torch.cuda.memory_allocated(self.device)
+            return sum(map(torch.cuda.memory_allocated, self.devices))
         return cpu_memory.rss_bytes()["rss_bytes"]
 
-    def memory(self) -> dict[str, int]:
+    def memory(self) -> dict[str, Any]:
         if self.device.type == "cpu":
             return {**self.loaded, "peak_rss_bytes": cpu_memory.rss_bytes()["peak_rss_bytes"]}
-        return {
-            **self.loaded,
-            "peak_allocated_bytes": torch.cuda.max_memory_allocated(self.device),
-            "peak_reserved_bytes": torch.cuda.max_memory_reserved(self.device),
-            "device_total_bytes": torch.cuda.get_device_properties(self.device).total_memory,
-        }
+        by_device = [
+            {
+                "peak_allocated_bytes": torch.cuda.max_memory_allocated(device),
+                "peak_reserved_bytes": torch.cuda.max_memory_reserved(device),
+                "device_total_bytes": torch.cuda.get_device_properties(device).total_memory,
+            }
+            for device in self.devices
+        ]
+        total = {name: sum(each[name] for each in by_device) for name in by_device[0]}
+        return self.loaded | total | ({"devices": by_device} if len(by_device) > 1 else {})
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)):

@@ -24,7 +24,6 @@ from vllm.utils.import_utils import resolve_obj_by_qualname
 from inference_benchmark.engines import cpu_memory, hf_facts, shapes
 from inference_benchmark.engines.converted import ConvertedEngine, tokens_of
 from inference_benchmark.engines.refusal import UnsupportedError
-from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import loading
 
 _VARIABLES = {
@@ -64,6 +63,7 @@ class VllmEngine(ConvertedEngine):
     """
 
     llm: LLM | None = None
+    is_profiled_on_cpu = True  # its kernels are torch's and operators that torch knows
     precision = ""
     compile_s = 0.0
     #: Rows, prompt tokens and new tokens of the largest call.
@@ -153,7 +153,7 @@ class VllmEngine(ConvertedEngine):
             def run(of: Any) -> None:
                 began, limit = self.clock(), self.growth_limit
                 before_bytes = cpu_memory.data_bytes() if limit else 0
-                self._lift_limit()
+                self.lift_limit()
                 method(of)
                 self.compile_s += self.clock() - began if compiles else 0
                 if limit:
@@ -231,7 +231,7 @@ class VllmEngine(ConvertedEngine):
             tokens = self.generate(prompts, continuation.shape[1])
         if not (tokens == continuation).all():
             raise RuntimeError("vllm has the rows of a batch in another order than that of the requests")
-        return numpy.stack(forcing.logits, axis=1)
+        return forcing.logits
 
     @contextmanager
     def _logits_through(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
@@ -246,9 +246,6 @@ class VllmEngine(ConvertedEngine):
         if self.device.type == "cuda" and self.options.get("execution") != "eager":
             facts |= {"cuda_graphs_recorded": compilation_counter.num_cudagraph_captured, "cuda_graphs_skipped": 0}
         return facts
-
-    # Its kernels are torch's and operators that torch knows.
-    profile = TorchDeviceEngine.profile
 
     def unload(self) -> None:
         self._end()

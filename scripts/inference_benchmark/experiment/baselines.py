@@ -8,6 +8,7 @@ from pathlib import Path
 
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.experiment.cells import RECORD_STEM
+from inference_benchmark.results import benchmark_reports
 from inference_benchmark.results.summary_csv import read_table
 
 _RECORD = re.compile(rf"{RECORD_STEM}\.json")
@@ -24,9 +25,14 @@ def check(path: Path) -> list[str]:
     if found := _OF_SNAKEMAKE.intersection(str(path)):
         return [f"{path} has {' and '.join(sorted(found))}, which Snakemake takes for a part of a rule; rename it"]
     try:
-        if path.is_dir():
-            return [] if records_below(path) else [f"{path} holds no records (batch-N.json)"]
-        read_table(path)
+        if path.is_dir() and records_below(path):
+            return []
+        if benchmark_reports.paths(path):
+            benchmark_reports.read(path)
+        elif path.is_dir():
+            return [f"{path} holds no records (batch-N.json)"]
+        else:
+            read_table(path)
     except ProblemsError as error:
         return error.problems
     except OSError as error:
@@ -35,9 +41,10 @@ def check(path: Path) -> list[str]:
 
 
 def files(paths: Iterable[str]) -> Iterator[str]:
-    """The files behind the paths of baselines: themselves, or the records below them."""
+    """The files behind the paths of baselines: themselves, or the records or reports below them."""
     for path in map(Path, paths):
-        yield from map(str, records_below(path) if path.is_dir() else [path])
+        below = (records_below(path) or benchmark_reports.paths(path)) if path.is_dir() else [path]
+        yield from map(str, below)
 
 
 def records_below(folder: Path) -> list[Path]:

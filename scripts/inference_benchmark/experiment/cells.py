@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from inference_benchmark.analysis import statistics
-from inference_benchmark.engines.options import chosen
+from inference_benchmark.engines.options import chosen, gpus_of
 from inference_benchmark.experiment.as_json import AsJson, CellError
 from inference_benchmark.experiment.environments import name_of
 from inference_benchmark.results.column import CURRENT, Column, batch_label
@@ -122,6 +122,11 @@ class ColumnSettings(AsJson):
     def base_engine(self) -> str:
         """The engine in engines.ENGINES: its own, or the one that it is a variant of."""
         return self.options.get("engine", self.engine)
+
+    @property
+    def gpus(self) -> int:
+        """The GPUs that it is measured on; on a CPU 1."""
+        return gpus_of(self.options)
 
     @property
     def column(self) -> Column:

@@ -63,6 +63,7 @@ def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]
             yield from unknown_names(f"grid.{device}.models", grid["models"], models, "under models")
         yield from unknown_names(f"grid.{device}.engines", grid["engines"], [*ENGINES, *variants])
         yield from variant_problems.not_on(device, grid, sound_variants)
+        yield from variant_problems.not_placed(device, grid, sound_variants)
         yield from variant_problems.without_precision(device, grid, sound_variants)
         for index, size in enumerate(grid["timeline"]):
             if size not in grid["batch_sizes"]:

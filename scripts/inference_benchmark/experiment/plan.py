@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from inference_benchmark.engines.options import gpus_of
 from inference_benchmark.experiment.cells import Cell, first_and_round, record_path
 from inference_benchmark.experiment.environments import Lock
 from inference_benchmark.experiment.experiment import Experiment, in_measuring_order
@@ -18,6 +19,7 @@ from inference_benchmark.experiment.rounds import decision_path, further_cells, 
 from inference_benchmark.experiment.studies import Study, Subject, possible_studies, requested_studies, study_path
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.models.checkpoint import Checkpoint
+from inference_benchmark.models.texts import Text
 
 #: The wildcards of a job, by name.
 Wildcards = Mapping[str, str]
@@ -26,6 +28,7 @@ Wildcards = Mapping[str, str]
 _SLURM_RESOURCES = {
     "slurm_partition": "partition", "slurm_account": "account", "gpu_model": "gpu_model", "gres": "gres",
     "constraint": "constraint", "cpus_per_task": "cpus", "mem_mb": "mem_mb", "runtime": "runtime_minutes",
+    "nodes": "nodes",
 }  # fmt: skip
 #: Keys whose value is multiplied by the attempt: time or memory may have ended the attempt before.
 _GROWING = ("mem_mb", "runtime_minutes")
@@ -37,7 +40,7 @@ class Plan:
 
     experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
     machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments.
-    checkpoints: of the models. history: the paths of results of earlier runs.
+    checkpoints: of the models. texts: that quality is measured on. history: the paths of results of earlier runs.
     """
 
     experiments: tuple[Experiment, ...]
@@ -45,11 +48,12 @@ class Plan:
     slurm: Mapping[str, Mapping[str, Any]]
     locks: Sequence[Lock] = ()
     checkpoints: Sequence[Checkpoint] = ()
+    texts: Sequence[Text] = ()
     history: Sequence[str] = ()
 
     def save(self) -> None:
         """Write the files that jobs read their part of it from. Raises OSError."""
-        for part in (*self.experiments, *self.locks, *self.checkpoints):
+        for part in (*self.experiments, *self.locks, *self.checkpoints, *self.texts):
             part.save()
 
     @cached_property
@@ -196,21 +200,38 @@ class Plan:
     def job_name(self, wildcards: Wildcards) -> str | None:
         """The name of the job that a cell shares with others; None if it has its own."""
         size = self.slurm[machine := wildcards["machine"]]["cells_per_job"]
-        return f"{machine}-{self._place(record_path(**wildcards)) // size}" if size > 1 else None
+        # In a shared job, cells on several GPUs and on one would run side by side.
+        is_shared = size > 1 and self._gpus(wildcards) == 1
+        return f"{machine}-{self._place(record_path(**wildcards)) // size}" if is_shared else None
 
     def gpus(self, wildcards: Wildcards) -> int:
-        """0 if ``gres`` already requests the GPU, else 1: on a CPU too, the slot that a job measures in."""
-        return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else 1
+        """0 if ``gres`` already requests them, else how many GPUs a job measures on; on a CPU 1, the slot that it
+        measures in."""
+        return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else self._gpus(wildcards)
+
+    def most_gpus(self, paths: Iterable[str]) -> int:
+        """The most GPUs that a cell or study with one of these records is measured on."""
+        return max((subject.setup.gpus for subject in map(self.subject, paths) if subject), default=1)
 
     def attempt(self, wildcards: Wildcards, attempt: int) -> int:
         return attempt
 
     def _request(self, key: str) -> Callable[..., Any]:
         def request(wildcards: Wildcards, attempt: int) -> Any:
-            value = self.slurm[wildcards["machine"]][key]
+            requests, gpus = self.slurm[wildcards["machine"]], self._gpus(wildcards)
+            if key == "nodes":  # else Slurm may take several GPUs from as many nodes
+                return 1 if gpus > 1 else None
+            value = requests[key]
+            if key == "gres" and value and gpus > 1:
+                return f"{re.sub(r':[0-9]+$', '', value)}:{gpus}"
             return value * attempt if key in _GROWING else value
 
         return request
+
+    def _gpus(self, wildcards: Wildcards) -> int:
+        """The GPUs that a cell or study is measured on: those of its engine, if it is a variant."""
+        *_, engine, _ = f"/{wildcards.get('column', '')}".rsplit("/", 2)
+        return gpus_of(self.any_machine.variants.get(engine, {}))
 
     def _cell(self, path: str) -> Cell:
         """The cell with a record at this path, in any round that it may have. Raises KeyError."""

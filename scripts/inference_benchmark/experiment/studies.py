@@ -6,13 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, Self
 
+from inference_benchmark.analysis.quality import PROMPT_TOKENS, SCORED_TOKENS
 from inference_benchmark.engines import ENGINES
+from inference_benchmark.engines.options import offloads
 from inference_benchmark.experiment.as_json import AsJson, CellError, parsed
-from inference_benchmark.experiment.cells import Cell, ColumnSettings
+from inference_benchmark.experiment.cells import Cell, ColumnSettings, Workload
 from inference_benchmark.experiment.experiment import Experiment
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
-VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "timeline": 1}
+VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "quality": 1, "timeline": 1}
+#: The workload of a quality study: a window of the text.
+_WINDOW = Workload(PROMPT_TOKENS, SCORED_TOKENS)
 
 
 class Study(AsJson):
@@ -25,18 +29,21 @@ class Study(AsJson):
 
 @dataclass(frozen=True)
 class CeilingsStudy(Study):
-    """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads."""
+    """The machine's memory bandwidth and arithmetic at their best. threads: None is hardware.default_threads. links:
+    also those over which weights come that are kept elsewhere."""
 
     machine: str
     device: str
     threads: int | None
     kind: str = "ceilings"
     version: int = VERSIONS["ceilings"]
+    links: bool = False
 
     label = "ceilings"
     memory_limit_bytes = None
     #: They are the machine's, whatever software cells are measured in.
     environment: ClassVar[Mapping[str, str]] = {}
+    gpus: ClassVar[int] = 1
 
     @property
     def setup(self) -> Self:
@@ -51,9 +58,10 @@ class CeilingsStudy(Study):
 class ColumnStudy(Study, ColumnSettings):
     """A study of one column of the tables: all cells that differ in batch size alone.
 
-    kind: ``max-batch``, the largest batch that fits, or ``divergence``, how far the answers differ from those of the
-    reference. tolerance_percent: how far a batch that does not fit may be from the largest found to fit; None is to the
-    row. seed and threads are those of the cells' measurement. Answers depend on no memory limit and have no tolerance.
+    kind: ``max-batch``, the largest batch that fits, ``divergence``, how far the answers differ from those of the
+    reference, or that of a QualityStudy. tolerance_percent: how far a batch that does not fit may be from the largest
+    found to fit; None is to the row. seed and threads are those of the cells' measurement. Answers have no tolerance,
+    and depend on no memory limit unless it decides where weights are.
     """
 
     kind: str
@@ -68,7 +76,9 @@ class ColumnStudy(Study, ColumnSettings):
         settings = {each.name: getattr(cell, each.name) for each in fields(ColumnSettings)}
         settings |= {"seed": cell.measurement.seed, "threads": cell.threads, "tolerance_percent": tolerance_percent}
         if kind != "max-batch":
-            settings["memory_limit_bytes"] = settings["tolerance_percent"] = None
+            settings["tolerance_percent"] = None
+            # Where weights are kept elsewhere, the limit decides which.
+            settings["memory_limit_bytes"] = cell.memory_limit_bytes if offloads(cell.options) else None
         return cls(**settings, kind=kind, version=VERSIONS[kind])
 
     @property
@@ -84,6 +94,24 @@ class ColumnStudy(Study, ColumnSettings):
     def label(self) -> str:
         """``bloom-1b3 prompt9-new100 hf bf16 max-batch``"""
         return f"{self.column.label} {self.kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QualityStudy(ColumnStudy):
+    """How well a model in an engine and precision predicts a text. It depends on no workload and no seed.
+
+    text: its name; text_sha256: of the part that is read (models.texts.Text). tokens: how many of it, at most.
+    """
+
+    text: str
+    text_sha256: str
+    tokens: int
+
+    @classmethod
+    def of_text(cls, text: Mapping[str, Any], cell: Cell) -> Self:
+        """The study of the model, engine and precision of a cell. text: as Experiment.quality."""
+        column = ColumnStudy.of("quality", replace(cell, workload=_WINDOW))
+        return cls(**vars(column) | {"seed": 0}, **text)
 
 
 @dataclass(frozen=True)
@@ -132,7 +160,8 @@ def study_from_json(text: str) -> Study:
 
 def study_from_document(document: Any) -> Study:
     """A study from JSON, of whichever kind. Raises CellError, also for another version of it."""
-    cls = {"ceilings": CeilingsStudy, "timeline": TimelineStudy}.get(kind_of(document), ColumnStudy)
+    special = {"ceilings": CeilingsStudy, "quality": QualityStudy, "timeline": TimelineStudy}
+    cls = special.get(kind_of(document), ColumnStudy)
     return cls.from_document(document)
 
 
@@ -156,23 +185,30 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
     """The studies that can be done. A study that was done is used, whether the experiment asks for it or not.
 
     An engine that makes up its times has no ceilings, no answers of its own, and only made-up memory. Timelines are
-    done of the batch sizes that the experiment names.
+    done of the batch sizes, and quality is of the text, that the experiment names.
     """
     columns = list(replace(experiment, rounds=1, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
     if any(ENGINES[cell.base_engine].needs_weights for cell in columns):
-        yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads)
+        links = any(offloads(cell.options) for cell in columns)
+        yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads, links=links)
     for kind in ("max-batch", "divergence"):
         for cell in columns:
             if kind == "max-batch" or ENGINES[cell.base_engine].needs_weights:
                 yield ColumnStudy.of(kind, cell, experiment.max_batch_tolerance_percent)
+    if experiment.quality:
+        real = (cell for cell in columns if ENGINES[cell.base_engine].needs_weights)
+        studies = (QualityStudy.of_text(experiment.quality, cell) for cell in real)
+        yield from {study.path: study for study in studies}.values()  # one for all workloads
     for cell in replace(experiment, rounds=1, batch_sizes=experiment.timeline).cells():
         yield TimelineStudy(cell, experiment.timeline_trace)
 
 
 def study_paths(cell: Cell) -> dict[str, str]:
     """Where the studies that say something about a cell are, by kind."""
-    column = cell.column.path
-    return {kind: study_path(kind, machine=cell.machine, column=column, batch=cell.batch_size) for kind in VERSIONS}
+    of_text = replace(cell.column, **vars(_WINDOW))
+    columns = {kind: (of_text if kind == "quality" else cell.column).path for kind in VERSIONS}
+    where = {"machine": cell.machine, "batch": cell.batch_size}
+    return {kind: study_path(kind, column=column, **where) for kind, column in columns.items()}
 
 
 def study_path(kind: str, *, machine: str, column: str = "", batch: int | str = "") -> str:

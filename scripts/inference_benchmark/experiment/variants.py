@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inference_benchmark import engines
-from inference_benchmark.engines.options import CACHE_BITS, OPTIONS, chosen
+from inference_benchmark.engines.options import CACHE_BITS, OPTIONS, chosen, gpus_of, not_on_cpu
 from inference_benchmark.experiment.config_errors import guess_text, listing, show, where_text
 from inference_benchmark.models import architecture, families
 
@@ -73,6 +73,14 @@ def not_on(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[
             yield f"{each.where}: {each.name} runs on {listing(devices)} only; {remedy}"
 
 
+def not_placed(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Variants of the grid of a CPU that need GPUs, one line each."""
+    for each in of_grid(device, grid, variants) if device == "cpu" else ():
+        if option := not_on_cpu(each.options):
+            remedy = "remove it, or name it in grid.cuda.engines"
+            yield f"{each.where}: {each.name} has {option}, which needs a GPU; {remedy}"
+
+
 def without_precision(device: str, grid: Mapping[str, Any], variants: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Engines that have no precision of a grid, or no list where each has its own, and precisions that no engine has,
     one line each."""
@@ -120,6 +128,14 @@ def lacking(used: GridEngine, config: Mapping[str, Any] | None) -> str | None:
     if used.options.get("cache") in CACHE_BITS and (limited := architecture.limited_attention(config)):
         return f"transformers has a quantised cache for full attention in all layers, and {model_type} has {limited}"
     return None
+
+
+def too_few_gpus(used: Sequence[GridEngine], visible: int) -> Iterator[str]:
+    """Variants that need more GPUs than are visible on this machine, one line each."""
+    for each in used:
+        if (gpus := gpus_of(each.options)) > visible:
+            are = "is" if visible == 1 else "are"
+            yield f"{each.where}: {each.name} needs {gpus} GPUs, and {visible} {are} visible here; remove {each.name}"
 
 
 def impossible(device: str, used: Sequence[GridEngine], configs: Sequence[Mapping[str, Any] | None]) -> Iterator[str]:

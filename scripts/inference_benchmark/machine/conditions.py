@@ -10,7 +10,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -45,19 +45,19 @@ _THERMAL_REASONS = ("sw_thermal_slowdown", "hw_thermal_slowdown")
 class Sampler(AbstractContextManager):
     """Samples the device and the machine while a worker measures. No method raises."""
 
-    def __init__(self, gpu: hardware.Gpu | None, worker_pid: int, roots: Roots = REAL_ROOTS) -> None:
+    def __init__(self, gpus: Sequence[hardware.Gpu], worker_pid: int, roots: Roots = REAL_ROOTS) -> None:
         self._worker_pid, self._roots, self._cpus = worker_pid, roots, hardware.usable_cpu_ids()
         self._worker_cpu_s: float | None = None
         self._errors: list[str] = []
         self._reset()
         self._is_open, self._lib = False, None
-        if gpu is not None:
+        if gpus:
             import pynvml
 
             try:
                 pynvml.nvmlInit()
                 self._lib = pynvml
-                self._gpu = pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid)
+                self._gpus = [pynvml.nvmlDeviceGetHandleByUUID(gpu.uuid) for gpu in gpus]
             except pynvml.NVMLError as error:
                 self._errors.append(f"NVML: {error} at start")
                 self._stop_nvml()
@@ -106,10 +106,11 @@ class Sampler(AbstractContextManager):
         if self._processes is not None:
             # In a container NVML may report the pids of the host, where the worker has another pid. Then the first
             # process is taken for the worker, so that the number of other processes is still right.
-            listed = self._processes
-            worker = self._worker_pid if self._worker_pid in listed else next(iter(listed), None)
-            others = [{"pid": pid, "memory_bytes": n_bytes} for pid, n_bytes in listed.items() if pid != worker]
-            result["other_gpu_processes"] = others
+            result["other_gpu_processes"] = []
+            for listed in self._processes.values():
+                worker = self._worker_pid if self._worker_pid in listed else next(iter(listed), None)
+                others = [{"pid": pid, "memory_bytes": n_bytes} for pid, n_bytes in listed.items() if pid != worker]
+                result["other_gpu_processes"] += others
         return result
 
     def __exit__(self, *_: object) -> None:
@@ -120,7 +121,7 @@ class Sampler(AbstractContextManager):
         self._gauges: dict[str, list[float]] = defaultdict(list)
         self._counters: dict[str, float] = {}
         self._throttle_counts: Counter[str] | None = None
-        self._processes: dict[int, int | None] | None = None
+        self._processes: dict[int, dict[int, int | None]] | None = None
 
     def _update_worker_cpu_s(self) -> None:
         # The worker may have exited before the window closes. Then its last reading counts.
@@ -140,15 +141,19 @@ class Sampler(AbstractContextManager):
         return {name: value for name, value in totals.items() if value is not None}
 
     def _sample_gpu(self) -> None:
-        lib, gpu = self._lib, self._gpu
+        lib, slowed = self._lib, None
         try:
-            for name, query in GPU_GAUGES.items():
-                if (value := hardware.supported(lib, query, lib, gpu)) is not None:
-                    self._gauges[name].append(value)
-            if (reasons := hardware.supported(lib, _throttle_reasons, lib, gpu)) is not None:
-                self._throttle_counts = (self._throttle_counts or Counter()) + Counter(reasons)
-            if (processes := hardware.supported(lib, _processes, lib, gpu)) is not None:
-                self._processes = {**(self._processes or {}), **processes}
+            for number, gpu in enumerate(self._gpus):
+                for name, query in GPU_GAUGES.items():
+                    if (value := hardware.supported(lib, query, lib, gpu)) is not None:
+                        self._gauges[name if number == 0 else f"{name}_{number}"].append(value)
+                if (reasons := hardware.supported(lib, _throttle_reasons, lib, gpu)) is not None:
+                    slowed = {*(slowed or ()), *reasons}
+                if (processes := hardware.supported(lib, _processes, lib, gpu)) is not None:
+                    self._processes = self._processes or {}
+                    self._processes[number] = {**self._processes.get(number, {}), **processes}
+            if slowed is not None:  # a sample counts once, however many GPUs were slowed in it
+                self._throttle_counts = (self._throttle_counts or Counter()) + Counter(slowed)
         except lib.NVMLError as error:
             self._errors.append(f"NVML: {error} after {self._n_samples} samples")
             self._stop_nvml()

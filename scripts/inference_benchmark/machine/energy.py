@@ -89,10 +89,10 @@ class Counter:
         return None
 
 
-def open_counter(gpu: hardware.Gpu | None, powercap: Path = Path("/sys/class/powercap")) -> Counter | None:
-    """The energy counter of this GPU, or of the CPU packages if gpu is None; None if it cannot be read."""
+def open_counter(gpus: Sequence[hardware.Gpu], powercap: Path = Path("/sys/class/powercap")) -> Counter | None:
+    """The energy counter of these GPUs, or of the CPU packages if there are none; None if it cannot be read."""
     try:
-        counter = _open_rapl(powercap) if gpu is None else _open_nvml(gpu.uuid)
+        counter = _open_nvml([gpu.uuid for gpu in gpus]) if gpus else _open_rapl(powercap)
         counter.read_raw()
     except (EnergyError, ModuleNotFoundError):  # an environment may lack nvidia-ml-py
         return None
@@ -122,15 +122,16 @@ def _errors_of(source: str, *kinds: type[Exception]) -> Iterator[None]:
         raise EnergyError(f"{source}: {error}") from error
 
 
-def _open_nvml(uuid: str) -> Counter:
+def _open_nvml(uuids: Sequence[str]) -> Counter:
     import pynvml
 
     errors = partial(_errors_of, "nvml", pynvml.NVMLError)
     with errors():
         pynvml.nvmlInit()  # no shutdown: NVML is used until this process ends
-        gpu = pynvml.nvmlDeviceGetHandleByUUID(uuid)
-    read_raw = errors()(lambda: [pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)])
-    return Counter("nvml", "GPU board", read_raw, 1e-3, [None])
+        gpus = [pynvml.nvmlDeviceGetHandleByUUID(uuid) for uuid in uuids]
+    read_raw = errors()(lambda: [pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu) for gpu in gpus])
+    scope = "GPU board" if len(gpus) == 1 else f"{len(gpus)} GPU boards"
+    return Counter("nvml", scope, read_raw, 1e-3, [None] * len(gpus))
 
 
 def _open_rapl(powercap: Path) -> Counter:

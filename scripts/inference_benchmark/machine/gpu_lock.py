@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 
 import filelock
 
@@ -18,20 +18,28 @@ from inference_benchmark.machine.hardware import Gpu
 
 
 @contextmanager
-def hold(gpus: Sequence[Gpu]) -> Iterator[Gpu]:
-    """Lock one of these GPUs until the block ends. Waits until one is free. Raises OSError if it cannot be locked."""
+def hold(gpus: Sequence[Gpu], count: int = 1) -> Iterator[list[Gpu]]:
+    """Lock so many of these GPUs until the block ends; yields them in their order. Waits until they are free. Raises
+    OSError if they cannot be locked."""
     with ExitStack() as stack:
-        yield _lock_first_free(gpus, stack)
+        yield _lock_free(gpus, count, stack)
 
 
-def _lock_first_free(gpus: Sequence[Gpu], stack: ExitStack) -> Gpu:
-    folder, is_reported = files.private_folder(), False
-    while True:
-        for gpu in gpus:
-            with suppress(filelock.Timeout):
-                stack.enter_context(filelock.FileLock(folder / f"{gpu.uuid}.lock", timeout=0))
-                return gpu
-        if not is_reported:
-            print(f"all of {', '.join(gpu.uuid for gpu in gpus)} are in use; waiting for one", file=sys.stderr)
-            is_reported = True
-        time.sleep(0.2)  # jobs last seconds to hours
+def _lock_free(gpus: Sequence[Gpu], count: int, stack: ExitStack) -> list[Gpu]:
+    folder, held, is_reported = files.private_folder(), [], False
+    # Who waits for several keeps those that are free, else it might wait for ever. Two that did would wait for each
+    # other, so that only one may.
+    with filelock.FileLock(folder / "several.lock") if count > 1 else nullcontext():
+        while True:
+            for gpu in (each for each in gpus if each not in held):
+                with suppress(filelock.Timeout):
+                    stack.enter_context(filelock.FileLock(folder / f"{gpu.uuid}.lock", timeout=0))
+                    held.append(gpu)
+                if len(held) == count:
+                    return [each for each in gpus if each in held]
+            if not is_reported:
+                taken = [gpu.uuid for gpu in gpus if gpu not in held]
+                wanted = "one" if count == 1 else f"{count - len(held)} of them"
+                print(f"all of {', '.join(taken)} are in use; waiting for {wanted}", file=sys.stderr)
+                is_reported = True
+            time.sleep(0.2)  # jobs last seconds to hours

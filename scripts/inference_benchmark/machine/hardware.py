@@ -9,6 +9,8 @@ import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,6 +102,25 @@ def supported(lib, query: Callable[..., T], *arguments: Any) -> T | None:
         return None
     except lib.NVMLLibraryMismatchError:
         return None
+
+
+#: The ways between two GPUs, from near to far, as nvidia-smi topo -m names them, by NVML's level of what they share.
+_WAYS = {0: "PIX", 10: "PIX", 20: "PXB", 30: "PHB", 40: "NODE", 50: "SYS"}
+
+
+def links(gpus: Sequence[Gpu]) -> list[str]:
+    """The kinds of links between these GPUs, sorted: ``NVLink``, or what lies between them (PIX, PXB, PHB, NODE, SYS);
+    empty if NVML does not say."""
+    found = {_ask(partial(_link, *pair)) for pair in combinations(gpus, 2)}
+    return sorted(found - {None})
+
+
+def _link(one: Gpu, other: Gpu, lib) -> str | None:
+    pair = [lib.nvmlDeviceGetHandleByUUID(gpu.uuid) for gpu in (one, other)]
+    nvlink = supported(lib, lib.nvmlDeviceGetP2PStatus, *pair, lib.NVML_P2P_CAPS_INDEX_NVLINK)
+    if nvlink == lib.NVML_P2P_STATUS_OK:
+        return "NVLink"
+    return _WAYS.get(supported(lib, lib.nvmlDeviceGetTopologyCommonAncestor, *pair))
 
 
 def free_memory_bytes(gpu: Gpu) -> int | None:

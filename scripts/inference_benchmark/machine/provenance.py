@@ -6,6 +6,7 @@ import os
 import platform
 import socket
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,16 @@ def software() -> dict[str, Any]:
     return {"python": platform.python_version(), **versions}
 
 
-def device(gpu: hardware.Gpu | None) -> dict[str, Any]:
-    """Name, driver and memory of the measured device: this GPU, or the CPU if gpu is None."""
-    if gpu is None:
+def device(gpus: Sequence[hardware.Gpu]) -> dict[str, Any]:
+    """Name, driver and memory of the measured device: of the first of these GPUs, or of the CPU if there are none. With
+    several also those of each, and the kinds of links between them."""
+    if not gpus:
         return {"kind": "cpu", "name": hardware.cpu_name()}
-    return {
-        "kind": "cuda",
-        "name": gpu.name,
-        "uuid": gpu.uuid,
-        "memory_bytes": gpu.memory_bytes,
-        "driver": hardware.driver_version(),
-    }
+    each = [{name: getattr(gpu, name) for name in ("name", "uuid", "memory_bytes")} for gpu in gpus]
+    several = {"devices": each, "links": hardware.links(gpus)} if len(gpus) > 1 else {}
+    # One of another kind is another device.
+    names = {"name": ", ".join(dict.fromkeys(gpu.name for gpu in gpus))}
+    return {"kind": "cuda", **each[0], **names, "driver": hardware.driver_version(), **several}
 
 
 def node_name() -> str:

@@ -27,7 +27,7 @@ from typing import IO
 
 from inference_benchmark import files
 from inference_benchmark.cli import TOLD_EVERY_S, every, printable
-from inference_benchmark.experiment.environments import NO_DEPS, lock_path, parse
+from inference_benchmark.experiment.environments import NO_DEPS, Lock, lock_path, parse, read
 from inference_benchmark.machine import compiler, interpreter
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.machine.packages import PACKAGES, Package
@@ -76,19 +76,21 @@ def seconds_to_make(digests: Iterable[str]) -> list[float]:
         with suppress(OSError, ValueError, KeyError):
             took.append(files.read_json(marker)["took_s"])
     each = statistics.median(took) if took else _MAKING_S
-    missing = (digest for digest in digests if not _is_whole(folder_of(digest)))
-    return [each + sum(map(_seconds_to_build, _built(lock_path(digest)))) for digest in missing]
+    missing = (lock_path(digest) for digest in digests if not _is_whole(folder_of(digest)))
+    locks = (read(path)[0] for path in missing)
+    return [each + sum(map(_seconds_to_build, _built(lock) if lock else ())) for lock in locks]
 
 
 def ensure(name: str, digest: str) -> Path:
     """The Python of an environment, made if it is missing; pip's output goes to stderr. Raises MeasurementError."""
-    lock, folder = lock_path(digest), folder_of(digest)
+    path, folder = lock_path(digest), folder_of(digest)
     python = _python(folder)
     if _is_whole(folder):
         return python
     try:
-        if parse(lock.read_text(encoding="utf-8"))[0].digest != digest:
-            raise MeasurementError(f"environment {name}: {lock} has changed; remove it and run Snakemake again")
+        lock, _ = parse(path.read_text(encoding="utf-8"))
+        if lock.digest != digest:
+            raise MeasurementError(f"environment {name}: {path} has changed; remove it and run Snakemake again")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _locked(folder.with_suffix(".lock"), name) as held:
             if not _is_whole(folder):
@@ -100,9 +102,8 @@ def ensure(name: str, digest: str) -> Path:
     return python
 
 
-def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
-    requirements = lock.read_text(encoding="utf-8")
-    n = len(parse(requirements)[0].packages)
+def _make(name: str, lock: Lock, folder: Path, held: IO[str]) -> None:
+    n = len(lock.packages)
     packages = f"{n} package{'s' * (n != 1)}"
     print(f"Environment {name}: installing {packages} into {folder}, once", file=sys.stderr, flush=True)
     shutil.rmtree(folder, ignore_errors=True)  # what a killed process left behind
@@ -114,8 +115,8 @@ def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
         so_far = format_duration(time.monotonic() - begun_at)
         print(f"Environment {name}: installing for {so_far}", file=sys.stderr, flush=True)
 
-    listed, options = folder / "requirements.txt", [NO_DEPS] if NO_DEPS in requirements.split() else []
-    files.write(requirements.replace(f"{NO_DEPS}\n", ""), listed)  # pip takes it as an argument only
+    listed, options = folder / "requirements.txt", [NO_DEPS] if NO_DEPS in lock.text.split() else []
+    files.write(lock.text.replace(f"{NO_DEPS}\n", ""), listed)  # pip takes it as an argument only
     install = [*pip, "install", "--progress-bar", "off"]
     telling = every(TOLD_EVERY_S, tell)
     try:
@@ -124,7 +125,7 @@ def _make(name: str, lock: Path, folder: Path, held: IO[str]) -> None:
         _run(name, [*install, *options, "-r", str(listed)], held)
     finally:
         telling.set()
-    made = {"python": platform.python_version(), "requirements": requirements}
+    made = {"python": platform.python_version(), "requirements": lock.text}
     files.write_json({**made, "took_s": round(time.monotonic() - begun_at)}, folder / _MARKER)
     print(f"Environment {name}: made", file=sys.stderr, flush=True)
 
@@ -144,10 +145,9 @@ def _build(name: str, package: Package, install: list[str], held: IO[str]) -> No
         raise
 
 
-def _built(lock: Path) -> list[Package]:
-    """The packages of a lock that pip may have to compile; none if there is no such file."""
-    named = parse(lock.read_text(encoding="utf-8"))[0].packages if lock.exists() else ()
-    return [each for each in PACKAGES.values() if each.build_cpu_s and each.distribution in named]
+def _built(lock: Lock) -> list[Package]:
+    """The packages of a lock that pip may have to compile."""
+    return [each for each in PACKAGES.values() if each.build_cpu_s and each.distribution in lock.packages]
 
 
 def _seconds_to_build(package: Package) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,13 +34,13 @@ _AMPLE_BYTES = 8 * 10**9
 class HeldDevice:
     """A device held for a cell or study.
 
-    gpu: None on the CPU. users: who else uses it, for a message; None if nobody does. python: what workers run in.
+    gpus: none on the CPU. users: who else uses them, for a message; None if nobody does. python: what workers run in.
     variables: their environment variables. origin: where and with what, for the record. started_at: ISO 8601.
     """
 
     setup: Setup
     watch: Supervision
-    gpu: hardware.Gpu | None
+    gpus: Sequence[hardware.Gpu]
     users: str | None
     python: str
     variables: Mapping[str, str]
@@ -69,7 +69,7 @@ class HeldDevice:
         self, task: str, inputs: Mapping[str, Any], on_result: OnResult | None, server: ForkServer | None
     ) -> tuple[WorkerReport, str, Reason | None]:
         kills_before = cgroups.oom_kills()
-        with WorkerProcess(task, inputs, self.gpu, self.variables, self.python, server) as worker:
+        with WorkerProcess(task, inputs, self.gpus, self.variables, self.python, server) as worker:
             report = worker.listen(self.watch, on_result)
         return report, *classify(report, self.setup, self.origin, kills_before, cgroups.oom_kills())
 
@@ -82,18 +82,18 @@ class HeldDevice:
 def hold_device(setup: Setup, watch: Supervision) -> Iterator[HeldDevice]:
     """Hold a device for a setup until the block is left. Raises MeasurementError, OSError."""
     python = python_of(setup.environment)
-    gpus = _gpus(setup, python)
-    with gpu_lock.hold(gpus) if gpus else nullcontext(None) as gpu:
-        users, started_at = _other_users(gpu, setup, watch), _now()
-        environ = worker_variables(python.executable, gpu, setup.threads)
+    visible = _gpus(setup, python)
+    with gpu_lock.hold(visible, setup.gpus) if visible else nullcontext(()) as gpus:
+        users, started_at = _other_users(gpus, setup, watch), _now()
+        environ = worker_variables(python.executable, gpus, setup.threads)
         origin = {
             "software": python.software,
-            "device": provenance.device(gpu),
+            "device": provenance.device(gpus),
             "host": provenance.host(),
             "variables": variables.recorded(environ),
             "git": provenance.git(),
         }
-        yield HeldDevice(setup, watch, gpu, users, python.executable, environ, origin, started_at)
+        yield HeldDevice(setup, watch, gpus, users, python.executable, environ, origin, started_at)
 
 
 def check_engine(subject: Cell | ColumnStudy) -> None:
@@ -113,7 +113,7 @@ def check_engine(subject: Cell | ColumnStudy) -> None:
 
 
 def _gpus(setup: Setup, python: Interpreter) -> list[hardware.Gpu]:
-    """The GPUs that a setup may use, none on the CPU. Raises MeasurementError if it needs one and there is none."""
+    """The GPUs that a setup may use, none on the CPU. Raises MeasurementError if it needs more than there are."""
     if setup.device != "cuda":
         return []
     try:
@@ -121,44 +121,49 @@ def _gpus(setup: Setup, python: Interpreter) -> list[hardware.Gpu]:
         gpus = hardware.visible(listed, os.environ)
     except hardware.GpuError as error:
         raise MeasurementError(str(error)) from None
-    if not gpus:
+    if len(gpus) < setup.gpus:
         variable = os.environ.get("CUDA_VISIBLE_DEVICES", "not set") or "empty"
         what = f"NVML lists {len(listed)}, CUDA_VISIBLE_DEVICES is {variable}"
-        raise MeasurementError(f"the cell asks for cuda and no GPU is visible here ({what})")
+        asks = f"{setup.gpus} GPUs and only {len(gpus)} are visible here" if gpus else "cuda and no GPU is visible here"
+        raise MeasurementError(f"the cell asks for {asks} ({what})")
     uses_torch = isinstance(setup, CeilingsStudy) or engines.ENGINES[setup.base_engine].needs_weights
     if uses_torch and (problem := torch_build.problem(python.torch)):
         raise MeasurementError(problem)
     return gpus
 
 
-def _other_users(gpu: hardware.Gpu | None, setup: Setup, watch: Supervision) -> str | None:
-    """Who else uses the GPU, for a message. Raises MeasurementError if nobody else may, or if the hardware is not what
+def _other_users(gpus: Sequence[hardware.Gpu], setup: Setup, watch: Supervision) -> str | None:
+    """Who else uses the GPUs, for a message. Raises MeasurementError if nobody else may, or if the hardware is not what
     the machine's label stands for."""
-    name = gpu.name if gpu else hardware.cpu_name()
-    if not hardware.is_called(name, watch.device_name):
-        asks = f"machines.{setup.machine}.device_name asks for {watch.device_name!r}"
-        raise MeasurementError(f"this is {name} on {provenance.node_name()}, and {asks}; nothing was measured")
-    users = _users_after_wait(gpu, watch.patience_s) if gpu else None
-    if users and watch.exclusive == "fail":
-        raise MeasurementError(f"GPU {gpu.uuid} is in use: {users}; wait, or set watch.exclusive: warn")
-    if users:
-        print(f"GPU {gpu.uuid} is in use: {users}; the cell is measured and flagged", file=sys.stderr)
-    return users
+    for name in [gpu.name for gpu in gpus] or [hardware.cpu_name()]:
+        if not hardware.is_called(name, watch.device_name):
+            asks = f"machines.{setup.machine}.device_name asks for {watch.device_name!r}"
+            raise MeasurementError(f"this is {name} on {provenance.node_name()}, and {asks}; nothing was measured")
+    by_gpu = _users_after_wait(gpus, watch.patience_s)
+    for uuid, users in by_gpu.items():
+        if watch.exclusive == "fail":
+            raise MeasurementError(f"GPU {uuid} is in use: {users}; wait, or set watch.exclusive: warn")
+        print(f"GPU {uuid} is in use: {users}; the cell is measured and flagged", file=sys.stderr)
+    return "; ".join(by_gpu.values()) or None
 
 
-def _users_after_wait(gpu: hardware.Gpu, patience_s: float) -> str | None:
-    """Who still uses the GPU after a wait for them to leave it, for a message; None if nobody does."""
-    users = conditions.busy(gpu)
-    if not users:
-        return None
+def _users_after_wait(gpus: Sequence[hardware.Gpu], patience_s: float) -> dict[str, str]:
+    """Who still uses which GPU after a wait for them to leave it, for a message."""
+
+    def users() -> dict[str, str]:
+        return {gpu.uuid: who for gpu in gpus if (who := conditions.busy(gpu))}
+
+    by_gpu = users()
+    if not by_gpu:
+        return {}
     with notes_of_run() as notes:
         until = time.monotonic() + notes.worth(patience_s)
-    while users and time.monotonic() < until:
+    while by_gpu and time.monotonic() < until:
         time.sleep(1)
-        users = conditions.busy(gpu)
+        by_gpu = users()
     with notes_of_run() as notes:
-        notes.escaped(users is None)
-    return users
+        notes.escaped(not by_gpu)
+    return by_gpu
 
 
 def _now() -> str:

@@ -90,5 +90,6 @@ def memory_limit(subject: Subject, origin: Mapping[str, Any]) -> dict[str, Any] 
     if subject.memory_limit_bytes is not None:
         return {"name": CONFIGURED, "bytes": subject.memory_limit_bytes}
     if subject.device == "cuda":
+        # Of several, of the first: out of memory is one of them, and they are alike.
         return {"name": DEVICE, "bytes": origin["device"]["memory_bytes"]}
     return origin["host"]["memory_limit"] or {"name": "host memory", "bytes": origin["host"]["memory_bytes"]}

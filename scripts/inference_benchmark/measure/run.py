@@ -17,7 +17,7 @@ from inference_benchmark.measure.held_device import Setup, check_engine, hold_de
 from inference_benchmark.measure.outcome import CellFailure
 from inference_benchmark.measure.warm_start import ForkServer
 from inference_benchmark.measure.worker_process import WorkerReport
-from inference_benchmark.models import architecture, checkpoint
+from inference_benchmark.models import architecture, checkpoint, texts
 from inference_benchmark.records.parts import Note, SetAside
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.rounds import assess, different_answers, each_once
@@ -56,6 +56,8 @@ def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
     output: the place of its record. The tries of a search and the trace of a timeline are kept in the same folder."""
     setup, limit, weights = study.setup, None, _weights(study.setup)
     inputs = _inputs(study, weights)
+    if study.kind == "quality":
+        inputs |= {"text": str(texts.saved(study.text_sha256).absolute()), "scratch": str(output.parent.absolute())}
     if study.kind == "timeline":
         inputs["trace"] = str(output.with_suffix(".trace.json.gz").absolute()) if study.trace else None
     with hold_device(setup, watch) as device:

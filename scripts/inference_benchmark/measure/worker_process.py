@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -47,17 +47,17 @@ def signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
-def worker_variables(python: str, gpu: hardware.Gpu | None, threads: int | None) -> dict[str, str]:
+def worker_variables(python: str, gpus: Sequence[hardware.Gpu], threads: int | None) -> dict[str, str]:
     """The environment variables of a worker. threads: None is hardware.default_threads.
 
     Snakemake sets the variables of numerical libraries to the rule's threads, which count jobs here, not cores. Weights
-    are on disk, so the hub is not asked. The worker sees the held device and no other. Containers of NVIDIA ask for
+    are on disk, so the hub is not asked. The worker sees the held devices and no other. Containers of NVIDIA ask for
     TF32; a variant of an engine does so by its option.
     """
     names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
     ours = dict.fromkeys(names, str(threads or hardware.default_threads()))
-    if gpu:
-        ours["CUDA_VISIBLE_DEVICES"] = gpu.uuid
+    if gpus:
+        ours["CUDA_VISIBLE_DEVICES"] = ",".join(gpu.uuid for gpu in gpus)
     environ = interpreter.child_environment(python, **ours, HF_HUB_OFFLINE="1", CUDA_DEVICE_ORDER="PCI_BUS_ID")
     return {name: value for name, value in environ.items() if name not in variables.NOT_INHERITED}
 
@@ -131,7 +131,7 @@ class WorkerProcess:
 
     task: str
     inputs: Mapping[str, Any]
-    gpu: hardware.Gpu | None
+    gpus: Sequence[hardware.Gpu]
     variables: Mapping[str, str]
     python: str = sys.executable
     server: ForkServer | None = None
@@ -151,8 +151,8 @@ class WorkerProcess:
 
     def _start(self, writing_end: int) -> None:
         """Fork the worker from the server if that is possible, else start it cold."""
-        gpu = asdict(self.gpu) if self.gpu else None
-        request = json.dumps({"task": self.task, "inputs": self.inputs, "gpu": gpu})
+        gpus = list(map(asdict, self.gpus))
+        request = json.dumps({"task": self.task, "inputs": self.inputs, "gpus": gpus})
         if self.server and self.owner is not None:
             try:
                 self.process = self.server.fork(self.python, request, self.variables, writing_end)
@@ -173,7 +173,7 @@ class WorkerProcess:
             if descriptor is not None:
                 waiting.register(descriptor, select.POLLIN)
         next_sample = None  # only while calls are timed
-        with conditions.Sampler(self.gpu, self.process.pid) as sampler:
+        with conditions.Sampler(self.gpus, self.process.pid) as sampler:
             while True:
                 now = time.monotonic()
                 if now >= deadline:

@@ -47,7 +47,7 @@ _FREE = {
 #: Facts of the software that cells are measured in: they have to agree within each environment.
 _SOFTWARE = {"CUDA", "float32 matmul precision", "TF32", *_PACKAGES}
 
-_ENVIRONMENT = "environment "
+_ENVIRONMENT, _LINKS = "environment ", "links between "
 
 
 def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
@@ -57,6 +57,10 @@ def facts(records: Sequence[AnyRecord]) -> dict[str, list[Any]]:
     for index, record in enumerate(records):
         if "matmul_precision" in (record.model or {}).get("options", {}):  # a choice of the variant, as its name says
             by_name["float32 matmul precision"][index] = by_name["TF32"][index] = None
+    for index, record in enumerate(records):
+        if links := record.device.get("links"):  # how many GPUs there are is a choice of the variant, too
+            among = f"{_LINKS}{len(record.device['devices'])} GPUs"
+            by_name.setdefault(among, [None] * len(records))[index] = ", ".join(links)
     for name in dict.fromkeys(name for record in records for name in record.variables):
         by_name[f"{_ENVIRONMENT}{name}"] = [record.variables.get(name) for record in records]
     return {name: [str(each) if isinstance(each, dict) else each for each in by_name[name]] for name in by_name}

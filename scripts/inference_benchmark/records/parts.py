@@ -31,6 +31,8 @@ class Memory(TypedDict, total=False):
     peak_allocated_bytes: Count  #: CUDA: peak memory of tensors.
     peak_reserved_bytes: Count  #: CUDA: peak device memory reserved by the engine's allocator.
     device_total_bytes: Count  #: CUDA: total memory of the device.
+    #: CUDA, several GPUs: these three of each, which the ones above are the sums of.
+    devices: list[dict[str, Count]]
 
 
 class Energy(TypedDict):

@@ -53,7 +53,9 @@ class _Finished:
     #: Versions of Python and of the packages that affect speed, as they are imported. Where one is not an installed
     #: package but, for example, a checkout, its place follows in parentheses.
     software: Mapping[str, Any]
-    device: Mapping[str, Any]  #: Name, driver and memory of the device.
+    #: Name, driver and memory of the device. Of several GPUs those of the first, with name, uuid and memory of each
+    #: (devices) and the kinds of links between them (links).
+    device: Mapping[str, Any]
     #: Host or node name, job id of the scheduler, kernel, CPU, memory, container and its limits.
     host: Mapping[str, Any]
     variables: Mapping[str, str]  #: Environment variables of the worker that can affect speed.
@@ -179,10 +181,10 @@ class Record(_Finished):
 
     @property
     def memory_bytes(self) -> list[tuple[int, int | None]]:
-        """(peak, size of the memory) of each process: allocated on the device, or resident of the host or its cgroup.
-        What an allocator reserves is its history: several times what a growing cache ever takes."""
+        """(peak, size of the memory) of each process: allocated on the device, of several on each, or resident of the
+        host or its cgroup. What an allocator reserves is its history: several times what a growing cache ever takes."""
         pairs = []
-        for memory in (run.memory for run in self.runs):
+        for memory in (each for run in self.runs for each in run.memory.get("devices", [run.memory])):
             if "device_total_bytes" in memory:
                 peak_bytes = memory.get("peak_allocated_bytes", memory["peak_reserved_bytes"])
                 pairs.append((peak_bytes, memory["device_total_bytes"]))

@@ -93,6 +93,8 @@ def cell_result(
         found |= figures.estimates("largest batch", batch_limit(search.results))
     if comparison := about.get("divergence"):
         found |= figures.estimates("answers", comparison.results[0])
+    if prediction := about.get("quality"):
+        found |= figures.estimates("quality", prediction.results)
     if steps := about.get("timeline"):
         timeline = Timeline.of(steps.results)
         found |= figures.estimates("steps", timeline) | figures.estimates("kinds", timeline)
@@ -174,7 +176,7 @@ def _of_processes(record: Record) -> dict[str, Estimate]:
         "outliers": record.stability and record.stability.outliers,
         "drift": record.stability and record.stability.drift,
     }
-    for name in dict.fromkeys(name for run in record.runs for name in run.memory):
+    for name in dict.fromkeys(name for run in record.runs for name in run.memory if name != "devices"):
         values[name] = max(run.memory.get(name, 0) for run in record.runs)
     return {name: Estimate(value) for name, value in values.items() if value is not None}
 

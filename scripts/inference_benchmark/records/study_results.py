@@ -10,18 +10,20 @@ from inference_benchmark.records.parts import Count, NotNegative, Positive, Samp
 
 
 class CeilingsResult(TypedDict):
-    kind: Literal["bandwidth", "matmul"]  #: The kind of ceiling.
-    #: The kernel. bandwidth: copy, sum or matrix-vector. matmul: torch.mm, torch.nn.functional.linear, torch._int_mm or
-    #: torch.ops.quantized.linear; in parentheses layout or engine.
+    kind: Literal["bandwidth", "matmul", "link"]  #: The kind of ceiling.
+    #: The kernel. bandwidth: copy, sum or matrix-vector. link: read or mapped (disk), copy (host). matmul: torch.mm,
+    #: torch.nn.functional.linear, torch._int_mm or torch.ops.quantized.linear; in parentheses layout or engine.
     kernel: Literal[
-        "copy", "sum", "matrix-vector",
+        "copy", "sum", "matrix-vector", "read", "mapped",
         "torch.mm", "torch.nn.functional.linear", "torch.nn.functional.linear (mkldnn)",
         "torch._int_mm", "torch._int_mm (transposed)",
         "torch.ops.quantized.linear (fbgemm)", "torch.ops.quantized.linear (onednn)",
         "torch.ops.quantized.linear (qnnpack)",
     ]  # fmt: skip
     working_set_bytes: NotRequired[Positive]  #: bandwidth: bytes of memory that one call accesses.
-    moved_bytes: NotRequired[Positive]  #: bandwidth: bytes that one call reads plus bytes that it writes.
+    #: bandwidth: bytes that one call reads plus bytes that it writes. link: bytes that come over it.
+    moved_bytes: NotRequired[Positive]
+    link: NotRequired[Literal["disk", "host"]]  #: link: disk to host, or host to device.
     dtype: NotRequired[Literal["float32", "tf32", "bfloat16", "float16", "int8"]]  #: matmul: dtype of the operands.
     rows: NotRequired[Positive]  #: matmul: rows of activations.
     inputs: NotRequired[Positive]  #: matmul: columns of activations.
@@ -66,6 +68,19 @@ class Divergence(TypedDict):
     kl_nats: MeanMax
 
 
+class QualityWindow(TypedDict):
+    """A window of the text, by analysis.quality.scores."""
+
+    #: Mean negative log likelihood of the scored tokens, given all tokens of the window before each, in nats; null if a
+    #: logit is not finite.
+    nll_nats: float | None
+    reference_nll_nats: float | None  #: The same of hf in fp32.
+    #: For each scored token, the Kullback-Leibler divergence of the distribution in its place from that of hf in fp32,
+    #: in nats, to six digits; null if a logit is not finite.
+    kl_nats: Annotated[list[NotNegative], Meta(min_length=1)] | None
+    same_best: Count  #: Number of scored tokens in whose place the best token is that of hf in fp32.
+
+
 class Operator(TypedDict):
     """An operator or a kernel in a profile."""
 
@@ -98,7 +113,13 @@ class TimelinePart(TypedDict):
 
 
 #: What each of the results of a study is, by the kind of study.
-RESULTS = {"ceilings": CeilingsResult, "max-batch": Try, "divergence": Divergence, "timeline": TimelinePart}
+RESULTS = {
+    "ceilings": CeilingsResult,
+    "max-batch": Try,
+    "divergence": Divergence,
+    "quality": QualityWindow,
+    "timeline": TimelinePart,
+}
 
 
 def check_results(kind: str, results: list[Any]) -> None:

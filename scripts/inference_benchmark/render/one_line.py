@@ -8,7 +8,9 @@ from typing import Any
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.descriptive import percentile
+from inference_benchmark.analysis.figures import BY_GROUP
 from inference_benchmark.analysis.max_batch import batch_limit
+from inference_benchmark.analysis.quality import Windows
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import KINDS, Timeline
 from inference_benchmark.cli import printable
@@ -64,10 +66,18 @@ def study_text(record: StudyRecord) -> str:
         return f"batch {fits} fits, {fails} does not ({len(record.results)} tries)"
     if record.study.kind == "timeline":
         return timeline_text(Timeline.of(record.results)) + warnings
+    if record.study.kind == "quality":
+        return quality_text(record.results)
     result = record.results[0]
     error = result["logits_error"]["mean"]
     logits = "not finite" if error is None else f"{error:.2g}"
     return f"{format_figure(result['token_agreement'], '.1%')} of the tokens as hf in fp32, logits error {logits}"
+
+
+def quality_text(windows: Windows) -> str:
+    """``perplexity 24.12 (19.33 to 30.10), 1.016 (1.013 to 1.019) times that of hf fp32, KL 0.024 (0.022 to 0.026)``"""
+    perplexity, ratio, kl, *_ = (each.text_of(each.estimate(windows)) or "unknown" for each in BY_GROUP["quality"])
+    return f"perplexity {perplexity}, {ratio} times that of hf fp32, KL {kl}"
 
 
 def timeline_text(timeline: Timeline) -> str:

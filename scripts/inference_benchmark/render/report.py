@@ -140,7 +140,7 @@ def best(cells: Results, target: float) -> list[dict[str, str]]:
     found, name_of = [], names_within(cells)
     for figure in PERFORMANCE:
         if figure.best and (cell := headline(cells, figure, target)):
-            value = format_number(cell.value(figure.name) * (100 if figure.is_share else figure.scale))
+            value = format_number(figure.in_unit(cell.value(figure.name)))
             about = {"name": figure.best, "unit": figure.unit, "of": name_of(cell), "marks": marks(cell, figure)}
             found.append(about | {"value": value, "width": width_text(cell, figure)})
     return found

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from inference_benchmark import markdown
-from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure, table_of
+from inference_benchmark.analysis.figures import BY_GROUP, BY_NAME, PERFORMANCE, Figure, table_of
 from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.render.baseline_columns import baseline_columns, compared_cells, ratio_table
 from inference_benchmark.render.context import BATCH_SIZE, PROMPT_TOKENS, Axis, Grid, default_batch_size, models
@@ -21,7 +21,7 @@ from inference_benchmark.results.cell_result import UNFINISHED, CellResult, Resu
 from inference_benchmark.results.column import Column, headings
 from inference_benchmark.units import format_bytes
 
-_THROUGHPUT = BY_NAME["throughput_tok_per_s"]
+_THROUGHPUT, _OF_TEXT = BY_NAME["throughput_tok_per_s"], BY_GROUP["quality"]
 
 
 def tables(cells: Results, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
@@ -83,6 +83,7 @@ def _column_rows(cells: Results) -> list[list[str]]:
     rows = [
         [largest.title, *(largest.text(cell.value(largest.name)) for cell in of_columns)],
         ["same tokens | logits error", *map(agreement_text, of_columns)],
+        *([each.heading, *(each.text_of(cell.figures.get(each.name)) for cell in of_columns)] for each in _OF_TEXT),
     ]
     return [row for row in rows if any(row[1:])]
 

@@ -55,5 +55,4 @@ def _ratios(title: str, figure: Figure, cells: Results, bases: Mapping[Column, C
 def _ratio_text(figure: Figure, new: CellResult, base: CellResult) -> str:
     """``1.12 (1.08 to 1.16)``"""
     of_rounds = new.figures.get(figure.name)  # unless there is a single round
-    value, low, high = of_rounds or ratio(*(cell.figures["throughput_tok_per_s"] for cell in (new, base)))
-    return figure.text(value) + ("" if low is None else f" ({figure.text(low)} to {figure.text(high)})")
+    return figure.text_of(of_rounds or ratio(*(cell.figures["throughput_tok_per_s"] for cell in (new, base))))

@@ -29,9 +29,9 @@ class CellResult:
     outcome: in OUTCOMES or NOT_MEASURED. reason: why there is no figure; reason_phase: what the worker was doing then.
     figures: by their names in the catalogue, in the units of their columns. whole_s, first_token_s: seconds of its
     whole calls and of those for one token, by process; rounds: the round of each process; empty where only figures are
-    known. bound_by: for each phase of a call what its limit is due to, ``memory`` or ``arithmetic``. unstable_because,
-    flags, limit_flags, timeline_flags: names of warnings, about the samples, the conditions, the ceilings and the
-    timeline; notes: their messages. started_at, ended_at: ISO 8601. record: its path.
+    known. bound_by: for each phase of a call what its limit is due to, ``memory``, ``arithmetic`` or ``link``.
+    unstable_because, flags, limit_flags, timeline_flags: names of warnings, about the samples, the conditions, the
+    ceilings and the timeline; notes: their messages. started_at, ended_at: ISO 8601. record: its path.
     """
 
     column: Column

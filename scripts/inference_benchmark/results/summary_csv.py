@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from inference_benchmark import csv_table
 from inference_benchmark.analysis import metrics
-from inference_benchmark.analysis.figures import COMPARED, FIGURES, Figure
+from inference_benchmark.analysis.figures import BY_GROUP, COMPARED, FIGURES, Figure
 from inference_benchmark.analysis.metrics import PHASES
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.cli import ProblemsError, printable
@@ -22,13 +22,22 @@ _WARNINGS = ("unstable_because", "flags", "limit_flags", "timeline_flags")
 _TEXTS = ("machine", "device", "outcome", "reason_phase", "reason", "notes", "started_at", "ended_at", "record")
 _OF_COLUMN = ("model", "engine", "precision", "environment", "base_engine", "split")
 _BOUND_BY = tuple(f"{phase}_bound_by" for phase in PHASES)
-#: Columns of summary.csv, in order; units are in the names.
-COLUMNS = (
+#: Columns about a cell.
+_ABOUT = (
     "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size",
     "base_engine", "options", "environment", "split", "memory_limit_bytes", "outcome", "reason_phase", "reason",
+)  # fmt: skip
+#: Columns of summary.csv, in order; units are in the names.
+COLUMNS = (
+    *_ABOUT,
     *(column for figure in FIGURES for column in figure.columns),
     *_BOUND_BY, "stable", *_WARNINGS, "notes", "started_at", "ended_at", "record",
 )  # fmt: skip
+#: Columns of the long form; the unit of a value is in the name of its figure.
+LONG_COLUMNS = (*_ABOUT, *_WARNINGS, "figure", *Estimate._fields)
+
+#: Columns that were added later: older summaries say nothing of them.
+_LATER = {column for figure in BY_GROUP["quality"] for column in figure.columns}
 
 #: The columns that a table of figures must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
@@ -45,16 +54,33 @@ class TableError(ProblemsError):
 
 def to_csv(results: Iterable[CellResult]) -> str:
     """Results as summary.csv, whole numbers whole."""
+    return _csv(map(row, results), COLUMNS)
+
+
+def to_long_csv(results: Iterable[CellResult], figures: Sequence[Figure] = FIGURES) -> str:
+    """Results as CSV with a row for each figure of each cell, and one for a cell that has none of these figures."""
+    return _csv((each for result in results for each in _long_rows(result, figures)), LONG_COLUMNS)
+
+
+def _long_rows(result: CellResult, figures: Iterable[Figure]) -> Iterator[dict[str, Any]]:
+    about, names = row(result), [figure.name for figure in figures if figure.name in result.figures]
+    for name in names:
+        yield {**about, "figure": name, **result.figures[name]._asdict()}
+    if not names:
+        yield about
+
+
+def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
     import pandas
 
-    rows = [{name: _harmless(value) for name, value in row(result).items()} for result in results]
-    return pandas.DataFrame(rows, columns=COLUMNS).convert_dtypes().to_csv(index=False)
+    harmless = [{name: _harmless(each[name]) for name in columns if name in each} for each in rows]
+    return pandas.DataFrame(harmless, columns=columns).convert_dtypes().to_csv(index=False)
 
 
 def read_summary(path: Path) -> list[CellResult]:
     """The results in summary.csv; names stay text whatever they look like. Raises TableError naming every field that
     does not fit its column, CsvError and OSError."""
-    table = csv_table.read(path, COLUMNS, "a summary of this version")
+    table = csv_table.read(path, [name for name in COLUMNS if name not in _LATER], "a summary of this version")
     rows, problems = [], []
     for number, fields in enumerate(table.rows, start=1):
         row: dict[str, Any] = {name: text for name, text in zip(table.columns, fields, strict=True) if text}

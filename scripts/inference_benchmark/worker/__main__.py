@@ -16,7 +16,7 @@ from inference_benchmark.worker.process import die_with_parent, qualified_name
 
 
 def main(request: str, pipe: int) -> int:
-    """request: JSON with task (a module of this package), its inputs, and gpu. pipe: the descriptor to write to."""
+    """request: JSON with task (a module of this package), its inputs, and gpus. pipe: the descriptor to write to."""
     os.set_inheritable(pipe, False)
     die_with_parent()
     parsed: dict[str, Any] = json.loads(request)
@@ -25,7 +25,7 @@ def main(request: str, pipe: int) -> int:
         def emit(**facts: Any) -> None:
             stream.write(json.dumps(facts) + "\n")
 
-        session = EngineSession(emit, Gpu(**parsed["gpu"]) if parsed["gpu"] else None)
+        session = EngineSession(emit, [Gpu(**gpu) for gpu in parsed["gpus"]])
         try:
             task = importlib.import_module(f"inference_benchmark.worker.{parsed['task']}")
             end = session.end_of(partial(task.run, session, **parsed["inputs"]))

@@ -1,4 +1,5 @@
-"""Measure the ceilings of this device: memory bandwidth over working sets, matrix products over dtypes.
+"""Measure the ceilings of this device: memory bandwidth over working sets, matrix products over dtypes; if asked for,
+also the links over which weights come that are kept elsewhere.
 
 Several kernels and shapes are tried at each point; the fastest is the ceiling. Operands are random: zeros switch fewer
 bits, which makes some devices faster.
@@ -6,6 +7,8 @@ bits, which makes some devices faster.
 
 from __future__ import annotations
 
+import os
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,6 +21,7 @@ from torch.nn.functional import linear
 from inference_benchmark.experiment.studies import study_from_json
 from inference_benchmark.machine import cgroups, quiet
 from inference_benchmark.machine.hardware import default_threads
+from inference_benchmark.models.cache import cache_root
 from inference_benchmark.worker.engine_session import EngineSession
 
 #: Working sets in bytes: from one that fits into a cache to one that fits into none.
@@ -35,6 +39,8 @@ _MIN_SAMPLES, _MAX_SAMPLES, _MIN_S, _MOST_S = 5, 1000, 0.1, 1.0
 _LEAST_SAMPLE_S, _MOST_CALLS = 1e-3, 100
 #: Clock cycles for which the GPU is kept busy: at first per queued call (about 20 us), at most in all (about 30 ms).
 _FIRST_CYCLES, _MOST_CYCLES = 40_000, 2**26
+#: Bytes that come over a link at a time: more than fit into a cache of the CPU.
+_LINK_BYTES = 2**28
 #: A shape that would take longer than this is left out, as all larger ones.
 _LONGEST_S = 0.25
 
@@ -59,6 +65,8 @@ def run(session: EngineSession, subject: str, checkpoint: None, patience_s: floa
         torch.backends.cuda.matmul.allow_tf32 = dtype == "tf32"
         for result in _products(device, dtype, timer):
             emit(results=[{"kind": "matmul", "dtype": dtype, **result}])
+    for result in _links(device, timer) if study.links else ():
+        emit(results=[{"kind": "link", **result}])
     emit(model={"threads": torch.get_num_threads(), "cuda": torch.version.cuda, "tf32": tf32})
 
 
@@ -102,6 +110,31 @@ def _products(device: torch.device, dtype: str, timer: type[CpuTimer | CudaTimer
                 continue
             speed = flop / min(taken["samples_s"])
             yield {"kernel": name, "rows": rows, "inputs": side, "outputs": side, "flop": flop, **taken}
+
+
+def _links(device: torch.device, timer: type[CpuTimer | CudaTimer]) -> Iterator[dict[str, Any]]:
+    """From disk to host, as a copy and as a mapped file, and on CUDA from host to device.
+
+    The file has just been written, so it comes from the page cache of the system, as weights do in every step but the
+    first where the host has memory for them. A ceiling must not be lower; a disk itself is slower.
+    """
+    values = torch.rand(min(_LINK_BYTES, _MOST[device.type] // 4) // 4)
+    moved = {"moved_bytes": values.nbytes}
+    folder = cache_root()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        values.numpy().tofile(file.name)
+        buffer = [bytearray(values.nbytes)]
+        kernels = {
+            "read": lambda: os.preadv(file.fileno(), buffer, 0),
+            "mapped": lambda: torch.from_file(file.name, size=len(values)).sum(),
+        }
+        for name, kernel in kernels.items():
+            yield {"link": "disk", "kernel": name, **moved, **samples(kernel, CpuTimer)}
+    if device.type == "cuda":
+        pinned, target = values.pin_memory(), torch.empty_like(values, device=device)
+        taken = samples(lambda: target.copy_(pinned, non_blocking=True), timer)
+        yield {"link": "host", "kernel": "copy", **moved, **taken}
 
 
 def product_kernels(device: str, dtype: str) -> dict[str, Callable[[torch.Tensor, torch.Tensor], Kernel]]:

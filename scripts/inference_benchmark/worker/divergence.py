@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inference_benchmark.analysis.divergence import REFERENCE, ROWS, STEPS, divergence
+from inference_benchmark.engines.options import placed
 from inference_benchmark.experiment.studies import study_from_json
 from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
 
@@ -15,9 +16,11 @@ def run(session: EngineSession, subject: str, checkpoint: str | None) -> None:
     steps = min(study.workload.new_tokens, STEPS)
     tokens, logits = [], []
     engine_name, precision = REFERENCE
-    reference = replace(study, engine=engine_name, options={}, precision=precision)
+    # One that does not fit on a device is placed as what is compared with it.
+    reference = replace(study, engine=engine_name, options=placed(study.options), precision=precision)
     for each in (reference, study):
         engine = session.load(each, checkpoint, ROWS)
+        engine.lift_limit()  # it decided where weights are; the logits of all steps need memory beyond it
         session.enter("answer")
         prompts = draw_prompts(ROWS, study.workload.prompt_tokens, study.seed, engine.vocab_size)
         tokens.append(timed_call(engine, engine.generate, prompts, steps)[1])

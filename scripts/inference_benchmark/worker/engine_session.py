@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from inference_benchmark import engines
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -34,23 +35,23 @@ class WrongOutputError(RuntimeError):
 
 
 class OutOfMemory(NamedTuple):
-    """evidence: the free memory of the device, if the exception alone does not show that memory ran out. The device's
-    context may then be broken, so that the process can no longer be used."""
+    """evidence: the free memory of the fullest device, if the exception alone does not show that memory ran out. The
+    device's context may then be broken, so that the process can no longer be used."""
 
     exception_type: str
     message: str
     evidence: Mapping[str, int]
 
 
-def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None) -> OutOfMemory | None:
+def out_of_memory(engine: Engine, error: BaseException, gpus: Sequence[Gpu]) -> OutOfMemory | None:
     """The exception, or one that caused it, if it means out of memory; None otherwise."""
     for each in exceptions(error):
         if engine.is_out_of_memory(each):
             return OutOfMemory(qualified_name(each), str(each), {})
-        if gpu and isinstance(each, RuntimeError) and line_about_library(str(each)):
+        if gpus and isinstance(each, RuntimeError) and line_about_library(str(each)):
             # NVML also answers if the context is broken. The exception still holds the tensors of its call.
-            free_bytes = free_memory_bytes(gpu)
-            if free_bytes is not None and free_bytes < ALMOST_NOTHING_BYTES:
+            known = [n_bytes for n_bytes in map(free_memory_bytes, gpus) if n_bytes is not None]
+            if known and (free_bytes := min(known)) < ALMOST_NOTHING_BYTES:
                 return OutOfMemory(qualified_name(each), str(each), {"device_free_bytes": free_bytes})
     return None
 
@@ -58,17 +59,15 @@ def out_of_memory(engine: engines.Engine, error: BaseException, gpu: Gpu | None)
 class EngineSession:
     """The engine of a task, and its phases, each of which is sent when it begins."""
 
-    def __init__(self, emit: Emit, gpu: Gpu | None) -> None:
-        self.emit, self.gpu, self.phase, self.precision = emit, gpu, "start", ""
-        self.engine: engines.Engine | None = None
+    def __init__(self, emit: Emit, gpus: Sequence[Gpu]) -> None:
+        self.emit, self.gpus, self.phase, self.precision = emit, gpus, "start", ""
+        self.engine: Engine | None = None
 
     def enter(self, phase: str) -> None:
         self.phase = phase
         self.emit(phase=phase)
 
-    def load(
-        self, subject: Cell | ColumnStudy, checkpoint: str | None, rows: int, yardstick: bool = False
-    ) -> engines.Engine:
+    def load(self, subject: Cell | ColumnStudy, checkpoint: str | None, rows: int, yardstick: bool = False) -> Engine:
         """The engine with its model loaded. rows: of its calls, at most. yardstick: time it before, outside the limit.
         Raises PrecisionError."""
         folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
@@ -117,7 +116,7 @@ class EngineSession:
         try:
             yield
         except Exception as error:
-            if out_of_memory(self.engine, error, self.gpu) is None:
+            if out_of_memory(self.engine, error, self.gpus) is None:
                 raise
 
     def end_of(self, work: Callable[[], Any]) -> dict[str, Any]:
@@ -129,7 +128,7 @@ class EngineSession:
         except Exception as error:
             if self.engine is None:
                 raise
-            if shortage := out_of_memory(self.engine, error, self.gpu):
+            if shortage := out_of_memory(self.engine, error, self.gpus):
                 with suppress(RuntimeError):  # a broken context
                     self.emit(memory=self.engine.memory())
                 return {"outcome": "oom", **shortage._asdict()}
@@ -151,7 +150,7 @@ def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int
     return numpy.random.default_rng(seed).integers(vocab_size, size=(batch_size, prompt_tokens), dtype=numpy.int64)
 
 
-def timed_call(engine: engines.Engine, generate: Callable, prompts, new_tokens: int):
+def timed_call(engine: Engine, generate: Callable, prompts, new_tokens: int):
     """(seconds, tokens) of one generate call, host to host, the device idle on both sides.
 
     prompts: int64 (batch, prompt tokens). tokens: int64 (batch, new_tokens). Raises WrongOutputError unless every row

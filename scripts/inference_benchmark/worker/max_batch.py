@@ -55,7 +55,7 @@ def _try_in_a_fork(
 
     def child() -> None:
         die_with_parent()
-        session_of_try, results = EngineSession(session.emit, None), []
+        session_of_try, results = EngineSession(session.emit, ()), []
 
         def load_and_try() -> None:
             session_of_try.load(study, checkpoint, batch_size)
@@ -100,7 +100,7 @@ def _try(session: EngineSession, study: ColumnStudy, batch_size: int) -> dict[st
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload.new_tokens)
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
     except Exception as error:
-        shortage = out_of_memory(engine, error, session.gpu)
+        shortage = out_of_memory(engine, error, session.gpus)
         if shortage is None and batch_size > 1 and isinstance(error, UnsupportedError):  # too many rows for the library
             shortage = OutOfMemory(qualified_name(error), str(error), {})
         # What a recording that ran out of memory leaves of torch's allocator is not known.

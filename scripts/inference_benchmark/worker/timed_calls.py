@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from inference_benchmark import engines
 from inference_benchmark.analysis import descriptive
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.machine import energy, quiet
 from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
@@ -21,7 +21,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s
     """subject: the cell as JSON text. patience_s: the longest wait for others to leave the CPUs alone."""
     load, cell, emit = quiet.OtherLoad(), Cell.from_json(subject), session.emit
     settings, new_tokens = cell.measurement, cell.workload.new_tokens
-    counter = energy.open_counter(session.gpu)
+    counter = energy.open_counter(session.gpus)
     engine = session.load(cell, checkpoint, cell.batch_size, yardstick=True)
     session.enter("prompts")
     prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
@@ -72,7 +72,7 @@ class _Calls:
         self.seconds: list[float] = []
         self.answers: dict[str, None] = {}
 
-    def add(self, engine: engines.Engine, generate, prompts, new_tokens: int) -> None:
+    def add(self, engine: Engine, generate, prompts, new_tokens: int) -> None:
         seconds, tokens = timed_call(engine, generate, prompts, new_tokens)
         self.seconds.append(seconds)
         self.answers[hashlib.sha256(tokens.astype("<i8").tobytes()).hexdigest()] = None
@@ -97,13 +97,13 @@ def _repeat(engine, prompts, new_tokens: int, settings: Measurement, calls: _Cal
     return _one_time_work(engine) - before
 
 
-def _one_time_work(engine: engines.Engine) -> Counter[str]:
+def _one_time_work(engine: Engine) -> Counter[str]:
     """Work done so far that a later call need not do again: the counts of the engine's compilation."""
     return Counter({name: count for name, count in engine.compilation().items() if isinstance(count, int)})
 
 
 @contextmanager
-def _metered(engine: engines.Engine, counter: energy.Counter | None, emit: Emit) -> Iterator[None]:
+def _metered(engine: Engine, counter: energy.Counter | None, emit: Emit) -> Iterator[None]:
     """Send the energy that the device used in the block, if there is a counter."""
 
     def read(step, *arguments) -> Any:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from inference_benchmark import engines
 from inference_benchmark.analysis.timeline import PROFILED_TOKENS, profile_result
+from inference_benchmark.engines.engine import Engine
 from inference_benchmark.experiment.studies import TimelineStudy, study_from_json
 from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
 from inference_benchmark.worker.timed_calls import warm_up
@@ -41,7 +41,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str
         session.emit(profile_error="torch's profiler recorded no kernel: CUPTI is missing, or another profiler has it")
 
 
-def timed_in_steps(engine: engines.Engine, prompts, new_tokens: int) -> tuple[float, list[float]]:
+def timed_in_steps(engine: Engine, prompts, new_tokens: int) -> tuple[float, list[float]]:
     """(seconds of a call, seconds of each of its steps). The first step begins with the call and includes prefill.
     Raises StepsError, and as timed_call."""
     marks = [None]
@@ -56,7 +56,7 @@ def timed_in_steps(engine: engines.Engine, prompts, new_tokens: int) -> tuple[fl
     return seconds, engine.seconds_between(marks)
 
 
-def _steps(engine: engines.Engine, prompts, study: TimelineStudy) -> dict[str, Any]:
+def _steps(engine: Engine, prompts, study: TimelineStudy) -> dict[str, Any]:
     """Calls that nothing observes and calls in steps, in turn, until those are enough for a round of the cell."""
     settings, new_tokens = study.cell.measurement, study.cell.workload.new_tokens
     plain_s, observed = [], []
