@@ -68,18 +68,24 @@
     }
     const without = plausible.length - chosen.cells.length;
     if (without) lines.push(`Cells without the figure of the goal: ${without}.`);
+    const columns = new Set(plausible.map((cell) => cell.series)).size;
+    if (columns > 1 && !limits.some((limit) => choosing.quality.includes(limit.figure.name)))
+      lines.push(choosing.quality.some((name) => plausible.some((cell) => name in cell))
+        ? "No limit on the quality of answers is given."
+        : "The quality of answers is not known.");
     const above = own.length - plausible.length;
     if (above) lines.push(`Cells left out because they are faster than their machine can be (${choosing.above_limit}): ${above}.`);
 
-    const all = [goal, choosing.throughput, ...choosing.limits.map((limit) => limit.figure)];
-    const shown = all.filter((figure, n) => all.findIndex((other) => other.name === figure.name) === n);
-    const headings = ["choice", "cell", ...shown.map((figure) => `${figure.title} (${figure.unit})`)];
+    const all = [goal, ...choosing.shown.filter((figure) => figure.name !== goal.name)];
+    const shown = all.filter((figure) => plausible.some((cell) => figure.name in cell));
+    const headings = ["choice", "cell", ...shown.map((figure) => figure.heading)];
     if (price) headings.push("price per million tokens");
     if (carbon) headings.push("g CO2 per million tokens");
     const row = (rank, cell) => {
-      const texts = [rank, name(cell), ...shown.map((figure) => text(estimate(cell, figure)))];
-      const [speed, energy] = [estimate(cell, choosing.throughput), estimate(cell, choosing.energy)];
       const map = ({ value, low, high }, change) => ({ value: value && change(value), low: low && change(low), high: high && change(high) });
+      const inUnit = (figure) => map(estimate(cell, figure), (value) => value * figure.times);
+      const texts = [rank, name(cell), ...shown.map((figure) => text(inUnit(figure)))];
+      const [speed, energy] = [estimate(cell, choosing.throughput), estimate(cell, choosing.energy)];
       const cost = (rate) => (price / 3600) * 1e6 / rate;
       if (price) texts.push(text(map({ value: speed.value, low: speed.high, high: speed.low }, cost)));
       if (carbon) texts.push(text(map(energy, (joules) => (joules * 1e6 / 3.6e6) * carbon)));

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from made_up import DRIFTS, make_cell, make_oom, make_record, write_records
+from made_up import DRIFTS, make_cell, make_oom, make_record, with_figures, write_records
 from running import script
 
 from inference_benchmark.analysis.figures import BY_NAME
@@ -15,7 +15,7 @@ from inference_benchmark.records.results import cell_results
 from inference_benchmark.render.choosing import BOUNDS, GOALS, Question, answer
 from inference_benchmark.results.summary_csv import to_csv
 
-TOKEN, FIRST, MEMORY = BOUNDS
+TOKEN, FIRST, MEMORY, KL, PERPLEXITY = BOUNDS
 ENERGY = {"source": "nvml", "scope": "GPU board", "joules": 4.8, "resolution_j": 0.0, "seconds": 1.5, "update_interval_s": 0.1}  # fmt: skip
 
 
@@ -118,6 +118,48 @@ def test_a_cell_faster_than_its_machine_can_be_is_never_chosen():
     found = asked(results=results)
     assert [row[1] for row in found.cells] == ["fp32 batch 2"]
     assert found.lines == ["Cells left out because they are faster than their machine can be (above-limit): 1."]
+
+
+def of_precisions(**quality):
+    """Three columns, each faster than the one before. quality: figures by the name of the precision."""
+    cells = {"fp32": 0.4, "bf16": 0.2, "int8": 0.1}
+    made = [make_record(make_cell(precision=name), samples_s=[latency_s] * 3) for name, latency_s in cells.items()]
+    return [with_figures(each, **quality.get(each.column.precision, {})) for each in cell_results(made)]
+
+
+def test_a_limit_on_quality_is_met_by_the_upper_end_of_its_interval():
+    quality = {
+        "fp32": {"text_kl_mean_nats": (0, 0, 0), "text_perplexity_ratio": (1, 1, 1)},
+        "bf16": {"text_kl_mean_nats": (0.001, 0.0008, 0.0012), "text_perplexity_ratio": (1.006, 1.002, 1.01)},
+        "int8": {"text_kl_mean_nats": (0.02, 0.018, 0.022)},
+    }
+    results = of_precisions(**quality)
+
+    def best(bounds):
+        found = asked(bounds=bounds, results=results)
+        return [row[:2] for row in found.cells], found.lines
+
+    assert best({KL: 0.0012}) == (
+        [["best", "bf16 batch 2"]],
+        ["At most 0.0012 nats of KL divergence over the text: excludes 1 of 3 cells."],
+    )
+    assert best({KL: 0.0011})[0] == [["best", "fp32 batch 2"], ["perhaps", "bf16 batch 2"]]
+    assert best({PERPLEXITY: 1.01}) == (
+        [["best", "bf16 batch 2"]],
+        [
+            "At most 1.01 times the perplexity of hf fp32: excludes 1 of 3 cells, 1 of them because the figure is unknown.",
+        ],
+    )
+    assert best({}) == ([["best", "int8 batch 2"]], ["No limit on the quality of answers is given."])
+
+
+def test_quality_stands_beside_speed_where_it_is_known():
+    found = asked(results=of_precisions(int8={"token_agreement": 0.1}))
+    assert dict(zip(found.headings, found.cells[0], strict=True))["same tokens (%)"] == "10"
+    assert found.lines == ["No limit on the quality of answers is given."]
+    found = asked(results=of_precisions())
+    assert "same tokens (%)" not in found.headings
+    assert found.lines == ["The quality of answers is not known."]
 
 
 # -- the script ----------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from dataclasses import replace
 import jsonschema
 import pytest
 from altair.vegalite.v6.schema.core import load_schema
-from made_up import OLD, grid, make_cell, make_oom, make_record, records_of, results_of, sample_records
+from made_up import OLD, grid, make_cell, make_oom, make_record, records_of, results_of, sample_records, with_figures
 from running import PUBLISHED
 
 from inference_benchmark.compare import comparison, result_set
@@ -29,8 +29,10 @@ def of_grid() -> ChartData:
 
 #: Of Vega-Lite. Altair comes with it, and takes eight times as long to read a chart.
 SCHEMA = jsonschema.Draft7Validator(load_schema())
+QUALITY = {"text_kl_mean_nats": (0.02, 0.018, 0.022)}
 DATA = {
     "grid": of_grid(),
+    "quality": chart_data([with_figures(each, **QUALITY) for each in results_of(records_of(grid()))]),
     "ends of each kind": chart_data(cell_results(sample_records())),
     "nothing fits": chart_data(cell_results([make_oom(make_cell(batch_size=b)) for b in (1, 2)])),
 }
@@ -93,7 +95,8 @@ def tick_labels(svg: str) -> list[list[str]]:
 @pytest.mark.parametrize("faster", [1e-4, 0.03, 1, 70, 1e5])
 @pytest.mark.parametrize("logarithmic", [False, True])
 def test_no_two_ticks_of_an_axis_have_the_same_label(faster, logarithmic):
-    data = chart_data(results_of(records_of(grid(batch_sizes=(1, 2, 64)), faster), faster / 1e5))
+    results = results_of(records_of(grid(batch_sizes=(1, 2, 64)), faster), faster / 1e5)
+    data = chart_data([with_figures(each, **QUALITY) for each in results])
     for chart in CHARTS:
         axes = tick_labels(drawn(chart, data, logarithmic))
         assert len(axes) == 2, axes

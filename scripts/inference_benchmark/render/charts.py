@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE, Figure
 from inference_benchmark.compare.comparison import Comparison
-from inference_benchmark.render import palette
+from inference_benchmark.render import choosing, palette
 from inference_benchmark.render.baseline_columns import baseline_heading, compared_cells
 from inference_benchmark.render.context import BATCH_SIZE, PROMPT_TOKENS, Axis
 from inference_benchmark.render.texts import tooltip
@@ -45,10 +45,21 @@ _FRONTIER = Chart(
     x=BY_NAME["time_per_output_token_s"],
     note="A point per batch size. Higher: more tokens for all rows together. Further left: faster for each row.",
 )
-CHARTS = (*_OVER_BATCH_SIZE[:2], _FRONTIER, *_OVER_BATCH_SIZE[2:])
+_QUALITY = Chart(
+    "quality",
+    "Throughput against divergence from hf fp32 over the text",
+    y=BY_NAME["throughput_tok_per_s"],
+    x=BY_NAME["text_kl_mean_nats"],
+    note="A point per batch size. Further left: answers more like those of hf in fp32. Where no point is above and "
+    "further left, nothing is faster with better answers.",
+)
+CHARTS = (*_OVER_BATCH_SIZE[:2], _FRONTIER, _QUALITY, *_OVER_BATCH_SIZE[2:])
 #: At one batch size. Without the latency, which at a fixed number of new tokens is the inverse of the throughput.
 CONTEXT_CHARTS = [each._replace(x=PROMPT_TOKENS) for each in _OVER_BATCH_SIZE if each.y is not BY_NAME["latency_s"]]
-_PLOTTED = dict.fromkeys(each for chart in CHARTS for each in (chart.y, chart.x) if isinstance(each, Figure))
+#: The figures that points carry: those of charts, and those that the page chooses by.
+_PLOTTED = dict.fromkeys(
+    [*(each for chart in CHARTS for each in (chart.y, chart.x) if isinstance(each, Figure)), *choosing.SHOWN]
+)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class ChartData:
 
     def has(self, chart: Chart) -> bool:
         """Whether there is anything to draw."""
-        return any(chart.y.name in point for point in self.points)
+        return any(chart.y.name in point and chart.x.name in point for point in self.points)
 
 
 def chart_data(cells: Results, comparisons: Sequence[Comparison] = ()) -> ChartData:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -26,6 +26,7 @@ NOTE = (
     "as good: its interval overlaps that of the best, so that the two cannot be told apart. "
     "perhaps: it may be as good, or better, but only its mean is within every limit, not its interval. "
     "Peak memory has no interval: it is the most that was taken. "
+    "Same tokens have none either: they are counted, with prompts at random. "
     "Price and CO2 follow from the throughput and the energy of the cell, for a machine that is never idle."
 )
 _THROUGHPUT, _ENERGY = BY_NAME["throughput_tok_per_s"], BY_NAME["energy_per_token_j"]
@@ -49,7 +50,13 @@ BOUNDS = (
     BoundOption("--max-ms-per-token", "ms per output token", BY_NAME["time_per_output_token_s"], 1e-3),
     BoundOption("--max-first-token-s", "s to the first token", BY_NAME["first_token_s"], 1),
     BoundOption("--max-memory-gb", "GB of memory", BY_NAME["peak_memory_bytes"], 1e9),
+    BoundOption("--max-kl", "nats of KL divergence over the text", BY_NAME["text_kl_mean_nats"], 1),
+    BoundOption("--max-perplexity-ratio", "times the perplexity of hf fp32", BY_NAME["text_perplexity_ratio"], 1),
 )
+#: What is known of the answers of a column.
+_QUALITY = (BY_NAME["token_agreement"], *(option.figure for option in BOUNDS if option.figure.group == "quality"))
+#: What an answer shows beside the goal.
+SHOWN = (_THROUGHPUT, *(option.figure for option in BOUNDS), _QUALITY[0])
 
 
 class Question(NamedTuple):
@@ -62,7 +69,7 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """Lines of text and a table, as plain text."""
+    """Lines of text and a table, as plain text. A figure that no cell has takes no column."""
 
     lines: list[str]
     headings: list[str]
@@ -93,12 +100,15 @@ def answer(cells: Results, question: Question) -> Answer:
             lines.append(f"At most {option.text(most)}: excludes {excluded} of {len(verdicts)} cells{why}.")
     if without:
         lines.append(f"Cells without the figure of the goal: {without}.")
+    if line := _on_quality(plausible, question.bounds):
+        lines.append(line)
     if above := len(measured) - len(plausible):
         lines.append(f"Cells left out because they are faster than their machine can be ({ABOVE_LIMIT}): {above}.")
+    shown = dict.fromkeys(each for each in (goal, *SHOWN) if _is_known(each, plausible))
     ranked = [("as good" if n else "best", cell) for n, cell in enumerate(chosen.best)]
     ranked += [("perhaps", cell) for cell in chosen.perhaps]
     rows = [
-        {"choice": rank, "cell": name(cell), **_texts(cell, question), "warnings": ", ".join(cell.warnings)}
+        {"choice": rank, "cell": name(cell), **_texts(cell, shown, question), "warnings": ", ".join(cell.warnings)}
         for rank, cell in ranked
     ]
     return Answer(lines, list(rows[0]) if rows else [], [list(row.values()) for row in rows])
@@ -116,7 +126,12 @@ def to_markdown(cells: Results, question: Question) -> str:
     return text + (f"\n{markdown.table(headings, rows)}" if rows else "")
 
 
-def page_data() -> dict[str, Any]:
+def limits(cells: Results) -> list[BoundOption]:
+    """The limits that can be given for these cells, because some have the figure."""
+    return [option for option in BOUNDS if _is_known(option.figure, cells)]
+
+
+def page_data(cells: Results) -> dict[str, Any]:
     """What the page has to know besides its points. factor: what turns a limit into the unit of the points."""
     return {
         "goals": [_described(goal) for goal in GOALS.values()],
@@ -126,8 +141,10 @@ def page_data() -> dict[str, Any]:
                 "factor": round(each.factor * each.figure.scale, 9),
                 "figure": _described(each.figure),
             }
-            for each in BOUNDS
+            for each in limits(cells)
         ],
+        "shown": [_described(figure) for figure in SHOWN],
+        "quality": [figure.name for figure in _QUALITY],
         "throughput": _described(_THROUGHPUT),
         "energy": _described(_ENERGY),
         "above_limit": ABOVE_LIMIT,
@@ -136,17 +153,31 @@ def page_data() -> dict[str, Any]:
 
 def _described(figure: Figure) -> dict[str, Any]:
     low, high = figure.columns[1:] or (figure.name, figure.name)
-    texts = {name: getattr(figure, name) for name in ("name", "title", "unit", "better")}
-    return {**texts, "low": low, "high": high}
+    texts = {name: getattr(figure, name) for name in ("name", "title", "heading", "better")}
+    # Points have shares as parts of one.
+    return {**texts, "low": low, "high": high, "times": figure.in_unit(1) / figure.scale}
 
 
-def _texts(cell: CellResult, question: Question) -> dict[str, str]:
+def _is_known(figure: Figure, cells: Results) -> bool:
+    return any(figure.name in cell.figures for cell in cells)
+
+
+def _on_quality(cells: Results, bounds: Iterable[BoundOption]) -> str | None:
+    """What a reader has to know who chooses between columns by their speed alone."""
+    if any(option.figure in _QUALITY for option in bounds) or len({cell.column for cell in cells}) < 2:
+        return None
+    if any(_is_known(figure, cells) for figure in _QUALITY):
+        return "No limit on the quality of answers is given."
+    return "The quality of answers is not known."
+
+
+def _texts(cell: CellResult, figures: Iterable[Figure], question: Question) -> dict[str, str]:
     """The figures of a cell, and what follows from them, by the heading of the column."""
     shown = {}
-    for figure in (question.goal, _THROUGHPUT, *(option.figure for option in BOUNDS)):
+    for figure in figures:
         estimate = cell.figures.get(figure.name)
         estimate = estimate and Estimate(estimate.value, *choice.interval(estimate, figure))
-        shown[figure.heading] = estimate and estimate.times(figure.scale)
+        shown[figure.heading] = estimate and estimate.times(figure.in_unit(1))
     throughput, energy = (cell.figures.get(figure.name) for figure in (_THROUGHPUT, _ENERGY))
     if (price := question.price_per_hour) is not None:
         shown["price per million tokens"] = choice.price_per_million_tokens(throughput, price)
