@@ -40,6 +40,18 @@ def test_what_cannot_be_told_apart_is_said():
     assert sentence.endswith(" times as fast as tiny prompt4-new8 fake fp32 batch 2, which may be as fast.")
 
 
+def test_models_are_not_ranked_among_each_other():
+    cells = [
+        make_cell(precision=name, model={"name": f"m{n}", "architecture": {}})
+        for n in (1, 2)
+        for name in ("fp32", "bf16")
+    ]
+    records = [make_record(cell, samples_s=[0.1 + n] * 3) for n, cell in enumerate(cells)]
+    lines = ranked(cell_results(records), 0.2)
+    assert [line.split()[0] for line in lines] == ["tok/s", "m1", "m1", "m1", "tok/s", "m2", "m2", "m2"]
+    assert all(" times as fast as m" in line for line in (lines[3], lines[7]))
+
+
 def test_of_many_columns_a_few_are_shown():
     records = [record for n in range(12) for record in measured(f"p{n}", 0.1 + n)]
     *rows, more, sentence = ranked(cell_results(records), 0.1)

@@ -15,13 +15,19 @@ def test_something_is_published():
     assert PUBLISHED
 
 
-@pytest.mark.parametrize("machine", PUBLISHED)
-def test_a_clone_plans_nothing_and_has_charts_tables_and_report(machine, tmp_path):
+@pytest.mark.parametrize(
+    ("machine", "arguments"),
+    [
+        *((machine, ("--config", f"machine={machine}", "device=cpu")) for machine in PUBLISHED),
+        ("engines-on-two-cores", ("--configfile", REPO / "docs/engines.yaml")),
+    ],
+)
+def test_a_clone_plans_nothing_and_has_charts_tables_and_report(machine, arguments, tmp_path):
     run = Workspace.make(tmp_path, fake_grid())
     shutil.copy(REPO / "config.yaml", run.folder)
     shutil.copytree(REPO / "results" / machine, run.folder / "results" / machine)
     scramble(run.folder)
-    done = run.snakemake("--dry-run", "--config", f"machine={machine}", "device=cpu")
+    done = run.snakemake("--dry-run", *arguments)
     assert "Nothing to be done" in done.stdout + done.stderr, done.stdout + done.stderr
     for path in set(re.findall(rf"results/{machine}/[^\s\")]+", (REPO / "README.md").read_text())):
         assert (run.folder / path).exists(), path

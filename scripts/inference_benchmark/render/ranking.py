@@ -22,8 +22,15 @@ _SHOWN = 10
 
 
 def ranked(cells: Results, target: float) -> list[str]:
-    """The cell with the best throughput of each column, a line each under a heading, the fastest first, of no more than
-    a few; then how many times as fast the first is as others. target: as of choice.headline."""
+    """For each model and workload, because others have other work: the cell with the best throughput of each column, a
+    line each under a heading, the fastest first, of no more than a few; then how many times as fast the first is as
+    others. target: as of choice.headline."""
+    works = dict.fromkeys((column.model, column.workload) for column in columns_of(cells))
+    of_works = ([cell for cell in cells if (cell.column.model, cell.column.workload) == work] for work in works)
+    return [line for of_work in of_works for line in _ranked(of_work, target)]
+
+
+def _ranked(cells: Results, target: float) -> list[str]:
     columns = ([cell for cell in cells if cell.column == column] for column in columns_of(cells))
     best = [cell for of_column in columns if (cell := headline(of_column, _THROUGHPUT, target))]
     best.sort(key=lambda cell: -cell.value(_THROUGHPUT.name))
