@@ -163,8 +163,14 @@ def test_several_gpus_are_asked_for_of_one_node(n):
 
     plan, one, several = of_variants(), "tiny/prompt4-new8/fake/fp32", "old/tiny/prompt4-new8/placed/fp32"
     wildcards = [{"machine": "a100", "column": column, "batch": "1"} for column in (one, several)]
-    assert [plan.gpus(each) for each in wildcards] == [1, n]
+    assert [plan.gpus(each) for each in wildcards] == [1, 0]
+    assert [asked(plan, column, "gres") for column in (one, several)] == [None, f"gpu:{n}"]
     assert [asked(plan, column, "nodes") for column in (one, several)] == [None, 1]
+    by_model = of_variants(gpu_model="h200")
+    assert [asked(by_model, column, "gpu_model") for column in (one, several)] == ["h200", None]
+    assert [asked(by_model, column, "gres") for column in (one, several)] == [None, f"gpu:h200:{n}"]
+    here = replace(plan, slurm={})
+    assert [here.gpus(each) for each in wildcards] == [1, n]
     assert plan.gpus({"machine": "a100"}) == 1
     assert plan.job_name(wildcards[0]) == "a100-0"
     assert plan.job_name({**wildcards[1], "column": several.removeprefix("old/")}) is None, "a job of its own"

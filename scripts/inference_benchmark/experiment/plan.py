@@ -207,7 +207,7 @@ class Plan:
     def gpus(self, wildcards: Wildcards) -> int:
         """0 if ``gres`` already requests them, else how many GPUs a job measures on; on a CPU 1, the slot that it
         measures in."""
-        return 0 if self.slurm and self.slurm[wildcards["machine"]]["gres"] else self._gpus(wildcards)
+        return 0 if self.slurm and self._gres(wildcards) else self._gpus(wildcards)
 
     def most_gpus(self, paths: Iterable[str]) -> int:
         """The most GPUs that a cell or study with one of these records is measured on."""
@@ -221,12 +221,22 @@ class Plan:
             requests, gpus = self.slurm[wildcards["machine"]], self._gpus(wildcards)
             if key == "nodes":  # else Slurm may take several GPUs from as many nodes
                 return 1 if gpus > 1 else None
-            value = requests[key]
-            if key == "gres" and value and gpus > 1:
-                return f"{re.sub(r':[0-9]+$', '', value)}:{gpus}"
-            return value * attempt if key in _GROWING else value
+            if key == "gres":
+                return self._gres(wildcards)
+            if key == "gpu_model" and gpus > 1:  # gres has it
+                return None
+            return requests[key] * attempt if key in _GROWING else requests[key]
 
         return request
+
+    def _gres(self, wildcards: Wildcards) -> str | None:
+        """What a job asks for as ``--gres``, which counts per node. Several GPUs always: for ``--gpus=2 --nodes=1``
+        Slurm 22.05 gave one."""
+        requests, gpus = self.slurm[wildcards["machine"]], self._gpus(wildcards)
+        if gpus == 1:
+            return requests["gres"]
+        of_node = requests["gres"] or ":".join(filter(None, ("gpu", requests["gpu_model"])))
+        return f"{re.sub(r':[0-9]+$', '', of_node)}:{gpus}"
 
     def _gpus(self, wildcards: Wildcards) -> int:
         """The GPUs that a cell or study is measured on: those of its engine, if it is a variant."""
