@@ -106,7 +106,7 @@ def test_text_is_utf_8_by_name():
 
 def test_scripts_print_their_signs_under_any_locale():
     ascii_only = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    (records,) = (path.parent for path in REPO.glob("results/*/summary.csv"))
+    records = next(REPO.glob("results/*/summary.csv")).parent
     command = [sys.executable, REPO / "scripts/compare.py", records, records]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", env=ascii_only)
     assert done.returncode == 0, done.stderr

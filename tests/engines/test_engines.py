@@ -17,7 +17,6 @@ from types import SimpleNamespace
 import numpy
 import pytest
 import torch
-import transformers
 from made_up import MODELS, make_cell
 from real_engines import FORMS, load, load_from, prompts, weights
 from running import ENGINES, REPO, convert, drawn, measure_cli, read_record
@@ -102,7 +101,8 @@ def test_hf_continuous_is_not_available_before_the_transformers_that_has_it(monk
     engine = engines.create("hf-continuous")
     engine.start("cpu", 2, weights("llama"))
     assert engine.unsupported("fp32") is None
-    monkeypatch.setattr(transformers, "__version__", "5.16.4")
+    module = sys.modules[type(engine).__module__]  # its transformers is not always the one that this file imported
+    monkeypatch.setattr(module.transformers, "__version__", "5.16.4")
     assert engine.unsupported("fp32") == "hf-continuous needs transformers 5.17 or newer, and here is 5.16.4"
 
 

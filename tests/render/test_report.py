@@ -73,8 +73,8 @@ def test_the_axis_of_short_times_has_different_numbers():
 def test_every_chart_is_there_without_scripts_and_has_its_definition_for_them():
     text = sample_page(sample_records())
     holders = re.findall(r'data-chart="([\w-]+)"><svg', text)
-    # These records have no limits and no energy to draw.
-    assert holders == [chart.name for chart in CHARTS if chart.name not in ("limit", "energy")]
+    # These records have no limits, no energy and no quality to draw.
+    assert holders == [chart.name for chart in CHARTS if chart.name not in ("limit", "energy", "quality")]
     data = json.loads(re.search(r'id="grid-0-data">(.*?)</script>', text)[1])
     assert list(data["specs"]) == holders
     assert all("datasets" not in spec or "cells" not in spec["datasets"] for spec in data["specs"].values())
