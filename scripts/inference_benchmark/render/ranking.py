@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from inference_benchmark.analysis import statistics
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.compare.text import ratio_and_interval
+from inference_benchmark.render.context import grouped
 from inference_benchmark.render.texts import marks, width_text
 from inference_benchmark.results.cell_result import CellResult, Results, columns_of
 from inference_benchmark.results.choice import headline
@@ -25,9 +26,7 @@ def ranked(cells: Results, target: float) -> list[str]:
     """For each model and workload, because others have other work: the cell with the best throughput of each column, a
     line each under a heading, the fastest first, of no more than a few; then how many times as fast the first is as
     others. target: as of choice.headline."""
-    works = dict.fromkeys((column.model, column.workload) for column in columns_of(cells))
-    of_works = ([cell for cell in cells if (cell.column.model, cell.column.workload) == work] for work in works)
-    return [line for of_work in of_works for line in _ranked(of_work, target)]
+    return [line for of_grid in grouped(cells, lambda cell: cell.column.grid) for line in _ranked(of_grid, target)]
 
 
 def _ranked(cells: Results, target: float) -> list[str]:
