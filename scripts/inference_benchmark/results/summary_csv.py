@@ -37,7 +37,7 @@ COLUMNS = (
 LONG_COLUMNS = (*_ABOUT, *_WARNINGS, "figure", *Estimate._fields)
 
 #: Columns that were added later: older summaries say nothing of them.
-_LATER = {column for figure in BY_GROUP["quality"] for column in figure.columns}
+_NOT_IN_OLDER = {column for figure in BY_GROUP["quality"] for column in figure.columns}
 
 #: The columns that a table of figures must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
@@ -80,7 +80,7 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 def read_summary(path: Path) -> list[CellResult]:
     """The results in summary.csv; names stay text whatever they look like. Raises TableError naming every field that
     does not fit its column, CsvError and OSError."""
-    table = csv_table.read(path, [name for name in COLUMNS if name not in _LATER], "a summary of this version")
+    table = csv_table.read(path, [name for name in COLUMNS if name not in _NOT_IN_OLDER], "a summary of this version")
     rows, problems = [], []
     for number, fields in enumerate(table.rows, start=1):
         row: dict[str, Any] = {name: text for name, text in zip(table.columns, fields, strict=True) if text}
