@@ -31,12 +31,15 @@ from running import (
     noted,
     planned_environment,
     read_record,
+    run_study,
     script,
     wait_for,
     worker_of,
 )
 
+from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
 from inference_benchmark.machine import cgroups, interpreter
 from inference_benchmark.measure.environments import ensure, folder_of
 from inference_benchmark.measure.outcome import MeasurementError
@@ -101,6 +104,16 @@ def hold_to_whole_checkpoints(environment: dict[str, str], folder: Path, **chang
         assert ("missing: model.layers.2.input_layernorm.weight, " in done.stderr) is not is_whole
     plain = measured(cell_of(environment, "llama", **changes))
     assert read_record(Path(cell.path))["runs"][0]["tokens_sha256"] == plain["runs"][0]["tokens_sha256"]
+
+
+def hold_to_answers_and_steps(cell: Cell, most_logits_error: float) -> None:
+    """Its studies find the tokens of hf in fp32, and each step of a call, without a profile."""
+    agreement = run_study(ColumnStudy.of("divergence", cell), Path("divergence.json")).results[0]
+    assert agreement["token_agreement"] == 1
+    assert agreement["logits_error"]["mean"] < most_logits_error
+    timeline = Timeline.of(run_study(TimelineStudy(cell, trace=False), Path("timeline-batch-2.json")).results)
+    assert len(timeline.step_s) == len(timeline.memory_bytes) == cell.workload.new_tokens == 12
+    assert timeline.shares is None
 
 
 def hold_to_a_grid(environment: dict[str, str], workspace: Workspace, variant: str = "", **options: str) -> str:
