@@ -100,6 +100,5 @@ def test_several_are_held_at_once_in_their_order_and_who_waits_for_them_keeps_wh
         assert taken == []
     for thread in threads:
         thread.join(timeout=HANGS_S)
-    assert taken[0] == GPUS
     assert sorted(map(len, taken)) == [1, 2, 3]
     assert all(held == sorted(held, key=lambda gpu: gpu.index) for held in taken)
