@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import made_up
@@ -97,13 +98,16 @@ def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedPro
     return seconds, done
 
 
-def python_of(engine: str) -> str:
-    """The Python that an engine runs in on a CPU, installed if need be."""
+@contextmanager
+def environment(engine: str) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """The Python that an engine runs in on a CPU, installed if need be, and what its cells say of it; jobs that measure
+    them run in the current folder."""
     if not (lock := ENGINES[engine].locks.get("cpu")):
-        return sys.executable
+        yield sys.executable, None
+        return
     with tempfile.TemporaryDirectory() as scratch:
         with planned_environment(engine, REPO / "envs" / lock, Path(scratch)) as planned:
-            return str(environments.ensure(planned["name"], planned["lock"]))
+            yield str(environments.ensure(planned["name"], planned["lock"])), planned
 
 
 def report(name: str, ratios: Sequence[float]) -> None:
