@@ -7,6 +7,7 @@ import json
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +70,8 @@ class ConvertedEngine(TorchDeviceEngine):
     def stored(self, module: torch.nn.Module) -> tuple[int, str | None]:
         """How the engine stores a matrix: as shapes.Stored."""
 
-    @property
-    def vocab_size(self) -> int:
+    @cached_property
+    def vocab_size(self) -> int:  # asked for in every step
         return vocab_size(self.config)
 
     def describe(self) -> dict[str, Any]:
