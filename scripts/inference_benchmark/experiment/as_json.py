@@ -66,7 +66,14 @@ def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {name: of_field for name, of_field in vars(value).items() if of_field or name not in _OMITTED_IF_EMPTY}
+    """Without what a cached property keeps beside them."""
+    held = vars(value)
+    return {name: held[name] for name in _names(type(value)) if held[name] or name not in _OMITTED_IF_EMPTY}
+
+
+@cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(cls))
 
 
 def _document(value: Any) -> dict[str, Any]:

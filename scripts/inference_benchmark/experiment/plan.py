@@ -69,7 +69,7 @@ class Plan:
     def cells(self) -> Mapping[str, Cell]:
         """The cells of the whole grid by the paths of their records, in the order of the tables. Further rounds, of
         single cells, are not among them."""
-        return {cell.path: cell for experiment in self.experiments for cell in experiment.cells()}
+        return {path: cell for experiment in self.experiments for path, cell in experiment.by_path.items()}
 
     @cached_property
     def studies(self) -> Mapping[str, Study]:
@@ -151,7 +151,7 @@ class Plan:
     # -- input functions -------------------------------------------------------------------------
 
     def records_of_machine(self, wildcards: Wildcards) -> list[str]:
-        return list(self._cells_of(wildcards["machine"]))
+        return list(self.machines[wildcards["machine"]].by_path)
 
     def studies_of_machine(self, wildcards: Wildcards) -> list[str]:
         """The studies that the configuration asks for on a machine."""
@@ -267,15 +267,7 @@ class Plan:
             {
                 path: index
                 for experiment in self.experiments
-                for index, path in enumerate(in_measuring_order(_of_round(experiment, number)))
+                for index, path in enumerate(in_measuring_order(experiment, number))
             }
             for number in (2, 1)
         ]
-
-    def _cells_of(self, machine: str) -> dict[str, Cell]:
-        return {path: cell for path, cell in self.cells.items() if cell.setup.machine == machine}
-
-
-def _of_round(experiment: Experiment, number: int) -> dict[str, Cell]:
-    """The cells of one round by their paths in the first."""
-    return {cell.path: replace(cell, round=number) for cell in replace(experiment, rounds=1).cells()}
