@@ -47,7 +47,7 @@ def main() -> int:
             known = dict.fromkeys(getattr(cell.column, name) for cell in results)
             results = [cell for cell in results if getattr(cell.column, name) == asked]
             if not results:
-                raise ProblemsError([f"{arguments.results}: has no {name} {asked!r}; give one of {', '.join(known)}"])
+                raise ProblemsError(f"{arguments.results}: has no {name} {asked!r}; give one of {', '.join(known)}")
     given = ((option, getattr(arguments, option.flag[2:].replace("-", "_"))) for option in choosing.BOUNDS)
     question = choosing.Question(
         choosing.GOALS[arguments.goal],

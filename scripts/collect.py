@@ -9,8 +9,7 @@ import json
 from pathlib import Path
 
 from inference_benchmark import files
-from inference_benchmark.cli import fail, run
-from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.cli import run
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.freshness import digests
 from inference_benchmark.records.collect import CollectError, collect, provenance_of
@@ -25,18 +24,16 @@ def main() -> int:
     parser.add_argument("--provenance", required=True, type=Path, help="where the facts of the records go, as JSON")
     arguments = parser.parse_args()
     gc.disable()  # everything that is read is needed to the end
+    experiment = Experiment.from_json(arguments.experiment.read_text(encoding="utf-8"))
     try:
-        experiment = Experiment.from_json(arguments.experiment.read_text(encoding="utf-8"))
         collection = collect(experiment)
-    except CellError as error:
-        return fail(str(error))
     except CollectError as error:
         # Snakemake has removed the summary before this. If it kept it (update), it would never collect again.
         remedy = (
             "there is no summary until this is resolved; tables and report stay as they were. "
             "To measure again, keeping each old record: snakemake --forcerun PATH ..."
         )
-        raise CollectError([*error.problems, remedy]) from None
+        raise CollectError(*error.problems, remedy) from None
     records = list(collection.records.values())
     results = [*cell_results(records, collection.studies), *left_out(experiment)]
     files.write(to_csv(results), arguments.summary)

@@ -32,7 +32,7 @@ def usable(results: Results, path: Path) -> Results:
     measured = endings.pop("ok", 0)
     left_out = ", ".join(f"{n} {name}" for name, n in endings.items())
     if not measured:
-        raise ProblemsError([f"{path}: has no cell to export ({left_out or 'it is empty'})"])
+        raise ProblemsError(f"{path}: has no cell to export ({left_out or 'it is empty'})")
     if left_out:
         print(f"Cells left out: {left_out}.", file=sys.stderr)
     return [each for each in results if each.is_measured and not each.is_above_limit]
@@ -61,7 +61,7 @@ def main() -> int:
         figures = [BY_KEY[key] for key in arguments.figures]
         for figure in figures:
             if not any(figure.name in each.figures for each in results):
-                raise ProblemsError([f"{arguments.results}: no cell has --figures {figure.key}; leave it out"])
+                raise ProblemsError(f"{arguments.results}: no cell has --figures {figure.key}; leave it out")
     if arguments.format != "csv":
         results = usable(results, arguments.results)
     match arguments.format:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from inference_benchmark.cli import add_template, fail, printable, run
-from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.cli import add_template, printable, run
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.render.preview import Preview, preview
 
@@ -26,10 +25,7 @@ def main() -> int:
         "--folder", required=True, nargs="+", type=Path, help="where its tables, report and summary.csv go"
     )
     arguments = parser.parse_args()
-    try:
-        experiments = [Experiment.from_json(path.read_text(encoding="utf-8")) for path in arguments.experiment]
-    except CellError as error:
-        return fail(str(error))
+    experiments = [Experiment.from_json(path.read_text(encoding="utf-8")) for path in arguments.experiment]
     for experiment, folder in zip(experiments, arguments.folder, strict=True):
         write(preview(experiment), folder, arguments.template)
     return 0

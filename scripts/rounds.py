@@ -8,8 +8,7 @@ import json
 from pathlib import Path
 
 from inference_benchmark import files
-from inference_benchmark.cli import fail, run
-from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.cli import run
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.freshness import digests
 from inference_benchmark.records.further_rounds import decide, usable_records
@@ -20,10 +19,7 @@ def main() -> int:
     parser.add_argument("--experiment", required=True, type=Path, metavar="FILE", help="as Snakemake writes it")
     parser.add_argument("--output", required=True, type=Path, help="where the decision goes, as JSON")
     arguments = parser.parse_args()
-    try:
-        experiment = Experiment.from_json(arguments.experiment.read_text(encoding="utf-8"))
-    except CellError as error:
-        return fail(str(error))
+    experiment = Experiment.from_json(arguments.experiment.read_text(encoding="utf-8"))
     cells = decide(experiment, list(usable_records(experiment)))
     decision = {"inputs_sha256": digests(experiment).grid, "cells": cells}
     files.write(json.dumps(decision, indent=1, sort_keys=True) + "\n", arguments.output)

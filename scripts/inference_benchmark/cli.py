@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,9 +16,9 @@ TOLD_EVERY_S = 15
 class ProblemsError(ValueError):
     """Errors for the user to correct; ``problems`` holds one line each."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, *problems: str) -> None:
         self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
+        super().__init__("\n".join(problems))
 
 
 def run(main: Callable[[], int]) -> NoReturn:

@@ -8,8 +8,10 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
+from inference_benchmark.cli import ProblemsError
 
-class CellError(ValueError):
+
+class CellError(ProblemsError):
     """A text or mapping that does not describe a cell, study or experiment; the message says why."""
 
 

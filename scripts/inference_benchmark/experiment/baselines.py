@@ -16,10 +16,6 @@ _RECORD = re.compile(rf"{RECORD_STEM}\.json")
 _OF_SNAKEMAKE = frozenset("{}<>")
 
 
-class BaselineError(ProblemsError):
-    """Something that cannot be compared; ``problems`` holds one line each."""
-
-
 def check(path: Path) -> list[str]:
     """Why a path cannot be a baseline, one line per problem. Records are not read."""
     if found := _OF_SNAKEMAKE.intersection(str(path)):

@@ -86,7 +86,7 @@ def collect(experiment: Experiment) -> Collection:
             problems += comparability.disagreements(list(collection.records.values()))
             problems += _studies_of_something_else(collection)
     if problems:
-        raise CollectError(problems)
+        raise CollectError(*problems)
     return collection
 
 

@@ -48,10 +48,6 @@ _USED = (*(figure.name for figure in COMPARED.values()), *COMPARED["throughput"]
 _LEAST, _MOST = 1e-15, 1e15
 
 
-class TableError(ProblemsError):
-    """A table that cannot be used; ``problems`` holds one line each."""
-
-
 def to_csv(results: Iterable[CellResult]) -> str:
     """Results as summary.csv, whole numbers whole."""
     return _csv(map(row, results), COLUMNS)
@@ -78,8 +74,8 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def read_summary(path: Path) -> list[CellResult]:
-    """The results in summary.csv; names stay text whatever they look like. Raises TableError naming every field that
-    does not fit its column, CsvError and OSError."""
+    """The results in summary.csv; names stay text whatever they look like. Raises OSError, and ProblemsError naming
+    every field that does not fit its column."""
     table = csv_table.read(path, [name for name in COLUMNS if name not in _NOT_IN_OLDER], "a summary of this version")
     rows, problems = [], []
     for number, fields in enumerate(table.rows, start=1):
@@ -92,18 +88,18 @@ def read_summary(path: Path) -> list[CellResult]:
         problems += [f"{path}: row {number}: {name} is blank" for name in ("batch_size", "outcome") if name not in row]
         rows.append(row)
     if problems:
-        raise TableError(problems)
+        raise ProblemsError(*problems)
     return [_result(row) for row in rows]
 
 
 def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
     """(notes, results) of a table of figures, summary.csv among them; of its figures those that can be compared. Lines
-    at its top that begin with # are notes. Raises TableError naming each row that is wrong, CsvError and OSError."""
+    at its top that begin with # are notes. Raises OSError, and ProblemsError naming each row that is wrong."""
     table = csv_table.read(path, NEEDED, "a table of figures")
     if "model" not in table.columns and "parameters" not in table.columns:
-        raise TableError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
+        raise ProblemsError(f"{path}: has neither a column model nor parameters; which model it is of is unknown")
     if not table.rows:
-        raise TableError([f"{path}: has a header, but no rows"])
+        raise ProblemsError(f"{path}: has a header, but no rows")
     problems, results, numbers, unfinished = [], [], {}, 0
     for number, fields in enumerate(table.rows, start=1):
         try:
@@ -121,7 +117,7 @@ def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
         numbers[key] = number
         results.append(_result(row))
     if problems:
-        raise TableError(problems)
+        raise ProblemsError(*problems)
     left_out = [f"{path}: {unfinished} cells without a record yet are left out."] if unfinished else []
     return [*table.notes, *left_out], results
 
