@@ -60,6 +60,9 @@ class ConvertedEngine(TorchDeviceEngine):
             window = f"the sliding window of {self.window} tokens of {self.family}"
             raise UnsupportedError(f"{self.name} does not apply {window} to {n_tokens}")
 
+    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
+        return self.generate_in_steps(prompts, new_tokens, lambda: None)
+
     @property
     @abstractmethod
     def activations(self) -> torch.dtype:

@@ -82,9 +82,6 @@ class OpenVinoEngine(ConvertedEngine):
             "quantised": {"library": "nncf"} if self.precision in COMPRESSED else None,
         }
 
-    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        return self.generate_in_steps(prompts, new_tokens, lambda: None)
-
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         return self.generate(prompts, new_tokens), {"activations": [shapes.dtype_name(self.activations)]}
 

@@ -194,9 +194,6 @@ class VllmEngine(ConvertedEngine):
             **({"options": self.options} if self.options else {}),
         }
 
-    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        return self.generate_in_steps(prompts, new_tokens, lambda: None)
-
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         observation = hf_facts.Observation(self._runner.get_model())
         with self._logits_through(lambda logits: observation(None, logits)):
