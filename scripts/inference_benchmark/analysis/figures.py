@@ -260,10 +260,7 @@ _OTHERS = (
 )  # fmt: skip
 
 #: Every figure, in the order of tables, charts and columns.
-FIGURES = (
-    *_PERFORMANCE,
-    *_OTHERS,
-)
+FIGURES = (*_PERFORMANCE, *_OTHERS)
 BY_NAME: Mapping[str, Figure] = {figure.name: figure for figure in FIGURES}
 BY_GROUP: Mapping[Group, tuple[Figure, ...]] = {
     group: tuple(figure for figure in FIGURES if figure.group == group) for group in get_args(Group)

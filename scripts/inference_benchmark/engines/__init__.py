@@ -69,10 +69,7 @@ ENGINES = {
         "hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision", "placement", "gpus")
     ),
     "hf-static": EngineEntry(
-        "hf_static:HfStaticEngine",
-        _COMPILED,
-        compiles=True,
-        options=("attention", "compile_mode", "matmul_precision"),
+        "hf_static:HfStaticEngine", _COMPILED, compiles=True, options=("attention", "compile_mode", "matmul_precision")
     ),
     "hf-continuous": EngineEntry(
         "hf_continuous:HfContinuousEngine",

@@ -100,11 +100,7 @@ class ConvertedEngine(TorchDeviceEngine):
         if self.device.type == "cpu":
             return super().memory()
         # torch does not count the library's memory, and its allocator never shrinks, so current use is the peak.
-        return {
-            **self.loaded,
-            "peak_reserved_bytes": self._used_bytes(),
-            "device_total_bytes": self.total_bytes,
-        }
+        return {**self.loaded, "peak_reserved_bytes": self._used_bytes(), "device_total_bytes": self.total_bytes}
 
     def _used_bytes(self) -> int:
         return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])

@@ -178,10 +178,7 @@ def quantised_cache(
     """The fields of roofline.Shapes for a quantised cache: each group of numbers has a scale and a zero point, of the
     dtype of activations."""
     groups_bytes = 2 * dtype.itemsize * work.kv_numbers // group_size
-    return {
-        "quantised_kv_bytes": work.kv_numbers * bits // 8 + groups_bytes,
-        "residual_tokens": residual_tokens,
-    }
+    return {"quantised_kv_bytes": work.kv_numbers * bits // 8 + groups_bytes, "residual_tokens": residual_tokens}
 
 
 def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str | None]:
