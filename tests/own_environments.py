@@ -106,14 +106,14 @@ def hold_to_whole_checkpoints(environment: dict[str, str], folder: Path, **chang
     assert read_record(Path(cell.path))["runs"][0]["tokens_sha256"] == plain["runs"][0]["tokens_sha256"]
 
 
-def hold_to_answers_and_steps(cell: Cell, most_logits_error: float) -> None:
-    """Its studies find the tokens of hf in fp32, and each step of a call, without a profile."""
+def hold_to_answers_and_steps(cell: Cell, most_logits_error: float) -> Timeline:
+    """Its studies find the tokens of hf in fp32, and each step of a call, whose timeline this is."""
     agreement = run_study(ColumnStudy.of("divergence", cell), Path("divergence.json")).results[0]
     assert agreement["token_agreement"] == 1
     assert agreement["logits_error"]["mean"] < most_logits_error
     timeline = Timeline.of(run_study(TimelineStudy(cell, trace=False), Path("timeline-batch-2.json")).results)
     assert len(timeline.step_s) == len(timeline.memory_bytes) == cell.workload.new_tokens == 12
-    assert timeline.shares is None
+    return timeline
 
 
 def hold_to_a_grid(environment: dict[str, str], workspace: Workspace, variant: str = "", **options: str) -> str:

@@ -150,7 +150,7 @@ def test_it_writes_whole_checkpoints_whatever_their_padding(environment, tmp_pat
 
 def test_its_studies(environment):
     cell = cell_of(environment, workload=Workload(9, 12), memory_limit_bytes=300_000_000)
-    own_environments.hold_to_answers_and_steps(cell, 1e-3)
+    assert own_environments.hold_to_answers_and_steps(cell, 1e-3).shares is None, "without a profile"
 
 
 @pytest.mark.parametrize(("prompt_tokens", "limit_mb", "most"), [(250, 100, None), (9, 300, 256)])

@@ -109,7 +109,7 @@ def test_it_exports_whole_checkpoints_whatever_their_padding(environment, tmp_pa
 
 def test_its_studies(environment):
     cell = cell_of(environment, workload=Workload(9, 12), memory_limit_bytes=300_000_000)
-    own_environments.hold_to_answers_and_steps(cell, 1e-4)
+    assert own_environments.hold_to_answers_and_steps(cell, 1e-4).shares is None, "without a profile"
     tries = run_study(ColumnStudy.of("max-batch", cell, tolerance_percent=50), Path("max-batch.json")).results
     assert {each["fits"] for each in tries} == {True, False}
 
