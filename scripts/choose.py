@@ -30,7 +30,7 @@ def positive(text: str) -> float:
     return value
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results/MACHINE, or the summary.csv in it")
     for option in choosing.BOUNDS:
@@ -57,7 +57,6 @@ def main() -> int:
     )
     parts = [choosing.to_markdown(cells, question) for model in models(results) for cells, _ in model.workloads]
     sys.stdout.write("\n".join([*parts, f"{choosing.NOTE}\n"]))
-    return 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from inference_benchmark.records.results import cell_results, left_out
 from inference_benchmark.results.summary_csv import to_csv
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True, type=Path, metavar="FILE", help="as Snakemake writes it")
     parser.add_argument("--summary", required=True, type=Path, help="where the CSV goes")
@@ -39,7 +39,6 @@ def main() -> int:
     files.write(to_csv(results), arguments.summary)
     provenance = {"inputs_sha256": digests(experiment).inputs} | provenance_of(experiment, records)
     files.write(json.dumps(provenance, indent=1) + "\n", arguments.provenance)
-    return 0
 
 
 if __name__ == "__main__":

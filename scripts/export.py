@@ -38,7 +38,7 @@ def usable(results: Results, path: Path) -> Results:
     return [each for each in results if each.is_measured and not each.is_above_limit]
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results/MACHINE, or the summary.csv in it")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what is written")
@@ -81,7 +81,6 @@ def main() -> int:
             files.write(text, arguments.output / name)
     else:
         files.write(written, arguments.output)
-    return 0
 
 
 if __name__ == "__main__":

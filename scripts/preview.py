@@ -15,7 +15,7 @@ from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.render.preview import Preview, preview
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--experiment", required=True, nargs="+", type=Path, metavar="FILE", help="one for each machine"
@@ -28,7 +28,6 @@ def main() -> int:
     experiments = [Experiment.from_json(path.read_text(encoding="utf-8")) for path in arguments.experiment]
     for experiment, folder in zip(experiments, arguments.folder, strict=True):
         write(preview(experiment), folder, arguments.template)
-    return 0
 
 
 def write(state: Preview, folder: Path, template: Path) -> None:

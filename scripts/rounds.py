@@ -14,7 +14,7 @@ from inference_benchmark.experiment.freshness import digests
 from inference_benchmark.records.further_rounds import decide, usable_records
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--experiment", required=True, type=Path, metavar="FILE", help="as Snakemake writes it")
     parser.add_argument("--output", required=True, type=Path, help="where the decision goes, as JSON")
@@ -23,7 +23,6 @@ def main() -> int:
     cells = decide(experiment, list(usable_records(experiment)))
     decision = {"inputs_sha256": digests(experiment).grid, "cells": cells}
     files.write(json.dumps(decision, indent=1, sort_keys=True) + "\n", arguments.output)
-    return 0
 
 
 if __name__ == "__main__":

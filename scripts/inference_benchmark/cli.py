@@ -21,9 +21,9 @@ class ProblemsError(ValueError):
         super().__init__("\n".join(problems))
 
 
-def run(main: Callable[[], int]) -> NoReturn:
-    """Exit with the status that main returns, or where it raises ProblemsError or OSError with 1 and one line for each
-    problem instead of a traceback. What it prints is UTF-8, whatever the locale."""
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Exit with the status that main returns, with 0 for None, or where it raises ProblemsError or OSError with 1 and
+    one line for each problem instead of a traceback. What it prints is UTF-8, whatever the locale."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")
     try:
