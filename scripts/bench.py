@@ -10,8 +10,6 @@ other arguments are those of snakemake: --dry-run only plans, with an estimate o
 exit status: that of snakemake; 1 where the model is not found
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -6,8 +6,6 @@ that perhaps meet the limits; or what excludes them all. Price and CO2 follow fr
 machine and from the intensity of your electricity; nothing is assumed for either.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Collect the records and studies of an experiment into summary.csv, refusing by name what does not belong to it."""
 
-from __future__ import annotations
-
 import argparse
 import gc
 import json

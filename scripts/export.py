@@ -6,8 +6,6 @@ for its tools customBiggerIsBetter and customSmallerIsBetter. llm-d: a folder wi
 cell. The csv has all cells; the others have those that were measured and are not faster than their machine can be.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter

@@ -30,8 +30,6 @@ are not in the default grid come last.
 On a CPU the model is tiny, the batch is 4, two checks run at a time, and the figures mean nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -9,8 +9,6 @@ beside it. With --git RANGE each is such a folder of a repository, as it was at 
 exit status: 0; 1 where something cannot be used.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path

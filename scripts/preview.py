@@ -5,8 +5,6 @@ Cells without a record stay blank; those that failed, or whose record cannot be 
 reason.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

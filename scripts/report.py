@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Turn summaries and their provenance into one HTML page that needs no network; several machines make one page."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Decide in how many rounds each cell is measured, from the records of the rounds of the whole grid."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

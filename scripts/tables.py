@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Turn summary.csv into Markdown tables, with the columns of baselines."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

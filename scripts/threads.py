@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Try fewer CPU threads on one cell, and write what they do. The configuration stays as it is."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

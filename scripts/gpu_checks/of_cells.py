@@ -1,7 +1,5 @@
 """Checks that look at the records of cells."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace

@@ -1,7 +1,5 @@
 """Messages, exit status and arguments that scripts share."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import threading

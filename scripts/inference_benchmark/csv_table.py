@@ -1,7 +1,5 @@
 """A CSV file, read strictly: a wrong figure is worse than an error."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools

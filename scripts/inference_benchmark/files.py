@@ -1,7 +1,5 @@
 """Atomic file writes. A measurement never overwrites an earlier one."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

@@ -1,7 +1,5 @@
 """The peaks of a machine, from the samples of its ceilings study."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Self

@@ -1,7 +1,5 @@
 """Samples by themselves: means, percentiles, outliers and trends. Pure functions."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -5,8 +5,6 @@
 difference of the two is decode: N - 1 further steps. figures.py says how each figure is named and printed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property

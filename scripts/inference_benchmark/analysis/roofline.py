@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Shapes:
     link_bytes: Mapping[str, int] | None = None
 
     @classmethod
-    def from_record(cls, values: Mapping[str, Any]) -> Shapes:
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
         return cls(**{**values, "matrices": tuple(Matrix(**matrix) for matrix in values["matrices"])})
 
     @property

@@ -1,7 +1,5 @@
 """A folder of results as it was at commits of its git repository."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import tarfile

@@ -1,7 +1,5 @@
 """Result sets over time: the history of each cell, and the steps in it with what changed there."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass

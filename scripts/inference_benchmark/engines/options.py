@@ -1,7 +1,5 @@
 """Settings of engines that a variant may choose: ``hf-sdpa: {engine: hf, attention: sdpa}`` in config.yaml."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """Memory limit, peak memory and out-of-memory detection for engines whose memory is on a torch device."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import gc

@@ -1,7 +1,5 @@
 """Baselines, what the cells are compared with: which paths can be used, and the records among them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path

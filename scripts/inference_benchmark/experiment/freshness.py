@@ -6,8 +6,6 @@ read, and so does what decides how many rounds cells need. When Snakemake starts
 modification times of derived files are set accordingly.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat

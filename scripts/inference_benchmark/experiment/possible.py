@@ -1,7 +1,5 @@
 """What of a grid is impossible with this machine, its packages, the locks and the models: problems, one line each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any

@@ -3,8 +3,6 @@
 How many is decided once the rounds of the whole grid are over (records/further_rounds.py), from their records alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """The engines of a grid, variants among them, and problems with them."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence

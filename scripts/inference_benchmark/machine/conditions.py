@@ -5,8 +5,6 @@ measures, and reads counters at the start and the end of each timed phase. Unava
 must never end a measurement.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections import Counter, defaultdict

@@ -1,7 +1,5 @@
 """Kernel counters of CPUs, processes and cgroups. Reading them is cheap; unavailable values are None or left out."""
 
-from __future__ import annotations
-
 import os
 import re
 import statistics

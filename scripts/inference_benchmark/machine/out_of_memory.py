@@ -1,7 +1,5 @@
 """Messages by which libraries report that memory ran out, where the class of the exception does not show it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 

@@ -1,7 +1,5 @@
 """Waiting until other processes leave the CPUs alone. In the process of a cell and in its parent; imports no torch."""
 
-from __future__ import annotations
-
 import time
 from typing import NamedTuple
 

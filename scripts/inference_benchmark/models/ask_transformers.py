@@ -4,8 +4,6 @@ The folder holds ``index.json``, and ``MODEL_TYPE.json`` with the fields of fami
 generates text or is a part of one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import json

@@ -4,8 +4,6 @@ Importing transformers takes seconds and imports torch. So a separate process as
 each installation, and the answers are kept in the cache. Nothing is known where transformers or torch is not installed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import re

@@ -1,7 +1,5 @@
 """Cells in the precision of the reference whose answers differ from those of the reference."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

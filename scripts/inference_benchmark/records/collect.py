@@ -1,7 +1,5 @@
 """The records of an experiment, read from their files; and what keeps them from being used together."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """The best cells of one model and workload under limits, as text. report/choose.js writes the same on the page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
