@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -122,6 +122,12 @@ class Engine(ABC):
         """float32 (batch, steps, vocab_size) on the host: the logits from which generate chooses each token, given that
         the tokens before it are from continuation, int64 (batch, steps)."""
         raise UnsupportedError(f"{type(self).__name__} provides no logits")
+
+    def text_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> Iterator[numpy.ndarray]:
+        """next_token_logits of a text, row after row: (steps, vocab_size). In one pass over the tokens of a row if the
+        engine can."""
+        for row in range(len(prompts)):
+            yield from self.next_token_logits(prompts[row : row + 1], continuation[row : row + 1])
 
     def compilation(self) -> dict[str, Any]:
         """``graphs`` (number) and ``seconds`` of all compilation in this process so far; ``why_not`` if an engine that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
@@ -289,6 +289,18 @@ class HfEngine(TorchDeviceEngine):
         forcing = hf_facts.TeacherForcing(torch.from_numpy(continuation).to(self.device))
         self._generate(prompts, continuation.shape[1], logits_processor=LogitsProcessorList([forcing]))
         return forcing.logits
+
+    def text_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> Iterator[numpy.ndarray]:
+        if self.cache_bits:  # prefill reads keys and values before they are quantised
+            yield from self.next_token_logits(prompts, continuation)
+            return
+        passes, steps = [], continuation.shape[1]
+        keep = {"logits_to_keep": steps} if self.model._supports_logits_to_keep() else {}
+        with self.model.register_forward_hook(lambda *of_pass: passes.append(of_pass[-1].logits)):
+            # One by one: LLM.int8() treats a column by the values of all rows in a pass.
+            for ids in numpy.concatenate([prompts, continuation[:, :-1]], axis=1):
+                self._generate(ids[None], 1, **keep)
+                yield passes.pop()[0, -steps:].to("cpu", torch.float32).numpy()
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         ids = torch.from_numpy(prompts).to(self.device)

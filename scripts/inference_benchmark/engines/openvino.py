@@ -108,8 +108,6 @@ class OpenVinoEngine(ConvertedEngine):
         return tokens_of([handle.read_all()[0].generated_ids for handle in rows], new_tokens)
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
-        # The pipeline gives no logits: the same files are compiled with the same settings, but without its cache.
-        compiled = self.core.compile_model(self._model(), "CPU", self._properties)
         ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
         inputs = {
             "input_ids": ids,
@@ -117,13 +115,19 @@ class OpenVinoEngine(ConvertedEngine):
             "position_ids": numpy.broadcast_to(numpy.arange(ids.shape[1]), ids.shape),
             "beam_idx": numpy.arange(len(ids), dtype=numpy.int32),
         }
-        names = {port.any_name for port in compiled.inputs}
-        logits = compiled.create_infer_request().infer({name: inputs[name] for name in names})["logits"]
+        names = {port.any_name for port in self._compiled.inputs}
+        logits = self._compiled.create_infer_request().infer({name: inputs[name] for name in names})["logits"]
         return numpy.array(logits, dtype=numpy.float32)[:, prompts.shape[1] - 1 :]
 
     def unload(self) -> None:
         self.pipeline = None
+        vars(self).pop("_compiled", None)
         self.release()
+
+    @cached_property
+    def _compiled(self) -> openvino.CompiledModel:
+        """The pipeline gives no logits: the same files, compiled with the same settings, but without its cache."""
+        return self.core.compile_model(self._model(), "CPU", self._properties)
 
     @property
     def _has_bf16(self) -> bool:

@@ -233,6 +233,10 @@ class VllmEngine(ConvertedEngine):
             raise RuntimeError("vllm has the rows of a batch in another order than that of the requests")
         return forcing.logits
 
+    def text_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> Iterator[numpy.ndarray]:
+        # Its prompt_logprobs are log probabilities, as an object of Python for each token of the vocabulary.
+        yield from self.next_token_logits(prompts, continuation)
+
     @contextmanager
     def _logits_through(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
         """In the block each step chooses tokens from what function makes of its logits (rows, vocabulary)."""

@@ -14,7 +14,7 @@ from inference_benchmark.experiment.cells import Cell, ColumnSettings, Workload
 from inference_benchmark.experiment.experiment import Experiment
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
-VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "quality": 1, "timeline": 1}
+VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "quality": 2, "timeline": 1}
 #: The workload of a quality study: a window of the text.
 _WINDOW = Workload(PROMPT_TOKENS, SCORED_TOKENS)
 
