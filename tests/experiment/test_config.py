@@ -488,6 +488,7 @@ def test_what_is_no_checkpoint_is_named_with_what_to_give(tmp_path):
     (file := tmp_path / "it.gguf").touch()
     remedy = f"make a checkpoint of it, once: python scripts/from_gguf.py {file} it"
     assert checkpoint_problem(file) == f"{file} is a GGUF file; {remedy}"
+    assert checkpoint_problem(tmp_path) == f"{tmp_path} holds a GGUF file; {remedy}"
     snapshot = tmp_path / "models--me--mine/snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     assert checkpoint_problem(snapshot.parents[1]) == (
