@@ -114,6 +114,10 @@ def test_its_studies(environment):
     assert {each["fits"] for each in tries} == {True, False}
 
 
+def test_it_predicts_a_text_as_transformers_does(environment, tmp_path):
+    own_environments.hold_to_a_text(environment, tmp_path / "reader")
+
+
 def test_a_grid_names_it_as_any_other_engine(environment, workspace: Workspace):
     compared = own_environments.hold_to_a_grid(environment, workspace)
     assert re.search(r"\| transformers +\|", compared), "what differs between the two"

@@ -130,6 +130,10 @@ def test_its_studies(environment):
     assert {each["fits"] for each in tries} == {True, False}
 
 
+def test_it_predicts_a_text_as_transformers_does(environment, tmp_path):
+    own_environments.hold_to_a_text(environment, tmp_path / "reader", **EAGER)
+
+
 def test_a_killed_worker_and_one_whose_time_is_up_leave_nothing(environment, tmp_path, monkeypatch):
     """The first while a compiler that it has started runs, the second in a call."""
     for name in ("VLLM_CACHE_ROOT", "TORCHINDUCTOR_CACHE_DIR"):
