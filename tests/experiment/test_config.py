@@ -287,7 +287,11 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("grid", "cpu", "quality", {"tokens": 8192}), "grid.cpu.quality.text: missing; allowed: a text, not empty"),
         (put("grid", "cpu", "quality", {"text": "python", "tokens": 1000}), "grid.cpu.quality.tokens: 1000 is not allowed; allowed: an integer >= 1024"),
-        (put("grid", "cpu", "quality", {"text": "python"}), "grid.cpu.quality: the weights of bloom-51m are drawn from a seed, so it predicts no text; remove bloom-51m from the grid, or set quality to null (divergence compares its answers)"),
+        (put("grid", "cpu", "quality", {"text": "python"}), "grid.cpu.quality: the weights of bloom-51m are drawn from a seed, so it has no tokenizer; remove bloom-51m from the grid, or remove this key"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "prompts": "text"}]), "grid.cpu.workloads[0].prompts: the weights of bloom-51m are drawn from a seed, so it has no tokenizer; remove bloom-51m from the grid, or remove this key"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "prompts": "texts"}]), 'grid.cpu.workloads[0].prompts: "texts" is not allowed; allowed: random, text; did you mean text?'),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "text": "python"}]), "grid.cpu.workloads[0].text: has no use without prompts: text; add that, or remove it"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8}, {"prompt_tokens": 9, "new_tokens": 8, "prompts": "random"}]), "grid.cpu.workloads[1]: has the name of grid.cpu.workloads[0], prompt9-new8; remove one of them"),
         (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, quality, timeline, timeline_trace"),
     ],
 )  # fmt: skip
@@ -505,18 +509,55 @@ def test_quality_needs_a_text_a_tokenizer_and_room_for_a_window(tmp_path):
         config["grid"]["cpu"] |= {"models": ["mine"], "quality": {"text": "nope.txt"}}
         put("device", "cpu")(config)
 
-    no_text = "grid.cpu.quality.text: nope.txt is not a file; allowed: python, or a file of text in UTF-8"
-    assert problems(change) == [
-        f"grid.cpu.quality: the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of "
-        "AutoTokenizer",
-        no_text,
-    ]
-    (weights / "tokenizer.json").touch()
-    assert problems(change) == [
+    no_tokenizer = (
+        f"the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of AutoTokenizer"
+    )
+    others = [
         "grid.cpu.quality: windows of 512 tokens are too long for model mine: prompt and all new tokens but the last take "
         "511 positions; it has 128",
-        no_text,
+        "grid.cpu.quality.text: nope.txt is not a file; allowed: python, or a file of text in UTF-8",
     ]
+    assert problems(change) == [f"grid.cpu.quality: {no_tokenizer}", *others]
+    (weights / "tokenizer.json").touch()
+    assert problems(change) == others
+
+
+def test_prompts_from_a_text_need_a_text_a_tokenizer_and_an_engine_that_reads(tmp_path):
+    weights, text = tmp_path / "mine", tmp_path / "short.txt"
+    shutil.copytree(drawn({"architecture": MODELS["gpt2"], "seed": 0}), weights)
+    text.write_text("eight by")
+    of_text = {"new_tokens": 8, "prompts": "text", "text": str(text)}
+
+    def change(config):
+        put("models", "mine", {"checkpoint": str(weights)})(config)
+        workloads = [{"prompt_tokens": 8, **of_text}, {"prompt_tokens": 9, **of_text}]
+        config["grid"]["cpu"] |= {"models": ["mine"], "engines": ["fake"], "workloads": workloads}
+        put("device", "cpu")(config)
+
+    no_tokenizer = (
+        f"the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of AutoTokenizer"
+    )
+    fake = "fake makes up its times and reads no text; remove fake from the grid, or remove this key"
+    assert problems(change) == [
+        f"grid.cpu.workloads[0].prompts: {no_tokenizer}",
+        f"grid.cpu.workloads[0].prompts: {fake}",
+        f"grid.cpu.workloads[1].prompts: {no_tokenizer}",
+        f"grid.cpu.workloads[1].prompts: {fake}",
+        f"grid.cpu.workloads[1].text: {text} holds 8 B, less than 9 tokens; name a longer text",
+    ]
+    (weights / "tokenizer.json").touch()
+    config = copy.deepcopy(CONFIG)
+    change(config)
+    config["grid"]["cpu"] |= {
+        "engines": ["hf"],
+        "workloads": [{"prompt_tokens": 8, **of_text}, {"prompt_tokens": 8, "new_tokens": 8}],
+    }
+    plan = load(config, SCHEMA)
+    (of,) = plan.texts
+    assert plan.experiments[0].workloads == (Workload(8, 8, "short.txt", of.sha256), Workload(8, 8))
+    assert any(
+        re.fullmatch(f"results/[^/]+/{plan.columns}/batch-1.json", path) for path in plan.cells if "-text/" in path
+    )
 
 
 def test_cuda_without_a_gpu_needs_a_name(monkeypatch):

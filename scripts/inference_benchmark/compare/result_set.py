@@ -149,7 +149,10 @@ def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
         cell = each.cell
         measurement = {**vars(cell.measurement), **in_rounds}
         of_cell = _settings(measurement, cell.memory_limit_bytes, [cell.model], {cell.engine: cell.options})
-        for name, value in (of_cell | {"measure version": cell.measure_version}).items():
+        of_cell["measure version"] = cell.measure_version
+        if (workload := cell.workload).prompts:
+            of_cell[f"prompts of {workload.name}"] = f"{workload.prompts}, digest {workload.prompts_sha256[:12]}"
+        for name, value in of_cell.items():
             if value not in settings.setdefault(name, []):
                 settings[name].append(value)
     return comparability.all_facts(records) | settings

@@ -16,7 +16,8 @@ class CellError(ValueError):
 #: Fields that are left out where they are empty, because they were added later: older records are of the same cells.
 _OMITTED_IF_EMPTY = {
     "options", "variants", "timeline", "timeline_trace", "environment", "environments", "engine_environments",
-    "most_rounds", "impossible", "engine_precisions", "long_call_seconds", "links", "quality",
+    "most_rounds", "impossible", "engine_precisions", "long_call_seconds", "links", "quality", "prompts",
+    "prompts_sha256",
 }  # fmt: skip
 #: What a value may be, of fields that hold one of these.
 _ALLOWED = {str: "a text", int: "an integer", bool: "true or false"}

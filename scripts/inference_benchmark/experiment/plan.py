@@ -40,7 +40,7 @@ class Plan:
 
     experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
     machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments.
-    checkpoints: of the models. texts: that quality is measured on. history: the paths of results of earlier runs.
+    checkpoints: of the models. texts: of quality and of prompts. history: the paths of results of earlier runs.
     """
 
     experiments: tuple[Experiment, ...]
@@ -85,7 +85,7 @@ class Plan:
     def columns(self) -> str:
         """A regular expression for the wildcard {column}: what Column.path makes."""
         names = {re.escape(env["name"]) for each in self.experiments for env in each.environments if env}
-        return (f"(({'|'.join(sorted(names))})/)?" if names else "") + r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+"
+        return (f"(({'|'.join(sorted(names))})/)?" if names else "") + r"[^/]+/prompt\d+-new\d+(-text)?/[^/]+/[^/]+"
 
     def subject(self, path: str) -> Subject | None:
         """The cell, in any round that it may have, or the study with a record at this path; None for another file."""

@@ -117,7 +117,10 @@ def _part(grid: Grid, views: Iterable[TableView], over: str = "") -> str:
     """A heading, what the tables are about, and the tables."""
     cells = grid.cells
     column, engines = cells[0].column, ", ".join(dict.fromkeys(cell.column.engine for cell in cells))
-    prompts = "" if over else f"{column.prompt_tokens} prompt tokens, "
+    if over:
+        over, prompts = f"{over}{column.of_text}", ""
+    else:
+        prompts = f"{column.prompt_tokens} prompt tokens{column.of_text}, "
     return (
         f"### {markdown.escape(column.model)} on {markdown.escape(cells[0].machine)}{over}\n\n"
         f"{prompts}{column.new_tokens} new tokens per sequence; engine: {markdown.escape(engines)}. "

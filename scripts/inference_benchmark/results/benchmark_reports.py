@@ -14,6 +14,7 @@ import yaml
 from inference_benchmark import files
 from inference_benchmark.analysis import metrics
 from inference_benchmark.results.cell_result import KEYS, CellResult
+from inference_benchmark.results.column import TEXT
 from inference_benchmark.results.export import NAMES, OF_REPORT, TOOL
 from inference_benchmark.results.summary_csv import TableError
 
@@ -114,6 +115,7 @@ def _cell(report: Any) -> CellResult:
         "prompt_tokens": int(load.input_seq_len.value),
         "new_tokens": int(load.output_seq_len.value),
         "batch_size": load.concurrency,
+        "prompts": TEXT if load.tool == TOOL and load.source == "sampled" else "",
         **{name: engine.native.args[name] for name in NAMES if load.tool == TOOL},
     }
     figures = {}

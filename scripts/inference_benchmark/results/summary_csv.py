@@ -20,12 +20,13 @@ from inference_benchmark.results.column import CURRENT, Column
 #: Fields of a CellResult: names of warnings, separated by commas in a column; and texts.
 _WARNINGS = ("unstable_because", "flags", "limit_flags", "timeline_flags")
 _TEXTS = ("machine", "device", "outcome", "reason_phase", "reason", "notes", "started_at", "ended_at", "record")
-_OF_COLUMN = ("model", "engine", "precision", "environment", "base_engine", "split")
+_OF_COLUMN = ("model", "engine", "precision", "environment", "base_engine", "split", "prompts")
 _BOUND_BY = tuple(f"{phase}_bound_by" for phase in PHASES)
 #: Columns about a cell.
 _ABOUT = (
-    "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size",
-    "base_engine", "options", "environment", "split", "memory_limit_bytes", "outcome", "reason_phase", "reason",
+    "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "prompts", "engine", "precision",
+    "batch_size", "base_engine", "options", "environment", "split", "memory_limit_bytes", "outcome", "reason_phase",
+    "reason",
 )  # fmt: skip
 #: Columns of summary.csv, in order; units are in the names.
 COLUMNS = (
@@ -37,7 +38,7 @@ COLUMNS = (
 LONG_COLUMNS = (*_ABOUT, *_WARNINGS, "figure", *Estimate._fields)
 
 #: Columns that were added later: older summaries say nothing of them.
-_NOT_IN_OLDER = {column for figure in BY_GROUP["quality"] for column in figure.columns}
+_NOT_IN_OLDER = {"prompts", *(name for group in ("quality",) for each in BY_GROUP[group] for name in each.columns)}
 
 #: The columns that a table of figures must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
