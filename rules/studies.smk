@@ -69,6 +69,17 @@ use rule ceilings as divergence with:
         subject=PLAN.json_of("divergence"),
 
 
+use rule ceilings as batch_invariance with:
+    # Whether the answers of one engine and precision are the same at all batch sizes.
+    output:
+        update("results/{machine}/{column}/batch-invariance.json"),
+    log:
+        "logs/{machine}/{column}/batch-invariance.log",
+    priority: PLAN.priority_after_column
+    params:
+        subject=PLAN.json_of("batch-invariance"),
+
+
 use rule ceilings as quality with:
     # How well one engine and precision predicts a text, and how far that is from hf in fp32. {column} is that of a
     # window of the text, whatever the workloads of the grid are.

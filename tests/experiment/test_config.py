@@ -292,7 +292,7 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "prompts": "texts"}]), 'grid.cpu.workloads[0].prompts: "texts" is not allowed; allowed: random, text; did you mean text?'),
         (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "text": "python"}]), "grid.cpu.workloads[0].text: has no use without prompts: text; add that, or remove it"),
         (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8}, {"prompt_tokens": 9, "new_tokens": 8, "prompts": "random"}]), "grid.cpu.workloads[1]: has the name of grid.cpu.workloads[0], prompt9-new8; remove one of them"),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, quality, timeline, timeline_trace"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, batch_invariance, quality, timeline, timeline_trace"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):

@@ -39,7 +39,11 @@ def test_cells_and_studies_are_found_by_the_paths_of_their_records():
     folder = "results/box/tiny/prompt4-new8/hf/fp32"
     assert HERE.requested_studies == ["results/box/ceilings.json", f"{folder}/max-batch.json"]
     assert HERE.studies_of_machine({"machine": "box"}) == HERE.requested_studies
-    assert HERE.studies.keys() == {*HERE.requested_studies, f"{folder}/divergence.json"}
+    assert HERE.studies.keys() == {
+        *HERE.requested_studies,
+        f"{folder}/divergence.json",
+        f"{folder}/batch-invariance.json",
+    }
     assert (
         HERE.json_of("max-batch")({"machine": "box", "column": "tiny/prompt4-new8/hf/fp32"})
         == HERE.studies[f"{folder}/max-batch.json"].to_json()

@@ -17,7 +17,7 @@ class CellError(ValueError):
 _OMITTED_IF_EMPTY = {
     "options", "variants", "timeline", "timeline_trace", "environment", "environments", "engine_environments",
     "most_rounds", "impossible", "engine_precisions", "long_call_seconds", "links", "quality", "prompts",
-    "prompts_sha256",
+    "prompts_sha256", "batch_invariance",
 }  # fmt: skip
 #: What a value may be, of fields that hold one of these.
 _ALLOWED = {str: "a text", int: "an integer", bool: "true or false"}
@@ -71,7 +71,8 @@ def _fields(value: Any) -> dict[str, Any]:
 
 
 def _document(value: Any) -> dict[str, Any]:
-    return {name: _document(part) if is_dataclass(part) else part for name, part in _fields(value).items()}
+    parts = {name: _document(part) if is_dataclass(part) else part for name, part in _fields(value).items()}
+    return {name: list(part) if isinstance(part, tuple) else part for name, part in parts.items()}
 
 
 def _decoded(cls: type, document: Any, what: str, prefix: str = "") -> Any:

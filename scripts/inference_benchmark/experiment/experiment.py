@@ -19,8 +19,8 @@ class Experiment(AsJson):
 
     rounds: how often the whole grid is measured. most_rounds: how often a cell is measured at the most, where its
     scatter decides that (experiment/rounds.py); None: no cell more often than the grid. device_name: a part of the
-    name of the device to measure on; None: any. max_batch, divergence: whether these studies are done for each column
-    of the tables. quality: the fields of QualityStudy about its text; empty where it is not done.
+    name of the device to measure on; None: any. max_batch, divergence, batch_invariance: whether these studies are done
+    for each column of the tables. quality: the fields of QualityStudy about its text; empty where it is not done.
     max_batch_tolerance_percent: see ColumnStudy. mixed_provenance: ``refuse`` records whose figures
     cannot share a column, or ``split`` them. baselines: paths by name. variants: the options of engines that are
     variants, by name (Cell.options). timeline: the batch sizes whose timelines are done; timeline_trace: see
@@ -57,6 +57,7 @@ class Experiment(AsJson):
     engine_precisions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     impossible: tuple[Mapping[str, str], ...] = ()
     quality: Mapping[str, Any] = field(default_factory=dict)
+    batch_invariance: bool = False
 
     def cells(self) -> Iterator[Cell]:
         """The cells of the rounds of the whole grid, in the order of the tables: round by round, each as configured,
@@ -92,7 +93,13 @@ class Experiment(AsJson):
 
     def grid_json(self) -> str:
         """As one text, without what concerns no cell: two experiments with the same text have the same cells."""
-        of_others = {"max_batch": False, "max_batch_tolerance_percent": 0, "divergence": False, "quality": {}}
+        of_others = {
+            "max_batch": False,
+            "max_batch_tolerance_percent": 0,
+            "divergence": False,
+            "quality": {},
+            "batch_invariance": False,
+        }
         of_others |= {"timeline": (), "timeline_trace": False, "mixed_provenance": "refuse", "baselines": {}}
         of_others |= {"device_name": None}
         return replace(self, **of_others).to_json()

@@ -41,6 +41,9 @@ _BY_DEVICE = {
     },
 }  # fmt: skip
 
+#: Settings of a grid that an experiment has as they are.
+_AS_GIVEN = ("max_batch", "max_batch_tolerance_percent", "divergence", "batch_invariance", "timeline_trace")
+
 
 def _read_locks(
     config: Mapping[str, Any], code: Path, device: str, elsewhere: Sequence[GridEngine], problems: list[str]
@@ -122,7 +125,7 @@ def resolve(
         precisions=tuple(dict.fromkeys(precision for _, precision, _ in listed)),
         engine_precisions=grid["precisions"] if isinstance(grid["precisions"], Mapping) else {},
         **{name: tuple(grid[name]) for name in ("engines", "batch_sizes", "timeline")},
-        **{name: grid[name] for name in ("max_batch", "max_batch_tolerance_percent", "divergence", "timeline_trace")},
+        **{name: grid[name] for name in _AS_GIVEN},
         **_how_often(config["measurement"], device),
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,

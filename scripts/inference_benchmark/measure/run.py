@@ -74,7 +74,7 @@ def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
         else:
             # Divergence and timeline come right after cells, whose server still runs.
             server = _server(setup, weights, 1)
-            report, outcome, reason = device.run_worker(study.kind, inputs, server=server)
+            report, outcome, reason = device.run_worker(study.kind.replace("-", "_"), inputs, server=server)
             results = report.results
         where_and_when = device.where_and_when()
     return StudyRecord(

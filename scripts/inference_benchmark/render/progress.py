@@ -32,7 +32,7 @@ from inference_benchmark.render.one_line import failure_text, record_text, see_t
 from inference_benchmark.units import format_duration
 
 #: The rules that measure, each with one cell or study as its output.
-MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "quality", "timeline")
+MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "batch_invariance", "quality", "timeline")
 #: How many cells and studies have to end before they tell how long the others will take.
 _LEAST_ENDED = 3
 #: Snakemake's events that say no more than our lines.

@@ -22,6 +22,7 @@ from inference_benchmark.results.column import Column, headings
 from inference_benchmark.units import format_bytes
 
 _THROUGHPUT, _OF_TEXT = BY_NAME["throughput_tok_per_s"], BY_GROUP["quality"]
+_OF_BATCH = BY_NAME["batch_token_agreement"]
 
 
 def tables(cells: Results, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
@@ -34,6 +35,8 @@ def tables(cells: Results, comparisons: Sequence[Comparison] = ()) -> Iterator[T
                     yield ratio_table(cells, comparison)
             if figure is _THROUGHPUT:
                 yield from filter(None, (variant_table(cells), environment_table(cells)))
+    if any(_OF_BATCH.name in cell.figures for cell in cells):
+        yield table(cells, _OF_BATCH)
     yield from timeline_tables(cells)
 
 

@@ -22,6 +22,8 @@ KEYS = (
 )  # fmt: skip
 #: The flag of a cell that is faster than its machine can be. No best figure and no comparison uses it.
 ABOVE_LIMIT = "above-limit"
+#: The flag of a cell whose answers differ from those at batch 1 by more than rounding.
+BATCH_DIFFERS = "batch-differs"
 
 
 @dataclass(frozen=True)

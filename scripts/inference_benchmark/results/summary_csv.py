@@ -38,7 +38,10 @@ COLUMNS = (
 LONG_COLUMNS = (*_ABOUT, *_WARNINGS, "figure", *Estimate._fields)
 
 #: Columns that were added later: older summaries say nothing of them.
-_NOT_IN_OLDER = {"prompts", *(name for group in ("quality",) for each in BY_GROUP[group] for name in each.columns)}
+_NOT_IN_OLDER = {
+    "prompts",
+    *(name for group in ("quality", "batch") for each in BY_GROUP[group] for name in each.columns),
+}
 
 #: The columns that a table of figures must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
