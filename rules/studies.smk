@@ -37,8 +37,7 @@ rule threads:
     conda:
         "../envs/benchmark.yaml"
     resources:
-        **PLAN.slurm_resources,
-        gpu=PLAN.gpus,
+        **PLAN.resources_of_first_cell,
         attempt=PLAN.attempt,
     params:
         script=CODE / "scripts/threads.py",

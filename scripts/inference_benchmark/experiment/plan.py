@@ -15,6 +15,7 @@ from inference_benchmark.engines.options import gpus_of
 from inference_benchmark.experiment.cells import Cell, first_and_round, record_path
 from inference_benchmark.experiment.environments import Lock
 from inference_benchmark.experiment.experiment import Experiment, in_measuring_order
+from inference_benchmark.experiment.outputs import thread_trial
 from inference_benchmark.experiment.rounds import decision_path, further_cells, read_decision
 from inference_benchmark.experiment.studies import Study, Subject, possible_studies, requested_studies, study_path
 from inference_benchmark.experiment.supervision import Supervision
@@ -141,6 +142,20 @@ class Plan:
         return {resource: self._request(key) for resource, key in _SLURM_RESOURCES.items()} if self.slurm else {}
 
     @cached_property
+    def resources_of_first_cell(self) -> Mapping[str, Callable[..., Any]]:
+        """The same and the GPUs of a job that measures the first cell."""
+
+        def of_first_cell(request: Callable[..., Any]) -> Callable[..., Any]:
+            def of(wildcards: Wildcards, attempt: int) -> Any:
+                machine = wildcards["machine"]
+                return request({"machine": machine, "column": self._first_cells[machine].column.path}, attempt)
+
+            return of
+
+        requests = {**self.slurm_resources, "gpu": lambda wildcards, attempt: self.gpus(wildcards)}
+        return {name: of_first_cell(request) for name, request in requests.items()}
+
+    @cached_property
     def watched(self) -> Supervision | Callable[[Wildcards], Supervision]:
         """How a job is watched, and the device that it needs. An input function only if machines are named: Snakemake
         calls it for every job."""
@@ -170,7 +185,7 @@ class Plan:
 
     def first_cell(self, wildcards: Wildcards) -> str:
         """The first cell of a machine, as one text."""
-        return next(self.machines[wildcards["machine"]].cells()).to_json()
+        return self._first_cells[wildcards["machine"]].to_json()
 
     def experiment_json(self, wildcards: Wildcards) -> str:
         """As one text: a change of any setting is a changed parameter."""
@@ -210,8 +225,10 @@ class Plan:
         return 0 if self.slurm and self._gres(wildcards) else self._gpus(wildcards)
 
     def most_gpus(self, paths: Iterable[str]) -> int:
-        """The most GPUs that a cell or study with one of these records is measured on."""
-        return max((subject.setup.gpus for subject in map(self.subject, paths) if subject), default=1)
+        """The most GPUs that a cell or study with one of these records, or a trial of one, is measured on."""
+        tried = {thread_trial(machine): cell for machine, cell in self._first_cells.items()}
+        subjects = (self.subject(path) or tried.get(path) for path in paths)
+        return max((subject.setup.gpus for subject in subjects if subject), default=1)
 
     def attempt(self, wildcards: Wildcards, attempt: int) -> int:
         return attempt
@@ -254,6 +271,10 @@ class Plan:
         """The place of a cell, in any round, in the order in which those of its machine may be measured."""
         first, number = first_and_round(path)
         return (number - 1) * self._cells_per_round + self._places[number % 2][first]
+
+    @cached_property
+    def _first_cells(self) -> Mapping[str, Cell]:
+        return {machine: next(experiment.cells()) for machine, experiment in self.machines.items()}
 
     @cached_property
     def _cells_per_round(self) -> int:
