@@ -11,6 +11,7 @@ import numpy
 
 from inference_benchmark.analysis.divergence import REFERENCE
 from inference_benchmark.analysis.quality import PROMPT_TOKENS, scores
+from inference_benchmark.engines.options import placed
 from inference_benchmark.experiment.studies import QualityStudy, study_from_json
 from inference_benchmark.models import texts
 from inference_benchmark.models.weights import CheckpointError
@@ -26,7 +27,7 @@ def run(session: EngineSession, subject: str, checkpoint: str, text: str, scratc
     study = study_from_json(subject)
     windows = texts.windows(Path(text), Path(checkpoint), study.tokens)
     engine, precision = REFERENCE
-    reference = replace(study, engine=engine, options={}, precision=precision)
+    reference = replace(study, engine=engine, options=placed(study.options), precision=precision)
     with tempfile.TemporaryFile(dir=scratch) as stored:
         for logits in _logits(session, reference, checkpoint, windows):
             logits.tofile(stored)
