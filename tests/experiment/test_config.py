@@ -279,10 +279,13 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision, placement, gpus"),
         (put("engines", "c-x", {"engine": "ctranslate2", "attention": "sdpa"}), "engines.c-x.attention: ctranslate2 has no such option; allowed: none"),
         (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision, placement, gpus"),
-        (put("engines", "hf-x", {"engine": "hf", "placement": "layer"}), 'engines.hf-x.placement: "layer" is not allowed; allowed: one, layers, cpu-offload, disk-offload; did you mean layers?'),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layer"}), 'engines.hf-x.placement: "layer" is not allowed; allowed: one, layers, tensor, cpu-offload, disk-offload; did you mean layers?'),
         (put("engines", "hf-x", {"engine": "hf", "placement": "layers", "gpus": 17}), "engines.hf-x.gpus: 17 is not allowed; allowed: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16; did you mean 7?"),
-        (put("engines", "hf-x", {"engine": "hf", "gpus": 2}), "engines.hf-x.gpus: 2 GPUs need a placement that uses them all; set placement to layers, or remove gpus"),
+        (put("engines", "hf-x", {"engine": "hf", "gpus": 2}), "engines.hf-x.gpus: 2 GPUs need a placement that uses them all; set placement to layers or tensor, or remove gpus"),
         (put("engines", "hf-x", {"engine": "hf", "placement": "layers"}), "engines.hf-x.placement: layers are spread over several GPUs; set gpus to 2 or more"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "tensor"}), "engines.hf-x.placement: weights are split over several GPUs; set gpus to 2 or more"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "tensor", "gpus": 2, "cache": "quantized-4bit"}), "engines.hf-x.cache: keys and values that are split over GPUs are not quantised; remove cache, or placement"),
+        (put("engines", "hf-x", {"engine": "hf-static", "placement": "layers"}), "engines.hf-x.placement: hf-static has no such option; allowed: attention, compile_mode, matmul_precision"),
         (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("grid", "cpu", "quality", {"tokens": 8192}), "grid.cpu.quality.text: missing; allowed: a text, not empty"),
@@ -385,6 +388,33 @@ def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
     assert problems(lambda config: (variant("hf-sdpa", sdpa, ("bloom-51m", "llama"))(config), alone(config))) == [
         "grid.cpu.models[0]: the grid has nothing for bloom-51m: transformers has no sdpa attention for bloom, only eager; "
         "remove it"
+    ]
+
+
+def test_a_model_is_split_by_a_plan_of_transformers():
+    options = {"engine": "hf", "placement": "tensor", "gpus": 2}
+    config = copy.deepcopy(CONFIG)
+    variant("hf-tensor", options, models=("bloom-51m", "llama"))(config)
+    (experiment,) = load(config, SCHEMA).experiments
+    assert {cell.gpus for cell in experiment.cells()} == {1}, "the slot of a CPU"
+    for model, precision, reason in (
+        ("bloom-51m", "fp32", "transformers has no plan of tensor parallelism for bloom"),
+        ("llama", "int8", "placement tensor is for weights that are not quantised: fp32, bf16, fp16"),
+    ):
+        about = {"model": model, "engine": "hf-tensor", "precision": precision, "reason": reason}
+        assert about in experiment.impossible
+    assert {each["engine"] for each in experiment.impossible} == {"hf-tensor"}
+    assert problems(variant("hf-tensor", options)) == [
+        "grid.cpu.engines[1]: hf-tensor: transformers has no plan of tensor parallelism for bloom; remove hf-tensor"
+    ]
+
+
+def test_quantised_weights_are_not_offloaded():
+    config = copy.deepcopy(CONFIG)
+    variant("hf-disk", {"engine": "hf", "placement": "disk-offload"})(config)
+    (experiment,) = load(config, SCHEMA).experiments
+    assert [(each["engine"], each["precision"], each["reason"]) for each in experiment.impossible] == [
+        ("hf-disk", "int8", "placement disk-offload is for weights that are not quantised: fp32, bf16, fp16")
     ]
 
 

@@ -196,6 +196,14 @@ def test_several_gpus_are_asked_for_of_one_node(n):
         assert {name: request({"machine": "a100"}, 1) for name, request in at_home.items()} == {"gpu": gpus}
 
 
+def test_a_cpu_has_one_slot_for_all_processes_of_a_model():
+    options = {"engine": "fake", "placement": "tensor", "gpus": 4}
+    experiment = replace(HERE.experiments[0], engines=("split",), variants={"split": options})
+    plan = replace(HERE, experiments=(experiment,))
+    assert plan.gpus({"machine": "box", "column": "tiny/prompt4-new8/split/fp32", "batch": "1"}) == 1
+    assert plan.most_gpus(plan.cells) == 1
+
+
 def test_cells_that_follow_each_other_share_a_job():
     plan = on_slurm(cells_per_job=3)
     names = [plan.job_name(of(plan, n, machine)) for machine in ("a100", "h200") for n in (1, 2, 4, 8)]

@@ -109,7 +109,7 @@ class MeasuredCell:
         steps = {"prefill": roofline.prefill(self.shapes, self.batch_size, self.prompt_tokens)}
         if self.new_tokens > 1:
             steps["decode"] = roofline.decode(self.shapes, self.batch_size, self.prompt_tokens, self.new_tokens)
-        peaks = self.ceilings.peaks
+        peaks = self.ceilings.peaks.times(self.shapes.devices or 1)
         if not all(map(peaks.have, steps.values())):
             return {}
         floors = {name: roofline.floor(part, peaks) for name, part in steps.items()}

@@ -31,6 +31,8 @@ class Engine(ABC):
     name = ""
     #: The options of a variant, by the name in OPTIONS; the engine decides the others.
     options: Mapping[str, Any] = NO_OPTIONS
+    #: Of a model that is split over several processes: all of them (worker/peers.py), set before start.
+    group: Any = None
 
     @abstractmethod
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
@@ -149,6 +151,10 @@ class Engine(ABC):
     @abstractmethod
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an exception from any method above means out of memory."""
+
+    def out_of_memory_at(self) -> dict[str, str]:
+        """Evidence that names the process and device of a model that is split, which is of no use any more."""
+        return {}
 
     def is_refusal(self, error: BaseException) -> bool:
         """Whether an exception from any method above, other than out of memory, means that the library cannot do this

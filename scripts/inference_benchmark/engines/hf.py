@@ -102,7 +102,7 @@ _CACHES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 #: The minimal share of the weights of the blocks that is stored as the precision says. The router of a mixture of
 #: experts and the convolution of a state space are never quantised.
-_LEAST_SHARE = 0.9
+LEAST_SHARE = 0.9
 #: How often a file of weights is mapped at a time for a module on disk: for weight and bias, and while it is opened.
 _MAPPINGS = 3
 
@@ -214,7 +214,7 @@ class HfEngine(TorchDeviceEngine):
         stored = hf_facts.block_weights(self.model)
         wanted = PRECISIONS[precision].stored_as or self.stored_in_checkpoint
         n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
-        if stored and n_wanted >= _LEAST_SHARE * n_weights:
+        if stored and n_wanted >= LEAST_SHARE * n_weights:
             return None
         kinds = ", ".join(f"{n:,} {name}" for name, n in stored.items())
         return f"{n_wanted:,} of {n_weights:,} weights of the blocks are {wanted}; found: {kinds}"

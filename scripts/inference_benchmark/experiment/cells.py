@@ -126,7 +126,7 @@ class ColumnSettings(AsJson):
     @property
     def gpus(self) -> int:
         """The GPUs that it is measured on; on a CPU 1."""
-        return gpus_of(self.options)
+        return gpus_of(self.options, self.device)
 
     @property
     def column(self) -> Column:

@@ -258,7 +258,7 @@ class Plan:
     def _gpus(self, wildcards: Wildcards) -> int:
         """The GPUs that a cell or study is measured on: those of its engine, if it is a variant."""
         *_, engine, _ = f"/{wildcards.get('column', '')}".rsplit("/", 2)
-        return gpus_of(self.any_machine.variants.get(engine, {}))
+        return gpus_of(self.any_machine.variants.get(engine, {}), self.any_machine.device)
 
     def _cell(self, path: str) -> Cell:
         """The cell with a record at this path, in any round that it may have. Raises KeyError."""

@@ -47,6 +47,13 @@ def process_cpu_s(roots: Roots, pid: int | str) -> float | None:
     return (int(match[1]) + int(match[2])) * _TICK_S if match else None
 
 
+def tree_cpu_s(roots: Roots, pid: int | str) -> float | None:
+    """The same of a process and those that it has started and not waited for yet."""
+    children = read(roots.proc / f"{pid}/task/{os.getpid() if pid == 'self' else pid}/children").split()
+    own_s = process_cpu_s(roots, pid)
+    return own_s if own_s is None else own_s + sum(tree_cpu_s(roots, int(child)) or 0 for child in children)
+
+
 def cpu_times_s(roots: Roots, cpus: Sequence[int]) -> dict[str, float]:
     """``busy_cpu_s`` and ``steal_cpu_s``, summed over these CPUs."""
     lines = re.findall(r"^cpu(\d+)((?: \d+){8})", read(roots.proc / "stat"), re.MULTILINE)

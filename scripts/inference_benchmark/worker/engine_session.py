@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from inference_benchmark import engines
 from inference_benchmark.engines.engine import Engine
+from inference_benchmark.engines.options import is_split
 from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
@@ -18,6 +19,7 @@ from inference_benchmark.machine import quiet
 from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
 from inference_benchmark.machine.out_of_memory import ALMOST_NOTHING_BYTES, exceptions, line_about_library
 from inference_benchmark.models.checkpoint import read_config
+from inference_benchmark.worker.peers import Peers
 from inference_benchmark.worker.process import Emit, qualified_name
 
 #: Phases before anything is timed. Only in these may a failure of a library mean that it cannot do the combination.
@@ -35,24 +37,26 @@ class WrongOutputError(RuntimeError):
 
 
 class OutOfMemory(NamedTuple):
-    """evidence: the free memory of the fullest device, if the exception alone does not show that memory ran out. The
-    device's context may then be broken, so that the process can no longer be used."""
+    """evidence: the free memory of the fullest device, if the exception alone does not show that memory ran out, and
+    Engine.out_of_memory_at. The device's context may then be broken, or other processes wait for this one for ever, so
+    that the process can no longer be used."""
 
     exception_type: str
     message: str
-    evidence: Mapping[str, int]
+    evidence: Mapping[str, Any]
 
 
 def out_of_memory(engine: Engine, error: BaseException, gpus: Sequence[Gpu]) -> OutOfMemory | None:
     """The exception, or one that caused it, if it means out of memory; None otherwise."""
     for each in exceptions(error):
         if engine.is_out_of_memory(each):
-            return OutOfMemory(qualified_name(each), str(each), {})
+            return OutOfMemory(qualified_name(each), str(each), engine.out_of_memory_at())
         if gpus and isinstance(each, RuntimeError) and line_about_library(str(each)):
             # NVML also answers if the context is broken. The exception still holds the tensors of its call.
             known = [n_bytes for n_bytes in map(free_memory_bytes, gpus) if n_bytes is not None]
             if known and (free_bytes := min(known)) < ALMOST_NOTHING_BYTES:
-                return OutOfMemory(qualified_name(each), str(each), {"device_free_bytes": free_bytes})
+                evidence = {**engine.out_of_memory_at(), "device_free_bytes": free_bytes}
+                return OutOfMemory(qualified_name(each), str(each), evidence)
     return None
 
 
@@ -72,9 +76,12 @@ class EngineSession:
         Raises PrecisionError."""
         folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
         self.enter("start")
-        if reason := engines.impossible(subject.base_engine, subject.precision, folder and read_config(folder)):
+        name, options = subject.base_engine, subject.options
+        if reason := engines.impossible(name, subject.precision, folder and read_config(folder), options):
             raise PrecisionError(reason)
-        engine = self.engine = engines.create(subject.base_engine, subject.options)
+        engine = self.engine = engines.create(name, options)
+        if is_split(options):
+            engine.group = Peers(self, name, options)
         engine.start(subject.device, subject.threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
         engine.expect(rows, subject.workload.prompt_tokens, subject.workload.new_tokens)
