@@ -44,7 +44,7 @@ def _modules(*packages: str) -> list[str]:
     return [f"inference_benchmark.{path.parent.name}.{path.stem}" for path in paths]
 
 
-_PROGRAMS = [*_modules("measure", "compare", "records", "render"), "vega_once"]
+_PROGRAMS = [*_modules("measure", "compare", "records", "render"), "vega_once", "venv_once"]
 _ENGINES = (
     *_PROGRAMS,
     *(f"inference_benchmark.engines.{name}" for name in ("hf_static", "ctranslate2")),
@@ -61,6 +61,7 @@ PLANS = (
     *("snakemake.report.html_reporter", "smart_open", "fastjsonschema"),
     *_modules("experiment"),
     *(f"inference_benchmark.{name}" for name in ("records.attempts", "render.progress")),
+    "venv_once",
 )
 SNAKEMAKE = Preloaded(*PLANS)
 ENGINES = Preloaded(*_ENGINES)
