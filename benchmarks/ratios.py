@@ -18,6 +18,7 @@ from running import REPO, planned_environment
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.measure import environments, warm_start
+from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.models import checkpoint
 
 #: bloom-51m of config.yaml.
@@ -99,11 +100,18 @@ def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedPro
 
 def python_of(engine: str) -> str:
     """The Python that an engine runs in on a CPU, installed if need be."""
-    if not (lock := ENGINES[engine].locks.get("cpu")):
-        return sys.executable
+    lock = ENGINES[engine].locks.get("cpu")
+    return str(python_in(engine, lock)) if lock else sys.executable
+
+
+def python_in(name: str, lock: str) -> Path:
+    """The Python of the environment of a file in envs/, made if it is missing. Ends the program where pip fails."""
     with tempfile.TemporaryDirectory() as scratch:
-        with planned_environment(engine, REPO / "envs" / lock, Path(scratch)) as planned:
-            return str(environments.ensure(planned["name"], planned["lock"]))
+        with planned_environment(name, REPO / "envs" / lock, Path(scratch)) as planned:
+            try:
+                return environments.ensure(planned["name"], planned["lock"])
+            except MeasurementError as error:
+                sys.exit(str(error))
 
 
 def report(name: str, ratios: Sequence[float]) -> None:
