@@ -61,7 +61,7 @@ PLANS = (
     *("snakemake.report.html_reporter", "smart_open", "fastjsonschema"),
     *_modules("experiment"),
     *(f"inference_benchmark.{name}" for name in ("records.attempts", "render.progress")),
-    "venv_once",
+    *("snakemake_once", "venv_once"),
 )
 SNAKEMAKE = Preloaded(*PLANS)
 ENGINES = Preloaded(*_ENGINES)
