@@ -147,7 +147,7 @@ def recordings(model: Mapping[str, Any], device: str) -> Verdict:
 
 
 def check_forked(setup: Setup, engine: str) -> Verdict:
-    cell = setup.probe_cell(engine, setup.precision)
+    cell = setup.probe_cell(engine, setup.precision, setup.batch_sizes[0])
     cold = figures(setup, cell)
     os.environ[warm_start.OWNER] = str(os.getpid())
     forked = figures(setup, replace(cell, round=2))
