@@ -90,7 +90,7 @@ def _llama_cpp(engine: Engine, prompts: numpy.ndarray, new_tokens: int) -> Call:
     """As llama-batched-bench of llama.cpp, which is not in the package: a batch of all prompts, then one per step."""
     import llama_cpp
 
-    rows, length = prompts.shape
+    (rows, length), shape = prompts.shape, (len(prompts), engine.vocab_size)
     engine.generate(prompts, new_tokens)  # makes a context with room for it
     of_prompts, of_step = llama_cpp.llama_batch_init(prompts.size, 0, 1), llama_cpp.llama_batch_init(rows, 0, 1)
     of_prompts.n_tokens, of_step.n_tokens = prompts.size, rows
@@ -107,7 +107,7 @@ def _llama_cpp(engine: Engine, prompts: numpy.ndarray, new_tokens: int) -> Call:
         steps = []
         for step in range(new_tokens):
             assert llama_cpp.llama_decode(engine.context, of_step if step else of_prompts) == 0
-            logits = numpy.ctypeslib.as_array(llama_cpp.llama_get_logits(engine.context), (rows, engine.vocab_size))
+            logits = numpy.ctypeslib.as_array(llama_cpp.llama_get_logits(engine.context), shape)
             steps.append(logits.argmax(axis=1).tolist())
             for row, token in enumerate(steps[-1]):
                 of_step.token[row], of_step.pos[row] = token, length + step

@@ -8,29 +8,26 @@ compared with that of the bare script in that environment.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import yaml
 from made_up import as_config
 from ratios import (
     FORKED,
-    REPO,
     SMALL,
     bare_command,
     bare_s,
     make_cell,
     measure_command,
     measured_s,
+    python_in,
     report,
     timed,
 )
@@ -38,9 +35,7 @@ from running import Workspace
 
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.models import checkpoint
-from inference_benchmark.models.cache import cache_root
 
-LOCK = REPO / "envs/optimum-benchmark.lock"
 BATCH_SIZES = [1, 2, 4, 8, 16, 32]
 NEW_TOKENS, CYCLES = 8, 5
 #: optimum-benchmark's words for our precisions.
@@ -63,29 +58,6 @@ class Taken(NamedTuple):
 
     wall_s: float
     call_s: float
-
-
-def environment() -> Path:
-    """The folder of a virtual environment as in LOCK, made if it is missing. Ends the program where pip fails."""
-    digest = hashlib.sha256(LOCK.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = cache_root() / "environments" / f"optimum-benchmark-{digest}"
-    # An environment cannot be renamed: its scripts name its folder. It is complete if it has the stamp.
-    stamp = folder / "installed"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(f"{folder}.lock"):
-        if not stamp.exists():
-            print(
-                f"Installing optimum-benchmark into {folder}: 1.6 GB, more where pip takes torch with CUDA", flush=True
-            )
-            pip = [folder / "bin/pip", "install", "--quiet", "--disable-pip-version-check", "-r", LOCK]
-            for command in ([sys.executable, "-m", "venv", "--clear", folder], pip):
-                done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-                if done.returncode:
-                    lines = done.stdout.splitlines()
-                    reasons = [line for line in lines if line.startswith("ERROR")] or lines or ["no reason given"]
-                    sys.exit(f"optimum-benchmark cannot be installed: {reasons[-1]}")
-            stamp.touch()
-    return folder
 
 
 def settings(cell: Cell) -> dict[str, Any]:
@@ -215,7 +187,7 @@ def grid_walls_s(installed: Path) -> tuple[float, float]:
 
 
 def report_others(pairs: int) -> None:
-    installed = environment()
+    installed = python_in("optimum-benchmark", "optimum-benchmark.lock").parents[1]  # 1.6 GB, more with CUDA
     taken = cell_in_turn(installed, pairs)
 
     def ratios(part: str, name: str, over: str) -> list[float]:

@@ -9,7 +9,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import made_up
@@ -18,6 +19,7 @@ from running import REPO, planned_environment
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.cells import Cell, Workload
 from inference_benchmark.measure import environments, warm_start
+from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.models import checkpoint
 
 #: bloom-51m of config.yaml.
@@ -97,13 +99,34 @@ def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedPro
     return seconds, done
 
 
-def python_of(engine: str) -> str:
-    """The Python that an engine runs in on a CPU, installed if need be."""
-    if not (lock := ENGINES[engine].locks.get("cpu")):
-        return sys.executable
-    with tempfile.TemporaryDirectory() as scratch:
-        with planned_environment(engine, REPO / "envs" / lock, Path(scratch)) as planned:
-            return str(environments.ensure(planned["name"], planned["lock"]))
+@contextmanager
+def environment(engine: str) -> Iterator[tuple[str, dict[str, str] | None]]:
+    """The Python that an engine runs in on a CPU, installed if need be, and what its cells say of it; jobs that measure
+    them run in the current folder."""
+    if lock := ENGINES[engine].locks.get("cpu"):
+        with _installed(engine, lock) as (python, planned):
+            yield str(python), planned
+    else:
+        yield sys.executable, None
+
+
+def python_in(name: str, lock: str) -> Path:
+    """The Python of the environment of a file in envs/, made if it is missing. Ends the program where pip fails."""
+    with _installed(name, lock) as (python, _):
+        return python
+
+
+@contextmanager
+def _installed(name: str, lock: str) -> Iterator[tuple[Path, dict[str, str]]]:
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        planned_environment(name, REPO / "envs" / lock, Path(scratch)) as planned,
+    ):
+        try:
+            python = environments.ensure(planned["name"], planned["lock"])
+        except MeasurementError as error:
+            sys.exit(str(error))
+        yield python, planned
 
 
 def report(name: str, ratios: Sequence[float]) -> None:

@@ -7,7 +7,8 @@ dry run   snakemake -n with nothing measured
 first     seconds per cell of the first cells of a whole grid, with all others waiting, over those of
           scripts/measure.py by hand
 no-op     snakemake with everything done, over an empty Snakefile with as many jobs, in turn; the ratio is one of CPU
-          time, because other programs may use the machine
+          time, because other programs may use the machine. All files have the metadata that jobs leave, so that
+          Snakemake compares the parameters of each
 collect, compare, tables, charts, report   each script on the records of all cells
 
 Beside the seconds: MB of memory at the most. The longest: the longest command line of any job.
@@ -25,11 +26,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
+from snakemake.persistence.file import FilePersistence
 
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
@@ -136,6 +138,14 @@ def make_up_records(folder: Path, experiment: Experiment) -> int:
     return round(statistics.mean(path.stat().st_size for path in (folder / "results").rglob("batch-*.json")))
 
 
+def give_metadata(folder: Path, like: str, params: Mapping[str, list[str]]) -> None:
+    """Give files the metadata of one that a job made, each with parameters of its own, by path."""
+    metadata = FilePersistence(path=folder / ".snakemake")
+    record = metadata._read_record(like)
+    for path, values in params.items():
+        metadata._write_record(path, record.model_copy(update={"params": [*map(repr, values)]}))
+
+
 def first_cells(made: Workspace, experiment: Experiment, count: int = 12) -> float:
     """Seconds per cell at the start of a whole run, over those of the same cells by hand."""
     paths = [made.folder / cell.path for cell in list(experiment.cells())[: count + 1]]
@@ -163,8 +173,11 @@ def no_op(made: Workspace, n: int, pairs: int) -> Iterator[tuple[Cost, Cost]]:
     (empty / "out").mkdir(parents=True)
     (empty / "Snakefile").write_text(EMPTY.format(n=n))
     shutil.copytree(REPO / "profiles/default", empty / "profiles/default")
-    for i in range(n):
-        (empty / f"out/{i}.json").touch()
+    files = [f"out/{i}.json" for i in range(n)]
+    run([SNAKEMAKE, files[0]], empty)
+    give_metadata(empty, files[0], {file: [] for file in files})
+    for file in files:
+        (empty / file).touch()
     run([SNAKEMAKE, "--scheduler", "greedy"], empty)
     for pair in range(pairs + 1):
         sides = []
@@ -195,6 +208,8 @@ def measure(n: int, pairs: int) -> None:
         tell("first", f"{first_cells(made, experiment):.2f} s a cell more than by hand")
         size = make_up_records(made.folder, experiment)
         tell("record", f"{size:,} bytes")
+        texts = {cell.path: [cell.to_json()] for cell in experiment.cells()}
+        give_metadata(made.folder, next(iter(texts)), texts)
         _, printed = run([SNAKEMAKE, "-n", "-p"], made.folder)
         for name in ("collect", "compare", "tables", "charts", "report"):
             command = re.search(rf"python (scripts/{name}\.py .*?)(?= 2> )", printed)[1]

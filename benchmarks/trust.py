@@ -194,15 +194,17 @@ def forking() -> Iterator[None]:
 
 
 #: Takes all CPUs for 30 % of the time, in stretches of 2 to 30 s; begins somewhere in such a stretch or pause.
+#: Ends with this process, however that ends.
 NEIGHBOURS = """
 import os, random, subprocess, sys, time
+hog, parent = "import os; parent = os.getppid()\\nwhile os.getppid() == parent: pass", os.getppid()
 chance = random.Random(int(sys.argv[1]))
 pause_s, stretch_s = (lambda: chance.uniform(2, 30) * 7 / 3), (lambda: chance.uniform(2, 30))
 left = chance.random()
 is_busy = chance.random() < 0.3
-while True:
+while os.getppid() == parent:
     if is_busy:
-        hogs = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in os.sched_getaffinity(0)]
+        hogs = [subprocess.Popen([sys.executable, "-c", hog]) for _ in os.sched_getaffinity(0)]
         time.sleep(left * stretch_s())
         for hog in hogs:
             hog.kill()

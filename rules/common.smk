@@ -163,8 +163,10 @@ if workflow.is_main_process:
     attach_progress(logger, progress, not IS_MODULE, is_local)
 
 
-# What was made so far lasts as long as the process. Garbage collection would go through all of it, again and again.
+# What was made so far lasts as long as the process, and so does most of what Snakemake makes of it. Garbage collection
+# would go through all of it, again and again.
 gc.freeze()
+gc.set_threshold(100_000)
 
 
 wildcard_constraints:

@@ -37,8 +37,7 @@ rule threads:
     conda:
         "../envs/benchmark.yaml"
     resources:
-        **PLAN.slurm_resources,
-        gpu=PLAN.gpus,
+        **PLAN.resources_of_first_cell,
         attempt=PLAN.attempt,
     params:
         script=CODE / "scripts/threads.py",
@@ -67,6 +66,17 @@ use rule ceilings as divergence with:
     priority: PLAN.priority_after_column
     params:
         subject=PLAN.json_of("divergence"),
+
+
+use rule ceilings as batch_invariance with:
+    # Whether the answers of one engine and precision are the same at all batch sizes.
+    output:
+        update("results/{machine}/{column}/batch-invariance.json"),
+    log:
+        "logs/{machine}/{column}/batch-invariance.log",
+    priority: PLAN.priority_after_column
+    params:
+        subject=PLAN.json_of("batch-invariance"),
 
 
 use rule ceilings as quality with:

@@ -10,8 +10,6 @@ other arguments are those of snakemake: --dry-run only plans, with an estimate o
 exit status: that of snakemake; 1 where the model is not found
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -72,8 +70,8 @@ def newest_commit(model: str) -> str:
         return huggingface_hub.HfApi().model_info(model).sha
     except Exception as error:  # the hub client raises many kinds of network and repository errors
         why = next(iter(str(error).splitlines()), type(error).__name__)
-        problem = f"{model}: is no folder, and the hub does not tell its newest commit ({why})"
-        raise ProblemsError([f"{problem}; give a folder with config.json, or --revision"]) from None
+        problem = f"is no folder, and the hub does not tell its newest commit ({why})"
+        raise ProblemsError(f"{model}: {problem}; give a folder with config.json, or --revision") from None
 
 
 def settings(name: str, model: dict[str, str], arguments: argparse.Namespace) -> dict[str, Any]:

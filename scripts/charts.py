@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Draw the charts of one model for a README, of each workload: light and dark, SVG and PNG."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -6,8 +6,6 @@ that perhaps meet the limits; or what excludes them all. Price and CO2 follow fr
 machine and from the intensity of your electricity; nothing is assumed for either.
 """
 
-from __future__ import annotations
-
 import argparse
 import math
 import sys
@@ -30,7 +28,7 @@ def positive(text: str) -> float:
     return value
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results/MACHINE, or the summary.csv in it")
     for option in choosing.BOUNDS:
@@ -47,7 +45,7 @@ def main() -> int:
             known = dict.fromkeys(getattr(cell.column, name) for cell in results)
             results = [cell for cell in results if getattr(cell.column, name) == asked]
             if not results:
-                raise ProblemsError([f"{arguments.results}: has no {name} {asked!r}; give one of {', '.join(known)}"])
+                raise ProblemsError(f"{arguments.results}: has no {name} {asked!r}; give one of {', '.join(known)}")
     given = ((option, getattr(arguments, option.flag[2:].replace("-", "_"))) for option in choosing.BOUNDS)
     question = choosing.Question(
         choosing.GOALS[arguments.goal],
@@ -57,7 +55,6 @@ def main() -> int:
     )
     parts = [choosing.to_markdown(cells, question) for model in models(results) for cells, _ in model.workloads]
     sys.stdout.write("\n".join([*parts, f"{choosing.NOTE}\n"]))
-    return 0
 
 
 if __name__ == "__main__":

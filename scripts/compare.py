@@ -11,8 +11,6 @@ exit status: 0; 1 where a file cannot be used, or there is a regression; 2 where
 --fail-on-regression was given and cannot be answered: nothing could be judged, or a cell may be slower by so much.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import re

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Make the parts of docs/ and reference/ that follow from code and data, or --check whether they are up to date."""
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import json

@@ -6,8 +6,6 @@ for its tools customBiggerIsBetter and customSmallerIsBetter. llm-d: a folder wi
 cell. The csv has all cells; the others have those that were measured and are not faster than their machine can be.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from collections import Counter
@@ -32,13 +30,13 @@ def usable(results: Results, path: Path) -> Results:
     measured = endings.pop("ok", 0)
     left_out = ", ".join(f"{n} {name}" for name, n in endings.items())
     if not measured:
-        raise ProblemsError([f"{path}: has no cell to export ({left_out or 'it is empty'})"])
+        raise ProblemsError(f"{path}: has no cell to export ({left_out or 'it is empty'})")
     if left_out:
         print(f"Cells left out: {left_out}.", file=sys.stderr)
     return [each for each in results if each.is_measured and not each.is_above_limit]
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, metavar="RESULTS", help="results/MACHINE, or the summary.csv in it")
     parser.add_argument("--format", required=True, choices=FORMATS, help="what is written")
@@ -61,7 +59,7 @@ def main() -> int:
         figures = [BY_KEY[key] for key in arguments.figures]
         for figure in figures:
             if not any(figure.name in each.figures for each in results):
-                raise ProblemsError([f"{arguments.results}: no cell has --figures {figure.key}; leave it out"])
+                raise ProblemsError(f"{arguments.results}: no cell has --figures {figure.key}; leave it out")
     if arguments.format != "csv":
         results = usable(results, arguments.results)
     match arguments.format:
@@ -81,7 +79,6 @@ def main() -> int:
             files.write(text, arguments.output / name)
     else:
         files.write(written, arguments.output)
-    return 0
 
 
 if __name__ == "__main__":

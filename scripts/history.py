@@ -9,8 +9,6 @@ beside it. With --git RANGE each is such a folder of a repository, as it was at 
 exit status: 0; 1 where something cannot be used.
 """
 
-from __future__ import annotations
-
 import argparse
 import tempfile
 from pathlib import Path
@@ -22,7 +20,7 @@ from inference_benchmark.render import history as view
 from inference_benchmark.render.page import render
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", type=Path, nargs="+", metavar="RESULTS", help="result sets, in any order")
     parser.add_argument("--git", metavar="RANGE", help="commits to take RESULTS, a folder of a repository, from")
@@ -56,7 +54,6 @@ def main() -> int:
         print(f"{where}: {ratio} ({interval}) from {before} to {after}: {changed}")
     if arguments.html:
         print(f"Page: {arguments.html}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ those of the reference, how well a text is predicted, and where the time of a ca
 Exits with 124 if the time was up, and with 1 for any other end without a record.
 """
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

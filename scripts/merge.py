@@ -7,8 +7,6 @@ are kept. Then run snakemake, which makes tables and report of all, and refuses 
 configuration.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -5,18 +5,15 @@ Cells without a record stay blank; those that failed, or whose record cannot be 
 reason.
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
-from inference_benchmark.cli import add_template, fail, printable, run
-from inference_benchmark.experiment.as_json import CellError
+from inference_benchmark.cli import add_template, printable, run
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.render.preview import Preview, preview
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--experiment", required=True, nargs="+", type=Path, metavar="FILE", help="one for each machine"
@@ -26,13 +23,9 @@ def main() -> int:
         "--folder", required=True, nargs="+", type=Path, help="where its tables, report and summary.csv go"
     )
     arguments = parser.parse_args()
-    try:
-        experiments = [Experiment.from_json(path.read_text(encoding="utf-8")) for path in arguments.experiment]
-    except CellError as error:
-        return fail(str(error))
+    experiments = [Experiment.from_json(path.read_text(encoding="utf-8")) for path in arguments.experiment]
     for experiment, folder in zip(experiments, arguments.folder, strict=True):
         write(preview(experiment), folder, arguments.template)
-    return 0
 
 
 def write(state: Preview, folder: Path, template: Path) -> None:

@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Put charts and throughput of each machine between the markers in README.md. With --check, only compare."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

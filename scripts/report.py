@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Turn summaries and their provenance into one HTML page that needs no network; several machines make one page."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from inference_benchmark.render.report import render
 from inference_benchmark.results.summary_csv import read_summary
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summary", required=True, nargs="+", type=Path, help="summary.csv of each machine")
     parser.add_argument("--provenance", required=True, nargs="+", type=Path, help="provenance.json of each machine")
@@ -28,7 +26,6 @@ def main() -> int:
     tried = [record for path in arguments.threads for record in threads.load(path)]
     page = render(results, provenances, arguments.template, read_all(arguments.comparison), tried=tried)
     files.write(page, arguments.output)
-    return 0
 
 
 if __name__ == "__main__":

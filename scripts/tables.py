@@ -1,8 +1,6 @@
 #!/usr/bin/env python3
 """Turn summary.csv into Markdown tables, with the columns of baselines."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 
@@ -14,7 +12,7 @@ from inference_benchmark.render.tables import document
 from inference_benchmark.results.summary_csv import read_summary
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--summary", required=True, type=Path, help="summary.csv as collect writes it")
     parser.add_argument("--provenance", required=True, type=Path, help="provenance.json of the same run")
@@ -24,7 +22,6 @@ def main() -> int:
     tables = document(read_summary(arguments.summary), read_all(arguments.comparison))
     about_machine = machine_speed_text(files.read_json(arguments.provenance))
     files.write("\n\n".join(filter(None, (about_machine, tables))), arguments.output)
-    return 0
 
 
 if __name__ == "__main__":

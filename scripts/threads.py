@@ -1,15 +1,12 @@
 #!/usr/bin/env python3
 """Try fewer CPU threads on one cell, and write what they do. The configuration stays as it is."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path
 
 from inference_benchmark import files
 from inference_benchmark.cli import fail, run
-from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.measure.outcome import MeasurementError
@@ -24,11 +21,11 @@ def main() -> int:
     parser.add_argument("--subject", required=True, metavar="JSON", help="the cell, as snakemake -p prints it")
     parser.add_argument("--output", required=True, type=Path, help="where the figures go, as JSON")
     arguments = parser.parse_args()
+    cell = Cell.from_json(arguments.subject)
     try:
-        cell = Cell.from_json(arguments.subject)
         # It waits for nobody: the question is what neighbours do.
         tried = list(try_threads(cell, Supervision()))
-    except (CellError, CheckpointError, MeasurementError) as error:
+    except (CheckpointError, MeasurementError) as error:
         return fail(str(error))
     files.write(json.dumps(to_document(tried), indent=1, sort_keys=True) + "\n", arguments.output)
     print(threads_text(tried))

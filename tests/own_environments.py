@@ -16,6 +16,8 @@ from typing import Any
 from uuid import uuid4
 
 import optional_packages
+import pytest
+import readers
 from made_up import MODELS, make_cell, measurement
 from preloaded import HANGS_S
 from real_engines import FORMS, weights
@@ -37,6 +39,7 @@ from running import (
     worker_of,
 )
 
+from inference_benchmark.analysis import quality
 from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
@@ -106,14 +109,24 @@ def hold_to_whole_checkpoints(environment: dict[str, str], folder: Path, **chang
     assert read_record(Path(cell.path))["runs"][0]["tokens_sha256"] == plain["runs"][0]["tokens_sha256"]
 
 
-def hold_to_answers_and_steps(cell: Cell, most_logits_error: float) -> None:
-    """Its studies find the tokens of hf in fp32, and each step of a call, without a profile."""
+def hold_to_answers_and_steps(cell: Cell, most_logits_error: float) -> Timeline:
+    """Its studies find the tokens of hf in fp32, and each step of a call, whose timeline this is."""
     agreement = run_study(ColumnStudy.of("divergence", cell), Path("divergence.json")).results[0]
     assert agreement["token_agreement"] == 1
     assert agreement["logits_error"]["mean"] < most_logits_error
     timeline = Timeline.of(run_study(TimelineStudy(cell, trace=False), Path("timeline-batch-2.json")).results)
     assert len(timeline.step_s) == len(timeline.memory_bytes) == cell.workload.new_tokens == 12
-    assert timeline.shares is None
+    return timeline
+
+
+def hold_to_a_text(environment: dict[str, str], folder: Path, **changes: Any) -> Cell:
+    """It predicts a text in fp32 as a bare loop of transformers does. folder: for the checkpoint. changes: of the cell,
+    which is returned."""
+    cell = cell_of(environment, model=noted(readers.save(folder)), **changes)
+    windows = run_study(readers.study_of(cell), Path("quality.json")).results
+    assert quality.perplexity(windows).value == pytest.approx(readers.bare_perplexity(folder), rel=1e-4)
+    assert quality.kl_p99_nats(windows).value < 1e-4
+    return cell
 
 
 def hold_to_a_grid(environment: dict[str, str], workspace: Workspace, variant: str = "", **options: str) -> str:

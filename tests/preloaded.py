@@ -237,11 +237,12 @@ def _run(command: Sequence[str]) -> None:
 
 
 def _import_anew_if_edited(scripts: Path) -> None:
-    """Forget our library where that in a folder, a copy of ours, was edited."""
+    """Forget our library where that in a folder, a copy of ours, was edited. Copies have the times of their originals;
+    files with others are read."""
     own, other = SCRIPTS / LIBRARY, scripts / LIBRARY
     if other.exists() and not other.samefile(own):
         names = [sorted(path.relative_to(each) for path in each.rglob("*.py")) for each in (own, other)]
-        if names[0] != names[1] or any(filecmp.cmpfiles(own, other, names[0], shallow=False)[1:]):
+        if names[0] != names[1] or any(filecmp.cmpfiles(own, other, names[0])[1:]):
             for name in [name for name in sys.modules if name.partition(".")[0] == LIBRARY]:
                 del sys.modules[name]
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy
 import torch
 from real_engines import load_from, prompts
 
@@ -73,6 +74,13 @@ def caches(folder: Path, precision: str, option: str, lengths: Sequence[int]) ->
     return found
 
 
+def differing_logits(folder: Path, option: str) -> int:
+    """How many logits of a text are others than those that generate chooses by."""
+    engine, ids = load_from(folder, "hf", cache=option), prompts(ROWS, PROMPT_TOKENS, 300)
+    of_text = numpy.stack([*engine.text_logits(ids, ids[:, :5])])
+    return int((of_text != engine.next_token_logits(ids, ids[:, :5])).sum())
+
+
 def another(folder: Path, option: str, other: str) -> str:
     """What an engine says that was asked for one cache and gets another."""
     engine = load_from(folder, "hf", cache=option)
@@ -98,6 +106,7 @@ def main() -> None:
         },
         "window": caches(of_bloom, "bf16", "quantized-4bit", AROUND_THE_WINDOW),
         "another": [another(of_bloom, "quantized-4bit", other) for other in ("quantized-8bit", "dynamic")],
+        "differing_logits": differing_logits(of_bloom, "quantized-2bit"),
     }
     print(json.dumps(result))
 

@@ -44,15 +44,16 @@ def _modules(*packages: str) -> list[str]:
     return [f"inference_benchmark.{path.parent.name}.{path.stem}" for path in paths]
 
 
-_PROGRAMS = [*_modules("measure", "compare", "records", "render"), "vega_once"]
+_BITSANDBYTES = ("bitsandbytes", "transformers.integrations.bitsandbytes")
+_PROGRAMS = [*_modules("measure", "compare", "records", "render"), "vega_once", "venv_once"]
 _ENGINES = (
     *_PROGRAMS,
-    *(f"inference_benchmark.engines.{name}" for name in ("hf_static", "ctranslate2")),
+    *(f"inference_benchmark.engines.{name}" for name in ("hf_static", "hf_continuous", "ctranslate2")),
     *(name for name in _modules("worker") if not name.endswith(".server")),  # which is started as a module
     *(f"transformers.models.{family}.modeling_{family}" for family in ("bloom", "gpt2", "llama")),
     *("ctranslate2.converters", "transformers.integrations.accelerate"),
-    # Where there is a GPU, bitsandbytes asks CUDA about it, and forks could then not use it.
-    *(() if Path("/dev/nvidiactl").exists() else ("bitsandbytes", "transformers.integrations.bitsandbytes")),
+    # Where there is a GPU, these ask CUDA about it, and forks could then not use it.
+    *(() if Path("/dev/nvidiactl").exists() else (*_BITSANDBYTES, "torch._inductor.compile_fx")),
 )
 #: Processes that have imported what scripts need that use no engine; Snakemake; and the real engines with what measures.
 PROGRAMS = Preloaded(*_PROGRAMS)
@@ -61,6 +62,7 @@ PLANS = (
     *("snakemake.report.html_reporter", "smart_open", "fastjsonschema"),
     *_modules("experiment"),
     *(f"inference_benchmark.{name}" for name in ("records.attempts", "render.progress")),
+    *("snakemake_once", "venv_once"),
 )
 SNAKEMAKE = Preloaded(*PLANS)
 ENGINES = Preloaded(*_ENGINES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inference_benchmark import csv_table
-from inference_benchmark.csv_table import CsvError
+from inference_benchmark.cli import ProblemsError
 
 
 def written(folder: Path, content: str | bytes) -> Path:
@@ -65,7 +65,7 @@ def test_a_column_without_a_name_before_others_is_kept(tmp_path):
 )  # fmt: skip
 def test_what_could_be_misread_is_refused(tmp_path, content, said):
     path = written(tmp_path, content)
-    with pytest.raises(CsvError) as caught:
+    with pytest.raises(ProblemsError) as caught:
         csv_table.read(path)
     (problem,) = caught.value.problems
     assert problem.startswith(f"{path}: ")
@@ -73,7 +73,7 @@ def test_what_could_be_misread_is_refused(tmp_path, content, said):
 
 
 def test_every_row_that_does_not_fit_is_named(tmp_path):
-    with pytest.raises(CsvError) as caught:
+    with pytest.raises(ProblemsError) as caught:
         csv_table.read(written(tmp_path, "a,b\n1,2,3\n1,2\n1\n"))
     assert [problem.split(": ")[1] for problem in caught.value.problems] == ["row 1", "row 3"]
 

@@ -1,7 +1,5 @@
 """What NVIDIA's data sheets say of GPUs, to compare measured ceilings with."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 #: By the name that NVML gives: bytes/s of memory, and operations/s per dtype of products on dense matrices, which are

@@ -1,7 +1,5 @@
 """Checks that look at the records of cells."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -96,11 +94,15 @@ def compared_answers(result: Mapping[str, Any]) -> Verdict:
 
 
 def check_placement(setup: Setup, placement: str) -> Verdict:
-    """The tokens of the probe are those that it has on one device, wherever its weights are."""
+    """The tokens of a model are those that it has on one device, wherever its weights are."""
     options: dict[str, Any] = {"engine": HF, "placement": placement}
-    whole = figures(setup, cell := setup.probe_cell(HF, "fp32"))
-    if placement == "layers":
-        os.environ["CUDA_VISIBLE_DEVICES"] = setup.pair
+    cell = setup.probe_cell(HF, "fp32")
+    if placement == "tensor":  # bloom cannot be split
+        cell = replace(cell, model={"name": "llama", "architecture": setup.llama, "seed": 0})
+    whole = figures(setup, cell)
+    if placement in ("layers", "tensor"):
+        if setup.pair:  # on a CPU two processes
+            os.environ["CUDA_VISIBLE_DEVICES"] = setup.pair
         placed = replace(cell, engine=placement, options={**options, "gpus": 2})
     else:
         placed = replace(cell, engine=placement, options=options, memory_limit_bytes=setup.tight_bytes)
@@ -147,7 +149,7 @@ def recordings(model: Mapping[str, Any], device: str) -> Verdict:
 
 
 def check_forked(setup: Setup, engine: str) -> Verdict:
-    cell = setup.probe_cell(engine, setup.precision)
+    cell = setup.probe_cell(engine, setup.precision, setup.batch_sizes[0])
     cold = figures(setup, cell)
     os.environ[warm_start.OWNER] = str(os.getpid())
     forked = figures(setup, replace(cell, round=2))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from gpu_checks.runner import Verdict, first_line, ok_if, skipped
 from gpu_checks.setup import STATIC, Setup, loaded
+from inference_benchmark.analysis.divergence import gap
 from inference_benchmark.machine import hardware
 from inference_benchmark.units import format_bytes
 from inference_benchmark.worker.engine_session import draw_prompts, out_of_memory, timed_call
@@ -99,8 +100,7 @@ def token_gaps(tokens, wanted, logits) -> list[float]:
     gaps = []
     for found_row, wanted_row, steps in zip(tokens, wanted, logits, strict=True):
         step = int((found_row != wanted_row).argmax())
-        choices = steps[step].astype(float)
-        gaps.append(float(abs(choices[found_row[step]] - choices[wanted_row[step]]) / choices.std()))
+        gaps.append(gap(steps[step], found_row[step], wanted_row[step]))
     return gaps
 
 

@@ -1,7 +1,5 @@
 """All checks, in the order in which they run."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -20,6 +18,7 @@ _COMPILING = ("memory", "tf32", "caches", "capture")
 def checks(setup: Setup) -> list[Check]:
     """All checks, in their order."""
     unless_cuda = None if setup.device == "cuda" else "CUDA only"
+    unless_two = None if setup.pair or setup.device == "cpu" else "one GPU is visible here"
 
     def check(kind: str, run: Callable[..., Verdict], limit_s: float, needs=("weights",), skip=None) -> Check:
         return Check(kind, partial(run, setup), limit_s, needs, skip)
@@ -64,7 +63,8 @@ def checks(setup: Setup) -> list[Check]:
         check("caches", of_engines.check_caches, 90),
         check("capture", of_engines.check_capture, 120, skip=unless_cuda),
         *(placed(each, unless_cuda) for each in ("cpu-offload", "disk-offload")),
-        placed("layers", unless_cuda or (None if setup.pair else "one GPU is visible here")),
+        placed("layers", unless_cuda or unless_two),
+        placed("tensor", unless_two),
         check("ceilings", of_studies.check_ceilings, 90, needs=()),
         of_engine("timeline", of_studies.check_timeline, 90, HF),
         of_engine("timeline", of_studies.check_timeline, 90, STATIC, skip=unless_cuda),

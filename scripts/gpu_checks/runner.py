@@ -1,7 +1,5 @@
 """Runs checks, each in a process of its own, within a budget of time. Imports no torch."""
 
-from __future__ import annotations
-
 import math
 import multiprocessing
 import os

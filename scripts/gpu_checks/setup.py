@@ -26,7 +26,12 @@ from inference_benchmark.records import record_file
 from inference_benchmark.records.record import AnyRecord, Record, StudyRecord
 
 BLOOM_1B3 = {"model_type": "bloom", "hidden_size": 2048, "n_head": 16, "n_layer": 24, "vocab_size": 50258}
-TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 16, "n_layer": 2, "vocab_size": 1000}
+TINY_BLOOM = {"model_type": "bloom", "hidden_size": 64, "n_head": 16, "n_layer": 1, "vocab_size": 1000}
+#: As wide as these, for what transformers does not do with bloom.
+LLAMA = {
+    "model_type": "llama", "hidden_size": 2048, "num_attention_heads": 16, "num_key_value_heads": 16,
+    "num_hidden_layers": 4, "intermediate_size": 8192, "vocab_size": 50258,
+}  # fmt: skip
 HF, STATIC = REFERENCE[0], "hf-static"
 #: The engines that run on a GPU, in this environment, and have bloom.
 CHECKED = {
@@ -40,9 +45,9 @@ CHECKED = {
 class Setup:
     """What the checks use on a device.
 
-    model, probe: sizes. precision: of the checks of a single one. steady: prompt tokens, batch size and seconds of the
-    calls whose power is measured. crowded: prompt tokens, batch size and memory limit of a cell that does not fit.
-    searched: prompt tokens and memory limit of searches; with long prompts few rows fit, and few tries find out.
+    model, probe, llama: sizes. precision: of the checks of a single one. steady: prompt tokens, batch size and seconds
+    of the calls whose power is measured. crowded: prompt tokens, batch size and memory limit of a cell that does not
+    fit. searched: prompt tokens and memory limit of searches; with long prompts few rows fit, and few tries find out.
     cached: batch size and prompt tokens of calls with a static cache. tight_bytes: a memory limit that the probe does
     not fit into. pair: two GPUs as CUDA_VISIBLE_DEVICES names them; "" where there is one. threads: of each worker.
     folder: for all records.
@@ -51,6 +56,7 @@ class Setup:
     device: str
     model: Mapping[str, Any]
     probe: Mapping[str, Any]
+    llama: Mapping[str, Any]
     precisions: tuple[str, ...]
     precision: str
     batch_sizes: tuple[int, ...]
@@ -98,6 +104,7 @@ SETUPS = {
         device="cuda",
         model=BLOOM_1B3,
         probe={**BLOOM_1B3, "n_layer": 4},
+        llama=LLAMA,
         precisions=(
             *("fp32", "bf16", "int8"),  # of the default grid
             *("fp16", "int8-threshold-0", "nf4", "int8-weight-only", "int4-weight-only"),
@@ -115,14 +122,15 @@ SETUPS = {
         device="cpu",
         model=TINY_BLOOM,
         probe=TINY_BLOOM,
+        llama={**LLAMA, "hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 256, "vocab_size": 1000},
         precisions=("fp32", "int8"),
         precision="fp32",
         batch_sizes=(4,),
         new_tokens=8,
         steady=(9, 4, 1),
-        crowded=(256, 64, 300 * 10**6),
-        searched=(1024, 400 * 10**6),
-        cached=(4, 32),
+        crowded=(256, 64, 200 * 10**6),
+        searched=(512, 150 * 10**6),
+        cached=(4, 9),  # as in the cells: compiled once for all
         tight_bytes=0,  # not used
     ),
 }

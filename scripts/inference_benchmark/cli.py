@@ -1,11 +1,9 @@
 """Messages, exit status and arguments that scripts share."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -16,14 +14,14 @@ TOLD_EVERY_S = 15
 class ProblemsError(ValueError):
     """Errors for the user to correct; ``problems`` holds one line each."""
 
-    def __init__(self, problems: Iterable[str]) -> None:
+    def __init__(self, *problems: str) -> None:
         self.problems = list(problems)
-        super().__init__("\n".join(self.problems))
+        super().__init__("\n".join(problems))
 
 
-def run(main: Callable[[], int]) -> NoReturn:
-    """Exit with the status that main returns, or where it raises ProblemsError or OSError with 1 and one line for each
-    problem instead of a traceback. What it prints is UTF-8, whatever the locale."""
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Exit with the status that main returns, with 0 for None, or where it raises ProblemsError or OSError with 1 and
+    one line for each problem instead of a traceback. What it prints is UTF-8, whatever the locale."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(encoding="utf-8")
     try:

@@ -1,7 +1,5 @@
 """A CSV file, read strictly: a wrong figure is worse than an error."""
 
-from __future__ import annotations
-
 import csv
 import io
 import itertools
@@ -15,10 +13,6 @@ from inference_benchmark import files
 from inference_benchmark.cli import ProblemsError
 
 
-class CsvError(ProblemsError):
-    """A file that is not a table; ``problems`` holds one line each."""
-
-
 class CsvTable(NamedTuple):
     """notes: the lines above the header that begin with #, without it. rows: without blank ones; a field per column."""
 
@@ -29,8 +23,8 @@ class CsvTable(NamedTuple):
 
 def read(path: Path, needed: Sequence[str] = (), needed_by: str = "") -> CsvTable:
     """The table in a regular file: UTF-8 with commas, or with semicolons where its header has more of them. Raises
-    CsvError naming every row that does not fit the header, and OSError. needed: columns without which it is another
-    file, whose rows say nothing. needed_by: what has them."""
+    ProblemsError naming every row that does not fit the header, and OSError. needed: columns without which it is
+    another file, whose rows say nothing. needed_by: what has them."""
     lines = list(io.StringIO(_text(path), newline=""))
     notes = list(itertools.takewhile(lambda line: line.startswith("#"), lines))
     header = next(filter(str.strip, lines[len(notes) :]), "")
@@ -39,11 +33,11 @@ def read(path: Path, needed: Sequence[str] = (), needed_by: str = "") -> CsvTabl
     try:
         first, *rows = [fields for fields in reader if any(map(str.strip, fields))] or [[]]
     except csv.Error as error:
-        raise CsvError([f"{path}: line {len(notes) + reader.line_num}: not CSV ({error})"]) from None
+        raise ProblemsError(f"{path}: line {len(notes) + reader.line_num}: not CSV ({error})") from None
     columns = [name.strip() for name in first]
     if missing := [name for name in needed if name not in columns]:
         named = ", ".join(missing if len(missing) <= 4 else [*missing[:3], f"... ({len(missing)} in all)"])
-        raise CsvError([f"{path}: has no column {named}; {needed_by} has them all"])
+        raise ProblemsError(f"{path}: has no column {named}; {needed_by} has them all")
     repeated = {name: n for name, n in Counter(columns).items() if name and n > 1}
     problems = [f"{path}: {n} columns are called {name}; keep one" for name, n in repeated.items()]
     word = "semicolon" if delimiter == ";" else "comma"
@@ -57,7 +51,7 @@ def read(path: Path, needed: Sequence[str] = (), needed_by: str = "") -> CsvTabl
         elif any(map(str.strip, fields[named:])):
             problems.append(f"{path}: row {number}: has a field behind the last column, {columns[named - 1]}")
     if problems:
-        raise CsvError(problems)
+        raise ProblemsError(*problems)
     # A spreadsheet gives every line as many fields as the longest has: notes and header end with delimiters.
     notes = [re.sub(f"{delimiter}{{2,}}$", "", note.strip("# \r\n")) for note in notes]
     return CsvTable(notes, columns[:named], [fields[:named] for fields in rows])
@@ -74,4 +68,4 @@ def _text(path: Path) -> str:
         if "\0" not in text:
             return text
         problem = "holds NUL bytes, as UTF-16 does"
-    raise CsvError([f"{path}: {problem}; save it as UTF-8 (in Excel: CSV UTF-8)"])
+    raise ProblemsError(f"{path}: {problem}; save it as UTF-8 (in Excel: CSV UTF-8)")

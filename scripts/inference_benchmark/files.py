@@ -1,7 +1,5 @@
 """Atomic file writes. A measurement never overwrites an earlier one."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -70,14 +68,13 @@ def write(content: str | bytes, path: Path, keep_earlier: bool = False) -> None:
         path.write_bytes(content)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    unfinished = Path(name)
+    unfinished = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    stream = unfinished.open("xb")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
-        unfinished.chmod(0o666 & ~_umask())
         if keep_earlier and path.exists():
             set_aside(path)
         unfinished.replace(path)
@@ -104,9 +101,3 @@ def set_aside(path: Path) -> Path:
         if not new_path.exists():
             return path.rename(new_path)
     raise FileExistsError(f"{path.parent} holds a thousand superseded records of {path.name}")
-
-
-def _umask() -> int:
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask

@@ -1,7 +1,5 @@
 """Plain text as Markdown."""
 
-from __future__ import annotations
-
 import html
 import re
 from collections.abc import Callable, Sequence

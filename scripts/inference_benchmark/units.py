@@ -1,7 +1,5 @@
 """Parsing and formatting of sizes, durations and figures."""
 
-from __future__ import annotations
-
 import re
 
 _FACTORS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

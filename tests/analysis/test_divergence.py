@@ -37,3 +37,8 @@ def test_logits_that_are_no_numbers_give_no_figure():
     tokens, logits = numpy.array([[0]]), numpy.array([[[1.0, 2.0]]])
     result = divergence.divergence(tokens, tokens, logits, numpy.array([[[1.0, float("nan")]]]))
     assert result["logits_error"] == result["kl_nats"] == {"mean": None, "max": None}
+
+
+def test_a_gap_is_in_standard_deviations_of_all_logits():
+    assert divergence.gap(numpy.array([1.0, 3.0, 5.0, 7.0]), 3, 1) == pytest.approx(4 / 5**0.5)
+    assert math.isnan(divergence.gap(numpy.array([1.0, float("nan")]), 0, 1))

@@ -43,6 +43,16 @@ def test_weights_that_come_over_links_take_the_time_of_the_slowest():
     assert not peaks._replace(flop_per_s={}).have(steps)
 
 
+def test_devices_that_split_each_matrix_read_and_compute_at_the_same_time():
+    steps, peaks = roofline.decode(SIMPLE, 1, 3, 5), Peaks([(1, 10.0), (110, 8.0)], {"float32": 22.0})
+    # 216 to 228 bytes: of two devices each has at least 108, of which the last two steps have 110 and more.
+    two = roofline.floor(steps, peaks.times(2)._replace(flop_per_s={"float32": 1e9}))
+    assert two == Floor(pytest.approx(216 / 20 + (220 + 224 + 228) / 16), 0)
+    computing = roofline.floor(steps, peaks.times(4)._replace(bandwidth=[(1, 1e9)]))
+    assert computing == Floor(0, pytest.approx(sum(480 + 20 * i for i in range(4)) / 88))
+    assert peaks.times(1) == peaks
+
+
 def test_a_quantised_cache_moves_less_with_each_window_that_is_quantised():
     quantised = replace(SIMPLE, quantised_kv_bytes=1, residual_tokens=3)
     prefill = roofline.prefill(quantised, 2, 5)

@@ -1,38 +1,13 @@
-"""The comparison with optimum-benchmark: its environment, and what it is asked to do."""
+"""The comparison with optimum-benchmark: what it is asked to do."""
 
 from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 
 import others
 import pytest
 import ratios
-
-
-@pytest.fixture
-def lock(tmp_path, monkeypatch) -> Path:
-    """The lock of an environment in a cache of the test's own; empty, so that nothing is downloaded."""
-    monkeypatch.setenv("INFERENCE_BENCHMARK_CACHE", str(tmp_path / "cache"))
-    path = tmp_path / "some.lock"
-    path.touch()
-    monkeypatch.setattr(others, "LOCK", path)
-    return path
-
-
-def test_the_environment_is_made_once_for_each_lock_and_one_that_cannot_be_made_is_one_line(lock, tmp_path, capsys):
-    folder = others.environment()
-    assert capsys.readouterr().out.startswith("Installing")
-    assert (folder / "bin/python").exists()
-    assert others.environment() == folder
-    assert capsys.readouterr().out == ""
-    lock.write_text("-r no-such-file\n")
-    with pytest.raises(SystemExit) as failure:
-        others.environment()
-    assert str(failure.value).startswith("optimum-benchmark cannot be installed: ERROR: Could not open")
-    assert "\n" not in str(failure.value)
-    assert list(tmp_path.glob("cache/environments/*/installed")) == [folder / "installed"]
 
 
 def test_optimum_benchmark_calls_the_model_as_often_as_the_bare_script(tmp_path, monkeypatch):

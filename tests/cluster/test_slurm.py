@@ -317,10 +317,11 @@ def test_the_docs_are_right_word_for_word(cluster, tmp_path):
     assert len(set(jobs_of.values())) == 3, "two cells of the a100 share one"
 
 
-@pytest.mark.parametrize("asked", [{"gpu_model": "h200"}, {"gpu_model": None, "gres": "gpu:h200:1"}], ids=str)
-def test_a_cell_on_two_gpus_is_measured_once_on_one_node_that_has_both(cluster, tmp_path, asked):
-    """Beside one on a single GPU, in a job of its own although cells share jobs."""
-    campaign = Campaign.make_for(tmp_path, (1, 2), h200=on_slurm(**asked, cells_per_job=4))
+def test_a_cell_on_two_gpus_is_measured_once_on_one_node_that_has_both(cluster, tmp_path):
+    """Beside one on a single GPU, in a job of its own although cells share jobs. The GPUs are asked for by their model,
+    and as a generic resource."""
+    by_gres = on_slurm(None, gres="gpu:h200:1", cells_per_job=4)
+    campaign = Campaign.make_for(tmp_path, (1, 2), model=on_slurm("h200", cells_per_job=4), gres=by_gres)
     campaign.config["engines"] = {"pair": {"engine": "fake", "placement": "layers", "gpus": 2}}
     campaign.config["grid"]["cuda"] = {**campaign.grid, "engines": ["fake", "pair"]}
     campaign.save()
@@ -331,17 +332,21 @@ def test_a_cell_on_two_gpus_is_measured_once_on_one_node_that_has_both(cluster, 
     command = ["device=cuda" if word == "device=cpu" else word for word in campaign.command(*CELLS)]
     done = SUBMITS.run(command, campaign.folder, environ)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "[4/4] " in done.stderr
+    assert "[8/8] " in done.stderr
     found = {name: (record["device"], record["host"]) for name, record in campaign.records().items()}
     pairs = {name: [each["uuid"] for each in of["devices"]] for name, (of, _) in found.items() if "devices" in of}
-    assert pairs == {f"h200/tiny/prompt4-new8/pair/fp32/batch-{n}.json": ["GPU-0", "GPU-1"] for n in (1, 2)}
-    assert len({host["job"] for _, host in found.values()}) == 3, "those on one GPU share a job"
+    column = "tiny/prompt4-new8/pair/fp32"
+    cells = [f"{machine}/{column}/batch-{n}.json" for machine in ("model", "gres") for n in (1, 2)]
+    assert pairs == {name: ["GPU-0", "GPU-1"] for name in cells}
+    for machine in ("model", "gres"):
+        hosts = [host for name, (_, host) in found.items() if name.startswith(machine)]
+        assert len({host["job"] for host in hosts}) == 3, "those on one GPU share a job"
     over = jobs(cluster, campaign)
-    assert len(over) == 3
+    assert len(over) == 2 * 3
     assert {(job["JobState"], job["NodeList"], job["NodeCnt"]) for job in over} == {("COMPLETED", "h1", "1")}
     logs = [path.read_text() for path in (tmp_path / ".snakemake/slurm_logs").rglob("*.log")]
     # Once by the Snakemake of the job, once by that of its step.
-    assert sum(text.count("Finished jobid") for text in logs) == 2 * 4, "nothing ran twice"
+    assert sum(text.count("Finished jobid") for text in logs) == 2 * 8, "nothing ran twice"
 
 
 def test_what_slurm_refuses_is_told(cluster, tmp_path):

@@ -141,7 +141,7 @@ def test_values_that_are_on_both_sides_but_never_together_are_no_common_cell(tmp
         text = "".join(f"m,{row},ok,2\n" for row in rows)
         (tmp_path / f"{name}.csv").write_text(f"model,precision,batch_size,outcome,throughput_tok_per_s\n{text}")
     done = run(tmp_path / "base.csv", tmp_path / "new.csv")
-    assert "in common: no combination of model, precision, batch_size is in both." in done.stderr
+    assert "in common: no combination of model, prompts, precision, batch_size is in both." in done.stderr
     other = (tmp_path / "new.csv").read_text().replace("m,", "n,")
     (tmp_path / "new.csv").write_text(other.replace("fp32", "z").replace("bf16", "w"))
     done = run(tmp_path / "base.csv", tmp_path / "new.csv")

@@ -139,6 +139,12 @@ def test_cells_of_one_side_are_listed_by_column():
     assert compare(small_set(workloads=(Workload(9, 50),)), small_set()).cells == []
     other = ({"name": "other", "architecture": {}, "seed": 0},)
     assert compare(small_set(models=other), small_set()).cells == []
+    of_text = small_set(workloads=(Workload(9, 100, "python", "0" * 64),))
+    assert compare(of_text, small_set()).cells == compare(small_set(), of_text).cells == []
+    other_text = small_set("new", workloads=(Workload(9, 100, "python", "1" * 64),))
+    comparison = compare(of_text, other_text)
+    assert len(comparison.cells) == 14
+    assert [each.fact for each in comparison.differences] == ["prompts of prompt9-new100-text"]
 
 
 def test_what_differs_is_said_first():

@@ -18,9 +18,9 @@ from made_up import (
     write_records,
 )
 
+from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare.comparison import compare
-from inference_benchmark.experiment.baselines import BaselineError
 from inference_benchmark.records.collect import provenance_of
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.results.summary_csv import to_csv
@@ -91,7 +91,7 @@ def test_superseded_records_are_left_out_and_broken_ones_named(tmp_path):
     assert sizes == [1, 2, 4, 8, 16, 32, 64] * 2
     path = next(folder.rglob("batch-2.json"))
     path.write_text("{")
-    with pytest.raises(BaselineError, match=r"batch-2\.json: not JSON"):
+    with pytest.raises(ProblemsError, match=r"batch-2\.json: not JSON"):
         result_set.load(folder)
 
 
@@ -115,7 +115,7 @@ def test_a_summary_without_its_records_knows_the_speed_of_its_machine(tmp_path):
 def test_records_of_several_machines_are_no_result_set(tmp_path):
     write_records(tmp_path, records_of(grid(**SMALL)))
     write_records(tmp_path, records_of(grid(**SMALL, machine="other")))
-    with pytest.raises(BaselineError, match="holds records of made-up-gpu, other; give the folder of one of them"):
+    with pytest.raises(ProblemsError, match="holds records of made-up-gpu, other; give the folder of one of them"):
         result_set.load(tmp_path / "results")
 
 
@@ -125,7 +125,7 @@ def test_records_of_several_machines_are_no_result_set(tmp_path):
 def test_provenance_that_is_broken_is_named(tmp_path, content):
     (tmp_path / "summary.csv").write_text(to_csv(cell_results(records_of(grid(**SMALL)))))
     (tmp_path / "provenance.json").write_text(content)
-    with pytest.raises(BaselineError, match=r"provenance\.json: cannot be used"):
+    with pytest.raises(ProblemsError, match=r"provenance\.json: cannot be used"):
         result_set.load(tmp_path / "summary.csv")
 
 

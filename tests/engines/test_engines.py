@@ -318,6 +318,11 @@ def test_the_logits_of_an_engine_are_those_its_tokens_were_chosen_by(name, preci
     agreement = (logits.argmax(axis=-1) == tokens).mean()
     # ctranslate2 computes these logits in one pass over the whole sequence. In int8 the results then differ.
     assert agreement == 1 if (name, precision) != ("ctranslate2", "int8") else agreement > 0.6
+    # Those of a text are computed row by row, by hf in one pass over all tokens.
+    in_passes = numpy.stack([*engine.text_logits(ids, tokens)])
+    assert in_passes.dtype == numpy.float32
+    error = numpy.linalg.norm(in_passes - logits) / numpy.linalg.norm(logits)
+    assert error < (1e-5 if precision == "fp32" else 0.1)
     # After other tokens, other tokens are chosen.
     other = engine.next_token_logits(ids, (tokens + 1) % 1000)
     assert (other[:, 0] == logits[:, 0]).all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,21 @@ from typing import Any
 import optional_packages
 import own_environments
 import pytest
+import readers
 from families import FAMILIES
 from made_up import MODELS
 from own_environments import cell_of, made, measured
 from real_engines import FORMS, weights
 from remade import remade
-from running import Workspace, noted, run_study
+from running import REPO, Workspace, noted, run_study
 
+from inference_benchmark.analysis import quality
 from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.studies import ColumnStudy
+from inference_benchmark.machine import interpreter
+from inference_benchmark.measure.environments import ensure
+from inference_benchmark.models import texts
 
 LOCK = "llama-cpp.lock"
 #: Families beside those in MODELS: each that it has, and Llama with scaled rotary embeddings.
@@ -150,7 +156,22 @@ def test_it_writes_whole_checkpoints_whatever_their_padding(environment, tmp_pat
 
 def test_its_studies(environment):
     cell = cell_of(environment, workload=Workload(9, 12), memory_limit_bytes=300_000_000)
-    own_environments.hold_to_answers_and_steps(cell, 1e-3)
+    assert own_environments.hold_to_answers_and_steps(cell, 1e-3).shares is None, "without a profile"
+
+
+def test_it_predicts_a_text_as_transformers_and_llama_cpps_own_tool_do(environment, tmp_path):
+    reader = tmp_path / "reader"
+    cell = own_environments.hold_to_a_text(environment, reader)
+    # In fp32 the tool has keys and values in another precision than the engine.
+    study = readers.study_of(replace(cell, precision="q8_0"))
+    windows = run_study(study, Path("q8_0.json")).results
+    python = str(ensure(environment["name"], environment["lock"]))
+    asked = [reader, study.precision, texts.saved(study.text_sha256), study.tokens]
+    command = [python, REPO / "tests/llama_cpp_perplexity.py", *map(str, asked)]
+    done = subprocess.run(command, capture_output=True, text=True, env=interpreter.child_environment(python))
+    assert done.returncode == 0, done.stderr
+    assert quality.perplexity(windows).value == pytest.approx(float(done.stdout), rel=1e-6)
+    assert quality.kl_mean_nats(windows).low > 0
 
 
 @pytest.mark.parametrize(("prompt_tokens", "limit_mb", "most"), [(250, 100, None), (9, 300, 256)])

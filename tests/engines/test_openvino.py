@@ -109,9 +109,13 @@ def test_it_exports_whole_checkpoints_whatever_their_padding(environment, tmp_pa
 
 def test_its_studies(environment):
     cell = cell_of(environment, workload=Workload(9, 12), memory_limit_bytes=300_000_000)
-    own_environments.hold_to_answers_and_steps(cell, 1e-4)
+    assert own_environments.hold_to_answers_and_steps(cell, 1e-4).shares is None, "without a profile"
     tries = run_study(ColumnStudy.of("max-batch", cell, tolerance_percent=50), Path("max-batch.json")).results
     assert {each["fits"] for each in tries} == {True, False}
+
+
+def test_it_predicts_a_text_as_transformers_does(environment, tmp_path):
+    own_environments.hold_to_a_text(environment, tmp_path / "reader")
 
 
 def test_a_grid_names_it_as_any_other_engine(environment, workspace: Workspace):

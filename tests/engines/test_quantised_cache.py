@@ -72,6 +72,10 @@ def test_another_cache_than_the_chosen_one_is_found(real_caches):
     ]
 
 
+def test_a_text_is_read_through_the_quantised_cache(real_caches):
+    assert real_caches["differing_logits"] == 0
+
+
 def test_the_record_has_the_bits_that_ran_and_the_bytes_of_a_token(tmp_path, hqq):
     cell = cell_of("quantized-4bit")
     done = measure_cli(cell, tmp_path / "r.json", PYTHONPATH=hqq)

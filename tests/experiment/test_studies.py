@@ -12,6 +12,7 @@ from inference_benchmark.experiment.as_json import CellError
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import (
+    BatchStudy,
     CeilingsStudy,
     ColumnStudy,
     QualityStudy,
@@ -30,6 +31,7 @@ TEXT = {"text": "python", "text_sha256": "0" * 64, "tokens": 8192}
         CeilingsStudy("box", "cpu", None),
         ColumnStudy.of("max-batch", make_cell(memory_limit_bytes=10)),
         ColumnStudy.of("divergence", make_cell(memory_limit_bytes=10)),
+        BatchStudy.at((1, 4), make_cell(memory_limit_bytes=10)),
         QualityStudy.of_text(TEXT, make_cell(memory_limit_bytes=10)),
         TimelineStudy(make_cell(options={"engine": "fake", "attention": "eager"}), trace=True),
     ],
@@ -37,6 +39,7 @@ TEXT = {"text": "python", "text_sha256": "0" * 64, "tokens": 8192}
 )
 def test_a_study_comes_back_from_json(study):
     assert study_from_json(study.to_json()) == study
+    assert json.loads(study.to_json()) == study.to_document()
     assert "\n" not in study.to_json()
 
 
@@ -46,7 +49,7 @@ def test_a_study_comes_back_from_json(study):
         ({"version": 0}, "version of the study max-batch is 0; this program does version 2"),
         (
             {"kind": "min-batch"},
-            "there is no study named 'min-batch'; allowed: ceilings, max-batch, divergence, quality, timeline",
+            "there is no study named 'min-batch'; allowed: ceilings, max-batch, divergence, batch-invariance, quality, timeline",
         ),
         ({"kind": []}, "there is no study named"),
         ({"model": {}}, "model is {}; allowed: a mapping with name"),
@@ -80,9 +83,9 @@ def test_an_experiment_asks_for_ceilings_and_the_studies_that_are_on():
 
 def test_links_are_measured_where_weights_come_over_them_and_the_limit_decides_which():
     options = {"engine": "hf", "placement": "disk-offload"}
-    experiment = make_experiment(engines=("hf", "off"), divergence=True, memory_limit_bytes=10)
+    experiment = make_experiment(engines=("hf",), divergence=True, memory_limit_bytes=10)
     assert '"links"' not in next(requested_studies(experiment)).to_json(), "as before there were any"
-    ceilings, whole, off = requested_studies(replace(experiment, variants={"off": options}))
+    ceilings, whole, off = requested_studies(replace(experiment, engines=("hf", "off"), variants={"off": options}))
     assert ceilings == CeilingsStudy("box", "cpu", None, links=True)
     assert study_from_json(ceilings.to_json()) == ceilings
     assert (whole.memory_limit_bytes, off.memory_limit_bytes) == (None, 10)
@@ -94,6 +97,7 @@ def test_the_studies_about_a_cell_are_found_by_path():
         "ceilings": "results/box/ceilings.json",
         "max-batch": f"{folder}/max-batch.json",
         "divergence": f"{folder}/divergence.json",
+        "batch-invariance": f"{folder}/batch-invariance.json",
         "quality": "results/box/tiny/prompt257-new255/fake/fp32/quality.json",
         "timeline": f"{folder}/timeline-batch-2.json",
     }
@@ -108,8 +112,16 @@ def test_timelines_are_done_of_the_batch_sizes_that_are_named_in_the_first_round
     ]
 
 
+def test_answers_are_compared_at_all_batch_sizes_within_the_limit_of_the_cells():
+    experiment = make_experiment(4, 1, engines=("hf", "fake"), batch_invariance=True, memory_limit_bytes=10)
+    study = [*requested_studies(experiment)][-1]
+    assert study.path == "results/box/tiny/prompt4-new8/hf/fp32/batch-invariance.json"
+    assert (study.batch_sizes, study.memory_limit_bytes) == ((1, 4), 10)
+    assert experiment.grid_json() == replace(experiment, batch_invariance=False).grid_json()
+
+
 def test_quality_is_measured_once_for_all_workloads():
-    workloads = (Workload(4, 8), Workload(16, 8))
+    workloads = (Workload(4, 8), Workload(16, 8, "python", "0" * 64))
     experiment = make_experiment(engines=("hf", "fake"), precisions=("fp32", "bf16"), workloads=workloads, quality=TEXT)
     studies = [study for study in requested_studies(experiment) if study.kind == "quality"]
     folder = "results/box/tiny/prompt257-new255/hf"
@@ -120,6 +132,6 @@ def test_quality_is_measured_once_for_all_workloads():
 
 
 def test_an_experiment_without_timelines_is_written_as_before_there_were_any():
-    assert not {"timeline", "quality"} & json.loads(make_experiment().to_json()).keys()
-    experiment = make_experiment(timeline=(1,), timeline_trace=True, quality=TEXT)
+    assert not {"timeline", "quality", "batch_invariance"} & json.loads(make_experiment().to_json()).keys()
+    experiment = make_experiment(timeline=(1,), timeline_trace=True, quality=TEXT, batch_invariance=True)
     assert Experiment.from_json(experiment.to_json()) == experiment

@@ -46,13 +46,14 @@ def test_hold_waits_for_a_gpu_and_reports_it_once(capsys):
 
         thread = threading.Thread(target=wait)
         thread.start()
-        time.sleep(0.7)
+        said = wait_for(lambda: capsys.readouterr().err)
+        time.sleep(0.7)  # in which it looks again
         assert not acquired
         released_at = time.monotonic()
     thread.join(timeout=HANGS_S)
     assert acquired[0][0] == held_gpu
     assert acquired[0][1] >= released_at
-    assert capsys.readouterr().err == "all of GPU-0000 are in use; waiting for one\n"
+    assert said + capsys.readouterr().err == "all of GPU-0000 are in use; waiting for one\n"
 
 
 def test_the_lock_of_a_killed_holder_is_released(tmp_path):

@@ -25,6 +25,12 @@ def test_cpu_time_of_others_excludes_the_worker_and_this_process(machine):
     }
     counters = machine.window_counters(before, after)
     assert counters == {"worker_cpu_s": 3.0, "steal_cpu_s": 2.0, "other_cpu_s": 4.5}
+    # The processes that a worker starts are a part of it.
+    before |= {f"proc/{WORKER}/task/{WORKER}/children": "4712 4713 ", "proc/4712/task/4712/children": "4714 "}
+    before |= {f"proc/{pid}/stat": process_stat(1, 1) for pid in (4712, 4713, 4714)}
+    after |= {"proc/4712/stat": process_stat(2, 1), "proc/4714/stat": process_stat(1, 1.5)}
+    counters = machine.window_counters(before, after)
+    assert counters == {"worker_cpu_s": 4.5, "steal_cpu_s": 2.0, "other_cpu_s": 3.0}
 
 
 def test_cpu_time_of_others_is_never_below_zero(machine):

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from made_up import make_cell
 from preloaded import HANGS_S
-from running import REPO, clock_stands_until, fault, measure_cli, wait_for, worker_of
+from running import PROGRAMS, REPO, clock_stands_until, fault, measure_cli, wait_for, worker_of
 
 from inference_benchmark.records.record import Record
 
@@ -202,9 +202,7 @@ CELL = json.loads(make_cell().to_json())
     ],
 )
 def test_a_text_that_is_no_cell_is_one_clear_line(tmp_path, text):
-    script, output = str(REPO / "scripts/measure.py"), str(tmp_path / "r.json")
-    command = [sys.executable, script, "--subject", text, "--output", output]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = PROGRAMS.run([REPO / "scripts/measure.py", "--subject", text, "--output", tmp_path / "r.json"])
     assert (done.returncode, done.stderr.strip().count("\n")) == (1, 0)
     assert not list(tmp_path.iterdir())
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import venv_once  # noqa: F401
 from preloaded import HANGS_S
 from running import REPO, light_lock, wait_for
 
@@ -19,9 +20,7 @@ from inference_benchmark.measure import environments
 from inference_benchmark.measure.outcome import MeasurementError
 
 #: Another process that makes the environment of a lock.
-MAKE = (
-    "import sys; from inference_benchmark.measure import environments; print(environments.ensure('old', sys.argv[1]))"
-)
+MAKE = "import sys, venv_once; print(venv_once.environments.ensure('old', sys.argv[1]))"
 
 
 @pytest.fixture
@@ -38,13 +37,13 @@ def planned(text: str) -> str:
     return lock.digest
 
 
-def make(digest: str, **environ: str) -> subprocess.Popen:
+def make(digest: str) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-c", MAKE, digest],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(REPO / "scripts"), **environ},
+        env={**os.environ, "PYTHONPATH": f"{REPO}/scripts:{REPO}/tests"},
     )
 
 

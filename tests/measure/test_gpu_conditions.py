@@ -33,7 +33,7 @@ def measure_on_fake_gpu(tmp_path, options: tuple[str, ...] = (), **gpu):
 
 
 def test_a_gpu_is_looked_at_while_it_is_timed_and_its_energy_counted(tmp_path):
-    done, record = measure_on_fake_gpu(tmp_path, options=("--sample-hz", "10"), power_w=300)
+    done, record = measure_on_fake_gpu(tmp_path, options=("--sample-hz", "100"), power_w=300)
     assert done.returncode == 0, done.stderr
     (run,) = record["runs"]
     assert run["conditions"]["n_samples"] >= 5

@@ -82,6 +82,7 @@ def test_only_the_kernels_count_makes_a_kill_an_oom():
         ("libgomp: Thread creation failed: Resource temporarily unavailable", False, True),
         ("OpenBLAS blas_thread_init: pthread_create failed for thread 1 of 2: Resource temporarily un", False, True),
         ("RuntimeError: can't start new thread", False, True),
+        ("Resource temporarily unavailable", False, True),
         ("double free or corruption (!prev)", False, False),
         ("terminate called after throwing an instance of 'std::runtime_error'", False, False),
         ("memory_limit: 300 MB", False, False),

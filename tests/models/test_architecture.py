@@ -191,6 +191,14 @@ def test_the_kernels_of_attention_are_those_of_the_models_class():
     assert families.attention("llama") == ["eager", "sdpa", "flex", "flash"]
 
 
+def test_plans_of_tensor_parallelism_are_known():
+    """A plan of the output layer alone is none; that of a text model is one of the model that holds it."""
+    for name in ("llama", "qwen3", "gpt_neox", "gemma3_text", "gemma3"):
+        assert families.has_tensor_plan(name), name
+    for name in ("bloom", "gpt2", "opt"):
+        assert not families.has_tensor_plan(name), name
+
+
 @pytest.mark.parametrize(
     ("source", "words"),
     [

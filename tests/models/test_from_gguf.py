@@ -7,11 +7,11 @@ from pathlib import Path
 
 import optional_packages
 import pytest
+import readers
 from made_up import make_cell
 from running import REPO, engines_with, noted, run_study, script
 
 from inference_benchmark.analysis import quality
-from inference_benchmark.experiment.studies import QualityStudy
 from inference_benchmark.models import checkpoint, texts
 
 LOCK = "smollm2.lock"
@@ -51,13 +51,12 @@ def test_a_trained_model_tells_precisions_apart(tmp_path, monkeypatch, trained):
     monkeypatch.chdir(tmp_path)
     assert checkpoint.look_into(trained, is_loaded=True)["model_type"] == "llama"
     assert texts.has_tokenizer(trained)
-    text = texts.read(texts.PYTHON, Path(), 1024)
-    text.save()
-    about = {"text": text.name, "text_sha256": text.sha256, "tokens": 1024}
-    found = {}
-    for precision in ("fp32", "nf4"):
-        cell = make_cell(engine="hf", precision=precision, model=noted(trained))
-        found[precision] = run_study(QualityStudy.of_text(about, cell), Path(f"{precision}.json")).results
-    assert 5 < quality.perplexity(found["fp32"]).value < 50
-    assert quality.perplexity_ratio(found["nf4"]).value > 1.05
-    assert quality.kl_mean_nats(found["nf4"]).low > quality.kl_mean_nats(found["fp32"]).high == 0
+    study = readers.study_of(make_cell(engine="hf", precision="int8", model=noted(trained)), n_windows=2)
+    found = run_study(study, Path("int8.json")).results
+    ratio, kl = quality.perplexity_ratio(found).value, quality.kl_mean_nats(found).value
+    bare = readers.bare_perplexity(trained, n_windows=2)
+    assert quality.perplexity(found).value / ratio == pytest.approx(bare, rel=1e-4)
+    assert 5 < bare < 50
+    assert 0.003 < kl < 0.1
+    assert 0.9 < quality.same_best(found).value < 0.98
+    assert 0.97 < ratio < 1.1

@@ -48,7 +48,7 @@ def test_a_text_that_cannot_be_used_is_one_line(tmp_path):
         "nope": "is not a file; allowed: python, or a file of text in UTF-8",
         ".": "is not a file; allowed: python, or a file of text in UTF-8",
         "latin": "is not UTF-8 text; save it as UTF-8",
-        "short": "holds 1.02 kB, less than 2 windows of 512 tokens; name a longer text",
+        "short": "holds 1.02 kB, less than 1024 tokens; name a longer text",
     }.items():
         with pytest.raises(texts.TextError) as caught:
             texts.read(name, tmp_path / name, 1024)
@@ -58,7 +58,7 @@ def test_a_text_that_cannot_be_used_is_one_line(tmp_path):
 def test_what_was_kept_has_to_be_whole(tmp_path, monkeypatch):
     path = kept("some text", monkeypatch, tmp_path)
     path.write_text("some other text")
-    with pytest.raises(CheckpointError, match=r"\.txt does not hold the text of this study; remove it"):
+    with pytest.raises(CheckpointError, match=r"\.txt does not hold the text with this digest; remove it"):
         texts.saved(path.stem)
 
 
@@ -72,3 +72,28 @@ def test_a_text_of_too_few_tokens_or_without_a_tokenizer_is_refused(tmp_path, mo
     assert not texts.has_tokenizer(checkpoint)
     with pytest.raises(CheckpointError, match="its tokenizer cannot be used: "):
         texts.windows(kept(readers.TEXT, monkeypatch, tmp_path), checkpoint, 2048)
+
+
+@pytest.mark.parametrize("begin", [False, True])
+def test_prompts_are_windows_of_the_text_another_for_each_row(tmp_path, monkeypatch, begin):
+    checkpoint = readers.save(tmp_path / "model", begin=begin)
+    tokens = texts.tokens_of(kept(readers.TEXT, monkeypatch, tmp_path), checkpoint)
+    assert tokens.first == [0] * begin
+    found = texts.prompts(tokens, 100, 9, seed=0)
+    assert (found.shape, found.dtype) == ((100, 9), "int64")
+    if begin:
+        assert (found[:, 0] == 0).all()
+    every = {tuple(tokens.ids[place : place + 9 - begin]) for place in range(len(tokens.ids))}
+    assert {tuple(row[begin:]) for row in found.tolist()} <= every
+    assert len({tuple(row) for row in found.tolist()}) > 90, "the text itself repeats some"
+    assert (texts.prompts(tokens, 3, 9, seed=0) == found[:3]).all(), "a row is the same in every batch"
+    assert (texts.prompts(tokens, 3, 9, seed=1) != found[:3]).any()
+    assert texts.prompts(tokens, 2, 1, seed=0).shape == (2, 1)
+
+
+def test_rows_share_windows_only_if_there_are_more_rows():
+    tokens = texts.Tokens([], list(range(10)))
+    assert sorted(texts.prompts(tokens, 7, 4, seed=0)[:, 0].tolist()) == list(range(7))
+    assert sorted(texts.prompts(tokens, 14, 4, seed=0)[:, 0].tolist()) == sorted([*range(7)] * 2)
+    with pytest.raises(CheckpointError, match="10 tokens of the text are less than a prompt has"):
+        texts.prompts(tokens, 1, 11, seed=0)

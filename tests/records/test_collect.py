@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from made_up import make_ceilings, make_experiment, make_record
 
+from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
-from inference_benchmark.experiment.baselines import BaselineError
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.records import record_file
 from inference_benchmark.records.collect import CollectError, collect, read
@@ -47,7 +47,7 @@ def test_a_copy_of_a_round_as_another_is_refused_where_rounds_are_counted(tmp_pa
     with pytest.raises(CollectError) as caught:
         collect(experiment)
     assert caught.value.problems == [f"{third.path}: {copy}"]
-    with pytest.raises(BaselineError) as caught:
+    with pytest.raises(ProblemsError) as caught:
         result_set.load(Path("results/box"))
     assert caught.value.problems == [f"{third.path}: {copy}"]
 

@@ -9,7 +9,8 @@ import pytest
 from made_up import DRIFTS, OOM, SHARED, make_ceilings, make_cell, make_experiment, make_record
 
 from inference_benchmark.experiment.cells import Workload
-from inference_benchmark.experiment.studies import QualityStudy
+from inference_benchmark.experiment.studies import BatchStudy, ColumnStudy, QualityStudy
+from inference_benchmark.records.record import StudyRecord
 from inference_benchmark.records.results import cell_result, cell_results, left_out
 from inference_benchmark.render import context
 from inference_benchmark.render.one_line import study_text
@@ -85,9 +86,68 @@ def test_how_well_a_text_is_predicted_is_a_figure_of_every_cell_of_its_column(tm
     assert rows["same best token over the text (%)"] == "80.0% (80.0% to 80.0%)"
 
 
+def of_batches(cell, *gaps: float | None) -> StudyRecord:
+    """A study of whether the answers of two rows of one token are those of batch 1. gaps: at batch 2."""
+    alone = {
+        "batch_size": 1,
+        "rows": [0],
+        "steps": 1,
+        "token_agreement": 1.0,
+        "first_difference": [None],
+        "gaps": [None],
+    }
+    differing = [None if gap is None else 0 for gap in gaps]
+    both = {"batch_size": 2, "rows": [0, 1], "steps": 1, "token_agreement": differing.count(None) / 2, "first_difference": differing, "gaps": list(gaps)}  # fmt: skip
+    return make_ceilings(study=BatchStudy.at((2, 1), cell), results=(alone, both))
+
+
+def of_answers(cell, error: float | None) -> StudyRecord:
+    result = {
+        "rows": 8, "steps": 8, "token_agreement": 1.0, "first_difference": [None] * 8, "next_token_agreement": 1.0,
+        "logits_error": {"mean": error, "max": error}, "kl_nats": {"mean": error, "max": error},
+    }  # fmt: skip
+    return make_ceilings(study=ColumnStudy.of("divergence", cell), results=(result,))
+
+
+@pytest.mark.parametrize(
+    ("gaps", "logits_error", "texts", "is_flagged"),
+    [
+        ((None, None), 0.01, "100.0%", False),
+        ((None, 0.05), 0.01, "50.0% | 0.05 | 5", False),
+        ((0.01, 0.5), 0.01, "0.0% | 0.5 | 50", True),
+        ((None, 5e-5), 0.0, "50.0% | 5e-05 | 5", False),
+        ((None, 0.5), None, "50.0% | 0.5", False),
+    ],
+)
+def test_answers_that_depend_on_the_batch_are_flagged_where_no_near_tie_explains_them(
+    gaps, logits_error, texts, is_flagged, tmp_path
+):
+    cells = [make_cell(engine="hf", batch_size=size) for size in (1, 2, 4)]
+    studies = [of_batches(cells[0], *gaps), of_answers(cells[0], logits_error)]
+    results = cell_results([make_record(cell) for cell in cells], {each.study.path: each for each in studies})
+    (view,) = (each for each in tables(results) if each.title.startswith("Same tokens as at batch 1"))
+    assert view.title == "Same tokens as at batch 1 (% of tokens | gap | gap / logits error)"
+    assert view.cells == [["1", "100.0%"], ["2", texts], ["4", ""]]
+    assert [each.flags for each in results] == [(), ("batch-differs",) * is_flagged, ()]
+    if is_flagged:
+        assert results[1].notes == (
+            "a row of batch 2 has another token than at batch 1 where their logits are 0.5 standard deviations apart, 50 "
+            "times the logits error: no near-tie"
+        )
+    assert study_text(studies[0]).startswith("of the tokens as at batch 1: batch 1 100.0%, batch 2 ")
+    (tmp_path / "summary.csv").write_text(to_csv(results))
+    assert [each.figures for each in read_summary(tmp_path / "summary.csv")] == [each.figures for each in results]
+    without = cell_results([make_record(cells[0])])
+    assert not any(each.title.startswith("Same tokens") for each in tables(without))
+
+
 def test_a_summary_from_before_there_was_quality_is_read(tmp_path):
     rows = list(csv.reader(io.StringIO(to_csv(cell_results([make_record()])))))
-    kept = [index for index, name in enumerate(rows[0]) if not name.startswith("text_")]
+    kept = [
+        index
+        for index, name in enumerate(rows[0])
+        if not name.startswith(("text_", "batch_token", "batch_gap", "prompts"))
+    ]
     with (tmp_path / "summary.csv").open("w", newline="") as stream:
         csv.writer(stream).writerows([row[index] for index in kept] for row in rows)
     (result,) = read_summary(tmp_path / "summary.csv")

@@ -53,8 +53,8 @@ def test_only_workloads_that_differ_in_nothing_but_their_prompts_have_an_axis():
     lengths = [(9, 100), (512, 100), (9, 8), (9, 16), (64, 16)]
     of = grid(workloads=tuple(Workload(*each) for each in lengths), batch_sizes=(1, 2))
     (model,) = context.models(results_of(records_of(of)))
-    assert [of.cells[0].column.grid[1:] for of in model.workloads] == lengths
-    found = [{cell.column.grid[1:] for cell in of.cells} for of in model.contexts]
+    assert [of.cells[0].column.grid[1:3] for of in model.workloads] == lengths
+    found = [{cell.column.grid[1:3] for cell in of.cells} for of in model.contexts]
     assert found == [{(9, 100), (512, 100)}, {(9, 16), (64, 16)}]
 
 
@@ -181,6 +181,21 @@ def test_a_page_of_one_prompt_length_has_nothing_over_it():
     for absent in ("over the prompt length", "Over the prompt length", "What fits", "context-0"):
         assert absent not in text
     assert "over the prompt length" not in tables.document(results_of(records_of(of)))
+
+
+def test_prompts_from_a_text_are_said_and_stand_apart():
+    lengths = [Workload(n, 100, *text) for text in ((), ("python", "0" * 64)) for n in (9, 64)]
+    of = replace(GRID, workloads=tuple(lengths), batch_sizes=(1,))
+    text, page = tables.document(results_of(records_of(of))), report_page([of], TEMPLATE)
+    for wanted in ("over the prompt length\n", "over the prompt length of a text\n"):
+        assert text.count(wanted) == 1
+    assert text.count("9 prompt tokens, 100 new tokens") == text.count("9 prompt tokens of a text, 100 new tokens") == 1
+    for wanted in (
+        "over the prompt length:",
+        "over the prompt length of a text:",
+        "9 prompt tokens of a text, 100 new",
+    ):
+        assert page.count(wanted) == 1, wanted
 
 
 def test_a_page_where_nothing_was_measured_has_the_map_alone():

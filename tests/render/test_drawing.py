@@ -116,7 +116,9 @@ def texts(svg: str) -> list[str]:
     return re.findall(r">([^<>]+)</text>", svg)
 
 
-THROUGHPUT, LATENCY = (next(each for each in CHARTS if each.name == name) for name in ("throughput", "latency"))
+THROUGHPUT, LATENCY, OVER_KL = (
+    next(each for each in CHARTS if each.name == name) for name in ("throughput", "latency", "quality")
+)
 
 
 def ends(**outcomes: str) -> ChartData:
@@ -169,3 +171,20 @@ def test_an_interval_far_above_all_figures_does_not_flatten_them(times):
     axes = tick_labels(svg)
     assert svg.count('fill="var(--series-0)"') == (4 if times > 2 else 2), "an arrow where an interval goes on"
     assert max(float(text.replace(",", "").replace("\u2212", "-")) for texts in axes for text in texts) <= 300
+
+
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_the_frontier_leaves_out_what_another_beats_and_the_reference_has_a_place_at_0(logarithmic):
+    data, points = ends(fp32="."), []
+    for kl, throughput in ((0, 10), (0, 5), (6e-11, 8), (0.001, 20), (0.01, 15), (0.3, 30)):
+        figures = {OVER_KL.x.name: kl, OVER_KL.y.name: throughput}
+        points.append({"series": data.lines[0].name, "batch_size": 1, "outcome": "ok", **figures})
+    svg = drawn(OVER_KL, replace(data, points=points), logarithmic)
+    assert "NaN" not in svg
+    assert ["0", "0.0001", "0.001", "0.01", "0.1"] in tick_labels(svg)
+    dots = re.findall(r'translate\(([\d.]+),([\d.]+)\)" d="[^"]+" fill="var\(--series-0\)"', svg)
+    (x0, y0), _, (x2, _), (x3, y3), (x4, _), (x5, y5) = ([*map(float, dot)] for dot in dots)
+    assert 0 == x0 <= x2 < 1 < x3 < x4 < x5 == vega.WIDTH
+    corners = re.search(r'd="M([^"]+)"[^>]* stroke="var\(--soft\)"', svg)[1]
+    path = [x0, y0, x3, y0, x3, y3, x5, y3, x5, y5]
+    assert [*map(float, re.split("[,L]", corners))] == pytest.approx(path, abs=0.01)

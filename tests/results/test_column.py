@@ -15,6 +15,11 @@ def test_a_column_is_named_by_what_it_is():
     assert COLUMN.label == "bloom-1b3 prompt9-new100 hf bf16"
     assert COLUMN.path == "bloom-1b3/prompt9-new100/hf/bf16"
     assert batch_label(COLUMN.name, 8) == "hf bf16 batch 8"
+    of_text = replace(COLUMN, prompts="text")
+    assert (of_text.label, of_text.path) == (
+        "bloom-1b3 prompt9-new100-text hf bf16",
+        "bloom-1b3/prompt9-new100-text/hf/bf16",
+    )
     old = replace(COLUMN, environment="old", split="torch 2.12")
     assert (old.path, old.name) == ("old/bloom-1b3/prompt9-new100/hf/bf16", "old hf bf16 torch 2.12")
 

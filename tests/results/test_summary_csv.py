@@ -9,6 +9,7 @@ from made_up import DRIFTS, OLD, SHARED, make_cell, make_oom, make_record
 from running import PUBLISHED
 
 from inference_benchmark.cli import ProblemsError
+from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.results import cell_result, cell_results, without_record
 from inference_benchmark.results import summary_csv
 from inference_benchmark.results.summary_csv import COLUMNS, read_summary, to_csv
@@ -16,7 +17,13 @@ from inference_benchmark.results.summary_csv import COLUMNS, read_summary, to_cs
 
 def test_results_come_back_from_a_summary_without_their_samples(tmp_path):
     variant = {"engine": "hf-x", "options": {"engine": "hf", "attention": "sdpa", "cache": "static"}}
-    cells = [make_cell(**variant), make_cell(batch_size=4), make_cell(environment=OLD), make_cell(precision="bf16")]
+    of_text = {"workload": Workload(4, 8, "python", "0" * 64)}
+    cells = [
+        make_cell(**variant),
+        make_cell(batch_size=4),
+        make_cell(environment=OLD, **of_text),
+        make_cell(precision="bf16"),
+    ]
     results = cell_results(
         [
             make_record(cells[0], stability=DRIFTS, flags=SHARED),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from operator import truediv
 
 import pytest
 from made_up import MODELS, make_cell, measurement
@@ -43,7 +44,9 @@ def test_steps_and_kinds_of_work_add_up(tmp_path, engine, precision, kinds):
     for call_s, of_steps in zip(steps["observed_s"], steps["step_s"], strict=True):
         assert len(of_steps) == 12
         assert min(of_steps) > 0
-        assert 0.5 * call_s < sum(of_steps) <= call_s
+        assert sum(of_steps) <= call_s
+    # A call may have to wait for a CPU after its last step.
+    assert max(map(truediv, map(sum, steps["step_s"]), steps["observed_s"])) > 0.5
     assert len(timeline.memory_bytes) == 12
     assert min(timeline.memory_bytes) > 10**7
     assert record.conditions

@@ -1,9 +1,11 @@
-"""Real Snakemake and a real model that does not fit: from weights on disk to a share of the limit."""
+"""Real Snakemake and real models: one that does not fit, from weights on disk to a share of the limit, and one that is
+split over two processes."""
 
 from __future__ import annotations
 
 import json
 
+from made_up import MODELS
 from running import NOTHING, SUMMARY, TABLES, Workspace, fake_grid, shorten_ceilings
 
 from inference_benchmark.results.summary_csv import read_summary
@@ -14,20 +16,28 @@ LARGE = {"model_type": "bloom", "hidden_size": 512, "n_head": 8, "n_layer": 4, "
 
 def test_a_model_that_does_not_fit_has_all_its_figures(tmp_path):
     grid = fake_grid(
-        models=["tiny"],
-        engines=["hf", "hf-disk"],
+        models=["tiny", "llama"],
+        engines=["hf", "hf-disk", "hf-tensor"],
         precisions=["fp32"],
         batch_sizes=[1],
         memory_limit="100 MB",
         divergence=True,
     )
-    workspace = Workspace.make(tmp_path, grid, {"tiny": {"architecture": LARGE}})
-    workspace.config["engines"] = {"hf-disk": {"engine": "hf", "placement": "disk-offload"}}
+    models = {"tiny": {"architecture": LARGE}, "llama": {"architecture": MODELS["llama"]}}
+    workspace = Workspace.make(tmp_path, grid, models)
+    workspace.config["engines"] = {
+        "hf-disk": {"engine": "hf", "placement": "disk-offload"},
+        "hf-tensor": {"engine": "hf", "placement": "tensor", "gpus": 2},
+    }
     workspace.save()
     shorten_ceilings(tmp_path)
     workspace.run(SUMMARY, TABLES)
-    whole, placed = read_summary(tmp_path / SUMMARY)
-    assert (whole.outcome, placed.outcome) == ("oom", "ok"), placed.reason
+    results = {(each.column.model, each.column.engine): each for each in read_summary(tmp_path / SUMMARY)}
+    assert {name: each.outcome for name, each in results.items()} == {
+        **{("tiny", "hf"): "oom", ("tiny", "hf-disk"): "ok", ("tiny", "hf-tensor"): "unsupported"},
+        **{("llama", "hf"): "ok", ("llama", "hf-disk"): "unsupported", ("llama", "hf-tensor"): "ok"},
+    }
+    placed, without_plan = results["tiny", "hf-disk"], results["tiny", "hf-tensor"]
     assert placed.column.options == (("placement", "disk-offload"),)
     # The floor is that of reading what is on disk, or above it.
     ceilings = json.loads((tmp_path / "results/box/ceilings.json").read_text())
@@ -37,5 +47,13 @@ def test_a_model_that_does_not_fit_has_all_its_figures(tmp_path):
     on_disk = workspace.record("fp32", 1, engine="hf-disk")["model"]["shapes"]["link_bytes"]["disk"]
     assert placed.value("whole_floor_s") >= 8 * on_disk / best * 0.999
     assert placed.value("token_agreement") == 1
+    assert (without_plan.record, without_plan.reason) == (
+        "",
+        "transformers has no plan of tensor parallelism for bloom",
+    )
+    whole, split = results["llama", "hf"], results["llama", "hf-tensor"]
+    # By the ceilings of the same CPU.
+    assert split.value("whole_floor_s") == whole.value("whole_floor_s")
+    assert split.value("token_agreement") == 1
     assert "hf-disk" in (tmp_path / TABLES).read_text()
     assert workspace.plan(SUMMARY) == NOTHING

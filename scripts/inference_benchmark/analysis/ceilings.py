@@ -1,7 +1,5 @@
 """The peaks of a machine, from the samples of its ceilings study."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple, Self
@@ -15,6 +13,13 @@ WIDER = {
     "bfloat16": ("tf32", "float32"),
     "float16": ("tf32", "float32"),
     "int8": ("bfloat16", "float16", "tf32", "float32"),
+}
+
+#: The kinds of ceilings: what each is at, and the work of a call.
+_KINDS = {
+    "bandwidth": ("working_set_bytes", "moved_bytes"),
+    "matmul": ("dtype", "flop"),
+    "link": ("link", "moved_bytes"),
 }
 
 
@@ -43,20 +48,12 @@ def peaks(results: Sequence[Mapping[str, Any]]) -> Peaks:
     made a larger working set faster than a smaller one, the smaller counts as equally fast. If a wider dtype is faster
     than a narrower one, the narrower counts as equally fast, because its products could be widened.
     """
-    bandwidth: dict[int, float] = {}
-    flop_per_s: dict[str, float] = {}
-    link_bytes_per_s: dict[str, float] = {}
+    speeds: dict[str, dict[Any, float]] = {kind: {} for kind in _KINDS}
     for result in results:
-        seconds = min(result["samples_s"])
-        if result["kind"] == "bandwidth":
-            size = result["working_set_bytes"]
-            bandwidth[size] = max(bandwidth.get(size, 0.0), result["moved_bytes"] / seconds)
-        elif result["kind"] == "link":
-            link = result["link"]
-            link_bytes_per_s[link] = max(link_bytes_per_s.get(link, 0.0), result["moved_bytes"] / seconds)
-        else:
-            dtype = result["dtype"]
-            flop_per_s[dtype] = max(flop_per_s.get(dtype, 0.0), result["flop"] / seconds)
+        at, work = _KINDS[result["kind"]]
+        of_kind, place = speeds[result["kind"]], result[at]
+        of_kind[place] = max(of_kind.get(place, 0.0), result[work] / min(result["samples_s"]))
+    bandwidth, flop_per_s, link_bytes_per_s = speeds.values()
     falling = sorted(bandwidth, reverse=True)
     fastest = accumulate((bandwidth[size] for size in falling), max)
     widened = {

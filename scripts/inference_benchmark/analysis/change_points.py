@@ -1,7 +1,5 @@
 """Changes of the level of a series of measurements."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from inference_benchmark.analysis.scatter import LEVEL

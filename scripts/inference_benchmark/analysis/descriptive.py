@@ -1,18 +1,13 @@
 """Samples by themselves: means, percentiles, outliers and trends. Pure functions."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
+from statistics import fmean as mean
 
 #: Fewer samples have no quartiles, and no order to see a trend in, worth the name.
 _FEW = 5
-
-
-def mean(samples: Sequence[float]) -> float:
-    return math.fsum(samples) / len(samples)
 
 
 def standard_deviation(samples: Sequence[float]) -> float | None:

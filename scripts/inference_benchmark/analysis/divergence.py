@@ -31,16 +31,30 @@ def divergence(
         actual, reference = (_centred(part) for part in (row, expected_row))
         errors.append(numpy.linalg.norm(actual - reference, axis=-1) / numpy.linalg.norm(reference, axis=-1))
         divergences.append(kl_nats(log_probabilities(reference), log_probabilities(actual)))
-    unequal = tokens != expected
     return {
         "rows": int(expected.shape[0]),
         "steps": int(expected.shape[1]),
-        "token_agreement": float(1 - unequal.mean()),
-        "first_difference": [int(row.argmax()) if row.any() else None for row in unequal],
+        **agreement(expected, tokens),
         "next_token_agreement": float((logits.argmax(axis=-1) == expected).mean()),
         "logits_error": _mean_and_max(errors),
         "kl_nats": _mean_and_max(divergences),
     }
+
+
+def agreement(expected: numpy.ndarray, tokens: numpy.ndarray) -> dict[str, Any]:
+    """token_agreement and first_difference, as divergence has them; both arrays int64 (rows, steps)."""
+    unequal = tokens != expected
+    return {
+        "token_agreement": float(1 - unequal.mean()),
+        "first_difference": [int(row.argmax()) if row.any() else None for row in unequal],
+    }
+
+
+def gap(logits: numpy.ndarray, one: int, other: int) -> float:
+    """How far apart the logits of two tokens are, in standard deviations of all logits (vocabulary,), the unit of
+    logits_error."""
+    logits = logits.astype(numpy.float64)
+    return float(abs(logits[one] - logits[other]) / logits.std())
 
 
 def _centred(logits: numpy.ndarray) -> numpy.ndarray:

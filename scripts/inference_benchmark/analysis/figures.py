@@ -14,6 +14,7 @@ from operator import attrgetter, itemgetter, methodcaller
 from typing import Any, Literal, get_args
 
 from inference_benchmark.analysis import metrics, quality
+from inference_benchmark.analysis.batch_invariance import NEAR_TIE
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.timeline import KINDS
 from inference_benchmark.units import format_figure
@@ -25,6 +26,7 @@ Group = Literal[
     "limits",  # a MeasuredCell
     "largest batch",  # a BatchLimit
     "answers",  # the result of a divergence study
+    "batch",  # BatchAnswers
     "quality",  # the results of a quality study
     "steps",  # a Timeline
     "kinds",  # a Timeline with a profile
@@ -181,6 +183,7 @@ _PERFORMANCE = (
 
 _samples = partial(Figure, group="samples", spec=".4g")
 _answers = partial(Figure, group="answers", spec=".1%")
+_batch = partial(Figure, group="batch", rests_on=(), warnings=())
 _quality = partial(Figure, group="quality", interval="the windows of the text")
 _steps = partial(Figure, group="steps")
 _ratios = partial(Figure, group="ratios", interval="the ratios of the rounds")
@@ -215,6 +218,15 @@ _OTHERS = (
                lambda result, what=what: result["logits_error"][what], spec=".2g") for what in ("mean", "max")),
     *(_answers(f"kl_{what}_nats", f"KL divergence, {what}", "nats", "of the next token, from the reference",
                lambda result, what=what: result["kl_nats"][what], spec=".2g") for what in ("mean", "max")),
+    _batch("batch_token_agreement", "Same tokens as at batch 1", "% of tokens",
+           "% of tokens = those that are the same when a row is answered alone, at batch 1 of the same column",
+           attrgetter("token_agreement"), spec=".1%"),
+    _batch("batch_gap", "gap", "gap", "gap = the largest distance of both tokens' logits where a row first differs, in "
+           "standard deviations of all logits", attrgetter("gap"), spec=".2g",
+           side_by_side_with="batch_token_agreement"),
+    _batch("batch_gap_errors", "gap, times the logits error", "gap / logits error",
+           f"gap / logits error of the column: up to {NEAR_TIE} rounding explains the difference, a near-tie",
+           attrgetter("gap_errors"), spec=".2g", side_by_side_with="batch_token_agreement"),
     _quality("text_perplexity", "perplexity", "", "of the text that grid.DEVICE.quality names", quality.perplexity),
     _quality("text_perplexity_ratio", "perplexity, times that of hf fp32", "", "window by window",
              quality.perplexity_ratio, spec=".3f"),
@@ -260,10 +272,7 @@ _OTHERS = (
 )  # fmt: skip
 
 #: Every figure, in the order of tables, charts and columns.
-FIGURES = (
-    *_PERFORMANCE,
-    *_OTHERS,
-)
+FIGURES = (*_PERFORMANCE, *_OTHERS)
 BY_NAME: Mapping[str, Figure] = {figure.name: figure for figure in FIGURES}
 BY_GROUP: Mapping[Group, tuple[Figure, ...]] = {
     group: tuple(figure for figure in FIGURES if figure.group == group) for group in get_args(Group)

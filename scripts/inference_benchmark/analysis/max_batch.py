@@ -1,7 +1,5 @@
 """The search for the largest batch that fits: the next batch size to try, and the limit so far. Pure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -5,8 +5,6 @@
 difference of the two is decode: N - 1 further steps. figures.py says how each figure is named and printed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -109,7 +107,7 @@ class MeasuredCell:
         steps = {"prefill": roofline.prefill(self.shapes, self.batch_size, self.prompt_tokens)}
         if self.new_tokens > 1:
             steps["decode"] = roofline.decode(self.shapes, self.batch_size, self.prompt_tokens, self.new_tokens)
-        peaks = self.ceilings.peaks
+        peaks = self.ceilings.peaks.times(self.shapes.devices or 1)
         if not all(map(peaks.have, steps.values())):
             return {}
         floors = {name: roofline.floor(part, peaks) for name, part in steps.items()}

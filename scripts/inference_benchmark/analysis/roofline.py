@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Shapes:
 
     link_bytes: of the weights that are kept elsewhere, by the link that they come over in each step: ``disk`` (to host)
     and ``host`` (to device). None where all are on the device.
+
+    devices: over which each matrix is split, so that each has a part of the work of a step; None is 1.
     """
 
     matrices: tuple[Matrix, ...]
@@ -58,9 +60,10 @@ class Shapes:
     quantised_kv_bytes: int | None = None
     residual_tokens: int | None = None
     link_bytes: Mapping[str, int] | None = None
+    devices: int | None = None
 
     @classmethod
-    def from_record(cls, values: Mapping[str, Any]) -> Shapes:
+    def from_record(cls, values: Mapping[str, Any]) -> Self:
         return cls(**{**values, "matrices": tuple(Matrix(**matrix) for matrix in values["matrices"])})
 
     @property
@@ -121,6 +124,11 @@ class Peaks(NamedTuple):
     bandwidth: Sequence[tuple[int, float]]
     flop_per_s: Mapping[str, float]
     link_bytes_per_s: Mapping[str, float] = MappingProxyType({})
+
+    def times(self, devices: int) -> Peaks:
+        """Of so many devices that do equal parts of the work at the same time."""
+        bandwidth = [(devices * size, devices * speed) for size, speed in self.bandwidth]
+        return self._replace(bandwidth=bandwidth, flop_per_s={k: devices * v for k, v in self.flop_per_s.items()})
 
     def have(self, steps: Steps) -> bool:
         """Whether everything that these steps need was measured."""

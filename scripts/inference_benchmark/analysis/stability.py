@@ -1,7 +1,5 @@
 """Whether the samples of a cell repeat well enough to rely on their means."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 

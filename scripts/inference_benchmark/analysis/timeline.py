@@ -1,14 +1,12 @@
 """Where the time of a generate call goes: step by step, and by kind of work. Pure functions."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from inference_benchmark.analysis import descriptive
 
@@ -149,7 +147,7 @@ class Timeline:
     profile: Mapping[str, Any] | None
 
     @classmethod
-    def of(cls, results: Iterable[Mapping[str, Any]]) -> Timeline:
+    def of(cls, results: Iterable[Mapping[str, Any]]) -> Self:
         """From the results of the record."""
         parts = {each["kind"]: each for each in results}
         steps = parts["steps"]

@@ -1,7 +1,5 @@
 """The speed of the machine, from the times of its yardstick: two fixed kernels, the same in every cell. Pure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self

@@ -1,7 +1,5 @@
 """A folder of results as it was at commits of its git repository."""
 
-from __future__ import annotations
-
 import io
 import subprocess
 import tarfile
@@ -20,7 +18,7 @@ def extracted(folder: Path, commits: str, scratch: Path) -> list[tuple[str, Path
     listed = _git(folder, "log", *shown, "--end-of-options", commits, "--", records)
     names = listed.decode().split()
     if not names:
-        raise ProblemsError([f"{folder}: no commit of {commits} changed its records"])
+        raise ProblemsError(f"{folder}: no commit of {commits} changed its records")
     for name in names:
         archive = _git(folder, "archive", "--format=tar", name, folder.name)
         with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
@@ -33,5 +31,5 @@ def _git(folder: Path, *arguments: str) -> bytes:
     done = subprocess.run(["git", "-C", folder.parent, *arguments], capture_output=True)
     if done.returncode:
         message = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[0]
-        raise ProblemsError([f"{folder}: git {arguments[0]}: {message}"])
+        raise ProblemsError(f"{folder}: git {arguments[0]}: {message}")
     return done.stdout

@@ -218,8 +218,9 @@ def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
 
 
 def matching_keys(base: Sequence[CellResult]) -> tuple[str, ...]:
-    """The keys in which a cell has to agree with one of these cells of a base to be the same."""
-    known = {key for cell in base for key in cell.key}
+    """The keys in which a cell has to agree with one of these cells of a base to be the same. Prompts of a base that
+    does not say are random token ids."""
+    known = {"prompts"} | {key for cell in base for key in cell.key}
     return tuple(key for key in KEYS if key in known and not (key == "parameters" and "model" in known))
 
 

@@ -1,7 +1,5 @@
 """Result sets over time: the history of each cell, and the steps in it with what changed there."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -88,7 +86,7 @@ def load(paths: Iterable[tuple[str, Path]]) -> list[Entry]:
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
     if problems:
-        raise ProblemsError(problems)
+        raise ProblemsError(*problems)
     by_date = sorted(entries, key=lambda entry: entry.date)
     return [entry._replace(number=number) for number, entry in enumerate(by_date, start=1)]
 
@@ -97,8 +95,8 @@ def _date(results: ResultSet, path: Path) -> datetime:
     try:
         return datetime.fromisoformat(results.measured_from).astimezone(UTC)
     except (ValueError, TypeError):
-        problem = f"{path}: its date is unknown; keep the provenance.json of its run beside a summary.csv"
-        raise ProblemsError([problem]) from None
+        problem = "its date is unknown; keep the provenance.json of its run beside a summary.csv"
+        raise ProblemsError(f"{path}: {problem}") from None
 
 
 def histories_of(entries: Sequence[Entry]) -> list[CellHistory]:

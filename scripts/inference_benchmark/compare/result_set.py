@@ -10,7 +10,8 @@ from typing import Any, Self
 from inference_benchmark import files
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.yardstick import Speed
-from inference_benchmark.experiment.baselines import BaselineError, records_below, rounds_of
+from inference_benchmark.cli import ProblemsError
+from inference_benchmark.experiment.baselines import records_below, rounds_of
 from inference_benchmark.records import comparability, machine_speed, record_file
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
@@ -58,8 +59,7 @@ def load(path: Path, name: str | None = None) -> ResultSet:
         facts = {"device": reports.devices}
         return ResultSet(name or path.stem, reports.cells, facts, reports.notes, measured_from=reports.measured_from)
     if path.is_dir():
-        problem = f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file"
-        raise BaselineError([problem])
+        raise ProblemsError(f"{path}: holds no records (batch-N.json); give a folder below results/, or a CSV file")
     return _of_table(path, name)
 
 
@@ -78,10 +78,10 @@ def read_cells(path: Path) -> Sequence[CellResult]:
 def of_records(
     records: Sequence[Record], name: str | None = None, where: str = "records", studies: Studies = NO_STUDIES
 ) -> ResultSet:
-    """The result set of the records of one machine. Raises BaselineError where they are of several."""
+    """The result set of the records of one machine. Raises ProblemsError where they are of several."""
     machines = sorted({record.cell.machine for record in records})
     if len(machines) > 1:
-        raise BaselineError([f"{where}: holds records of {', '.join(machines)}; give the folder of one of them"])
+        raise ProblemsError(f"{where}: holds records of {', '.join(machines)}; give the folder of one of them")
     measured_from = min(record.started_at for record in records)
     rounds = rounds_by_path(records)
     records = combined(records)
@@ -100,7 +100,7 @@ def of_records(
 
 def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, ResultSet]:
     """Two parts of the records of one machine, which differ in an axis of the grid, as result sets: cells are the same
-    but for it. axis: one of AXES. base, new: its values. Raises BaselineError where there are none, and OSError."""
+    but for it. axis: one of AXES. base, new: its values. Raises ProblemsError where there are none, and OSError."""
     records = _read(records_below(path) if path.is_dir() else [])
     studies, notes = _ceilings(path)
     by_value: dict[str, list[Record]] = {}
@@ -108,7 +108,7 @@ def sides(path: Path, axis: str, base: str, new: str) -> tuple[ResultSet, Result
         by_value.setdefault(getattr(each.cell.column, axis), []).append(each)
     has = ", ".join(by_value) or "no records"
     if absent := [value for value in (base, new) if value not in by_value]:
-        raise BaselineError([f"{path}: holds no record with {axis} {value}; it has {has}" for value in absent])
+        raise ProblemsError(*(f"{path}: holds no record with {axis} {value}; it has {has}" for value in absent))
     first, second = (
         replace(results, cells=[replace(cell, column=replace(cell.column, **{axis: ""})) for cell in results.cells])
         for results in (of_records(by_value[value], value, str(path), studies) for value in (base, new))
@@ -124,7 +124,7 @@ def _read(paths: Iterable[Path]) -> list[Record]:
         except RecordError as error:
             problems.append(f"{path}: {error}")
     if problems := [*problems, *copied(records)]:
-        raise BaselineError(problems)
+        raise ProblemsError(*problems)
     return list(records.values())
 
 
@@ -149,7 +149,10 @@ def _facts(records: Sequence[Record]) -> dict[str, list[Any]]:
         cell = each.cell
         measurement = {**vars(cell.measurement), **in_rounds}
         of_cell = _settings(measurement, cell.memory_limit_bytes, [cell.model], {cell.engine: cell.options})
-        for name, value in (of_cell | {"measure version": cell.measure_version}).items():
+        of_cell["measure version"] = cell.measure_version
+        if (workload := cell.workload).prompts:
+            of_cell[f"prompts of {workload.name}"] = f"{workload.prompts}, digest {workload.prompts_sha256[:12]}"
+        for name, value in of_cell.items():
             if value not in settings.setdefault(name, []):
                 settings[name].append(value)
     return comparability.all_facts(records) | settings
@@ -195,4 +198,4 @@ def _from_provenance(path: Path) -> dict[str, Any]:
         speed = Speed.of_facts(provenance["machine_speed"]) if provenance.get("machine_speed") else None
         return {"facts": facts, "speed": speed, "measured_from": provenance.get("measured_from")}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BaselineError([f"{path}: cannot be used ({error!r}); copy it again, or remove it"]) from None
+        raise ProblemsError(f"{path}: cannot be used ({error!r}); copy it again, or remove it") from None

@@ -1,7 +1,5 @@
 """A comparison as a person reads it: the same lines and tables for Markdown and for the HTML page."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple

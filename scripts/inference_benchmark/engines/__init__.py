@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from inference_benchmark.engines.options import NO_OPTIONS, OPTIONS, chosen, contradictions
+from inference_benchmark.engines.options import NO_OPTIONS, OPTIONS, chosen, contradictions, is_split, not_in
 from inference_benchmark.machine import packages
 from inference_benchmark.machine.packages import Package
 from inference_benchmark.models import architecture
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class EngineEntry:
     """One engine in ENGINES.
 
-    target: ``module:Class`` in this package, imported on first use. precisions: the supported ones, each with a short
+    target: ``module:Class`` in this package, imported on first use; split: the same, for a model that is split over
+    several processes, where that is another. precisions: the supported ones, each with a short
     explanation for table headers, "" if the name is enough. package: one that this engine needs, and its others do not.
     locks: for each device the file in envs/ from which an environment of its own is made, because package cannot be
     installed beside what the other engines need; empty for an engine that is measured in the current environment.
@@ -37,6 +38,7 @@ class EngineEntry:
     needs_weights: bool = True
     compiles: bool = False
     options: tuple[str, ...] = ()
+    split: str = ""
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -66,13 +68,13 @@ _COMPILED = {name: _TRANSFORMERS[name] for name in ("fp32", "bf16", "fp16", "int
 _OF_TRANSFORMERS = (_TRANSFORMERS, _COMPILED)
 ENGINES = {
     "hf": EngineEntry(
-        "hf:HfEngine", _TRANSFORMERS, options=("attention", "cache", "matmul_precision", "placement", "gpus")
+        "hf:HfEngine",
+        _TRANSFORMERS,
+        options=("attention", "cache", "matmul_precision", "placement", "gpus"),
+        split="hf_tensor:HfTensorEngine",
     ),
     "hf-static": EngineEntry(
-        "hf_static:HfStaticEngine",
-        _COMPILED,
-        compiles=True,
-        options=("attention", "compile_mode", "matmul_precision"),
+        "hf_static:HfStaticEngine", _COMPILED, compiles=True, options=("attention", "compile_mode", "matmul_precision")
     ),
     "hf-continuous": EngineEntry(
         "hf_continuous:HfContinuousEngine",
@@ -140,20 +142,25 @@ PACKAGES = {**packages.PACKAGES, **{each.package.name: each.package for each in 
 
 def create(name: str, options: Mapping[str, Any] = NO_OPTIONS) -> Engine:
     """A new engine, by its name in ENGINES. options: of a variant of it."""
-    module, _, attribute = ENGINES[name].target.partition(":")
+    entry = ENGINES[name]
+    module, _, attribute = ((is_split(options) and entry.split) or entry.target).partition(":")
     engine = getattr(importlib.import_module(f"{__name__}.{module}"), attribute)()
     engine.name, engine.options = name, chosen(options)
     return engine
 
 
-def impossible(name: str, precision: str, config: Mapping[str, Any] | None) -> str | None:
-    """Why an engine has no model of this configuration in a precision, as far as its entry and the configuration tell;
-    None if they do not. config: None if it is not known."""
+def impossible(
+    name: str, precision: str, config: Mapping[str, Any] | None, options: Mapping[str, Any] = NO_OPTIONS
+) -> str | None:
+    """Why an engine, or a variant of it with these options, has no model of this configuration in a precision, as far
+    as its entry, the options and the configuration tell; None if they do not. config: None if it is not known."""
     entry = ENGINES[name]
     if precision not in entry.precisions:
         return f"{name} has no {precision}"
     if config and not entry.has_family(config.get("model_type")):
         return f"{name} has no {config.get('model_type')} here, only {', '.join(entry.families)}"
+    if entry.needs_weights and (reason := not_in(options, precision)):
+        return reason
     return architecture.not_in(config, precision) if config and entry.needs_weights else None
 
 

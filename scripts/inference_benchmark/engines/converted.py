@@ -7,6 +7,7 @@ import json
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,9 @@ class ConvertedEngine(TorchDeviceEngine):
             window = f"the sliding window of {self.window} tokens of {self.family}"
             raise UnsupportedError(f"{self.name} does not apply {window} to {n_tokens}")
 
+    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
+        return self.generate_in_steps(prompts, new_tokens, lambda: None)
+
     @property
     @abstractmethod
     def activations(self) -> torch.dtype:
@@ -69,8 +73,8 @@ class ConvertedEngine(TorchDeviceEngine):
     def stored(self, module: torch.nn.Module) -> tuple[int, str | None]:
         """How the engine stores a matrix: as shapes.Stored."""
 
-    @property
-    def vocab_size(self) -> int:
+    @cached_property
+    def vocab_size(self) -> int:  # asked for in every step
         return vocab_size(self.config)
 
     def describe(self) -> dict[str, Any]:
@@ -97,11 +101,7 @@ class ConvertedEngine(TorchDeviceEngine):
         if self.device.type == "cpu":
             return super().memory()
         # torch does not count the library's memory, and its allocator never shrinks, so current use is the peak.
-        return {
-            **self.loaded,
-            "peak_reserved_bytes": self._used_bytes(),
-            "device_total_bytes": self.total_bytes,
-        }
+        return {**self.loaded, "peak_reserved_bytes": self._used_bytes(), "device_total_bytes": self.total_bytes}
 
     def _used_bytes(self) -> int:
         return max(0, self.free_before_bytes - torch.cuda.mem_get_info(self.device)[0])

@@ -1,7 +1,5 @@
 """CPU memory of this process: its peak, and a limit beyond which allocations fail."""
 
-from __future__ import annotations
-
 import ctypes
 import re
 import resource

@@ -1,7 +1,5 @@
 """CTranslate2: a C++ engine with its own kernels. Run as a module, it converts a checkpoint."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,8 @@ class Engine(ABC):
     name = ""
     #: The options of a variant, by the name in OPTIONS; the engine decides the others.
     options: Mapping[str, Any] = NO_OPTIONS
+    #: Of a model that is split over several processes: all of them (worker/peers.py), set before start.
+    group: Any = None
 
     @abstractmethod
     def start(self, device: str, threads: int, checkpoint: Path | None) -> None:
@@ -123,6 +125,12 @@ class Engine(ABC):
         the tokens before it are from continuation, int64 (batch, steps)."""
         raise UnsupportedError(f"{type(self).__name__} provides no logits")
 
+    def text_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> Iterator[numpy.ndarray]:
+        """next_token_logits of a text, row after row: (steps, vocab_size). In one pass over the tokens of a row if the
+        engine can."""
+        for row in range(len(prompts)):
+            yield from self.next_token_logits(prompts[row : row + 1], continuation[row : row + 1])
+
     def compilation(self) -> dict[str, Any]:
         """``graphs`` (number) and ``seconds`` of all compilation in this process so far; ``why_not`` if an engine that
         compiles could not. With CUDA graphs also ``cuda_graphs_recorded`` and ``cuda_graphs_skipped`` (numbers)."""
@@ -149,6 +157,10 @@ class Engine(ABC):
     @abstractmethod
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an exception from any method above means out of memory."""
+
+    def out_of_memory_at(self) -> dict[str, str]:
+        """Evidence that names the process and device of a model that is split, which is of no use any more."""
+        return {}
 
     def is_refusal(self, error: BaseException) -> bool:
         """Whether an exception from any method above, other than out of memory, means that the library cannot do this

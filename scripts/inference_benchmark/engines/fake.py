@@ -19,8 +19,6 @@ started), compile (a compiler's exception with out of memory behind it), hang or
 ``once``: a file; only the first fault happens, and creates it. ``holds_bytes``: real memory of a loaded model.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from itertools import pairwise
@@ -102,7 +102,7 @@ _CACHES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 #: The minimal share of the weights of the blocks that is stored as the precision says. The router of a mixture of
 #: experts and the convolution of a state space are never quantised.
-_LEAST_SHARE = 0.9
+LEAST_SHARE = 0.9
 #: How often a file of weights is mapped at a time for a module on disk: for weight and bias, and while it is opened.
 _MAPPINGS = 3
 
@@ -214,7 +214,7 @@ class HfEngine(TorchDeviceEngine):
         stored = hf_facts.block_weights(self.model)
         wanted = PRECISIONS[precision].stored_as or self.stored_in_checkpoint
         n_weights, n_wanted = sum(stored.values()), stored.get(wanted, 0)
-        if stored and n_wanted >= _LEAST_SHARE * n_weights:
+        if stored and n_wanted >= LEAST_SHARE * n_weights:
             return None
         kinds = ", ".join(f"{n:,} {name}" for name, n in stored.items())
         return f"{n_wanted:,} of {n_weights:,} weights of the blocks are {wanted}; found: {kinds}"
@@ -289,6 +289,18 @@ class HfEngine(TorchDeviceEngine):
         forcing = hf_facts.TeacherForcing(torch.from_numpy(continuation).to(self.device))
         self._generate(prompts, continuation.shape[1], logits_processor=LogitsProcessorList([forcing]))
         return forcing.logits
+
+    def text_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> Iterator[numpy.ndarray]:
+        if self.cache_bits:  # prefill reads keys and values before they are quantised
+            yield from self.next_token_logits(prompts, continuation)
+            return
+        passes, steps = [], continuation.shape[1]
+        keep = {"logits_to_keep": steps} if self.model._supports_logits_to_keep() else {}
+        with self.model.register_forward_hook(lambda *of_pass: passes.append(of_pass[-1].logits)):
+            # One by one: LLM.int8() treats a column by the values of all rows in a pass.
+            for ids in numpy.concatenate([prompts, continuation[:, :-1]], axis=1):
+                self._generate(ids[None], 1, **keep)
+                yield passes.pop()[0, -steps:].to("cpu", torch.float32).numpy()
 
     def _generate(self, prompts: numpy.ndarray, new_tokens: int, **options: Any):
         ids = torch.from_numpy(prompts).to(self.device)

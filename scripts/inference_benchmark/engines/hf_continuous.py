@@ -70,6 +70,9 @@ class HfContinuousEngine(HfEngine):
     def generate_in_steps(self, prompts: numpy.ndarray, new_tokens: int, step_ended: Callable[[], None]):
         return self._generate(prompts, new_tokens, step_ended=step_ended)
 
+    def text_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> Iterator[numpy.ndarray]:
+        yield from self.next_token_logits(prompts, continuation)  # its prefill has the logits of the last token alone
+
     def compilation(self) -> dict[str, Any]:
         facts = super().compilation()
         if self.manager is None or not any(self.manager.continuous_batching_config.cuda_graph_booleans):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy
@@ -42,18 +42,27 @@ def block_weights(model: torch.nn.Module) -> dict[str, int]:
 
     These are the weights without embeddings, output layer, norms and biases, which no precision quantises.
     """
-    tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
     head = model.get_output_embeddings()
-    others = {id(weight) for weight in (*tables, *head.parameters())}
     stored: Counter[str] = Counter()
     for module in model.modules():
         if shapes.is_packed(module) and module is not head:
             n_weights = math.prod(shapes.sizes(module))
             stored[f"int{8 * shapes.stored_bytes(module.qweight) / n_weights:g}"] += n_weights
-    for weight in model.parameters():
-        if weight.dim() > 1 and id(weight) not in others:
-            stored[_stored_as(weight)] += shapes.numbers(weight)
+    for weight in _of_blocks(model):
+        stored[_stored_as(weight)] += shapes.numbers(weight)
     return dict(stored)
+
+
+def split_weights(model: torch.nn.Module) -> tuple[int, int]:
+    """(of which this process holds a part, all): numbers of weights of the blocks, that are not packed."""
+    sizes = [(weight.numel(), shapes.part_here(weight).numel()) for weight in _of_blocks(model)]
+    return sum(whole for whole, here in sizes if here < whole), sum(whole for whole, _ in sizes)
+
+
+def _of_blocks(model: torch.nn.Module) -> Iterator[torch.nn.Parameter]:
+    tables = [module.weight for module in model.modules() if isinstance(module, torch.nn.Embedding)]
+    others = {id(weight) for weight in (*tables, *model.get_output_embeddings().parameters())}
+    return (weight for weight in model.parameters() if weight.dim() > 1 and id(weight) not in others)
 
 
 def _stored_as(weight: torch.nn.Parameter) -> str:
@@ -228,7 +237,7 @@ def _quantisation(model: torch.nn.Module) -> dict[str, Any] | None:
 def _quantised_by(module: torch.nn.Module) -> str | None:
     if shapes.is_packed(module):
         return "gptqmodel"
-    if hasattr(module.weight, "__tensor_flatten__"):
+    if hasattr(module.weight, "__tensor_flatten__") and not shapes.is_split(module.weight):
         return "torchao"
     return "bitsandbytes" if _is_of_bitsandbytes(module, "Linear8bitLt", "Linear4bit") else None
 

@@ -119,9 +119,6 @@ class LlamaCppEngine(ConvertedEngine):
             "quantised": {"library": "llama.cpp"} if PRECISIONS[self.precision][1] not in _ARITHMETIC else None,
         }
 
-    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        return self.generate_in_steps(prompts, new_tokens, lambda: None)
-
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         non_finite = numpy.zeros(len(prompts), dtype=bool)
 

@@ -82,9 +82,6 @@ class OpenVinoEngine(ConvertedEngine):
             "quantised": {"library": "nncf"} if self.precision in COMPRESSED else None,
         }
 
-    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        return self.generate_in_steps(prompts, new_tokens, lambda: None)
-
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         return self.generate(prompts, new_tokens), {"activations": [shapes.dtype_name(self.activations)]}
 
@@ -108,8 +105,6 @@ class OpenVinoEngine(ConvertedEngine):
         return tokens_of([handle.read_all()[0].generated_ids for handle in rows], new_tokens)
 
     def next_token_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> numpy.ndarray:
-        # The pipeline gives no logits: the same files are compiled with the same settings, but without its cache.
-        compiled = self.core.compile_model(self._model(), "CPU", self._properties)
         ids = numpy.concatenate([prompts, continuation[:, :-1]], axis=1)
         inputs = {
             "input_ids": ids,
@@ -117,13 +112,19 @@ class OpenVinoEngine(ConvertedEngine):
             "position_ids": numpy.broadcast_to(numpy.arange(ids.shape[1]), ids.shape),
             "beam_idx": numpy.arange(len(ids), dtype=numpy.int32),
         }
-        names = {port.any_name for port in compiled.inputs}
-        logits = compiled.create_infer_request().infer({name: inputs[name] for name in names})["logits"]
+        names = {port.any_name for port in self._compiled.inputs}
+        logits = self._compiled.create_infer_request().infer({name: inputs[name] for name in names})["logits"]
         return numpy.array(logits, dtype=numpy.float32)[:, prompts.shape[1] - 1 :]
 
     def unload(self) -> None:
         self.pipeline = None
+        vars(self).pop("_compiled", None)
         self.release()
+
+    @cached_property
+    def _compiled(self) -> openvino.CompiledModel:
+        """The pipeline gives no logits: the same files, compiled with the same settings, but without its cache."""
+        return self.core.compile_model(self._model(), "CPU", self._properties)
 
     @property
     def _has_bf16(self) -> bool:

@@ -1,7 +1,5 @@
 """Settings of engines that a variant may choose: ``hf-sdpa: {engine: hf, attention: sdpa}`` in config.yaml."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -31,10 +29,10 @@ OPTIONS: Mapping[str, Option] = {
     "compile_mode": Option(("default", "reduce-overhead", "max-autotune")),
     # torch.set_float32_matmul_precision: high is TF32 on CUDA; medium is bf16 inside.
     "matmul_precision": Option(("highest", "high", "medium"), inexact=("high", "medium")),
-    # Where weights are: on one device, layer by layer on several GPUs, or, as far as they do not fit, in host memory or
-    # on disk.
-    "placement": Option(("one", "layers", "cpu-offload", "disk-offload")),
-    # GPUs that the model has to itself; no node has more.
+    # Where weights are: on one device, layer by layer or a part of each on several GPUs, or, as far as they do not fit,
+    # in host memory or on disk.
+    "placement": Option(("one", "layers", "tensor", "cpu-offload", "disk-offload")),
+    # GPUs that the model has to itself; no node has more. On a CPU the processes of tensor.
     "gpus": Option(tuple(range(1, 17))),
 }
 
@@ -49,9 +47,14 @@ def placed(options: Mapping[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in ("placement", "gpus") if name in options}
 
 
-def gpus_of(options: Mapping[str, Any]) -> int:
+def gpus_of(options: Mapping[str, Any], device: str = "cuda") -> int:
     """The GPUs that a cell with these options is measured on; on a CPU 1."""
-    return options.get("gpus", 1)
+    return options.get("gpus", 1) if device == "cuda" else 1
+
+
+def is_split(options: Mapping[str, Any]) -> bool:
+    """Whether each of several processes has a part of the model; on a CPU, too, as many as it would have GPUs."""
+    return options.get("placement") == "tensor"
 
 
 def offloads(options: Mapping[str, Any]) -> bool:
@@ -63,17 +66,28 @@ def contradictions(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """(option, what is wrong with it) of options that do not go together."""
     placement, gpus = options.get("placement", "one"), gpus_of(options)
     if placement == "one" and gpus > 1:
-        yield "gpus", f"{gpus} GPUs need a placement that uses them all; set placement to layers, or remove gpus"
-    if placement == "layers" and gpus == 1:
-        yield "placement", "layers are spread over several GPUs; set gpus to 2 or more"
+        remedy = "set placement to layers or tensor, or remove gpus"
+        yield "gpus", f"{gpus} GPUs need a placement that uses them all; {remedy}"
+    if placement in ("layers", "tensor") and gpus == 1:
+        what = "layers are spread" if placement == "layers" else "weights are split"
+        yield "placement", f"{what} over several GPUs; set gpus to 2 or more"
+    if is_split(options) and options.get("cache") in CACHE_BITS:
+        yield "cache", "keys and values that are split over GPUs are not quantised; remove cache, or placement"
 
 
 def not_on_cpu(options: Mapping[str, Any]) -> str | None:
     """Which of the options needs a GPU; None if none does."""
-    if gpus_of(options) > 1:
+    if gpus_of(options) > 1 and not is_split(options):
         return f"gpus: {gpus_of(options)}"
     placement = options.get("placement")
     return f"placement: {placement}" if placement in ("layers", "cpu-offload") else None
+
+
+def not_in(options: Mapping[str, Any], precision: str) -> str | None:
+    """Why weights in a precision are not placed as the options say; None if they are."""
+    if (offloads(options) or is_split(options)) and precision not in ("fp32", "bf16", "fp16"):
+        return f"placement {options['placement']} is for weights that are not quantised: fp32, bf16, fp16"
+    return None
 
 
 def is_exact(options: Mapping[str, Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from inference_benchmark.engines import shapes
-from inference_benchmark.engines.options import offloads
+from inference_benchmark.engines.options import gpus_of, offloads
 from inference_benchmark.machine import cgroups
 
 #: The part of a device's memory that weights may take. transformers leaves as much for the rest if it is told nothing.
@@ -29,6 +29,10 @@ def arguments(options: Mapping[str, Any], devices: Sequence[torch.device], memor
     placement = options.get("placement", "one")
     if placement == "one":
         return {"device_map": {"": devices[0]}}
+    if placement == "tensor":
+        from transformers.distributed import DistributedConfig  # transformers 4 has it without tp_size, or not at all
+
+        return {"distributed_config": DistributedConfig(tp_size=gpus_of(options))}
     # An explicit limit makes the map follow from the sizes alone, and not from what is free at the moment.
     budget = int(_WEIGHTS_SHARE * memory_bytes)
     most: dict[int | str, int] = {"cpu" if each.type == "cpu" else each.index: budget for each in devices}
@@ -61,7 +65,8 @@ def places(model: torch.nn.Module) -> dict[str, dict[str, int]]:
         for place in {place for _, place in own}:
             found.setdefault(place, {"modules": 0, "bytes": 0})["modules"] += 1
         for weight, place in own:
-            found[place]["bytes"] += 0 if id(weight) in counted else shapes.stored_bytes(weight)
+            n_bytes = shapes.stored_bytes(shapes.part_here(weight))
+            found[place]["bytes"] += 0 if id(weight) in counted else n_bytes
             counted.add(id(weight))
     return found
 
@@ -93,7 +98,7 @@ def not_placed(
     """Why weights are not where the options say; None if they are, or if the options say nothing. found: places of the
     loaded model."""
     placement = options.get("placement")
-    if placement is None:
+    if placement in (None, "tensor"):
         return None
     names = [str(device) for device in devices]
     if placement == "one" and set(found) != {names[0]}:

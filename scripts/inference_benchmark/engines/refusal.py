@@ -1,18 +1,9 @@
 """Exceptions that mean that a library cannot do what is asked of it. Imports no library."""
 
-from __future__ import annotations
-
 #: What libraries raise for a model, precision or cache that they were not written for.
 _KINDS = (AttributeError, TypeError, ValueError, KeyError, NotImplementedError, AssertionError, RuntimeError)
 #: In messages of such exceptions about the GPU or the compiler on this machine.
-_OTHER_CAUSES = (
-    "CUDA error",
-    "CUDA failed",
-    "CUBLAS_STATUS",
-    "CUDNN_STATUS",
-    "CppCompileError",
-    "InvalidCxxCompiler",
-)
+_OTHER_CAUSES = ("CUDA error", "CUDA failed", "CUBLAS_STATUS", "CUDNN_STATUS", "CppCompileError", "InvalidCxxCompiler")
 _OURS = __name__.partition(".")[0]
 
 

@@ -178,10 +178,7 @@ def quantised_cache(
     """The fields of roofline.Shapes for a quantised cache: each group of numbers has a scale and a zero point, of the
     dtype of activations."""
     groups_bytes = 2 * dtype.itemsize * work.kv_numbers // group_size
-    return {
-        "quantised_kv_bytes": work.kv_numbers * bits // 8 + groups_bytes,
-        "residual_tokens": residual_tokens,
-    }
+    return {"quantised_kv_bytes": work.kv_numbers * bits // 8 + groups_bytes, "residual_tokens": residual_tokens}
 
 
 def stored_by_transformers(module: torch.nn.Module) -> tuple[int, str | None]:
@@ -215,9 +212,19 @@ def stored_bytes(weight: torch.Tensor) -> int:
 
 def stored_parts(weight: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that hold a parameter: itself, or the numbers and scales of a tensor class such as torchao's."""
-    if not hasattr(weight, "__tensor_flatten__"):
+    if not hasattr(weight, "__tensor_flatten__") or is_split(weight):
         return [weight]
     return [getattr(weight, name) for name in weight.__tensor_flatten__()[0]]
+
+
+def is_split(weight: torch.Tensor) -> bool:
+    """Whether several processes hold a weight: a DTensor, which has the shape of all of it."""
+    return hasattr(weight, "device_mesh")
+
+
+def part_here(weight: torch.Tensor) -> torch.Tensor:
+    """What this process holds of a weight."""
+    return weight.to_local() if is_split(weight) else weight
 
 
 def dtype_name(dtype: torch.dtype) -> str:

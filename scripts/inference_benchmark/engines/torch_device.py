@@ -1,11 +1,10 @@
 """Memory limit, peak memory and out-of-memory detection for engines whose memory is on a torch device."""
 
-from __future__ import annotations
-
 import ctypes
 import errno
 import gc
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,12 +60,17 @@ class TorchDeviceEngine(Engine):
         """Start the thread pool, or the CUDA context and its libraries on each device, with a large enough matrix
         product. The first device is the one that calls begin and end on."""
         torch.set_num_threads(threads)
-        numbers = range(gpus_of(self.options)) if device == "cuda" else [None]
+        numbers = self.gpu_numbers if device == "cuda" else [None]
         self.devices = [torch.device(device if number is None else f"{device}:{number}") for number in numbers]
         self.device = self.devices[0]
         for each in self.devices:
             operand = torch.ones(256, 256, device=each)
             (operand @ operand).sum().item()
+
+    @property
+    def gpu_numbers(self) -> Sequence[int]:
+        """The GPUs that this process uses, as torch counts them."""
+        return range(gpus_of(self.options))
 
     def yardstick(self) -> dict[str, Any]:
         self.lift_limit()

@@ -1,7 +1,5 @@
 """What runs during a call, by torch's profiler: operators on the CPU, kernels on CUDA."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

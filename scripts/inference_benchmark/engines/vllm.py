@@ -194,9 +194,6 @@ class VllmEngine(ConvertedEngine):
             **({"options": self.options} if self.options else {}),
         }
 
-    def generate(self, prompts: numpy.ndarray, new_tokens: int) -> numpy.ndarray:
-        return self.generate_in_steps(prompts, new_tokens, lambda: None)
-
     def observe(self, prompts: numpy.ndarray, new_tokens: int) -> tuple[numpy.ndarray, dict[str, Any]]:
         observation = hf_facts.Observation(self._runner.get_model())
         with self._logits_through(lambda logits: observation(None, logits)):
@@ -232,6 +229,10 @@ class VllmEngine(ConvertedEngine):
         if not (tokens == continuation).all():
             raise RuntimeError("vllm has the rows of a batch in another order than that of the requests")
         return forcing.logits
+
+    def text_logits(self, prompts: numpy.ndarray, continuation: numpy.ndarray) -> Iterator[numpy.ndarray]:
+        # Its prompt_logprobs are log probabilities, as an object of Python for each token of the vocabulary.
+        yield from self.next_token_logits(prompts, continuation)
 
     @contextmanager
     def _logits_through(self, function: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:

@@ -3,8 +3,6 @@
 A neighbour on the same host takes memory bandwidth, cache and clock, and no counter of a virtual machine shows it.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -8,15 +8,18 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, Self, get_args, get_origin, get_type_hints
 
+from inference_benchmark.cli import ProblemsError
 
-class CellError(ValueError):
+
+class CellError(ProblemsError):
     """A text or mapping that does not describe a cell, study or experiment; the message says why."""
 
 
 #: Fields that are left out where they are empty, because they were added later: older records are of the same cells.
 _OMITTED_IF_EMPTY = {
     "options", "variants", "timeline", "timeline_trace", "environment", "environments", "engine_environments",
-    "most_rounds", "impossible", "engine_precisions", "long_call_seconds", "links", "quality",
+    "most_rounds", "impossible", "engine_precisions", "long_call_seconds", "links", "quality", "prompts",
+    "prompts_sha256", "batch_invariance",
 }  # fmt: skip
 #: What a value may be, of fields that hold one of these.
 _ALLOWED = {str: "a text", int: "an integer", bool: "true or false"}
@@ -66,11 +69,19 @@ def difference(wanted: Mapping[str, Any], actual: Mapping[str, Any]) -> str:
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    return {name: of_field for name, of_field in vars(value).items() if of_field or name not in _OMITTED_IF_EMPTY}
+    """Without what a cached property keeps beside them."""
+    held = vars(value)
+    return {name: held[name] for name in _names(type(value)) if held[name] or name not in _OMITTED_IF_EMPTY}
+
+
+@cache
+def _names(cls: type) -> tuple[str, ...]:
+    return tuple(each.name for each in fields(cls))
 
 
 def _document(value: Any) -> dict[str, Any]:
-    return {name: _document(part) if is_dataclass(part) else part for name, part in _fields(value).items()}
+    parts = {name: _document(part) if is_dataclass(part) else part for name, part in _fields(value).items()}
+    return {name: list(part) if isinstance(part, tuple) else part for name, part in parts.items()}
 
 
 def _decoded(cls: type, document: Any, what: str, prefix: str = "") -> Any:

@@ -1,7 +1,5 @@
 """Baselines, what the cells are compared with: which paths can be used, and the records among them."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -14,10 +12,6 @@ from inference_benchmark.results.summary_csv import read_table
 _RECORD = re.compile(rf"{RECORD_STEM}\.json")
 #: In a path, Snakemake takes {x} for a wildcard and <x> for a variable.
 _OF_SNAKEMAKE = frozenset("{}<>")
-
-
-class BaselineError(ProblemsError):
-    """Something that cannot be compared; ``problems`` holds one line each."""
 
 
 def check(path: Path) -> list[str]:

@@ -13,7 +13,7 @@ from inference_benchmark.analysis import statistics
 from inference_benchmark.engines.options import chosen, gpus_of
 from inference_benchmark.experiment.as_json import AsJson, CellError
 from inference_benchmark.experiment.environments import name_of
-from inference_benchmark.results.column import CURRENT, Column, batch_label
+from inference_benchmark.results.column import CURRENT, TEXT, Column, batch_label, workload_name
 
 #: The name of a cell's record without its ending, as record_path makes it: batch size, and from round 2 on the round.
 RECORD_STEM = r"batch-(\d+)(?:\.round-(\d+))?"
@@ -23,19 +23,22 @@ MEASURE_VERSION = 4
 
 @dataclass(frozen=True)
 class Workload:
-    """Lengths of every row. Raises CellError where one is below 1."""
+    """Lengths of every row, and where prompts are from. Raises CellError where a length is below 1."""
 
     prompt_tokens: int  #: Tokens of each prompt.
     new_tokens: int  #: Tokens generated per row, exactly.
+    #: Name of the text that prompts are windows of. Absent where they are random token ids.
+    prompts: str = ""
+    prompts_sha256: str = ""  #: Digest of that text, as far as it is read.
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            _check_integer(name, value, 1)
+        for name in ("prompt_tokens", "new_tokens"):
+            _check_integer(name, getattr(self, name), 1)
 
     @property
     def name(self) -> str:
-        """As a part of paths: ``prompt9-new100``. Other lengths go to another folder."""
-        return f"prompt{self.prompt_tokens}-new{self.new_tokens}"
+        """As a part of paths: ``prompt9-new100``. Other lengths go to another folder, and so do prompts from text."""
+        return workload_name(self.prompt_tokens, self.new_tokens, self.prompts and TEXT)
 
 
 @dataclass(frozen=True)
@@ -126,14 +129,23 @@ class ColumnSettings(AsJson):
     @property
     def gpus(self) -> int:
         """The GPUs that it is measured on; on a CPU 1."""
-        return gpus_of(self.options)
+        return gpus_of(self.options, self.device)
 
     @property
     def column(self) -> Column:
-        lengths, engine = (self.workload.prompt_tokens, self.workload.new_tokens), self.base_engine
+        workload, engine = self.workload, self.base_engine
         environment = CURRENT if name_of(self.environment) == engine else name_of(self.environment)
-        options = tuple((name, str(value)) for name, value in chosen(self.options).items())
-        return Column(self.model["name"], *lengths, self.engine, self.precision, environment, engine, options)
+        return Column(
+            model=self.model["name"],
+            prompt_tokens=workload.prompt_tokens,
+            new_tokens=workload.new_tokens,
+            engine=self.engine,
+            precision=self.precision,
+            environment=environment,
+            base_engine=engine,
+            options=tuple((name, str(value)) for name, value in chosen(self.options).items()),
+            prompts=workload.prompts and TEXT,
+        )
 
     @property
     def setup(self) -> Self:
@@ -164,6 +176,10 @@ class Cell(ColumnSettings):
     @property
     def threads(self) -> int | None:
         return self.measurement.threads
+
+    @property
+    def seed(self) -> int:
+        return self.measurement.seed
 
     @property
     def path(self) -> str:

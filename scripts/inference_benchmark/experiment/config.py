@@ -47,7 +47,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
         raise ConfigError([*problems, f"models: {error}"]) from None
     problems += contradictions(config, Soundness(errors))
     if not errors:
-        experiment, checkpoints, locks, text = resolve(config, code, problems)
+        experiment, checkpoints, locks, texts = resolve(config, code, problems)
         earlier = history(config, code, problems)
     if errors or problems:
         raise ConfigError(problems)
@@ -65,7 +65,7 @@ def load(config: Mapping[str, Any], schema: Mapping[str, Any], files: Sequence[P
         slurm={label: machine["slurm"] for label, machine in machines.items()},
         locks=locks,
         checkpoints=checkpoints,
-        texts=[text] if text else (),
+        texts=texts,
         history=earlier,
     )
 

@@ -28,7 +28,7 @@ class ConfigError(ProblemsError):
     """A configuration that cannot be used; ``problems`` holds one line each."""
 
     def __init__(self, problems: Iterable[str]) -> None:
-        super().__init__(dict.fromkeys(map(clip, problems)))
+        super().__init__(*dict.fromkeys(map(clip, problems)))
 
 
 def clip(line: str) -> str:

@@ -1,7 +1,5 @@
 """The YAML file of a configuration, before its content is looked at."""
 
-from __future__ import annotations
-
 import datetime
 import math
 import re

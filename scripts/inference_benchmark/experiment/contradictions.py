@@ -12,6 +12,7 @@ from inference_benchmark.engines import ENGINES
 from inference_benchmark.experiment import environments, model_problems
 from inference_benchmark.experiment import variants as variant_problems
 from inference_benchmark.experiment.config_errors import show, unknown_names
+from inference_benchmark.results.column import TEXT, workload_name
 from inference_benchmark.units import parse_bytes
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]
         yield from variant_problems.not_on(device, grid, sound_variants)
         yield from variant_problems.not_placed(device, grid, sound_variants)
         yield from variant_problems.without_precision(device, grid, sound_variants)
+        yield from _workload_problems(f"grid.{device}.workloads", grid["workloads"])
         for index, size in enumerate(grid["timeline"]):
             if size not in grid["batch_sizes"]:
                 sizes = ", ".join(map(str, grid["batch_sizes"]))
@@ -78,6 +80,18 @@ def contradictions(config: Mapping[str, Any], sound: Soundness) -> Iterator[str]
                 "grid.cpu.max_batch: true needs a memory_limit on a CPU, or the search would fill the memory of the "
                 "whole machine; set grid.cpu.memory_limit, or max_batch to false"
             )
+
+
+def _workload_problems(where: str, workloads: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    seen: dict[str, int] = {}
+    for index, workload in enumerate(workloads):
+        prompts = TEXT if workload.get("prompts") == TEXT else ""
+        name = workload_name(workload["prompt_tokens"], workload["new_tokens"], prompts)
+        if "text" in workload and not prompts:
+            yield f"{where}[{index}].text: has no use without prompts: {TEXT}; add that, or remove it"
+        if name in seen:
+            yield f"{where}[{index}]: has the name of {where}[{seen[name]}], {name}; remove one of them"
+        seen.setdefault(name, index)
 
 
 def _machine_problems(config: Mapping[str, Any]) -> Iterator[str]:

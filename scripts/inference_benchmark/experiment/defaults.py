@@ -1,7 +1,5 @@
 """The defaults of a configuration, which stand in its schema."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

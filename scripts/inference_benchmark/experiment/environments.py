@@ -1,7 +1,5 @@
 """Environments, the software that cells are measured in: lock files, and problems with them."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections import Counter

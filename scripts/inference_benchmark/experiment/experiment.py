@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ class Experiment(AsJson):
 
     rounds: how often the whole grid is measured. most_rounds: how often a cell is measured at the most, where its
     scatter decides that (experiment/rounds.py); None: no cell more often than the grid. device_name: a part of the
-    name of the device to measure on; None: any. max_batch, divergence: whether these studies are done for each column
-    of the tables. quality: the fields of QualityStudy about its text; empty where it is not done.
+    name of the device to measure on; None: any. max_batch, divergence, batch_invariance: whether these studies are done
+    for each column of the tables. quality: the fields of QualityStudy about its text; empty where it is not done.
     max_batch_tolerance_percent: see ColumnStudy. mixed_provenance: ``refuse`` records whose figures
     cannot share a column, or ``split`` them. baselines: paths by name. variants: the options of engines that are
     variants, by name (Cell.options). timeline: the batch sizes whose timelines are done; timeline_trace: see
@@ -57,11 +58,17 @@ class Experiment(AsJson):
     engine_precisions: Mapping[str, Sequence[str]] = field(default_factory=dict)
     impossible: tuple[Mapping[str, str], ...] = ()
     quality: Mapping[str, Any] = field(default_factory=dict)
+    batch_invariance: bool = False
 
     def cells(self) -> Iterator[Cell]:
         """The cells of the rounds of the whole grid, in the order of the tables: round by round, each as configured,
         batch size last."""
         return (cell for cell, reason in self._product() if reason is None)
+
+    @cached_property
+    def by_path(self) -> Mapping[str, Cell]:
+        """The same by the paths of their records."""
+        return {cell.path: cell for cell in self.cells()}
 
     def left_out(self) -> Iterator[tuple[Cell, str]]:
         """What would be cells of the first round if it were not impossible, each with the reason."""
@@ -78,21 +85,22 @@ class Experiment(AsJson):
             for where in self.engine_environments.get(engine, everywhere)
             for precision in self.engine_precisions.get(engine, self.precisions)
         ]
-        axes = {
-            "round": range(1, self.rounds + 1),
-            "model": self.models,
-            "workload": self.workloads,
-            "column": columns,
-            "batch_size": self.batch_sizes,
-        }
-        for values in product(*axes.values()):
-            of_cell = dict(zip(axes, values, strict=True))
-            cell = Cell(**shared, **of_cell.pop("column"), **of_cell)
-            yield cell, reasons.get((cell.model["name"], cell.engine, cell.precision))
+        rounds = range(1, self.rounds + 1)
+        for number, model, workload, column, size in product(
+            rounds, self.models, self.workloads, columns, self.batch_sizes
+        ):
+            cell = Cell(**shared, **column, round=number, model=model, workload=workload, batch_size=size)
+            yield cell, reasons.get((model["name"], cell.engine, cell.precision))
 
     def grid_json(self) -> str:
         """As one text, without what concerns no cell: two experiments with the same text have the same cells."""
-        of_others = {"max_batch": False, "max_batch_tolerance_percent": 0, "divergence": False, "quality": {}}
+        of_others = {
+            "max_batch": False,
+            "max_batch_tolerance_percent": 0,
+            "divergence": False,
+            "quality": {},
+            "batch_invariance": False,
+        }
         of_others |= {"timeline": (), "timeline_trace": False, "mixed_provenance": "refuse", "baselines": {}}
         of_others |= {"device_name": None}
         return replace(self, **of_others).to_json()
@@ -109,14 +117,15 @@ class Experiment(AsJson):
             files.write(text, self.path)
 
 
-def in_measuring_order(cells: Mapping[str, Cell]) -> list[str]:
-    """The paths of the cells of one machine in the order in which they are measured. cells: in that of the tables.
+def in_measuring_order(experiment: Experiment, number: int) -> list[str]:
+    """The cells of a machine, by their paths in the first round, in the order in which a round measures them.
 
-    That is round by round, so that a drift of the machine hits all alike. Cells that differ in engine and environment
-    alone are compared, so they follow each other; in reverse in every second round, so that none is always first.
+    Cells that differ in engine and environment alone are compared, so they follow each other; in reverse in every
+    second round, so that none is always first.
     """
     alike: dict[tuple[Any, ...], list[str]] = {}
-    for path, cell in cells.items():
-        key = (cell.round, cell.model["name"], cell.workload, cell.precision, cell.batch_size)
-        alike.setdefault(key, []).append(path)
-    return [path for (number, *_), paths in alike.items() for path in (paths if number % 2 else reversed(paths))]
+    for path, cell in experiment.by_path.items():
+        if cell.round == 1:
+            key = (cell.model["name"], cell.workload, cell.precision, cell.batch_size)
+            alike.setdefault(key, []).append(path)
+    return [path for paths in alike.values() for path in (paths if number % 2 else reversed(paths))]

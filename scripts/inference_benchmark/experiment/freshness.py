@@ -6,8 +6,6 @@ read, and so does what decides how many rounds cells need. When Snakemake starts
 modification times of derived files are set accordingly.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import stat
@@ -40,7 +38,7 @@ def digests(experiment: Experiment) -> Digests:
     """The digests of what an experiment has by now. Each file is read once."""
     texts = f"{DECISION_VERSION}\0{experiment.grid_json()}", experiment.to_json()
     grid, inputs = (hashlib.sha256(text.encode()) for text in texts)
-    for part in _contents(cell.path for cell in experiment.cells()):
+    for part in _contents(experiment.by_path):
         grid.update(part)
         inputs.update(part)
     decision = read_decision(experiment)

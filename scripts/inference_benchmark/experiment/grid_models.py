@@ -72,5 +72,5 @@ def _measured_fingerprint(name: str, machines: Sequence[str]) -> str | None:
 
 def _too_long(device: str, grid: Mapping[str, Any], name: str, config_json: Mapping[str, Any]) -> Iterator[str]:
     for index, workload in enumerate(grid["workloads"]):
-        if reason := architecture.too_long(config_json, **workload):
+        if reason := architecture.too_long(config_json, workload["prompt_tokens"], workload["new_tokens"]):
             yield f"grid.{device}.workloads[{index}]: too long for model {name}: {reason}"

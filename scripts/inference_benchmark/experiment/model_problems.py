@@ -1,7 +1,5 @@
 """What is wrong with a model of a configuration: which of its sources, and the sizes of an architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any
 

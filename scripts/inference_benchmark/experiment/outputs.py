@@ -1,7 +1,5 @@
 """The files that are derived from the records of an experiment."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from inference_benchmark.analysis.figures import FIGURES

@@ -15,6 +15,7 @@ from inference_benchmark.engines.options import gpus_of
 from inference_benchmark.experiment.cells import Cell, first_and_round, record_path
 from inference_benchmark.experiment.environments import Lock
 from inference_benchmark.experiment.experiment import Experiment, in_measuring_order
+from inference_benchmark.experiment.outputs import thread_trial
 from inference_benchmark.experiment.rounds import decision_path, further_cells, read_decision
 from inference_benchmark.experiment.studies import Study, Subject, possible_studies, requested_studies, study_path
 from inference_benchmark.experiment.supervision import Supervision
@@ -40,7 +41,7 @@ class Plan:
 
     experiments: one for each machine, alike in all but machine and device_name. slurm: requests by machine, as
     machines.LABEL.slurm of the configuration; empty where it names no machines. locks: of all environments.
-    checkpoints: of the models. texts: that quality is measured on. history: the paths of results of earlier runs.
+    checkpoints: of the models. texts: of quality and of prompts. history: the paths of results of earlier runs.
     """
 
     experiments: tuple[Experiment, ...]
@@ -69,7 +70,7 @@ class Plan:
     def cells(self) -> Mapping[str, Cell]:
         """The cells of the whole grid by the paths of their records, in the order of the tables. Further rounds, of
         single cells, are not among them."""
-        return {cell.path: cell for experiment in self.experiments for cell in experiment.cells()}
+        return {path: cell for experiment in self.experiments for path, cell in experiment.by_path.items()}
 
     @cached_property
     def studies(self) -> Mapping[str, Study]:
@@ -85,7 +86,7 @@ class Plan:
     def columns(self) -> str:
         """A regular expression for the wildcard {column}: what Column.path makes."""
         names = {re.escape(env["name"]) for each in self.experiments for env in each.environments if env}
-        return (f"(({'|'.join(sorted(names))})/)?" if names else "") + r"[^/]+/prompt\d+-new\d+/[^/]+/[^/]+"
+        return (f"(({'|'.join(sorted(names))})/)?" if names else "") + r"[^/]+/prompt\d+-new\d+(-text)?/[^/]+/[^/]+"
 
     def subject(self, path: str) -> Subject | None:
         """The cell, in any round that it may have, or the study with a record at this path; None for another file."""
@@ -141,6 +142,20 @@ class Plan:
         return {resource: self._request(key) for resource, key in _SLURM_RESOURCES.items()} if self.slurm else {}
 
     @cached_property
+    def resources_of_first_cell(self) -> Mapping[str, Callable[..., Any]]:
+        """The same and the GPUs of a job that measures the first cell."""
+
+        def of_first_cell(request: Callable[..., Any]) -> Callable[..., Any]:
+            def of(wildcards: Wildcards, attempt: int) -> Any:
+                machine = wildcards["machine"]
+                return request({"machine": machine, "column": self._first_cells[machine].column.path}, attempt)
+
+            return of
+
+        requests = {**self.slurm_resources, "gpu": lambda wildcards, attempt: self.gpus(wildcards)}
+        return {name: of_first_cell(request) for name, request in requests.items()}
+
+    @cached_property
     def watched(self) -> Supervision | Callable[[Wildcards], Supervision]:
         """How a job is watched, and the device that it needs. An input function only if machines are named: Snakemake
         calls it for every job."""
@@ -151,7 +166,7 @@ class Plan:
     # -- input functions -------------------------------------------------------------------------
 
     def records_of_machine(self, wildcards: Wildcards) -> list[str]:
-        return list(self._cells_of(wildcards["machine"]))
+        return list(self.machines[wildcards["machine"]].by_path)
 
     def studies_of_machine(self, wildcards: Wildcards) -> list[str]:
         """The studies that the configuration asks for on a machine."""
@@ -170,7 +185,7 @@ class Plan:
 
     def first_cell(self, wildcards: Wildcards) -> str:
         """The first cell of a machine, as one text."""
-        return next(self.machines[wildcards["machine"]].cells()).to_json()
+        return self._first_cells[wildcards["machine"]].to_json()
 
     def experiment_json(self, wildcards: Wildcards) -> str:
         """As one text: a change of any setting is a changed parameter."""
@@ -210,8 +225,10 @@ class Plan:
         return 0 if self.slurm and self._gres(wildcards) else self._gpus(wildcards)
 
     def most_gpus(self, paths: Iterable[str]) -> int:
-        """The most GPUs that a cell or study with one of these records is measured on."""
-        return max((subject.setup.gpus for subject in map(self.subject, paths) if subject), default=1)
+        """The most GPUs that a cell or study with one of these records, or a trial of one, is measured on."""
+        tried = {thread_trial(machine): cell for machine, cell in self._first_cells.items()}
+        subjects = (self.subject(path) or tried.get(path) for path in paths)
+        return max((subject.setup.gpus for subject in subjects if subject), default=1)
 
     def attempt(self, wildcards: Wildcards, attempt: int) -> int:
         return attempt
@@ -241,7 +258,7 @@ class Plan:
     def _gpus(self, wildcards: Wildcards) -> int:
         """The GPUs that a cell or study is measured on: those of its engine, if it is a variant."""
         *_, engine, _ = f"/{wildcards.get('column', '')}".rsplit("/", 2)
-        return gpus_of(self.any_machine.variants.get(engine, {}))
+        return gpus_of(self.any_machine.variants.get(engine, {}), self.any_machine.device)
 
     def _cell(self, path: str) -> Cell:
         """The cell with a record at this path, in any round that it may have. Raises KeyError."""
@@ -256,6 +273,10 @@ class Plan:
         return (number - 1) * self._cells_per_round + self._places[number % 2][first]
 
     @cached_property
+    def _first_cells(self) -> Mapping[str, Cell]:
+        return {machine: next(experiment.cells()) for machine, experiment in self.machines.items()}
+
+    @cached_property
     def _cells_per_round(self) -> int:
         """Of one machine."""
         return len(self._places[1]) // len(self.machines)
@@ -267,15 +288,7 @@ class Plan:
             {
                 path: index
                 for experiment in self.experiments
-                for index, path in enumerate(in_measuring_order(_of_round(experiment, number)))
+                for index, path in enumerate(in_measuring_order(experiment, number))
             }
             for number in (2, 1)
         ]
-
-    def _cells_of(self, machine: str) -> dict[str, Cell]:
-        return {path: cell for path, cell in self.cells.items() if cell.setup.machine == machine}
-
-
-def _of_round(experiment: Experiment, number: int) -> dict[str, Cell]:
-    """The cells of one round by their paths in the first."""
-    return {cell.path: replace(cell, round=number) for cell in replace(experiment, rounds=1).cells()}

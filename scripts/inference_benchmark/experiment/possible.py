@@ -1,7 +1,5 @@
 """What of a grid is impossible with this machine, its packages, the locks and the models: problems, one line each."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -82,7 +80,7 @@ def impossible(
         # What the transformers of other environments have is not known here.
         is_here = grid["environments"] == [CURRENT] and each not in elsewhere
         for precision in each.precisions:
-            reason = engines.impossible(each.engine, precision, config)
+            reason = engines.impossible(each.engine, precision, config, each.options)
             if reason := reason or (variants.lacking(each, config) if is_here else None):
                 found.append({"model": name, "engine": each.name, "precision": precision, "reason": reason})
     return tuple(found)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from inference_benchmark.machine import hardware, torch_build
 from inference_benchmark.models import architecture, texts
 from inference_benchmark.models.checkpoint import Checkpoint
 from inference_benchmark.models.texts import Text
+from inference_benchmark.results.column import TEXT
 from inference_benchmark.units import parse_bytes
 
 #: Settings of measurement that a configuration leaves to the device (null). Processes on a CPU differ by several
@@ -39,6 +41,9 @@ _BY_DEVICE = {
     },
 }  # fmt: skip
 
+#: Settings of a grid that an experiment has as they are.
+_AS_GIVEN = ("max_batch", "max_batch_tolerance_percent", "divergence", "batch_invariance", "timeline_trace")
+
 
 def _read_locks(
     config: Mapping[str, Any], code: Path, device: str, elsewhere: Sequence[GridEngine], problems: list[str]
@@ -54,14 +59,14 @@ def _read_locks(
 
 def resolve(
     config: Mapping[str, Any], code: Path, problems: list[str]
-) -> tuple[Experiment | None, Sequence[Checkpoint], Sequence[Lock], Text | None]:
+) -> tuple[Experiment | None, Sequence[Checkpoint], Sequence[Lock], Sequence[Text]]:
     """The experiment on this machine, or on the first of several, the checkpoints of its models, the locks of its
-    environments and the text of its quality; no experiment, and problems with more lines, if there are."""
+    environments and the texts of its quality and prompts; no experiment, and problems with more lines, if there are."""
     try:
         device, on_gpu = _device(config)
     except hardware.GpuError as error:
         problems.append(f"device: {show(config['device'])}: {error}; to measure on the CPU, set device to cpu")
-        return None, (), (), None
+        return None, (), (), ()
     grid = config["grid"][device]
     variants = {name: config["engines"][name] for name in grid["engines"] if name in config["engines"]}
     used, listed = variant_problems.of_grid(device, grid, variants), variant_problems.precisions_of(device, grid)
@@ -87,7 +92,14 @@ def resolve(
     machine = _machine(config, device, problems)
     machines = list(config["machines"] or [machine])
     models, configs, checkpoints = models_of_grid(config, device, machines, uses_torch and is_current, problems)
-    text = _text(device, grid, models, configs, checkpoints, code, problems)
+    unread = list(_unread(models, checkpoints))
+    text = _text_of_quality(f"grid.{device}.quality", grid["quality"], configs, unread, code, problems)
+    unread += (
+        f"{each.name} makes up its times and reads no text; remove {each.name} from the grid, or remove this key"
+        for each in used
+        if not engines.ENGINES[each.engine].needs_weights
+    )
+    workloads, of_prompts = _workloads(f"grid.{device}.workloads", grid["workloads"], unread, code, problems)
     if is_current:  # what other transformers have is not known before they are installed
         problems += variant_problems.impossible(device, used, list(configs.values()))
     is_known = uses_torch and listed and len(configs) == len(models)  # else one of them could not be read
@@ -95,7 +107,7 @@ def resolve(
     impossible = possible.impossible(used, elsewhere, grid, configs)
     problems += not_together or possible.without_cells(device, grid, used, impossible)
     if problems:
-        return None, (), (), None
+        return None, (), (), ()
     named = grid["environments"]
     engine_environments = {each.name: environments.of_engine(each.engine, named, locks) for each in elsewhere}
     for each in (each for each in elsewhere if not engine_environments[each.name]):
@@ -108,12 +120,12 @@ def resolve(
         machine=machine,
         device=device,
         models=tuple(models),
-        workloads=tuple(Workload(**workload) for workload in grid["workloads"]),
+        workloads=tuple(workloads),
         memory_limit_bytes=parse_bytes(grid["memory_limit"]),
         precisions=tuple(dict.fromkeys(precision for _, precision, _ in listed)),
         engine_precisions=grid["precisions"] if isinstance(grid["precisions"], Mapping) else {},
         **{name: tuple(grid[name]) for name in ("engines", "batch_sizes", "timeline")},
-        **{name: grid[name] for name in ("max_batch", "max_batch_tolerance_percent", "divergence", "timeline_trace")},
+        **{name: grid[name] for name in _AS_GIVEN},
         **_how_often(config["measurement"], device),
         mixed_provenance=config["mixed_provenance"],
         baselines=baseline_paths,
@@ -123,7 +135,7 @@ def resolve(
         environments=() if named == [CURRENT] else tuple(environments.of_cell(name, locks) for name in named),
         engine_environments=engine_environments,
     )
-    return experiment, checkpoints, tuple(locks.values()), text
+    return experiment, checkpoints, tuple(locks.values()), [*filter(None, [text]), *of_prompts]
 
 
 def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str:
@@ -139,38 +151,61 @@ def _machine(config: Mapping[str, Any], device: str, problems: list[str]) -> str
     return config["machine"]
 
 
-def _text(
-    device: str,
-    grid: Mapping[str, Any],
-    models: Sequence[Mapping[str, Any]],
-    configs: Mapping[str, Any],
-    checkpoints: Sequence[Checkpoint],
-    code: Path,
-    problems: list[str],
-) -> Text | None:
-    """The text that quality is measured on; problems with more lines, also for each model that can read no text.
-    models, configs, checkpoints: as of models_of_grid."""
-    if (wanted := grid["quality"]) is None:
-        return None
-    where = f"grid.{device}.quality"
+def _unread(models: Sequence[Mapping[str, Any]], checkpoints: Sequence[Checkpoint]) -> Iterator[str]:
+    """A line for each model that can read no text. models, checkpoints: as of models_of_grid."""
     folders = {each.fingerprint: each.folder for each in checkpoints if not each.problem}
     for model in models:
         name, folder = model["name"], folders.get(model.get("fingerprint"))
         if "architecture" in model:
-            problems.append(
-                f"{where}: the weights of {name} are drawn from a seed, so it predicts no text; remove {name} from the "
-                "grid, or set quality to null (divergence compares its answers)"
-            )
+            drawn = f"the weights of {name} are drawn from a seed, so it has no tokenizer"
+            yield f"{drawn}; remove {name} from the grid, or remove this key"
         elif folder and not texts.has_tokenizer(folder):
             remedy = "save it there, by save_pretrained of AutoTokenizer"
-            problems.append(f"{where}: the checkpoint of {name} has no tokenizer ({folder}); {remedy}")
-        elif (config := configs.get(name)) and (reason := architecture.too_long(config, PROMPT_TOKENS, SCORED_TOKENS)):
-            problems.append(f"{where}: windows of {WINDOW_TOKENS} tokens are too long for model {name}: {reason}")
+            yield f"the checkpoint of {name} has no tokenizer ({folder}); {remedy}"
+
+
+def _read_text(where: str, named: str, code: Path, problems: list[str], *length: int) -> Text | None:
+    """The text that a configuration names, by texts.read; None, and a problem more, where it cannot be used."""
     try:
-        return texts.read(wanted["text"], Path(_in_project(code, wanted["text"])), wanted["tokens"])
+        return texts.read(named, Path(_in_project(code, named)), *length)
     except texts.TextError as error:
         problems.append(f"{where}.text: {error}")
         return None
+
+
+def _text_of_quality(
+    where: str,
+    wanted: Mapping[str, Any] | None,
+    configs: Mapping[str, Any],
+    unread: Sequence[str],
+    code: Path,
+    problems: list[str],
+) -> Text | None:
+    """The text that quality is measured on; problems with more lines. configs: as of models_of_grid."""
+    if wanted is None:
+        return None
+    problems += [f"{where}: {line}" for line in unread]
+    for name, config in configs.items():
+        if config and (reason := architecture.too_long(config, PROMPT_TOKENS, SCORED_TOKENS)):
+            problems.append(f"{where}: windows of {WINDOW_TOKENS} tokens are too long for model {name}: {reason}")
+    return _read_text(where, wanted["text"], code, problems, wanted["tokens"])
+
+
+def _workloads(
+    where: str, wanted: Sequence[Mapping[str, Any]], unread: Sequence[str], code: Path, problems: list[str]
+) -> tuple[list[Workload], list[Text]]:
+    """(the workloads, the texts of their prompts); problems with more lines."""
+    workloads, read = [], []
+    for index, each in enumerate(wanted):
+        workload, of_text = Workload(each["prompt_tokens"], each["new_tokens"]), f"{where}[{index}]"
+        if each.get("prompts") == TEXT:
+            problems += [f"{of_text}.prompts: {line}" for line in unread]
+            named, length = each.get("text", texts.PYTHON), (texts.TOKENS_FOR_PROMPTS, workload.prompt_tokens)
+            if text := _read_text(of_text, named, code, problems, *length):
+                read.append(text)
+                workload = replace(workload, prompts=text.name, prompts_sha256=text.sha256)
+        workloads.append(workload)
+    return workloads, read
 
 
 def _how_often(settings: Mapping[str, Any], device: str) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 How many is decided once the rounds of the whole grid are over (records/further_rounds.py), from their records alone.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -45,11 +43,11 @@ def further_cells(experiment: Experiment, decision: Decision | None) -> list[Cel
     """The cells of the rounds beyond those of the whole grid, round by round."""
     if decision is None:
         return []
-    first = [(decision.rounds.get(cell.path, 0), cell) for cell in replace(experiment, rounds=1).cells()]
+    first = [(decision.rounds.get(path, 0), cell) for path, cell in experiment.by_path.items() if cell.round == 1]
     numbers = range(experiment.rounds + 1, experiment.most_rounds + 1)
     return [replace(cell, round=number) for number in numbers for needed, cell in first if needed >= number]
 
 
 def all_cells(experiment: Experiment) -> list[Cell]:
     """The cells of the whole grid, and those of further rounds as far as these are decided."""
-    return [*experiment.cells(), *further_cells(experiment, read_decision(experiment))]
+    return [*experiment.by_path.values(), *further_cells(experiment, read_decision(experiment))]

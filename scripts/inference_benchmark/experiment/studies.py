@@ -14,7 +14,7 @@ from inference_benchmark.experiment.cells import Cell, ColumnSettings, Workload
 from inference_benchmark.experiment.experiment import Experiment
 
 #: Raised whenever a study of this kind is done in another way, so that older ones count as stale.
-VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "quality": 1, "timeline": 1}
+VERSIONS = {"ceilings": 2, "max-batch": 2, "divergence": 2, "batch-invariance": 1, "quality": 2, "timeline": 1}
 #: The workload of a quality study: a window of the text.
 _WINDOW = Workload(PROMPT_TOKENS, SCORED_TOKENS)
 
@@ -59,9 +59,9 @@ class ColumnStudy(Study, ColumnSettings):
     """A study of one column of the tables: all cells that differ in batch size alone.
 
     kind: ``max-batch``, the largest batch that fits, ``divergence``, how far the answers differ from those of the
-    reference, or that of a QualityStudy. tolerance_percent: how far a batch that does not fit may be from the largest
-    found to fit; None is to the row. seed and threads are those of the cells' measurement. Answers have no tolerance,
-    and depend on no memory limit unless it decides where weights are.
+    reference, or that of a BatchStudy or QualityStudy. tolerance_percent: how far a batch that does not fit may be
+    from the largest found to fit; None is to the row. seed and threads are those of the cells' measurement. Answers
+    have no tolerance, and depend on no memory limit unless it decides where weights are or which batches fit.
     """
 
     kind: str
@@ -77,8 +77,9 @@ class ColumnStudy(Study, ColumnSettings):
         settings |= {"seed": cell.measurement.seed, "threads": cell.threads, "tolerance_percent": tolerance_percent}
         if kind != "max-batch":
             settings["tolerance_percent"] = None
-            # Where weights are kept elsewhere, the limit decides which.
-            settings["memory_limit_bytes"] = cell.memory_limit_bytes if offloads(cell.options) else None
+        # Where weights are kept elsewhere, the limit decides which.
+        if kind in ("divergence", "quality") and not offloads(cell.options):
+            settings["memory_limit_bytes"] = None
         return cls(**settings, kind=kind, version=VERSIONS[kind])
 
     @property
@@ -94,6 +95,18 @@ class ColumnStudy(Study, ColumnSettings):
     def label(self) -> str:
         """``bloom-1b3 prompt9-new100 hf bf16 max-batch``"""
         return f"{self.column.label} {self.kind}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchStudy(ColumnStudy):
+    """Whether the answers of a column are the same at each of these batch sizes, in rising order."""
+
+    batch_sizes: tuple[int, ...]
+
+    @classmethod
+    def at(cls, batch_sizes: tuple[int, ...], cell: Cell) -> Self:
+        """The study of the column that a cell is in."""
+        return cls(**vars(ColumnStudy.of("batch-invariance", cell)), batch_sizes=tuple(sorted(batch_sizes)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,7 +173,9 @@ def study_from_json(text: str) -> Study:
 
 def study_from_document(document: Any) -> Study:
     """A study from JSON, of whichever kind. Raises CellError, also for another version of it."""
-    special = {"ceilings": CeilingsStudy, "quality": QualityStudy, "timeline": TimelineStudy}
+    special = {
+        "ceilings": CeilingsStudy, "batch-invariance": BatchStudy, "quality": QualityStudy, "timeline": TimelineStudy,
+    }  # fmt: skip
     cls = special.get(kind_of(document), ColumnStudy)
     return cls.from_document(document)
 
@@ -178,6 +193,7 @@ def kind_of(document: Any) -> str:
 def requested_studies(experiment: Experiment) -> Iterator[Study]:
     """The studies that an experiment asks for."""
     is_on = {"max-batch": experiment.max_batch, "divergence": experiment.divergence}
+    is_on["batch-invariance"] = experiment.batch_invariance
     return (study for study in possible_studies(experiment) if is_on.get(study.kind, True))
 
 
@@ -188,15 +204,14 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
     done of the batch sizes, and quality is of the text, that the experiment names.
     """
     columns = list(replace(experiment, rounds=1, batch_sizes=experiment.batch_sizes[:1]).cells())  # one cell of each
-    if any(ENGINES[cell.base_engine].needs_weights for cell in columns):
+    real = [cell for cell in columns if ENGINES[cell.base_engine].needs_weights]
+    if real:
         links = any(offloads(cell.options) for cell in columns)
         yield CeilingsStudy(experiment.machine, experiment.device, experiment.measurement.threads, links=links)
-    for kind in ("max-batch", "divergence"):
-        for cell in columns:
-            if kind == "max-batch" or ENGINES[cell.base_engine].needs_weights:
-                yield ColumnStudy.of(kind, cell, experiment.max_batch_tolerance_percent)
+    yield from (ColumnStudy.of("max-batch", cell, experiment.max_batch_tolerance_percent) for cell in columns)
+    yield from (ColumnStudy.of("divergence", cell) for cell in real)
+    yield from (BatchStudy.at(experiment.batch_sizes, cell) for cell in real)
     if experiment.quality:
-        real = (cell for cell in columns if ENGINES[cell.base_engine].needs_weights)
         studies = (QualityStudy.of_text(experiment.quality, cell) for cell in real)
         yield from {study.path: study for study in studies}.values()  # one for all workloads
     for cell in replace(experiment, rounds=1, batch_sizes=experiment.timeline).cells():
@@ -205,7 +220,7 @@ def possible_studies(experiment: Experiment) -> Iterator[Study]:
 
 def study_paths(cell: Cell) -> dict[str, str]:
     """Where the studies that say something about a cell are, by kind."""
-    of_text = replace(cell.column, **vars(_WINDOW))
+    of_text = replace(cell.column, prompt_tokens=PROMPT_TOKENS, new_tokens=SCORED_TOKENS, prompts="")
     columns = {kind: (of_text if kind == "quality" else cell.column).path for kind in VERSIONS}
     where = {"machine": cell.machine, "batch": cell.batch_size}
     return {kind: study_path(kind, column=column, **where) for kind, column in columns.items()}

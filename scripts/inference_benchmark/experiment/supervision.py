@@ -1,7 +1,5 @@
 """How a measurement is supervised."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

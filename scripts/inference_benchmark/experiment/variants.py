@@ -1,14 +1,12 @@
 """The engines of a grid, variants among them, and problems with them."""
 
-from __future__ import annotations
-
 import copy
 import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from inference_benchmark import engines
-from inference_benchmark.engines.options import CACHE_BITS, OPTIONS, chosen, gpus_of, not_on_cpu
+from inference_benchmark.engines.options import CACHE_BITS, OPTIONS, chosen, gpus_of, is_split, not_on_cpu
 from inference_benchmark.experiment.config_errors import guess_text, listing, show, where_text
 from inference_benchmark.models import architecture, families
 
@@ -123,6 +121,8 @@ def lacking(used: GridEngine, config: Mapping[str, Any] | None) -> str | None:
     if config is None or not engines.ENGINES[used.engine].needs_weights:
         return None
     model_type, attention = config["model_type"], used.options.get("attention")
+    if is_split(used.options) and not families.has_tensor_plan(model_type):
+        return f"transformers has no plan of tensor parallelism for {model_type}"
     if attention and attention not in (has := families.attention(model_type)):
         return f"transformers has no {attention} attention for {model_type}, only {', '.join(has)}"
     if used.options.get("cache") in CACHE_BITS and (limited := architecture.limited_attention(config)):

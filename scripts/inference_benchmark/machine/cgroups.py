@@ -1,7 +1,5 @@
 """Cgroup limits of this process, and the out-of-memory kills that the kernel counted."""
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Iterable, Iterator

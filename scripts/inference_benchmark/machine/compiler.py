@@ -1,7 +1,5 @@
 """What has to be on the machine to compile a model or kernels: compilers, and the header files of Python."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import sys

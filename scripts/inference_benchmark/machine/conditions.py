@@ -5,8 +5,6 @@ measures, and reads counters at the start and the end of each timed phase. Unava
 must never end a measurement.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections import Counter, defaultdict
@@ -125,7 +123,7 @@ class Sampler(AbstractContextManager):
 
     def _update_worker_cpu_s(self) -> None:
         # The worker may have exited before the window closes. Then its last reading counts.
-        cpu_s = host_counters.process_cpu_s(self._roots, self._worker_pid)
+        cpu_s = host_counters.tree_cpu_s(self._roots, self._worker_pid)
         self._worker_cpu_s = self._worker_cpu_s if cpu_s is None else cpu_s
 
     def _counter_totals(self) -> dict[str, float]:

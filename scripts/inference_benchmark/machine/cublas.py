@@ -1,7 +1,5 @@
 """libcublas.so.12, which CTranslate2 opens by this name; torch with CUDA 13 brings another. Imports no torch."""
 
-from __future__ import annotations
-
 import ctypes
 from contextlib import suppress
 from importlib import metadata

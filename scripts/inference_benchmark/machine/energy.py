@@ -1,7 +1,5 @@
 """Energy used by the device, from its hardware counter; nothing is estimated. Imports no torch."""
 
-from __future__ import annotations
-
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence

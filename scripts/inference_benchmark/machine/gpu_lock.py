@@ -4,8 +4,6 @@ The kernel releases a lock when its holder ends for any reason, so no lock outli
 programs do not use these locks. conditions.busy detects them; a scheduler keeps them away.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """GPUs (through NVML) and CPU of this machine. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 import platform
 import re

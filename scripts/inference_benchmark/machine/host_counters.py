@@ -1,7 +1,5 @@
 """Kernel counters of CPUs, processes and cgroups. Reading them is cheap; unavailable values are None or left out."""
 
-from __future__ import annotations
-
 import os
 import re
 import statistics
@@ -45,6 +43,13 @@ def process_cpu_s(roots: Roots, pid: int | str) -> float | None:
     numbers = read(roots.proc / f"{pid}/stat").rpartition(")")[2]
     match = re.match(r" \S(?: -?\d+){10} (\d+) (\d+)", numbers)
     return (int(match[1]) + int(match[2])) * _TICK_S if match else None
+
+
+def tree_cpu_s(roots: Roots, pid: int | str) -> float | None:
+    """The same of a process and those that it has started and not waited for yet."""
+    children = read(roots.proc / f"{pid}/task/{os.getpid() if pid == 'self' else pid}/children").split()
+    own_s = process_cpu_s(roots, pid)
+    return own_s if own_s is None else own_s + sum(tree_cpu_s(roots, int(child)) or 0 for child in children)
 
 
 def cpu_times_s(roots: Roots, cpus: Sequence[int]) -> dict[str, float]:

@@ -1,8 +1,6 @@
 """A Python that workers run in, and what is installed in it. Imports no torch, and needs the standard library alone.
 Run as a module, it prints what it finds in the Python that runs it."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

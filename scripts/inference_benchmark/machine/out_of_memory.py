@@ -1,7 +1,5 @@
 """Messages by which libraries report that memory ran out, where the class of the exception does not show it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 
@@ -33,6 +31,7 @@ _NO_THREAD = (
     "pthread_create failed",
     "unable to (create|start) thread",
     "system error #11",  # Intel OpenMP: EAGAIN
+    "^resource temporarily unavailable$",  # std::thread, as in gloo
 )
 #: Messages of CUDA's libraries that lack memory for a handle, a workspace or a kernel. There are many other causes, so
 #: these count only if almost no memory is free on the device.

@@ -1,7 +1,5 @@
 """The packages that cells depend on. An engine's own package, if it is not here, is in its row of engines.ENGINES."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from collections.abc import Callable, Container

@@ -1,7 +1,5 @@
 """Software, device, host and git commit of a measurement. Imports no torch."""
 
-from __future__ import annotations
-
 import os
 import platform
 import socket

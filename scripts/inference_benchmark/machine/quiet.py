@@ -1,7 +1,5 @@
 """Waiting until other processes leave the CPUs alone. In the process of a cell and in its parent; imports no torch."""
 
-from __future__ import annotations
-
 import time
 from typing import NamedTuple
 
@@ -29,7 +27,7 @@ class OtherLoad:
 
     def _total_s(self) -> float:
         times_s = host_counters.cpu_times_s(self._roots, self._cpus)
-        own_s = host_counters.process_cpu_s(self._roots, "self")
+        own_s = host_counters.tree_cpu_s(self._roots, "self")
         return sum(times_s.values()) - own_s if times_s and own_s is not None else 0.0
 
 

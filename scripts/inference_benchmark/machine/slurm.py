@@ -1,7 +1,5 @@
 """Facts from Slurm: the job of this process, and the end of other jobs."""
 
-from __future__ import annotations
-
 import os
 import re
 import subprocess

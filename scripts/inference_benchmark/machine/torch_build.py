@@ -1,7 +1,5 @@
 """Whether the installed torch can use the driver of this machine, from torch's files. Imports no torch."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 from pathlib import Path

@@ -1,8 +1,6 @@
 """The environment variables that records keep, each with the reason. Others change no figure, or are set by this
 program: they are not recorded."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Mapping
 from pathlib import Path

@@ -76,7 +76,7 @@ def classify(
     how = f"ended with exit status {report.returncode} and no result"
     if report.returncode is not None and report.returncode < 0:
         how = f"was killed by {signal.Signals(-report.returncode).name}"
-    raise MeasurementError(f"the worker {how} during {report.phase}")
+    raise MeasurementError(f"{report.peer or 'the worker'} {how} during {report.phase}")
 
 
 def is_of_host(reason: Reason) -> bool:

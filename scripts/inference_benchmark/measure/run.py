@@ -74,7 +74,7 @@ def run_study(study: Study, watch: Supervision, output: Path) -> StudyRecord:
         else:
             # Divergence and timeline come right after cells, whose server still runs.
             server = _server(setup, weights, 1)
-            report, outcome, reason = device.run_worker(study.kind, inputs, server=server)
+            report, outcome, reason = device.run_worker(study.kind.replace("-", "_"), inputs, server=server)
             results = report.results
         where_and_when = device.where_and_when()
     return StudyRecord(
@@ -99,8 +99,9 @@ def _weights(setup: Setup) -> Path | None:
         return None
     folder = checkpoint.ensure(setup.model)
     # The configuration of a model on the hub is not known before.
-    if reason := architecture.too_long(checkpoint.read_config(folder), **vars(setup.workload)):
-        raise CellFailure(f"{setup.workload.name} is too long for model {setup.model['name']}: {reason}")
+    workload = setup.workload
+    if reason := architecture.too_long(checkpoint.read_config(folder), workload.prompt_tokens, workload.new_tokens):
+        raise CellFailure(f"{workload.name} is too long for model {setup.model['name']}: {reason}")
     return folder
 
 

@@ -68,9 +68,10 @@ class WorkerReport:
 
     phase: its last one. calls_s: seconds of its calls by phase. tokens_sha256: digests of its different answers.
     results: of a study. trying: the batch size of the last try. end: the outcome and facts about it; None if it sent
-    none. energy_error, profile_error: why the record has none. waited_s, is_quiet: how long it waited for others to
-    leave the CPUs alone, and whether they did; None where it did not. compiled_calls: as of Run. conditions: of the
-    device during timed calls. last_output: the end of what it and its libraries printed.
+    none. peer: of a model that is split over several processes, the one whose end ended it. energy_error,
+    profile_error: why the record has none. waited_s, is_quiet: how long it waited for others to leave the CPUs alone,
+    and whether they did; None where it did not. compiled_calls: as of Run. conditions: of the device during timed
+    calls. last_output: the end of what it and its libraries printed.
     """
 
     phase: str = "start"
@@ -89,6 +90,7 @@ class WorkerReport:
     is_quiet: bool | None = None
     compiled_calls: int | None = None
     end: dict[str, Any] | None = None
+    peer: str = ""
     conditions: dict[str, Any] = field(default_factory=dict)
     returncode: int | None = None
     last_output: str = ""

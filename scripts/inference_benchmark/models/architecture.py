@@ -1,8 +1,6 @@
 """What a model's configuration (config.json, or ``architecture`` in config.yaml) says: its sizes, whether it generates
 text as a causal language model, and how its weights are quantised already."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterator, Mapping

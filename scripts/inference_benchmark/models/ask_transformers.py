@@ -4,8 +4,6 @@ The folder holds ``index.json``, and ``MODEL_TYPE.json`` with the fields of fami
 generates text or is a part of one.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import json
@@ -143,7 +141,9 @@ def _texts(code: types.CodeType) -> Iterator[str]:
 
 
 def _model(class_: type) -> dict[str, Any]:
-    """What a model's class says: its kernels of attention, and the keys of a configuration that its code reads."""
+    """What a model's class says: its kernels of attention, how it is split, and the keys of a configuration that its
+    code reads."""
+    plan = {**(getattr(class_.config_class, "base_model_tp_plan", None) or {}), **(class_._tp_plan or {})}
     # Only the source tells which keys are read: some are read in certain calls alone.
     source = inspect.getsource(sys.modules[class_.__module__])
     keys = re.findall(r'config\.(\w+)|getattr\((?:self\.)?config, "(\w+)"', source)
@@ -153,6 +153,7 @@ def _model(class_: type) -> dict[str, Any]:
     return {
         "attention": ["eager", *(name for name, flag in _ATTENTION.items() if getattr(class_, flag, False))],
         "read": sorted({key for pair in keys for key in pair if key}),
+        "tensor_plan": any("*" in name for name in plan),  # it may be of the output layer alone
         "reads_is_decoder": is_read and not is_set,
         "positions_after_padding": re.search(r"max_position_embeddings, .*, padding_idx=", source) is not None,
     }

@@ -1,7 +1,5 @@
 """The cache of a user: folders that a separate process makes once, whole or not at all."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -143,8 +143,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 def _why_no_checkpoint(folder: Path) -> str:
     allowed = "allowed: a folder that save_pretrained wrote"
-    if folder.suffix == ".gguf" and folder.is_file():
-        return f"is a GGUF file; make a checkpoint of it, once: python scripts/from_gguf.py {folder} {folder.stem}"
+    if gguf := [folder] if folder.suffix == ".gguf" and folder.is_file() else sorted(folder.glob("*.gguf")):
+        made = f"make a checkpoint of it, once: python scripts/from_gguf.py {gguf[0]} {gguf[0].stem}"
+        return f"{'is' if folder in gguf else 'holds'} a GGUF file; {made}"
     if folder.is_file():
         return f"is a file; {allowed}"
     if snapshots := sorted(folder.glob("snapshots/*")):

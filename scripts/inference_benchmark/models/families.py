@@ -4,8 +4,6 @@ Importing transformers takes seconds and imports torch. So a separate process as
 each installation, and the answers are kept in the cache. Nothing is known where transformers or torch is not installed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.util
 import re
@@ -34,8 +32,9 @@ class Family:
     each with the attribute that gets the value, None if it is derived from it. parts: the keys that hold the
     configuration of a part, such as text_config, each with the part's model type, None if unknown. attention: the
     kernels of attention that the model has. read: the keys that the model's code reads, whether they are declared or
-    not. reads_is_decoder: whether ``is_decoder: true`` makes a decoder of it. positions_after_padding: whether the
-    first position that is used is the one after pad_token_id.
+    not. tensor_plan: whether transformers has a plan of how to split its layers over GPUs. reads_is_decoder: whether
+    ``is_decoder: true`` makes a decoder of it. positions_after_padding: whether the first position that is used is the
+    one after pad_token_id.
     """
 
     defaults: Mapping[str, Any] = field(default_factory=dict)
@@ -45,6 +44,7 @@ class Family:
     parts: Mapping[str, str | None] = field(default_factory=dict)
     attention: Sequence[str] = ()
     read: Sequence[str] = ()
+    tensor_plan: bool = False
     reads_is_decoder: bool = False
     positions_after_padding: bool = False
 
@@ -93,6 +93,13 @@ def attention(model_type: str) -> Sequence[str]:
     """The kernels of attention that a family's model has; all that there are if nothing is known of it."""
     known = family(model_type)
     return known.attention if known else ("eager", "sdpa", "flex", "flash")
+
+
+def has_tensor_plan(model_type: str) -> bool:
+    """Family.tensor_plan; True if nothing is known of it."""
+    known = family(model_type)
+    text_type = known and known.parts.get("text_config")
+    return known is None or known.tensor_plan or bool(text_type and has_tensor_plan(text_type))
 
 
 def decoder_switch(model_type: str) -> str | None:

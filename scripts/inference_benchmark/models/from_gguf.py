@@ -1,7 +1,5 @@
 """A checkpoint as engines load it, made of a GGUF file by transformers."""
 
-from __future__ import annotations
-
 import shutil
 from pathlib import Path
 

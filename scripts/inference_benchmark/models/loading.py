@@ -3,8 +3,6 @@
 transformers draws the weights that a checkpoint lacks, leaves out those that the model lacks, and only logs both.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import logging

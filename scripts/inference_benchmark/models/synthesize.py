@@ -6,8 +6,6 @@ keeps the scale of its input (standard deviation gain / sqrt(fan in)), and the e
 small, so that the blocks decide the next token.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

@@ -3,8 +3,6 @@
 Nothing here loads a tensor: the header of a safetensors file names them all.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

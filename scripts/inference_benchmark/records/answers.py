@@ -1,7 +1,5 @@
 """Cells in the precision of the reference whose answers differ from those of the reference."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -25,7 +23,8 @@ def differing(records: Sequence[Record], studies: Mapping[str, StudyRecord]) -> 
     cell of the reference. A cell with neither gets the verdict on the other cells of its column. The reference has to
     agree with itself, loaded once more. studies: by path.
     """
-    references = {_prompts(record.cell): record for record in records if _is_reference(record.cell)}
+    of_reference = (record for record in records if (record.cell.engine, record.cell.precision) == REFERENCE)
+    references = {_prompts(record.cell): record for record in of_reference}
     columns: dict[str, list[Record]] = {}
     for record in records:
         if record.outcome == "ok" and _has_to_agree(record.cell):
@@ -63,10 +62,6 @@ def _has_to_agree(cell: Cell) -> bool:
     """Whether a cell computes the same function as the reference, so that only rounding may differ."""
     has_weights = cell.base_engine in ENGINES and ENGINES[cell.base_engine].needs_weights
     return cell.precision == REFERENCE[1] and has_weights and is_exact(cell.options)
-
-
-def _is_reference(cell: Cell) -> bool:
-    return (cell.engine, cell.precision) == REFERENCE
 
 
 def _prompts(cell: Cell) -> tuple[Any, ...]:

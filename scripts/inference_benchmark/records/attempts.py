@@ -6,8 +6,6 @@ record exists already, because another cell of the same job had failed, and wher
 fail again.
 """
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """Documents checked against the types of records."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """The records of an experiment, read from their files; and what keeps them from being used together."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -86,7 +84,7 @@ def collect(experiment: Experiment) -> Collection:
             problems += comparability.disagreements(list(collection.records.values()))
             problems += _studies_of_something_else(collection)
     if problems:
-        raise CollectError(problems)
+        raise CollectError(*problems)
     return collection
 
 

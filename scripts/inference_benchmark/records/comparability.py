@@ -1,7 +1,5 @@
 """Which facts must agree for cells to share a table, and how cells are split or refused if they do not."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """How long a run will take, estimated from the records of earlier cells and studies, else from published figures."""
 
-from __future__ import annotations
-
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,8 +1,6 @@
 """In how many rounds each cell is measured, decided from the records of the rounds of the whole grid; and what more
 rounds would bring."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress

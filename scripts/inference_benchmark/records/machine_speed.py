@@ -1,7 +1,5 @@
 """The speed of the machine over the records of a run, and the cells around which it was slower than around others."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any

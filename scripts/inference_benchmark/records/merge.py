@@ -1,7 +1,5 @@
 """Copies records that were measured elsewhere into one results folder. None is overwritten."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -25,9 +25,9 @@ class Limit(TypedDict):
 
 class Memory(TypedDict, total=False):
     #: After loading: bytes allocated on the GPU, or on the CPU the resident set size of the process, libraries
-    #: included.
+    #: included. Of a model that is split over processes, the sum over these.
     loaded_bytes: Count
-    peak_rss_bytes: Count  #: CPU: peak resident set size of the process.
+    peak_rss_bytes: Count  #: CPU: peak resident set size of the process, or the sum over several.
     peak_allocated_bytes: Count  #: CUDA: peak memory of tensors.
     peak_reserved_bytes: Count  #: CUDA: peak device memory reserved by the engine's allocator.
     device_total_bytes: Count  #: CUDA: total memory of the device.

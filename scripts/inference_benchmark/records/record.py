@@ -3,8 +3,6 @@
 The format of the files is that of these types. docs/record.md is made from them and what ``#:`` says about a key.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Records as files: read and checked, or written whole or not at all."""
 
-from __future__ import annotations
-
 import os
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import NamedTuple, Self
 
 from inference_benchmark.analysis import figures, metrics, statistics
+from inference_benchmark.analysis.batch_invariance import BatchAnswers
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
@@ -21,7 +22,7 @@ from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
 from inference_benchmark.records.record import Record, StudyRecord
 from inference_benchmark.records.rounds import combined_by_split, priors_of, rounds_by_path
-from inference_benchmark.results.cell_result import ABOVE_LIMIT, CellResult
+from inference_benchmark.results.cell_result import ABOVE_LIMIT, BATCH_DIFFERS, CellResult
 from inference_benchmark.results.column import CURRENT
 from inference_benchmark.units import format_number
 
@@ -91,8 +92,15 @@ def cell_result(
     found = _of_processes(record)
     if search := about.get("max-batch"):
         found |= figures.estimates("largest batch", batch_limit(search.results))
+    logits_error = None
     if comparison := about.get("divergence"):
         found |= figures.estimates("answers", comparison.results[0])
+        logits_error = comparison.results[0]["logits_error"]["mean"]
+    of_batches = about["batch-invariance"].results if "batch-invariance" in about else ()
+    for each in (each for each in of_batches if each["batch_size"] == record.cell.batch_size):
+        answers_of_batch = BatchAnswers(each, logits_error)
+        found |= figures.estimates("batch", answers_of_batch)
+        result = _flagged(result, BATCH_DIFFERS, answers_of_batch.error)
     if prediction := about.get("quality"):
         found |= figures.estimates("quality", prediction.results)
     if steps := about.get("timeline"):

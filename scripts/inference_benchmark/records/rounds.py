@@ -1,7 +1,5 @@
 """The records of a cell's rounds, as one record: what its figures follow from."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path

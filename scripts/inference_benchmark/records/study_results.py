@@ -68,6 +68,18 @@ class Divergence(TypedDict):
     kl_nats: MeanMax
 
 
+class BatchResult(TypedDict):
+    batch_size: Positive
+    rows: list[Count]  #: The compared rows, from 0: the first seven and the last.
+    steps: Positive  #: Compared tokens per answer.
+    #: Fraction of greedy tokens equal to those of the same prompts answered one by one; each follows its own tokens.
+    token_agreement: Share
+    first_difference: list[Count | None]  #: For each row, the first step (from 0) whose token differs; null if none.
+    #: For each row that differs, how far apart the logits of the two tokens are at that step, at batch 1, in standard
+    #: deviations of all logits; null if none differs or a logit is not finite.
+    gaps: list[NotNegative | None]
+
+
 class QualityWindow(TypedDict):
     """A window of the text, by analysis.quality.scores."""
 
@@ -117,6 +129,7 @@ RESULTS = {
     "ceilings": CeilingsResult,
     "max-batch": Try,
     "divergence": Divergence,
+    "batch-invariance": BatchResult,
     "quality": QualityWindow,
     "timeline": TimelinePart,
 }

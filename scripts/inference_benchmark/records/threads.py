@@ -1,7 +1,5 @@
 """What a cell did with each number of CPU threads (scripts/threads.py): raw records in one file."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Each is written as it ends, so that an interrupted search loses none: the next a
 same search in the same circumstances.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from contextlib import suppress

@@ -1,7 +1,5 @@
 """Baselines in the tables of one model and workload: their columns, and a table of ratios."""
 
-from __future__ import annotations
-
 from inference_benchmark.analysis.figures import Figure
 from inference_benchmark.compare.comparison import ComparedCell, Comparison
 from inference_benchmark.compare.text import ONE_PROCESS, SIGNS, ratio_text

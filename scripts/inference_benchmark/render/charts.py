@@ -23,13 +23,14 @@ BASELINE_DASH = (1, 3)
 
 class Chart(NamedTuple):
     """A figure over an axis, or over another figure with a point per batch size. name: in the names of files. note:
-    below the chart."""
+    below the chart. linear_below: x is logarithmic from this value on, and linear below, where it may be 0."""
 
     name: str
     heading: str
     y: Figure
     x: Axis | Figure = BATCH_SIZE
     note: str = ""
+    linear_below: float | None = None
 
     @property
     def in_files(self) -> bool:
@@ -43,15 +44,17 @@ _FRONTIER = Chart(
     "Throughput against time per output token",
     y=BY_NAME["throughput_tok_per_s"],
     x=BY_NAME["time_per_output_token_s"],
-    note="A point per batch size. Higher: more tokens for all rows together. Further left: faster for each row.",
+    note="A point per batch size. Higher: more tokens for all rows together. Further left: faster for each row. The "
+    "grey line is the frontier: for each point below it another is better in both.",
 )
 _QUALITY = Chart(
     "quality",
     "Throughput against divergence from hf fp32 over the text",
     y=BY_NAME["throughput_tok_per_s"],
     x=BY_NAME["text_kl_mean_nats"],
-    note="A point per batch size. Further left: answers more like those of hf in fp32. Where no point is above and "
-    "further left, nothing is faster with better answers.",
+    note="A point per batch size. Further left: answers more like those of hf in fp32, which is itself at 0. The grey "
+    "line is the frontier: for each point below it another is faster, with better answers.",
+    linear_below=1e-4,
 )
 CHARTS = (*_OVER_BATCH_SIZE[:2], _FRONTIER, _QUALITY, *_OVER_BATCH_SIZE[2:])
 #: At one batch size. Without the latency, which at a fixed number of new tokens is the inverse of the throughput.

@@ -1,7 +1,5 @@
 """The best cells of one model and workload under limits, as text. report/choose.js writes the same on the page."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +24,7 @@ NOTE = (
     "as good: its interval overlaps that of the best, so that the two cannot be told apart. "
     "perhaps: it may be as good, or better, but only its mean is within every limit, not its interval. "
     "Peak memory has no interval: it is the most that was taken. "
-    "Same tokens have none either: they are counted, with prompts at random. "
+    "Same tokens have none either: they are counted, with the prompts of the workload. "
     "Price and CO2 follow from the throughput and the energy of the cell, for a machine that is never idle."
 )
 _THROUGHPUT, _ENERGY = BY_NAME["throughput_tok_per_s"], BY_NAME["energy_per_token_j"]

@@ -1,7 +1,5 @@
 """The closing words of a run: what was measured, what is missing and why, the best of it; of a dry run: the time."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field

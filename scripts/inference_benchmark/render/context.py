@@ -62,7 +62,7 @@ class ModelResults(NamedTuple):
 def models(results: Iterable[CellResult]) -> Iterator[ModelResults]:
     """The cells of each model in the order of the results, one machine after the other."""
     for cells in grouped(results, lambda cell: (cell.machine, cell.column.model)):
-        by_new_tokens = grouped(cells, lambda cell: cell.column.new_tokens)
+        by_new_tokens = grouped(cells, lambda cell: (cell.column.new_tokens, cell.column.prompts))
         contexts = [each for each in by_new_tokens if len({cell.column.prompt_tokens for cell in each}) > 1]
         workloads = grouped(cells, lambda cell: cell.column.grid)
         yield ModelResults([_grid(each) for each in workloads], [_grid(each, PROMPT_TOKENS) for each in contexts])

@@ -116,8 +116,34 @@ def _over_figure(chart: Chart, data: ChartData, palette: Palette, colours: Mappi
     """A figure over another figure, with a point per batch size, joined in their order."""
     axes = [("y", chart.y), ("x", chart.x)]
     place = {axis: quantity(figure.name, **scale_and_axis(figure, data)) for axis, figure in axes}
+    if chart.linear_below:
+        place["x"] |= _mostly_logarithmic(chart.x, chart.linear_below, place["x"]["scale"], data)
     layers = figure_layers(chart.x, axes, place, colours | {"order": quantity("batch_size")})
-    return {"layer": layers, "width": vega.WIDTH, "height": vega.HEIGHT}
+    return {"layer": [_frontier(chart, place, palette), *layers], "width": vega.WIDTH, "height": vega.HEIGHT}
+
+
+def _mostly_logarithmic(figure: Figure, linear_below: float, scale: Spec, data: ChartData) -> Spec:
+    """A scale that is linear from 0 to a value, and its axis with a tick at that and at each power of ten beyond."""
+    reaches_it = any(point.get(figure.name, 0) >= linear_below for point in data.points)
+    ticks = {"values": [0, *(linear_below * 10**n for n in range(10))], "format": "~g"} if reaches_it else {}
+    title = f"{figure.unit} (linear below {linear_below:g})"
+    return {"title": title, "scale": scale | {"type": "symlog", "constant": linear_below, "nice": False}, "axis": ticks}
+
+
+def _frontier(chart: Chart, place: Spec, palette: Palette) -> Spec:
+    """The line of the visible points than which none is both higher and further left, without baselines."""
+    x, y = chart.x.name, chart.y.name
+    layer = _layer(chart.x, {"type": "line", "interpolate": "step-after", "color": palette.soft}, place)
+    layer["transform"] += [
+        {"filter": f"isValid(datum.{y}) && !datum.baseline"},
+        {
+            "window": [{"op": "max", "field": y, "as": "highest"}],
+            "sort": [{"field": x}, {"field": y, "order": "descending"}],
+            "frame": [None, 0],
+        },
+        {"filter": f"datum.highest == datum.{y}"},
+    ]
+    return layer
 
 
 def _over_axis(chart: Chart, data: ChartData, palette: Palette, colours: Mapping[str, Spec]) -> Spec:

@@ -1,7 +1,5 @@
 """Which batch sizes fit at which prompt length, by the records of cells and by the searches for the largest batch."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

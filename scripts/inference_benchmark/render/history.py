@@ -1,7 +1,5 @@
 """What the page of a history shows: charts over time, the steps, and all figures."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any

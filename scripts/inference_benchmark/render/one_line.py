@@ -8,7 +8,7 @@ from typing import Any
 from inference_benchmark.analysis import metrics
 from inference_benchmark.analysis.ceilings import peaks
 from inference_benchmark.analysis.descriptive import percentile
-from inference_benchmark.analysis.figures import BY_GROUP
+from inference_benchmark.analysis.figures import BY_GROUP, BY_NAME
 from inference_benchmark.analysis.max_batch import batch_limit
 from inference_benchmark.analysis.quality import Windows
 from inference_benchmark.analysis.statistics import Estimate
@@ -66,6 +66,10 @@ def study_text(record: StudyRecord) -> str:
         return f"batch {fits} fits, {fails} does not ({len(record.results)} tries)"
     if record.study.kind == "timeline":
         return timeline_text(Timeline.of(record.results)) + warnings
+    if record.study.kind == "batch-invariance":
+        agreement = BY_NAME["batch_token_agreement"]
+        parts = (f"batch {each['batch_size']} {agreement.text(each['token_agreement'])}" for each in record.results)
+        return f"of the tokens as at batch 1: {', '.join(parts)}"
     if record.study.kind == "quality":
         return quality_text(record.results)
     result = record.results[0]

@@ -1,7 +1,5 @@
 """One HTML file that needs nothing else: style, scripts and data are inside, and it may fetch nothing."""
 
-from __future__ import annotations
-
 import base64
 import errno
 import hashlib

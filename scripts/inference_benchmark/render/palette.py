@@ -1,7 +1,5 @@
 """The colours of charts and pages, light and dark; the only place where they are named."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The state of an experiment that is being measured: cells with a record, failed and missing cells."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,10 +5,8 @@ from __future__ import annotations
 import atexit
 import logging
 import os
-import re
 import shlex
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -29,38 +27,13 @@ from inference_benchmark.records.estimate import Known
 from inference_benchmark.render import closing
 from inference_benchmark.render.closing import Tally
 from inference_benchmark.render.one_line import failure_text, record_text, see_text
+from inference_benchmark.render.snakemake_messages import LOCKED, exit_text, explanation, first_output, lines, only_news
 from inference_benchmark.units import format_duration
 
-#: The rules that measure, each with one cell or study as its output.
-MEASURING_RULES = ("measure", "ceilings", "max_batch", "divergence", "quality", "timeline")
 #: How many cells and studies have to end before they tell how long the others will take.
 _LEAST_ENDED = 3
-#: Snakemake's events that say no more than our lines.
-_REDUNDANT_EVENTS = {LogEvent.JOB_INFO, LogEvent.JOB_STARTED, LogEvent.JOB_FINISHED, LogEvent.PROGRESS}
-_REDUNDANT_EVENTS |= {LogEvent.GROUP_INFO, LogEvent.GROUP_ERROR}
-#: What a dry run calls an error in a locked folder.
-_LOCKED = "Error: Directory cannot be locked"
-#: How Snakemake's other messages begin that say no more than our lines.
-_REDUNDANT = (
-    "Select jobs to execute",
-    "Cannot restore ",
-    "Trying to restart job",
-    "RuleException:\nCalledProcessError in file",
-    "Exiting because a job execution failed",
-    "DAG of jobs will be updated after completion",
-    "Updating checkpoint dependencies",
-    "--keep-incomplete mode is set",
-    "WorkflowError:\nAt least one job did not complete",
-    "Some jobs were triggered by provenance information",
-    "Rules with provenance triggered jobs",
-    _LOCKED,
-)
-#: How those begin that Snakemake repeats, some in every step of its end.
-_REPEATED = ("Job stats:", "Will exit after finishing currently running jobs")
-#: How the shell of a job that failed has ended, in Snakemake's message.
-_EXIT = re.compile(r"returned non-zero exit status (\d+)|died with <Signals\.(\w+)")
-#: How many messages of a failed job are shown at the end of a run, and how many lines of its log.
-_SHOWN_MESSAGES, _TAIL_LINES = 5, 12
+#: How many lines of the log of a failed cell are shown.
+_TAIL_LINES = 12
 #: What Snakemake says of a failed job: the scheduler's number for it, the scheduler's logs, and a message.
 _Failure = tuple[str | None, Sequence[str], str]
 
@@ -114,7 +87,7 @@ class ProgressHandler(logging.Handler):
         match getattr(event, "event", None):
             case LogEvent.RUN_INFO if self.mode() == "run":
                 self._expect_unfinished()
-            case LogEvent.JOB_INFO if subject := self.plan.subject(path := _output(event)):
+            case LogEvent.JOB_INFO if subject := self.plan.subject(path := first_output(event)):
                 if self.mode() == "plan":
                     self.would_run.append(subject)
                 elif self.mode() == "run":
@@ -132,8 +105,8 @@ class ProgressHandler(logging.Handler):
             case LogEvent.JOB_FINISHED if event.job_id in self.running:
                 self._finish(self.running.pop(event.job_id)[0])
             case LogEvent.ERROR:  # by the thread that then tells of the failed job
-                self.exits[event.thread] = _exit(str(event.msg))
-            case None if str(event.msg).startswith(_LOCKED):
+                self.exits[event.thread] = exit_text(str(event.msg))
+            case None if str(event.msg).startswith(LOCKED):
                 self.write_line("Another Snakemake runs in this folder, or was killed in it (snakemake --unlock).\n")
             case LogEvent.GROUP_ERROR:
                 failure = getattr(event, "external_jobid", None), event.aux_logs, "it did not become a job"
@@ -142,7 +115,7 @@ class ProgressHandler(logging.Handler):
                 said = (event.rule_msg or self.exits.pop(event.thread, "")).partition("\n")[0]
                 failure = event.aux.get("external_jobid"), event.log[1:], said
                 self._fail(*self.running.pop(event.jobid), self.group_failures.pop(event.jobid, failure))
-            case LogEvent.JOB_ERROR if messages := _explanation(event):
+            case LogEvent.JOB_ERROR if messages := explanation(event):
                 self.tally.failures[event.log[0]] = failure_text("failed", event.rule_name, event.log[:1], messages)
 
     def _expect_unfinished(self) -> None:
@@ -171,7 +144,7 @@ class ProgressHandler(logging.Handler):
             logs = [log for log in map(str, (log_path(subject.path), *scheduler_logs)) if Path(log).exists()]
             self.tally.failures[subject.path] = failure_text("failed", subject.label, logs, [attempt.reason])
             self._end(subject, "failed", f"failed{_why(attempt)}{see_text(logs)}", self.clock() - began)
-            self.write_line("".join(f"    {printable(line)}\n" for line in _lines(attempt.log)[-_TAIL_LINES:]))
+            self.write_line("".join(f"    {printable(line)}\n" for line in lines(attempt.log)[-_TAIL_LINES:]))
 
     def _end(self, subject: Subject, outcome: str, text: str, took_s: float) -> None:
         """Print the line of a cell or study that has ended, with what is left."""
@@ -234,32 +207,6 @@ class ProgressHandler(logging.Handler):
         return closing.of_run(self.tally, command, folder) if self.mode() == "run" else ""
 
 
-def _output(event: Any) -> str:
-    """The first output of a job; "" if it has none."""
-    return str(next(iter(event.output), "")).removesuffix(" (update)")
-
-
-def _only_news(clear: Callable[[], None]) -> Callable[[Any], bool]:
-    """A filter that drops what Snakemake says before and after every single job, also of failed cells, and what it says
-    again. Its own ``quiet`` settings would drop more: errors of other rules, the plan, and commands (-p). clear: called
-    before the rest is printed."""
-    said = set()
-
-    def is_news(event: Any) -> bool:
-        kind, text = getattr(event, "event", None), str(event.msg)
-        if kind == LogEvent.JOB_ERROR:
-            news = event.rule_name not in MEASURING_RULES and not _explanation(event)
-        else:
-            news = kind not in _REDUNDANT_EVENTS and not text.startswith(_REDUNDANT) and text not in said
-        if text.startswith(_REPEATED):
-            said.add(text)
-        if news:
-            clear()
-        return news
-
-    return is_news
-
-
 def attach_progress(
     logger: logging.Logger, progress: ProgressHandler, terse: bool, is_local: Callable[[], bool]
 ) -> None:
@@ -269,7 +216,7 @@ def attach_progress(
         return  # each "use rule" of another workflow comes by here
     if terse:
         for handler in logger.handlers:
-            handler.addFilter(_only_news(progress.clear))
+            handler.addFilter(only_news(progress.clear))
     # After all that Snakemake has to say, and has left the folder of --directory again.
     atexit.register(_tell_ending, progress, shlex.join(["snakemake", *sys.argv[1:]]), Path.cwd())
     every(TOLD_EVERY_S, lambda: progress.running and is_local() and progress.tell_running())
@@ -283,34 +230,9 @@ def _tell_ending(progress: ProgressHandler, command: str, folder: Path) -> None:
         progress.write_line(progress.ending(command, Path(from_here)))
 
 
-def _exit(message: str) -> str:
-    """How a job ended, where its log does not say it: ``killed by SIGKILL``; "" unless Snakemake says it."""
-    for status, name in _EXIT.findall(message)[-1:]:
-        with suppress(ValueError):  # a status that stands for no signal
-            return f"killed by {name or signal.Signals(int(status) - 128).name}"
-        return f"exit status {status}"
-    return ""
-
-
 def _why(attempt: Attempt) -> str:
     """`` (TIMEOUT on gpu07: ...)``: what the scheduler and the log say of a failure. `` (timeout)``: the cell's own
     time was up. Any other failure of the cell itself is in the end of the log, which is shown."""
     if attempt.final:
         return " (timeout)" if attempt.reason.startswith("timeout") else ""
     return printable(f" ({attempt.reason})") if attempt.reason else ""
-
-
-def _explanation(event: Any) -> list[str]:
-    """The error messages in the log of a failed script that only reads; of many, the first few and the last."""
-    if event.rule_name in MEASURING_RULES or not event.log:
-        return []
-    messages = [found[1] for line in _lines(event.log[0]) if (found := re.match(r"\w+\.py: (.*)", line))]
-    left_out = len(messages) - _SHOWN_MESSAGES
-    return messages if left_out <= 1 else [*messages[: _SHOWN_MESSAGES - 1], f"... {left_out} more", messages[-1]]
-
-
-def _lines(log: str) -> list[str]:
-    try:
-        return Path(log).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return []

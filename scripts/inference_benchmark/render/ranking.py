@@ -1,7 +1,5 @@
 """The columns of a machine by their best throughput, as text for a terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 
 from inference_benchmark.analysis import statistics

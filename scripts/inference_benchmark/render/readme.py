@@ -1,7 +1,5 @@
 """The blocks of a README that are made from results."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 

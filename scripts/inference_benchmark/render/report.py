@@ -1,7 +1,5 @@
 """The report: the best figures first, then charts, tables, warnings, conditions and provenance."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

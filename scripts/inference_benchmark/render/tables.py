@@ -22,6 +22,7 @@ from inference_benchmark.results.column import Column, headings
 from inference_benchmark.units import format_bytes
 
 _THROUGHPUT, _OF_TEXT = BY_NAME["throughput_tok_per_s"], BY_GROUP["quality"]
+_OF_BATCH = BY_NAME["batch_token_agreement"]
 
 
 def tables(cells: Results, comparisons: Sequence[Comparison] = ()) -> Iterator[TableView]:
@@ -34,6 +35,8 @@ def tables(cells: Results, comparisons: Sequence[Comparison] = ()) -> Iterator[T
                     yield ratio_table(cells, comparison)
             if figure is _THROUGHPUT:
                 yield from filter(None, (variant_table(cells), environment_table(cells)))
+    if any(_OF_BATCH.name in cell.figures for cell in cells):
+        yield table(cells, _OF_BATCH)
     yield from timeline_tables(cells)
 
 
@@ -117,7 +120,10 @@ def _part(grid: Grid, views: Iterable[TableView], over: str = "") -> str:
     """A heading, what the tables are about, and the tables."""
     cells = grid.cells
     column, engines = cells[0].column, ", ".join(dict.fromkeys(cell.column.engine for cell in cells))
-    prompts = "" if over else f"{column.prompt_tokens} prompt tokens, "
+    if over:
+        over, prompts = f"{over}{column.of_text}", ""
+    else:
+        prompts = f"{column.prompt_tokens} prompt tokens{column.of_text}, "
     return (
         f"### {markdown.escape(column.model)} on {markdown.escape(cells[0].machine)}{over}\n\n"
         f"{prompts}{column.new_tokens} new tokens per sequence; engine: {markdown.escape(engines)}. "

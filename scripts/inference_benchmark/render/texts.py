@@ -1,7 +1,5 @@
 """A table as plain text, and the texts that a cell has in it and in the tooltip of a chart."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Where the time of a call goes, by the timelines of cells: their steps, and parts by kind of work beside the floor."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 from inference_benchmark.analysis.figures import BY_GROUP, BY_NAME, Figure

@@ -1,7 +1,5 @@
 """The gain of each variant over its engine, and of each environment over the current one: ratios of throughput."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 

@@ -50,15 +50,18 @@ def config(palette: Palette) -> Spec:
 def svg(spec: Spec) -> str:
     """A definition with its data as an SVG element that fills the width it is given, without a script. It is hidden
     from screen readers: the chart around it has a name, and its figures are in the tables."""
-    import vl_convert
-
-    text = vl_convert.vegalite_to_svg(spec)
-    return re.sub(r'(<svg[^>]*?) width="[\d.]+" height="[\d.]+"', r'\1 aria-hidden="true"', text, count=1)
+    size = r'(<svg[^>]*?) width="[\d.]+" height="[\d.]+"'
+    return re.sub(size, r'\1 aria-hidden="true"', drawn(spec, "svg"), count=1)
 
 
 def save(spec: Spec, stem: Path) -> None:
     """A definition with its data as two files, .svg and .png."""
+    files.write(drawn(spec, "svg"), stem.with_name(f"{stem.name}.svg"))
+    files.write(drawn(spec, "png", scale=2), stem.with_name(f"{stem.name}.png"))
+
+
+def drawn(spec: Spec, form: str, **options: Any) -> Any:
+    """A definition with its data as the text of an ``svg`` or the bytes of a ``png``."""
     import vl_convert
 
-    files.write(vl_convert.vegalite_to_svg(spec), stem.with_name(f"{stem.name}.svg"))
-    files.write(vl_convert.vegalite_to_png(spec, scale=2), stem.with_name(f"{stem.name}.png"))
+    return getattr(vl_convert, f"vegalite_to_{form}")(spec, **options)

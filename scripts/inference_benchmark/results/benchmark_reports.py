@@ -13,9 +13,10 @@ import yaml
 
 from inference_benchmark import files
 from inference_benchmark.analysis import metrics
+from inference_benchmark.cli import ProblemsError
 from inference_benchmark.results.cell_result import KEYS, CellResult
+from inference_benchmark.results.column import TEXT
 from inference_benchmark.results.export import NAMES, OF_REPORT, TOOL
-from inference_benchmark.results.summary_csv import TableError
 
 _ENDINGS = (".yaml", ".yml", ".json")
 #: What turns a value in a unit of a report into one of ours.
@@ -40,13 +41,13 @@ def paths(path: Path) -> list[Path]:
 
 def read(path: Path) -> Reports:
     """The reports at a path. Those of others do not tell engine and precision by our names: their cells have neither,
-    and match cells of any. Raises TableError naming all that cannot be used, or where none can be compared, and
+    and match cells of any. Raises ProblemsError naming all that cannot be used, or where none can be compared, and
     OSError."""
     try:
         models = import_module("llmd_benchmark_report")
     except ModuleNotFoundError:
         missing = "is a Benchmark Report, and what reads it is missing; run: pip install 'llmd-benchmark-report<0.3'"
-        raise TableError([f"{path}: {missing}"]) from None
+        raise ProblemsError(f"{path}: {missing}") from None
     problems, reasons, others, devices, starts = [], [], [], [], []
     cells: dict[tuple[Any, ...], tuple[CellResult, Path]] = {}
     for file in paths(path):
@@ -67,7 +68,7 @@ def read(path: Path) -> Reports:
         devices.append(engine.accelerator.model)
         starts += [report.run.time.start] if report.run.time and report.run.time.start else []
     if problems or not cells:
-        raise TableError(problems or reasons)
+        raise ProblemsError(*(problems or reasons))
     engines = ", ".join(dict.fromkeys(others))
     notes = [f"{path}: of {engines}; compared with every engine and precision of the same model."] if engines else []
     start = min(starts, key=datetime.timestamp, default=None)
@@ -114,6 +115,7 @@ def _cell(report: Any) -> CellResult:
         "prompt_tokens": int(load.input_seq_len.value),
         "new_tokens": int(load.output_seq_len.value),
         "batch_size": load.concurrency,
+        "prompts": TEXT if load.tool == TOOL and load.source == "sampled" else "",
         **{name: engine.native.args[name] for name in NAMES if load.tool == TOOL},
     }
     figures = {}

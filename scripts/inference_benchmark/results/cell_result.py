@@ -17,9 +17,13 @@ OUTCOMES = {"ok": "", "oom": "oom", "unsupported": "n/a"}
 NOT_MEASURED = ("failed", "refused", "missing")
 UNFINISHED = frozenset({"failed", "refused"})
 #: What tells cells apart. A table of others' figures may lack some of them; its rows then match cells of any value.
-KEYS = ("model", "parameters", "prompt_tokens", "new_tokens", "engine", "environment", "precision", "batch_size")
+KEYS = (
+    "model", "parameters", "prompt_tokens", "new_tokens", "prompts", "engine", "environment", "precision", "batch_size",
+)  # fmt: skip
 #: The flag of a cell that is faster than its machine can be. No best figure and no comparison uses it.
 ABOVE_LIMIT = "above-limit"
+#: The flag of a cell whose answers differ from those at batch 1 by more than rounding.
+BATCH_DIFFERS = "batch-differs"
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,7 @@ class CellResult:
     @classmethod
     def of_key(cls, key: Mapping[str, Any], outcome: str = "", figures: Mapping[str, float] | None = None) -> Self:
         """The inverse of key, with an outcome, if it is known, and values of figures."""
-        texts = {name: key.get(name, "") for name in ("model", "engine", "precision", "environment")}
+        texts = {name: key.get(name, "") for name in ("model", "engine", "precision", "environment", "prompts")}
         lengths = {name: key.get(name) for name in ("prompt_tokens", "new_tokens")}
         values = {"parameters": key.get("parameters"), **(figures or {})}
         estimates = {name: Estimate(value) for name, value in values.items() if value is not None}

@@ -3,8 +3,6 @@
 report/choose.js has the same rule for the page; a test in tests/browser compares the two.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple

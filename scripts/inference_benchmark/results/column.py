@@ -9,6 +9,8 @@ from inference_benchmark.engines import ENGINES
 
 #: The environment that Snakemake runs in. As an axis it also stands for an engine's own environment.
 CURRENT = "current"
+#: What prompts are windows of, where they are no random token ids.
+TEXT = "text"
 #: A heading as lines of plain text.
 Heading = tuple[str, ...]
 
@@ -20,7 +22,7 @@ class Column:
     Published figures may not say all of it: a text is "", a length None if unknown. engine: as in Cell. base_engine:
     the engine in ENGINES that it is, or is a variant of. options: what a variant chooses, as texts by name.
     environment: as an axis of a grid, so that the one that an engine has of its own is the current one. split: what
-    sets apart cells that were measured on or with something else; mostly "".
+    sets apart cells that were measured on or with something else; mostly "". prompts: TEXT, or "" for random token ids.
     """
 
     model: str
@@ -32,17 +34,21 @@ class Column:
     base_engine: str = ""
     options: tuple[tuple[str, str], ...] = ()
     split: str = ""
+    prompts: str = ""
 
     @property
-    def grid(self) -> tuple[str, int | None, int | None]:
+    def grid(self) -> tuple[str, int | None, int | None, str]:
         """The model and the workload: one set of tables and charts is about them."""
-        return self.model, self.prompt_tokens, self.new_tokens
+        return self.model, self.prompt_tokens, self.new_tokens, self.prompts
 
     @property
     def workload(self) -> str:
-        """``prompt9-new100``, or the length that is known."""
-        lengths = {"prompt": self.prompt_tokens, "new": self.new_tokens}
-        return "-".join(f"{name}{tokens}" for name, tokens in lengths.items() if tokens is not None)
+        return workload_name(self.prompt_tokens, self.new_tokens, self.prompts)
+
+    @property
+    def of_text(self) -> str:
+        """What is said behind the length of its prompts: `` of a text``, or nothing where they are random token ids."""
+        return f" of a {self.prompts}" if self.prompts else ""
 
     @property
     def path(self) -> str:
@@ -72,6 +78,13 @@ class Column:
     @property
     def _other_environment(self) -> tuple[str, ...]:
         return (self.environment,) if self.environment not in ("", CURRENT) else ()
+
+
+def workload_name(prompt_tokens: int | None, new_tokens: int | None, prompts: str) -> str:
+    """``prompt9-new100``, or the length that is known; with prompts from text ``prompt9-new100-text``."""
+    lengths = {"prompt": prompt_tokens, "new": new_tokens}
+    known = [f"{name}{tokens}" for name, tokens in lengths.items() if tokens is not None]
+    return "-".join([*known, prompts] if prompts else known)
 
 
 def batch_label(name: str, batch_size: int) -> str:

@@ -102,7 +102,7 @@ def _report(result: CellResult, facts: Mapping[str, Sequence[Any]]) -> dict[str,
     load = {
         "tool": TOOL,
         "tool_version": ", ".join(map(str, facts.get("commit", ()))) or "unknown",
-        "source": "random",
+        "source": "sampled" if column.prompts else "random",
         **{f"{name}_seq_len": {"distribution": "fixed", "value": tokens} for name, tokens in lengths.items()},
         "concurrency": rows,
     }

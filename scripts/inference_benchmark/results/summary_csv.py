@@ -20,12 +20,13 @@ from inference_benchmark.results.column import CURRENT, Column
 #: Fields of a CellResult: names of warnings, separated by commas in a column; and texts.
 _WARNINGS = ("unstable_because", "flags", "limit_flags", "timeline_flags")
 _TEXTS = ("machine", "device", "outcome", "reason_phase", "reason", "notes", "started_at", "ended_at", "record")
-_OF_COLUMN = ("model", "engine", "precision", "environment", "base_engine", "split")
+_OF_COLUMN = ("model", "engine", "precision", "environment", "base_engine", "split", "prompts")
 _BOUND_BY = tuple(f"{phase}_bound_by" for phase in PHASES)
 #: Columns about a cell.
 _ABOUT = (
-    "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "engine", "precision", "batch_size",
-    "base_engine", "options", "environment", "split", "memory_limit_bytes", "outcome", "reason_phase", "reason",
+    "machine", "device", "model", "workload", "prompt_tokens", "new_tokens", "prompts", "engine", "precision",
+    "batch_size", "base_engine", "options", "environment", "split", "memory_limit_bytes", "outcome", "reason_phase",
+    "reason",
 )  # fmt: skip
 #: Columns of summary.csv, in order; units are in the names.
 COLUMNS = (
@@ -37,7 +38,10 @@ COLUMNS = (
 LONG_COLUMNS = (*_ABOUT, *_WARNINGS, "figure", *Estimate._fields)
 
 #: Columns that were added later: older summaries say nothing of them.
-_NOT_IN_OLDER = {column for figure in BY_GROUP["quality"] for column in figure.columns}
+_NOT_IN_OLDER = {
+    "prompts",
+    *(name for group in ("quality", "batch") for each in BY_GROUP[group] for name in each.columns),
+}
 
 #: The columns that a table of figures must have.
 NEEDED = ("precision", "batch_size", "outcome", "throughput_tok_per_s")
@@ -46,10 +50,6 @@ _WHOLE = ("parameters", "prompt_tokens", "new_tokens", "batch_size")
 _USED = (*(figure.name for figure in COMPARED.values()), *COMPARED["throughput"].columns[1:])
 #: The range of a number that is compared. Ratios and products of such numbers stay finite.
 _LEAST, _MOST = 1e-15, 1e15
-
-
-class TableError(ProblemsError):
-    """A table that cannot be used; ``problems`` holds one line each."""
 
 
 def to_csv(results: Iterable[CellResult]) -> str:
@@ -78,8 +78,8 @@ def _csv(rows: Iterable[Mapping[str, Any]], columns: Sequence[str]) -> str:
 
 
 def read_summary(path: Path) -> list[CellResult]:
-    """The results in summary.csv; names stay text whatever they look like. Raises TableError naming every field that
-    does not fit its column, CsvError and OSError."""
+    """The results in summary.csv; names stay text whatever they look like. Raises OSError, and ProblemsError naming
+    every field that does not fit its column."""
     table = csv_table.read(path, [name for name in COLUMNS if name not in _NOT_IN_OLDER], "a summary of this version")
     rows, problems = [], []
     for number, fields in enumerate(table.rows, start=1):
@@ -92,18 +92,18 @@ def read_summary(path: Path) -> list[CellResult]:
         problems += [f"{path}: row {number}: {name} is blank" for name in ("batch_size", "outcome") if name not in row]
         rows.append(row)
     if problems:
-        raise TableError(problems)
+        raise ProblemsError(*problems)
     return [_result(row) for row in rows]
 
 
 def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
     """(notes, results) of a table of figures, summary.csv among them; of its figures those that can be compared. Lines
-    at its top that begin with # are notes. Raises TableError naming each row that is wrong, CsvError and OSError."""
+    at its top that begin with # are notes. Raises OSError, and ProblemsError naming each row that is wrong."""
     table = csv_table.read(path, NEEDED, "a table of figures")
     if "model" not in table.columns and "parameters" not in table.columns:
-        raise TableError([f"{path}: has neither a column model nor parameters; which model it is of is unknown"])
+        raise ProblemsError(f"{path}: has neither a column model nor parameters; which model it is of is unknown")
     if not table.rows:
-        raise TableError([f"{path}: has a header, but no rows"])
+        raise ProblemsError(f"{path}: has a header, but no rows")
     problems, results, numbers, unfinished = [], [], {}, 0
     for number, fields in enumerate(table.rows, start=1):
         try:
@@ -121,7 +121,7 @@ def read_table(path: Path) -> tuple[list[str], list[CellResult]]:
         numbers[key] = number
         results.append(_result(row))
     if problems:
-        raise TableError(problems)
+        raise ProblemsError(*problems)
     left_out = [f"{path}: {unfinished} cells without a record yet are left out."] if unfinished else []
     return [*table.notes, *left_out], results
 

@@ -34,7 +34,11 @@ def main(request: str, pipe: int) -> int:
             facts = {"exception_type": qualified_name(error), "message": str(error)}
             end = {"outcome": "error", **facts, "of_the_machine": of_the_machine(error)}
         emit(end=end)
-    return int(end["outcome"] == "error")
+    status = int(end["outcome"] == "error")
+    if session.engine is not None and session.engine.group is not None:
+        sys.stdout.flush()
+        os._exit(status)  # connections to other processes wait for these when they are closed in order
+    return status
 
 
 def of_the_machine(error: Exception) -> bool:

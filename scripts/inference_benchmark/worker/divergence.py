@@ -7,7 +7,7 @@ from dataclasses import replace
 from inference_benchmark.analysis.divergence import REFERENCE, ROWS, STEPS, divergence
 from inference_benchmark.engines.options import placed
 from inference_benchmark.experiment.studies import study_from_json
-from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
+from inference_benchmark.worker.engine_session import EngineSession, timed_call
 
 
 def run(session: EngineSession, subject: str, checkpoint: str | None) -> None:
@@ -22,7 +22,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None) -> None:
         engine = session.load(each, checkpoint, ROWS)
         engine.lift_limit()  # it decided where weights are; the logits of all steps need memory beyond it
         session.enter("answer")
-        prompts = draw_prompts(ROWS, study.workload.prompt_tokens, study.seed, engine.vocab_size)
+        prompts = session.draw_prompts(ROWS)
         tokens.append(timed_call(engine, engine.generate, prompts, steps)[1])
         # Both follow the reference's tokens, so that logits stay comparable after a first difference.
         logits.append(engine.next_token_logits(prompts, tokens[0]))

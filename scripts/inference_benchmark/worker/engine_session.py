@@ -7,18 +7,25 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from inference_benchmark import engines
 from inference_benchmark.engines.engine import Engine
+from inference_benchmark.engines.options import is_split
 from inference_benchmark.engines.refusal import words_of
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.experiment.studies import ColumnStudy
 from inference_benchmark.machine import quiet
 from inference_benchmark.machine.hardware import Gpu, default_threads, free_memory_bytes
 from inference_benchmark.machine.out_of_memory import ALMOST_NOTHING_BYTES, exceptions, line_about_library
+from inference_benchmark.models import texts
 from inference_benchmark.models.checkpoint import read_config
+from inference_benchmark.models.weights import CheckpointError
+from inference_benchmark.worker.peers import Peers
 from inference_benchmark.worker.process import Emit, qualified_name
+
+if TYPE_CHECKING:
+    import numpy
 
 #: Phases before anything is timed. Only in these may a failure of a library mean that it cannot do the combination.
 _UNTIMED = ("start", "load", "warm-up", "search", "answer")
@@ -35,24 +42,26 @@ class WrongOutputError(RuntimeError):
 
 
 class OutOfMemory(NamedTuple):
-    """evidence: the free memory of the fullest device, if the exception alone does not show that memory ran out. The
-    device's context may then be broken, so that the process can no longer be used."""
+    """evidence: the free memory of the fullest device, if the exception alone does not show that memory ran out, and
+    Engine.out_of_memory_at. The device's context may then be broken, or other processes wait for this one for ever, so
+    that the process can no longer be used."""
 
     exception_type: str
     message: str
-    evidence: Mapping[str, int]
+    evidence: Mapping[str, Any]
 
 
 def out_of_memory(engine: Engine, error: BaseException, gpus: Sequence[Gpu]) -> OutOfMemory | None:
     """The exception, or one that caused it, if it means out of memory; None otherwise."""
     for each in exceptions(error):
         if engine.is_out_of_memory(each):
-            return OutOfMemory(qualified_name(each), str(each), {})
+            return OutOfMemory(qualified_name(each), str(each), engine.out_of_memory_at())
         if gpus and isinstance(each, RuntimeError) and line_about_library(str(each)):
             # NVML also answers if the context is broken. The exception still holds the tensors of its call.
             known = [n_bytes for n_bytes in map(free_memory_bytes, gpus) if n_bytes is not None]
             if known and (free_bytes := min(known)) < ALMOST_NOTHING_BYTES:
-                return OutOfMemory(qualified_name(each), str(each), {"device_free_bytes": free_bytes})
+                evidence = {**engine.out_of_memory_at(), "device_free_bytes": free_bytes}
+                return OutOfMemory(qualified_name(each), str(each), evidence)
     return None
 
 
@@ -62,6 +71,8 @@ class EngineSession:
     def __init__(self, emit: Emit, gpus: Sequence[Gpu]) -> None:
         self.emit, self.gpus, self.phase, self.precision = emit, gpus, "start", ""
         self.engine: Engine | None = None
+        self.subject: Cell | ColumnStudy | None = None
+        self.text: texts.Tokens | None = None
 
     def enter(self, phase: str) -> None:
         self.phase = phase
@@ -71,10 +82,16 @@ class EngineSession:
         """The engine with its model loaded. rows: of its calls, at most. yardstick: time it before, outside the limit.
         Raises PrecisionError."""
         folder, self.precision = Path(checkpoint) if checkpoint else None, subject.precision
+        self.subject = subject
         self.enter("start")
-        if reason := engines.impossible(subject.base_engine, subject.precision, folder and read_config(folder)):
+        if subject.workload.prompts:
+            self.text = texts.kept_tokens(subject.workload.prompts_sha256, folder)
+        name, options = subject.base_engine, subject.options
+        if reason := engines.impossible(name, subject.precision, folder and read_config(folder), options):
             raise PrecisionError(reason)
-        engine = self.engine = engines.create(subject.base_engine, subject.options)
+        engine = self.engine = engines.create(name, options)
+        if is_split(options):
+            engine.group = Peers(self, name, options)
         engine.start(subject.device, subject.threads or default_threads(), folder)
         gc.freeze()  # collecting garbage would go through all objects of the libraries, each time
         engine.expect(rows, subject.workload.prompt_tokens, subject.workload.new_tokens)
@@ -93,6 +110,17 @@ class EngineSession:
         if reason := engine.not_loaded_as(subject.precision):
             raise PrecisionError(self._do_not_go_together(reason))
         return engine
+
+    def draw_prompts(self, rows: int) -> numpy.ndarray:
+        """Prompts of what was loaded: int64 (rows, prompt tokens), the same for every engine and precision, and in each
+        row whatever the number of rows. Raises CheckpointError."""
+        length, seed, vocab_size = self.subject.workload.prompt_tokens, self.subject.seed, self.engine.vocab_size
+        if self.text is None:
+            return draw_prompts(rows, length, seed, vocab_size)
+        prompts = texts.prompts(self.text, rows, length, seed)
+        if (highest := prompts.max()) >= vocab_size:
+            raise CheckpointError(f"token {highest} of the text is none of the {vocab_size} that the model has")
+        return prompts
 
     def time_yardstick(self, when: str) -> None:
         """Send the times of the engine's yardstick; nothing if the device has no memory left for it."""
@@ -143,8 +171,8 @@ class EngineSession:
         return f"{self.engine.combination(self.precision)} do not go together: {why}"
 
 
-def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int):
-    """Token ids, int64 (batch_size, prompt_tokens): the same for every engine and precision."""
+def draw_prompts(batch_size: int, prompt_tokens: int, seed: int, vocab_size: int) -> numpy.ndarray:
+    """Random token ids, int64 (batch_size, prompt_tokens)."""
     import numpy
 
     return numpy.random.default_rng(seed).integers(vocab_size, size=(batch_size, prompt_tokens), dtype=numpy.int64)

@@ -16,13 +16,7 @@ from inference_benchmark import engines
 from inference_benchmark.analysis.max_batch import next_batch_size
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.experiment.studies import ColumnStudy, study_from_json
-from inference_benchmark.worker.engine_session import (
-    EngineSession,
-    OutOfMemory,
-    draw_prompts,
-    out_of_memory,
-    timed_call,
-)
+from inference_benchmark.worker.engine_session import EngineSession, OutOfMemory, out_of_memory, timed_call
 from inference_benchmark.worker.process import die_with_parent, qualified_name
 
 
@@ -96,7 +90,7 @@ def _try(session: EngineSession, study: ColumnStudy, batch_size: int) -> dict[st
     result: dict[str, Any] = {"batch_size": batch_size, "fits": True, "exception_type": None, "message": None}
     try:
         engine.expect(batch_size, workload.prompt_tokens, workload.new_tokens)
-        prompts = draw_prompts(batch_size, workload.prompt_tokens, study.seed, engine.vocab_size)
+        prompts = session.draw_prompts(batch_size)
         timed_call(engine, lambda *call: engine.observe(*call)[0], prompts, workload.new_tokens)
         timed_call(engine, engine.generate, prompts, workload.new_tokens)
     except Exception as error:

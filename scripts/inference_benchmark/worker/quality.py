@@ -11,12 +11,13 @@ import numpy
 
 from inference_benchmark.analysis.divergence import REFERENCE
 from inference_benchmark.analysis.quality import PROMPT_TOKENS, scores
+from inference_benchmark.engines.options import placed
 from inference_benchmark.experiment.studies import QualityStudy, study_from_json
 from inference_benchmark.models import texts
 from inference_benchmark.models.weights import CheckpointError
 from inference_benchmark.worker.engine_session import EngineSession
 
-#: Windows per call: their logits are held on the host.
+#: Windows per call, for an engine that goes through them step by step.
 ROWS = 4
 
 
@@ -26,7 +27,7 @@ def run(session: EngineSession, subject: str, checkpoint: str, text: str, scratc
     study = study_from_json(subject)
     windows = texts.windows(Path(text), Path(checkpoint), study.tokens)
     engine, precision = REFERENCE
-    reference = replace(study, engine=engine, options={}, precision=precision)
+    reference = replace(study, engine=engine, options=placed(study.options), precision=precision)
     with tempfile.TemporaryFile(dir=scratch) as stored:
         for logits in _logits(session, reference, checkpoint, windows):
             logits.tofile(stored)
@@ -40,13 +41,13 @@ def run(session: EngineSession, subject: str, checkpoint: str, text: str, scratc
 def _logits(
     session: EngineSession, study: QualityStudy, checkpoint: str, windows: numpy.ndarray
 ) -> Iterator[numpy.ndarray]:
-    """float32 (scored tokens, vocabulary) for each window, as generate computes them: prefill, and then step by step.
-    Raises CheckpointError if the tokenizer has more tokens than the model."""
+    """float32 (scored tokens, vocabulary) for each window. Raises CheckpointError if the tokenizer has more tokens than
+    the model."""
     engine = session.load(study, checkpoint, min(ROWS, len(windows)))
     session.enter("answer")
     if (highest := windows.max()) >= engine.vocab_size:
         raise CheckpointError(f"token {highest} of the text is none of the {engine.vocab_size} that the model has")
     for n in range(0, len(windows), ROWS):
         prompts, continuation = numpy.split(windows[n : n + ROWS], [PROMPT_TOKENS], axis=1)
-        yield from engine.next_token_logits(prompts, continuation)
+        yield from engine.text_logits(prompts, continuation)
     engine.unload()

@@ -13,7 +13,7 @@ from inference_benchmark.analysis import descriptive
 from inference_benchmark.engines.engine import Engine
 from inference_benchmark.experiment.cells import Cell, Measurement
 from inference_benchmark.machine import energy, quiet
-from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
+from inference_benchmark.worker.engine_session import EngineSession, timed_call
 from inference_benchmark.worker.process import Emit
 
 
@@ -24,7 +24,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, patience_s
     counter = energy.open_counter(session.gpus)
     engine = session.load(cell, checkpoint, cell.batch_size, yardstick=True)
     session.enter("prompts")
-    prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, settings.seed, engine.vocab_size)
+    prompts = session.draw_prompts(cell.batch_size)
     warm_up(session, prompts, new_tokens, settings)
     if session.wait_for_quiet(patience_s, load):
         timed_call(engine, engine.generate, prompts, new_tokens)  # the caches may have been used by others

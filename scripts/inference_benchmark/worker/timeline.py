@@ -8,7 +8,7 @@ from typing import Any
 from inference_benchmark.analysis.timeline import PROFILED_TOKENS, profile_result
 from inference_benchmark.engines.engine import Engine
 from inference_benchmark.experiment.studies import TimelineStudy, study_from_json
-from inference_benchmark.worker.engine_session import EngineSession, draw_prompts, timed_call
+from inference_benchmark.worker.engine_session import EngineSession, timed_call
 from inference_benchmark.worker.timed_calls import warm_up
 
 
@@ -23,7 +23,7 @@ def run(session: EngineSession, subject: str, checkpoint: str | None, trace: str
     study = study_from_json(subject)
     cell, new_tokens = study.cell, study.cell.workload.new_tokens
     engine = session.load(cell, checkpoint, cell.batch_size)
-    prompts = draw_prompts(cell.batch_size, cell.workload.prompt_tokens, cell.measurement.seed, engine.vocab_size)
+    prompts = session.draw_prompts(cell.batch_size)
     warm_up(session, prompts, new_tokens, cell.measurement)
     timed_in_steps(engine, prompts, new_tokens)  # the first such call may do one-time work
     session.enter("measure")
