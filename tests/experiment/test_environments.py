@@ -75,7 +75,9 @@ def test_an_environment_has_a_folder_of_its_own_and_its_name_in_labels(tmp_path)
     assert planned.environments_of([cell.path, "results/box/summary.csv"]) == [tuple(cell.environment.values())]
     assert type(cell).from_json(cell.to_json()) == cell
     studies = [study for study in planned.studies.values() if study.setup.environment]
-    assert {study.kind for study in studies} == {"max-batch", "divergence"}, "ceilings are the machine's"
+    assert {study.kind for study in studies} == {"max-batch", "divergence", "batch-invariance"}, (
+        "ceilings are the machine's"
+    )
 
 
 def test_jobs_read_the_lock_that_was_planned_with(tmp_path, monkeypatch):

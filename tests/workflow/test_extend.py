@@ -20,8 +20,8 @@ def test_a_metric_is_a_formula_and_a_row_and_comes_out_everywhere(measured):
     with (analysis / "metrics.py").open("a") as file:
         file.write(f"\n\n{formula}")
     figures = (analysis / "figures.py").read_text()
-    assert figures.count(")\nBY_NAME") == 1
-    (analysis / "figures.py").write_text(figures.replace(")\nBY_NAME", f"{row},)\nBY_NAME"))
+    assert figures.count("*_OTHERS)\n") == 1
+    (analysis / "figures.py").write_text(figures.replace("*_OTHERS)\n", f"*_OTHERS, {row})\n"))
     plan = measured.plan()
     assert measure_jobs(plan) == 0
     assert plan["collect"] == 1, "a changed formula makes the summary again"
