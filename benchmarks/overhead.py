@@ -12,7 +12,6 @@ engines   a timed call of every engine over the same call of its library, on one
 noop      wall time of `snakemake` with nothing to do at 66 cells, over that of an empty Snakefile of the same size
 others    this benchmark, a bare script and optimum-benchmark in turn: others.py. By name only: it installs
           optimum-benchmark, and takes a quarter of an hour
-vllm      cells of the engine vllm and `vllm bench latency` in turn: vllm_bench.py. By name only: it installs vLLM
 """
 
 from __future__ import annotations
@@ -32,17 +31,16 @@ REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
 import others
-import vllm_bench
 from made_up import TINY_BLOOM
 from ratios import (
     FORKED,
     SMALL,
     bare_command,
     bare_s,
-    environment,
     make_cell,
     measure_command,
     measured_s,
+    python_of,
     report,
     timed,
 )
@@ -106,9 +104,9 @@ def engine_ratios(name: str, precision: str, batch: int, seconds: float) -> list
         model = yaml.safe_load((REPO / "docs/engines.yaml").read_text())["models"]["llama-56m"]
     call = {"name": name, "precision": precision, "rows": batch, "seconds": seconds, **grid["workloads"][0]}
     call["folder"] = str(checkpoint.ensure({**model, "seed": 0}))
-    with environment(name) as (python, _):
-        command = [python, str(REPO / "benchmarks/calls.py"), json.dumps(call)]
-        _, done = timed(command, env=interpreter.child_environment(python))
+    python = python_of(name)
+    command = [python, str(REPO / "benchmarks/calls.py"), json.dumps(call)]
+    _, done = timed(command, env=interpreter.child_environment(python))
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -157,13 +155,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     grid = yaml.safe_load((REPO / "config.yaml").read_text())["grid"]["cpu"]
     usual = list(dict.fromkeys([*grid["engines"], "hf-static", "hf-continuous"]))
-    parser.add_argument("what", nargs="*", default=EVERYTHING, help="which; all but others and vllm by default")
+    parser.add_argument("what", nargs="*", default=EVERYTHING, help="which; all but others by default")
     parser.add_argument("--pairs", type=int, default=7, help="pairs of runs per ratio")
     parser.add_argument("--seconds", type=float, default=20, help="of calls per ratio of engines")
     parser.add_argument("--engines", nargs="+", default=usual, help="of engines")
     parser.add_argument("--precisions", nargs="+", default=grid["precisions"], help="of engines")
     fitting = grid["batch_sizes"][:-1]
-    parser.add_argument("--batch-sizes", nargs="+", type=int, default=fitting, help="of engines and vllm")
+    parser.add_argument("--batch-sizes", nargs="+", type=int, default=fitting, help="of engines")
     arguments = parser.parse_args()
     if "cell" in arguments.what:
         report("cell, tiny", cell_ratios(TINY_BLOOM, "fp32", 1, 8, 3, arguments.pairs)[0])
@@ -181,8 +179,6 @@ def main() -> int:
         report("noop, 66 cells", noop_ratios(arguments.pairs))
     if "others" in arguments.what:
         others.report_others(arguments.pairs)
-    if "vllm" in arguments.what:
-        vllm_bench.report_vllm(arguments.batch_sizes, arguments.pairs)
     return 0
 
 

@@ -9,8 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import made_up
@@ -99,34 +98,20 @@ def timed(command: list[str], **options) -> tuple[float, subprocess.CompletedPro
     return seconds, done
 
 
-@contextmanager
-def environment(engine: str) -> Iterator[tuple[str, dict[str, str] | None]]:
-    """The Python that an engine runs in on a CPU, installed if need be, and what its cells say of it; jobs that measure
-    them run in the current folder."""
-    if lock := ENGINES[engine].locks.get("cpu"):
-        with _installed(engine, lock) as (python, planned):
-            yield str(python), planned
-    else:
-        yield sys.executable, None
+def python_of(engine: str) -> str:
+    """The Python that an engine runs in on a CPU, installed if need be."""
+    lock = ENGINES[engine].locks.get("cpu")
+    return str(python_in(engine, lock)) if lock else sys.executable
 
 
 def python_in(name: str, lock: str) -> Path:
     """The Python of the environment of a file in envs/, made if it is missing. Ends the program where pip fails."""
-    with _installed(name, lock) as (python, _):
-        return python
-
-
-@contextmanager
-def _installed(name: str, lock: str) -> Iterator[tuple[Path, dict[str, str]]]:
-    with (
-        tempfile.TemporaryDirectory() as scratch,
-        planned_environment(name, REPO / "envs" / lock, Path(scratch)) as planned,
-    ):
-        try:
-            python = environments.ensure(planned["name"], planned["lock"])
-        except MeasurementError as error:
-            sys.exit(str(error))
-        yield python, planned
+    with tempfile.TemporaryDirectory() as scratch:
+        with planned_environment(name, REPO / "envs" / lock, Path(scratch)) as planned:
+            try:
+                return environments.ensure(planned["name"], planned["lock"])
+            except MeasurementError as error:
+                sys.exit(str(error))
 
 
 def report(name: str, ratios: Sequence[float]) -> None:
