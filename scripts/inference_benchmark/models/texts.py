@@ -152,6 +152,12 @@ def prompts(tokens: Tokens, rows: int, prompt_tokens: int, seed: int) -> numpy.n
     return numpy.insert(found, 0, first[0], axis=1) if first else found
 
 
+def check_known(ids: numpy.ndarray, vocab_size: int) -> None:
+    """Raises CheckpointError if the tokenizer has more tokens than the model. ids: those of a text."""
+    if (highest := ids.max()) >= vocab_size:
+        raise CheckpointError(f"token {highest} of the text is none of the {vocab_size} that the model has")
+
+
 def main(text: str, checkpoint: str, output: str) -> None:
     """Write the tokens of a text to a folder that does not exist. Ends the process as made_once expects."""
     try:

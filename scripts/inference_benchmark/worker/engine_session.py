@@ -20,7 +20,6 @@ from inference_benchmark.machine.hardware import Gpu, default_threads, free_memo
 from inference_benchmark.machine.out_of_memory import ALMOST_NOTHING_BYTES, exceptions, line_about_library
 from inference_benchmark.models import texts
 from inference_benchmark.models.checkpoint import read_config
-from inference_benchmark.models.weights import CheckpointError
 from inference_benchmark.worker.peers import Peers
 from inference_benchmark.worker.process import Emit, qualified_name
 
@@ -118,8 +117,7 @@ class EngineSession:
         if self.text is None:
             return draw_prompts(rows, length, seed, vocab_size)
         prompts = texts.prompts(self.text, rows, length, seed)
-        if (highest := prompts.max()) >= vocab_size:
-            raise CheckpointError(f"token {highest} of the text is none of the {vocab_size} that the model has")
+        texts.check_known(prompts, vocab_size)
         return prompts
 
     def time_yardstick(self, when: str) -> None:

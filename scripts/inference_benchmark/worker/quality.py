@@ -14,7 +14,6 @@ from inference_benchmark.analysis.quality import PROMPT_TOKENS, scores
 from inference_benchmark.engines.options import placed
 from inference_benchmark.experiment.studies import QualityStudy, study_from_json
 from inference_benchmark.models import texts
-from inference_benchmark.models.weights import CheckpointError
 from inference_benchmark.worker.engine_session import EngineSession
 
 #: Windows per call, for an engine that goes through them step by step.
@@ -45,8 +44,7 @@ def _logits(
     the model."""
     engine = session.load(study, checkpoint, min(ROWS, len(windows)))
     session.enter("answer")
-    if (highest := windows.max()) >= engine.vocab_size:
-        raise CheckpointError(f"token {highest} of the text is none of the {engine.vocab_size} that the model has")
+    texts.check_known(windows, engine.vocab_size)
     for n in range(0, len(windows), ROWS):
         prompts, continuation = numpy.split(windows[n : n + ROWS], [PROMPT_TOKENS], axis=1)
         yield from engine.text_logits(prompts, continuation)
