@@ -8,8 +8,8 @@ nothing.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from functools import partial
+from signal import raise_signal
 from typing import Any
 
 from inference_benchmark import engines
@@ -70,7 +70,7 @@ def _try_in_a_fork(
     except EOFError:
         process.join()
         if process.exitcode < 0:
-            os.kill(os.getpid(), -process.exitcode)
+            raise_signal(-process.exitcode)
         raise SystemExit(process.exitcode) from None
     process.join()
     if isinstance(end, str):

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from multiprocessing.connection import Connection, Pipe
+from signal import raise_signal
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
@@ -108,8 +109,8 @@ class Peers:
         if end is None:
             self.session.emit(peer=name)
             if status < 0:
-                os.kill(os.getpid(), -status)
-            os._exit(status or 1)
+                raise_signal(-status)  # to this thread: os.kill may choose another one, which takes it too late
+            os._exit(max(status, 1))
 
 
 class Member:
