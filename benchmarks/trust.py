@@ -10,8 +10,8 @@ paired    A/A as for same, the two cells of a pair right after each other, round
           second multiplied by 1.03: in how many cells it is called, by numbers of rounds, paired and unpaired
 beside    a small grid of real models, in 3 to 6 rounds as by default, beside processes that take all CPUs for 30 % of
           the time; the same without waiting and measuring again; and the same without neighbours, which is the best
-          that this machine allows: each against all rounds without neighbours. Takes half an hour; what is known so
-          far is said every three rounds
+          that this machine allows: each against further rounds without neighbours. Takes most of an hour; what is
+          known so far is said every three rounds
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -37,7 +37,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -193,18 +193,19 @@ def forking() -> Iterator[None]:
         del os.environ[warm_start.OWNER]
 
 
-#: Takes all CPUs for 30 % of the time, in stretches of 2 to 30 s; begins somewhere in such a stretch or pause.
-#: Ends with this process, however that ends.
+#: Takes all CPUs for 30 % of the time, in random stretches; begins somewhere in such a stretch or pause. Ends with this
+#: process, however that ends. Arguments: a seed, and the shortest and the longest stretch in seconds.
 NEIGHBOURS = """
 import os, random, subprocess, sys, time
-hog, parent = "import os; parent = os.getppid()\\nwhile os.getppid() == parent: pass", os.getppid()
-chance = random.Random(int(sys.argv[1]))
-pause_s, stretch_s = (lambda: chance.uniform(2, 30) * 7 / 3), (lambda: chance.uniform(2, 30))
+code, parent = "import os; parent = os.getppid()\\nwhile os.getppid() == parent: pass", os.getppid()
+seed, *of_stretch_s = map(float, sys.argv[1:])
+chance = random.Random(seed)
+pause_s, stretch_s = (lambda: chance.uniform(*of_stretch_s) * 7 / 3), (lambda: chance.uniform(*of_stretch_s))
 left = chance.random()
 is_busy = chance.random() < 0.3
 while os.getppid() == parent:
     if is_busy:
-        hogs = [subprocess.Popen([sys.executable, "-c", hog]) for _ in os.sched_getaffinity(0)]
+        hogs = [subprocess.Popen([sys.executable, "-c", code]) for _ in os.sched_getaffinity(0)]
         time.sleep(left * stretch_s())
         for hog in hogs:
             hog.kill()
@@ -213,7 +214,15 @@ while os.getppid() == parent:
         time.sleep(left * pause_s())
     is_busy, left = not is_busy, 1
 """
-#: Rounds that are measured in one stretch, in turn of the truth, by default, and without waits and retakes.
+#: What the others are held against: rounds without neighbours that are in none of them.
+TRUTH = "the truth"
+#: Whether there are neighbours, and how disturbed rounds are treated.
+BESIDE = {
+    "without neighbours": (False, WATCHED),
+    "by default": (True, WATCHED),
+    "without waits and retakes": (True, Supervision()),
+}
+#: Rounds that are measured in one stretch, in turn of all of these.
 STRETCH = 3
 #: Rounds of a cell by default: at least, and at the most.
 LEAST, MOST = 3, 6
@@ -221,34 +230,37 @@ LEAST, MOST = 3, 6
 
 def beside(rounds: int) -> str:
     """Runs are drawn from the rounds that were measured, as rounds that followed each other (the blocks of Kuensch,
-    1989), so that what lasts for minutes stays in them. All in turn: what changes within the hour is in all."""
+    1989), so that what lasts for minutes stays in them. All in turn, each time beginning with another: what changes
+    within the hour is in all. What does not come of neighbours shows without them, against a truth of other rounds."""
     settings = measurement(min_seconds=0.5, max_seconds=0.5, target_half_width_percent=10)
     cells = [replace(cell, measurement=settings) for cell in small_cells(0.5)]
-    quiet: list[list[Record]] = []  # the truth is what all of them say
-    measured: dict[str, list[list[Record]]] = {"by default": [], "without waits and retakes": []}
+    measured: dict[str, list[list[Record]]] = {name: [] for name in (TRUTH, *BESIDE)}
     said = ""
-    for first in range(1, rounds + 1, STRETCH):
+    for turn, first in enumerate(range(1, rounds + 1, STRETCH)):
         numbers = range(first, min(first + STRETCH, rounds + 1))
-        quiet += [measured_round(cells, number, WATCHED) for number in numbers]
-        for of_arm, watch in zip(measured.values(), (WATCHED, Supervision()), strict=True):
-            with neighbours(seed=first):
-                of_arm += [measured_round(cells, number, watch) for number in numbers]
+        names, begins_with = list(measured), turn % len(measured)
+        for name in names[begins_with:] + names[:begins_with]:
+            has_neighbours, watch = BESIDE.get(name, (False, WATCHED))
+            with neighbours(seed=first) if has_neighbours else nullcontext():
+                measured[name] += [measured_round(cells, number, watch) for number in numbers]
+        quiet = measured[TRUTH]
         true_cells = cell_results([record for of_round in quiet for record in of_round])
         truth_s = [cell.figures["latency_s"].value for cell in true_cells]
         said = "; ".join(
             f"{name}: {against_truth(cells, of_arm, truth_s)}"
-            for name, of_arm in {"without neighbours": quiet, **measured}.items()
-            if len(of_arm) >= 2 * MOST
+            for name, of_arm in measured.items()
+            if name != TRUTH and len(of_arm) >= 2 * MOST
         )
         print(f"  {numbers[-1]} rounds: {said}", file=sys.stderr, flush=True)
     return f"beside neighbours, {len(cells)} cells, {rounds} rounds of each kind: {said}"
 
 
 @contextmanager
-def neighbours(seed: int) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", NEIGHBOURS, str(seed)], start_new_session=True)
+def neighbours(seed: int, shortest_s: float = 2, longest_s: float = 30) -> Iterator[subprocess.Popen]:
+    command = [sys.executable, "-c", NEIGHBOURS, *map(str, (seed, shortest_s, longest_s))]
+    process = subprocess.Popen(command, start_new_session=True)
     try:
-        yield
+        yield process
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
