@@ -7,7 +7,12 @@ import os
 import signal
 import subprocess
 
+import psutil
 from running import NOTHING, SUMMARY, script, wait_for
+
+
+def stopped_processes() -> list[int]:
+    return [each.pid for each in psutil.process_iter(["status"]) if each.info["status"] == psutil.STATUS_STOPPED]
 
 
 def test_a_preview_shows_what_there_is_while_others_measure(workspace):
@@ -29,6 +34,7 @@ def test_a_preview_shows_what_there_is_while_others_measure(workspace):
     row = next(line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("| 1 "))
     assert row.count("|") == 5  # with the one inside the figure
     assert row.split("|")[-2].strip() == ""
+    wait_for(lambda: run.pid in map(os.getpgid, stopped_processes()))
     os.killpg(run.pid, signal.SIGCONT)
     _, printed = run.communicate()
     assert run.returncode == 0, printed
