@@ -22,6 +22,7 @@ import yaml
 
 from inference_benchmark import files
 from inference_benchmark.cli import ProblemsError, run
+from inference_benchmark.models.texts import PYTHON
 
 REPO = Path(__file__).resolve().parents[1]
 
@@ -34,6 +35,7 @@ def main() -> int:
     parser.add_argument("--batch", nargs="+", type=int, default=[1, 4, 16], metavar="N", help="batch sizes (1 4 16)")
     parser.add_argument("--prompt", type=int, default=32, metavar="N", help="tokens of each prompt (%(default)s)")
     parser.add_argument("--new", type=int, default=32, metavar="N", help="new tokens for each row (%(default)s)")
+    parser.add_argument("--text", metavar="python|FILE", help="prompts are parts of it (by default random token ids)")
     parser.add_argument("--revision", help="of a model on the hub; its newest commit by default")
     parser.add_argument("--folder", type=Path, help="where everything is kept (bench/MODEL)")
     arguments, more = parser.parse_known_args()
@@ -76,9 +78,12 @@ def newest_commit(model: str) -> str:
 
 def settings(name: str, model: dict[str, str], arguments: argparse.Namespace) -> dict[str, Any]:
     """The configuration: the same grid for whatever device there is."""
+    workload = {"prompt_tokens": arguments.prompt, "new_tokens": arguments.new}
+    if text := arguments.text:
+        workload |= {"prompts": "text", "text": text if text == PYTHON else str(Path(text).expanduser().absolute())}
     grid = {
         "models": [name],
-        "workloads": [{"prompt_tokens": arguments.prompt, "new_tokens": arguments.new}],
+        "workloads": [workload],
         "engines": arguments.engine,
         "precisions": arguments.precision,
         "batch_sizes": arguments.batch,

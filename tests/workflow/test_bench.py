@@ -56,6 +56,17 @@ def test_another_command_for_the_model_keeps_the_earlier_configuration(tmp_path)
     assert kept[0].startswith("config.superseded-")
 
 
+def test_prompts_may_be_of_a_text(tmp_path):
+    weights = drawn(make_cell(engine="hf").model)
+    (tmp_path / "mine.txt").write_text("a text")
+    for text, named in (("python", "python"), ("mine.txt", str(tmp_path / "mine.txt"))):
+        done = bench(tmp_path, str(weights), "--text", text, "--folder", "mine", "--dry-run")
+        assert done.returncode == 1
+        assert "has no tokenizer" in done.stdout, done.stderr
+        (workload,) = yaml.safe_load((tmp_path / "mine/config.yaml").read_text())["grid"]["cpu"]["workloads"]
+        assert workload == {"prompt_tokens": 32, "new_tokens": 32, "prompts": "text", "text": named}
+
+
 def test_a_model_that_is_nowhere_is_one_line(tmp_path):
     done = bench(tmp_path, "nobody/nothing")
     assert done.returncode == 1
