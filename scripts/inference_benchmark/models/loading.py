@@ -104,7 +104,9 @@ def check(folder: Path, files: weights.Weights) -> None:
 def refuse_parts(folder: Path | str) -> None:
     """Raises CheckpointError as whole_model does, but needs no memory for weights. Other failures are left to it."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()
     try:
         config = config_of(folder)
         whole_model(AutoModelForCausalLM, folder, config=config, device_map={"": "meta"}, attn_implementation="eager")
