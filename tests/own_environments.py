@@ -53,13 +53,14 @@ _USUAL_CACHE = cache_root().absolute()
 
 
 @contextmanager
-def made(engine: str, lock: str, folder: Path) -> Iterator[dict[str, str]]:
-    """As a cell has it; that of the usual cache where it is installed. folder: the working directory of jobs."""
+def made(engine: str, lock: str, folder: Path, in_short: bool = False) -> Iterator[dict[str, str]]:
+    """As a cell has it; that of the usual cache where it is installed. folder: the working directory of jobs. in_short:
+    of optional_packages.check_wanted."""
     with planned_environment(engine, REPO / "envs" / lock, folder) as planned:
         own = folder_of(planned["lock"])
         installed = _USUAL_CACHE / "environments" / own.name
         is_installed = (installed / "made.json").exists()
-        optional_packages.check_wanted(lock, is_installed)
+        optional_packages.check_wanted(lock, is_installed, in_short)
         if is_installed and not own.exists():
             own.parent.mkdir(exist_ok=True)
             own.symlink_to(installed)

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import optional_packages
 import own_environments
 import pytest
 import readers
@@ -104,20 +103,6 @@ def test_matrices_that_blocks_do_not_fit_into_are_said_and_counted(beside_hf):
     assert found["not_loaded_as"][0].startswith(
         f"most weights of the blocks are not Q4_K; found: {kinds['Q5_0']:,} Q5_0, "
     )
-
-
-def test_a_cell_says_what_ran(environment):
-    record = measured(cell_of(environment, precision="q8_0"))
-    assert record["outcome"] == "ok"
-    pins, model = optional_packages.pins(LOCK), record["model"]
-    assert record["software"]["transformers"] == pins["transformers"]
-    assert model["llama_cpp"] == pins["llama_cpp_python"]
-    assert model["class"] == "llama_cpp.llama_decode"
-    assert model["system_info"].startswith("CPU : ")
-    assert (model["cache"], model["is_cache_shared"]) == ("float16 for 256 tokens", True)
-    assert model["flash_attention"] is True
-    assert model["block_weights"] == {"Q8_0": 4 * 12 * 128 * 128}
-    assert (model["activations"], model["non_finite_rows"]) == (["float32"], 0)
 
 
 def test_real_memory_that_runs_out_is_an_oom(environment):
