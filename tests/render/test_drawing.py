@@ -177,11 +177,12 @@ def test_an_interval_far_above_all_figures_does_not_flatten_them(times):
 def test_the_frontier_leaves_out_what_another_beats_and_the_reference_has_a_place_at_0(logarithmic):
     data, points = ends(fp32="."), []
     for kl, throughput in ((0, 10), (0, 5), (6e-11, 8), (0.001, 20), (0.01, 15), (0.3, 30)):
-        figures = {OVER_KL.x.name: kl, OVER_KL.y.name: throughput}
+        figures = dict(zip(OVER_KL.x.columns, (kl, kl, kl), strict=True)) | {OVER_KL.y.name: throughput}
         points.append({"series": data.lines[0].name, "batch_size": 1, "outcome": "ok", **figures})
     svg = drawn(OVER_KL, replace(data, points=points), logarithmic)
     assert "NaN" not in svg
     assert ["0", "0.0001", "0.001", "0.01", "0.1"] in tick_labels(svg)
+    assert "nats (linear below 0.0001)" in texts(svg), "one title, of all layers"
     dots = re.findall(r'translate\(([\d.]+),([\d.]+)\)" d="[^"]+" fill="var\(--series-0\)"', svg)
     (x0, y0), _, (x2, _), (x3, y3), (x4, _), (x5, y5) = ([*map(float, dot)] for dot in dots)
     assert 0 == x0 <= x2 < 1 < x3 < x4 < x5 == vega.WIDTH

@@ -66,7 +66,7 @@ def figure_layers(
     layers = [_layer(shown, {"type": "line", "strokeWidth": 2}, place | colours)]
     place = place | {"color": colours["color"]}
     for axis, figure in intervals:
-        ends = {axis: quantity(figure.low, title=figure.unit), f"{axis}2": {"field": figure.high}}
+        ends = {axis: quantity(figure.low, title=place[axis]["title"]), f"{axis}2": {"field": figure.high}}
         layer = _layer(shown, {"type": "rule", "strokeWidth": 1.5, "clip": True}, place | ends)
         # No figure can be below zero, so no interval is drawn there. A logarithmic axis has no zero.
         above_zero = {"calculate": f"max(datum.{figure.low}, datum.{figure.name} / 100)", "as": figure.low}
