@@ -65,6 +65,23 @@ def test_an_unknown_interval_overlaps_none():
     assert (named(chosen.best), named(chosen.perhaps)) == (["best"], ["perhaps"])
 
 
+@pytest.mark.parametrize(
+    ("name", "certain", "uncertain", "best"),
+    [
+        ("speed", (1.6, 1.5, 1.8), (9.4, 7.5, 11.4), "uncertain"),
+        ("speed", (1.6, 1.5, 1.8), (9.4, 1.2, 17.6), "certain"),
+        ("speed", (1.6, 1.5, 1.8), (9.4,), "certain"),
+        ("speed", (1.6, 1.5, 1.8), (1.0, 0.5, 1.5), "certain"),
+        ("token", (0.5, 0.47, 0.53), (0.1, 0.08, 0.13), "uncertain"),
+        ("token", (0.5, 0.47, 0.53), (0.4, 0.2, 0.7), "certain"),
+    ],
+)
+def test_the_best_figure_is_that_of_a_certain_cell_unless_another_is_surely_better(name, certain, uncertain, best):
+    cells = [cell("certain", **{name: certain}), cell("uncertain", **{name: uncertain})]
+    figure = {"speed": SPEED, "token": TOKEN}[name]
+    assert choice.headline(cells, figure, target=0.15).column.model == best
+
+
 def test_a_figure_without_an_interval_is_exact():
     cells = [cell("a", memory=(2e9, 2e9, 2e9)), cell("b", memory=(1e9, 1e9, 1e9)), cell("c", memory=(1e9, 1e9, 1e9))]
     assert named(choose(cells, MEMORY).best) == ["b", "c"]

@@ -5,6 +5,7 @@ report/choose.js has the same rule for the page; a test in tests/browser compare
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, NamedTuple
 
 from inference_benchmark.analysis.figures import Figure
@@ -46,15 +47,20 @@ class Choice:
 
 def headline(cells: Sequence[CellResult], figure: Figure, target: float) -> CellResult | None:
     """The cell with the best value of a figure, of those that the machine can reach; None where no cell has it. Chance
-    makes the best of uncertain values: a cell whose interval is wider than the target counts only if all are.
+    makes the best of uncertain values: a cell whose interval is wider than the target counts only if all are, or if it
+    is better than the best of the others for all that the intervals say.
 
     target: of half an interval, as a part of its value.
     """
     having = [cell for cell in cells if figure.name in cell.figures and not cell.is_above_limit]
     widths = [cell.figures[figure.name].half_width for cell in having]
     certain = [cell for cell, width in zip(having, widths, strict=True) if width is not None and width <= target]
-    pick = max if figure.better == "higher" else min
-    return pick(certain or having, key=lambda cell: cell.value(figure.name), default=None)
+    pick = partial(max if figure.better == "higher" else min, key=lambda cell: cell.value(figure.name))
+    if not having:
+        return None
+    best = pick(certain or having)
+    known = [cell for cell, width in zip(having, widths, strict=True) if width is not None]
+    return pick([best, *(cell for cell in known if not _may_equal(best, cell, figure))])
 
 
 def choose(cells: Sequence[CellResult], goal: Figure, bounds: Sequence[Bound] = ()) -> Choice:
