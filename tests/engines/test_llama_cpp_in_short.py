@@ -1,5 +1,4 @@
-"""llama.cpp, as much of it as `.ci/run` has time for (REQUIRE_OPTIONAL="llama-cpp.lock:short"); the rest is in
-test_llama_cpp.py."""
+"""llama.cpp in three minutes (REQUIRE_OPTIONAL="llama-cpp.lock:short"); the rest is in test_llama_cpp.py."""
 
 from __future__ import annotations
 
