@@ -216,8 +216,9 @@ while os.getppid() == parent:
 """
 #: What the others are held against: rounds without neighbours that are in none of them.
 TRUTH = "the truth"
-#: Whether there are neighbours, and how disturbed rounds are treated.
-BESIDE = {
+#: The kinds of rounds: whether there are neighbours, and how disturbed rounds are treated.
+KINDS = {
+    TRUTH: (False, WATCHED),
     "without neighbours": (False, WATCHED),
     "by default": (True, WATCHED),
     "without waits and retakes": (True, Supervision()),
@@ -234,17 +235,16 @@ def beside(rounds: int) -> str:
     within the hour is in all. What does not come of neighbours shows without them, against a truth of other rounds."""
     settings = measurement(min_seconds=0.5, max_seconds=0.5, target_half_width_percent=10)
     cells = [replace(cell, measurement=settings) for cell in small_cells(0.5)]
-    measured: dict[str, list[list[Record]]] = {name: [] for name in (TRUTH, *BESIDE)}
+    measured: dict[str, list[list[Record]]] = {name: [] for name in KINDS}
     said = ""
     for turn, first in enumerate(range(1, rounds + 1, STRETCH)):
         numbers = range(first, min(first + STRETCH, rounds + 1))
-        names, begins_with = list(measured), turn % len(measured)
+        names, begins_with = list(KINDS), turn % len(KINDS)
         for name in names[begins_with:] + names[:begins_with]:
-            has_neighbours, watch = BESIDE.get(name, (False, WATCHED))
+            has_neighbours, watch = KINDS[name]
             with neighbours(seed=first) if has_neighbours else nullcontext():
                 measured[name] += [measured_round(cells, number, watch) for number in numbers]
-        quiet = measured[TRUTH]
-        true_cells = cell_results([record for of_round in quiet for record in of_round])
+        true_cells = cell_results([record for of_round in measured[TRUTH] for record in of_round])
         truth_s = [cell.figures["latency_s"].value for cell in true_cells]
         said = "; ".join(
             f"{name}: {against_truth(cells, of_arm, truth_s)}"
