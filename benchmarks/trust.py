@@ -63,7 +63,7 @@ from inference_benchmark.measure.run import measure_cell
 from inference_benchmark.models import checkpoint
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
-from inference_benchmark.records.rounds import combined
+from inference_benchmark.records.rounds import combined, measured_cells
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.worker.engine_session import timed_call
 
@@ -274,10 +274,8 @@ def measured_round(cells: Sequence[Cell], number: int, watch: Supervision) -> li
 def as_needed(cells: Sequence[Cell], rounds: Sequence[Sequence[Record]]) -> list[CellResult]:
     """Of one run: the first rounds of all cells, then of each as many as its interval needs."""
     records = [record for of_round in rounds[:LEAST] for record in of_round]
-    samples_s = [[run.samples_s for run in record.runs] for record in combined(records)]
-    prior = statistics.prior_of_processes(samples_s)
     target = cells[0].measurement.target_half_width
-    needed = [statistics.rounds_to_reach(target, each, MOST, prior) for each in samples_s]
+    needed = [cell.rounds_to_reach(target, MOST) for cell in measured_cells(combined(records)).values()]
     for number, of_round in enumerate(rounds[LEAST:], LEAST + 1):
         records += [record for record, most in zip(of_round, needed, strict=True) if most >= number]
     return cell_results(records)

@@ -41,6 +41,16 @@ def test_every_reason_to_doubt_is_given_and_no_other():
     assert reasons(noisy, target_half_width=0.1) == set(), "their means agree, so that calls need not"
 
 
+def test_calls_drift_where_they_do_in_most_processes():
+    slower, faster = [1.0, 1.01, 1.02, 1.03, 1.04], [1.04, 1.03, 1.02, 1.01, 1.0]
+    assert reasons([slower, STEADY, faster], target_half_width=0.5) == set(), "the machine does"
+    assert reasons([slower, STEADY, slower], target_half_width=0.5) == {"drift"}
+    assert verdict([slower, STEADY, slower]).drift == pytest.approx(0.0392, abs=1e-4)
+    assert reasons([slower, [1.0] * 3, [1.0] * 3], target_half_width=0.5) == {"drift"}, "as far as it is known"
+    assert of_first_tokens([slower, STEADY, faster], target_half_width=0.5) == set()
+    assert of_first_tokens([slower, slower, faster], target_half_width=0.5) == {"first-token-drift"}
+
+
 def test_the_scatter_of_all_cells_narrows_the_interval_of_one():
     processes = [[1.0, 1.0], [1.02, 1.02], [0.98, 0.98]]
     assert reasons(processes, target_half_width=0.04) == {"interval"}

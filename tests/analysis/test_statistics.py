@@ -211,12 +211,13 @@ def test_agreement_is_relative_to_the_smaller():
 
 
 def test_so_many_rounds_bring_an_interval_within_the_target():
-    """By hand: logarithms that scatter by 0.1, so that the interval of n rounds reaches from exp(-h) to exp(h) with
-    h = t * 0.1 / sqrt(n)."""
+    """By hand: logarithms that scatter by 0.1, so that the interval of three rounds reaches from exp(-h) to exp(h) with
+    h = t * 0.1 / sqrt(3). In four of five cases, one more round has at most 3.556 times that variance by itself (the F
+    distribution of 1 and 2 degrees of freedom), two more 4 times, and so on."""
     rounds = [[math.exp(shift)] * 2 for shift in (-0.1, 0.0, 0.1)]
     assert rounds_to_reach(0.26, rounds, most=10) == 3, "4.303 * 0.1 / sqrt(3) = 0.248"
-    assert rounds_to_reach(0.20, rounds, most=10) == 4, "3.182 * 0.1 / sqrt(4) = 0.159"
-    assert rounds_to_reach(0.10, rounds, most=10) == 7, "2.571 * 0.1 / sqrt(6) = 0.105, 2.447 * 0.1 / sqrt(7) = 0.092"
+    assert rounds_to_reach(0.22, rounds, most=10) == 4, "3.182 * 0.1 * sqrt((2 + 3.556) / 3 / 4) = 0.217"
+    assert rounds_to_reach(0.20, rounds, most=10) == 5, "2.776 * 0.1 * sqrt((2 + 2 * 4) / 4 / 5) = 0.196"
     assert rounds_to_reach(0.01, rounds, most=10) == 10
     assert rounds_to_reach(0.01, rounds, most=3) == 3
     assert rounds_to_reach(0.01, [[0.5] * 3] * 3, most=10) == 3, "no scatter"
@@ -232,13 +233,15 @@ def test_a_single_round_asks_for_three_where_its_own_calls_miss_the_target():
 def test_intervals_hold_the_truth_where_the_scatter_decides_the_rounds():
     """25 cells that scatter by 10 %, each in 3 to 10 rounds until its interval is within 10 %."""
     rng = numpy.random.default_rng(0)
-    holds, rounds = [], []
+    holds, within, rounds = [], [], []
     for _ in range(60):
         cells = [[[each] for each in numpy.exp(0.1 * rng.standard_normal(10)).tolist()] for _ in range(25)]
         prior = statistics.prior_of_processes(cell[:3] for cell in cells)
         measured = [cell[: rounds_to_reach(0.1, cell[:3], 10, prior)] for cell in cells]
         intervals = [estimate(cell, statistics.prior_of_processes(measured)) for cell in measured]
         holds += [each.low <= 1 <= each.high for each in intervals]
+        within += [each.half_width < 0.1 for each in intervals]
         rounds += map(len, measured)
     assert 0.92 < numpy.mean(holds) < 0.96
+    assert numpy.mean(within) > 0.9
     assert 4 < numpy.mean(rounds) < 6

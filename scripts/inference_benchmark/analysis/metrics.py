@@ -74,6 +74,23 @@ class MeasuredCell:
     priors: Priors = NO_PRIORS
 
     @property
+    def timed_parts(self) -> list[tuple[Groups, Scatter]]:
+        """The samples of each part whose interval has a target, with the prior of its processes."""
+        parts = [(self.whole_s, self.priors.whole), (self.first_token_s, self.priors.first_token)]
+        return parts if self.new_tokens > 1 else parts[:1]
+
+    @cached_property
+    def half_width(self) -> float | None:
+        """Half the wider interval, of whole calls or of those for one token, as a part of the mean; None where one is
+        unknown."""
+        widths = [statistics.estimate(*part).half_width for part in self.timed_parts]
+        return None if None in widths else max(widths)
+
+    def rounds_to_reach(self, half_width: float, most: int) -> int:
+        """As statistics.rounds_to_reach, for all parts."""
+        return max(statistics.rounds_to_reach(half_width, samples, most, prior) for samples, prior in self.timed_parts)
+
+    @property
     def whole_calls_s(self) -> list[float]:
         """Seconds of each whole call of all processes."""
         return [seconds for samples in self.whole_s for seconds in samples]

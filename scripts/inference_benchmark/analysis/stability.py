@@ -3,7 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from inference_benchmark.analysis.descriptive import drift, mean, outliers, standard_deviation
+from inference_benchmark.analysis import descriptive
+from inference_benchmark.analysis.descriptive import mean, outliers, percentile, standard_deviation
 from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
 from inference_benchmark.analysis.scatter import Scatter
 from inference_benchmark.analysis.statistics import Groups, estimate
@@ -19,7 +20,7 @@ DRIFT_LIMIT = 0.02
 
 class Verdict(NamedTuple):
     """reasons: the rules that a cell breaks, each with its evidence; none for a stable cell. outliers: among the whole
-    calls of all processes. drift: the largest of the whole calls of any process. Both are None below five samples."""
+    calls of all processes. drift: of the whole calls. Both are None below five samples."""
 
     reasons: dict[str, str]
     outliers: int | None
@@ -49,8 +50,15 @@ def stability(
     if first_token_s:
         of_first_token = _broken(first_token_s, priors.first_token, target_half_width, "prompt_tokens")
         reasons |= {f"{FIRST_TOKEN}{name}": f"first token: {message}" for name, message in of_first_token}
-    counts, drifts = ([n for n in map(of, whole_s) if n is not None] for of in (outliers, drift))
-    return Verdict(reasons, sum(counts) if counts else None, max(drifts, key=abs, default=None))
+    counts = [n for n in map(outliers, whole_s) if n is not None]
+    return Verdict(reasons, sum(counts) if counts else None, _drift(whole_s))
+
+
+def _drift(samples_s: Groups) -> float | None:
+    """The median over the processes. The speed of the machine drifts in one process or another; that of a cell does in
+    most of them. None where all have fewer than five samples."""
+    drifts = [each for each in map(descriptive.drift, samples_s) if each is not None]
+    return percentile(drifts, 50) if drifts else None
 
 
 def _broken(samples_s: Groups, prior: Scatter, target_half_width: float, length: str) -> Iterator[tuple[str, str]]:
@@ -71,7 +79,7 @@ def _broken(samples_s: Groups, prior: Scatter, target_half_width: float, length:
     furthest = max(everything, key=lambda s: abs(s - centre))
     if is_single and abs(furthest / centre - 1) > EXTREME_LIMIT:
         yield "extreme", f"one call of {furthest:.4g} s is {abs(furthest / centre - 1):.0%} off the mean"
-    trend = max((d for d in map(drift, samples_s) if d is not None), key=abs, default=0)
+    trend = _drift(samples_s) or 0
     if abs(trend) > DRIFT_LIMIT:
         yield "drift", f"calls became {abs(trend):.1%} {'slower' if trend > 0 else 'faster'} from first to last"
     if centre < SHORTEST_S:

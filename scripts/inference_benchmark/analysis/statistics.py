@@ -158,8 +158,8 @@ def paired_ratio_tests(cells: Sequence[Sequence[float]]) -> list[RatioTest | Non
 
 
 def rounds_needed(ratio: Estimate, n_rounds: int, freedom: float, other: float) -> int | None:
-    """How many rounds it takes to tell a ratio from another one, if further rounds scatter as these n_rounds did; None
-    where MOST_ROUNDS are not enough, or nothing is known of the scatter.
+    """How many rounds it takes to tell a ratio from another one, as _fewest_rounds; None where MOST_ROUNDS are not
+    enough, or nothing is known of the scatter.
 
     ratio: with its interval, which is as wide to both sides on a logarithmic scale. freedom: its degrees of freedom.
     other: above 0.
@@ -172,8 +172,8 @@ def rounds_needed(ratio: Estimate, n_rounds: int, freedom: float, other: float) 
 
 
 def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Scatter = NO_PRIOR) -> int:
-    """How many rounds bring half of the interval of their mean below a part of it, if further rounds scatter as these
-    did; at least these, and at most so many.
+    """How many rounds bring half of the interval of their mean below a part of it, as _fewest_rounds; at least these,
+    and at most so many.
 
     groups: the samples of each round. prior: of the means of processes. A single round does not show how rounds
     scatter: where even the interval of its calls is too wide, FEWEST_ROUNDS are asked for.
@@ -187,11 +187,10 @@ def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Scatter
 
 
 def _fewest_rounds(now: Scatter, n_rounds: int, most: int, reach: float) -> int | None:
-    """How many rounds make the t interval of their mean narrower than this to either side, if further rounds scatter as
-    these n_rounds did; None where so many are not enough."""
+    """How many rounds make the t interval of their mean narrower than this to either side, with a probability of 80 %,
+    if further rounds come from the same distribution as these n_rounds; None where so many are not enough."""
     numbers = range(n_rounds, most + 1)
-    after = [now._replace(freedom=now.freedom + n - n_rounds).of_mean(n) for n in numbers]
-    index = bisect_left(after, True, key=lambda scatter: scatter.reach < reach)
+    index = bisect_left(numbers, True, key=lambda n: now.after(n - n_rounds).of_mean(n).reach < reach)
     return numbers[index] if index < len(numbers) else None
 
 

@@ -12,7 +12,7 @@ from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.record_file import load_for
-from inference_benchmark.records.rounds import combined
+from inference_benchmark.records.rounds import combined, measured_cells
 
 
 def usable_records(experiment: Experiment) -> Iterator[Record]:
@@ -24,38 +24,30 @@ def usable_records(experiment: Experiment) -> Iterator[Record]:
 
 def decide(experiment: Experiment, records: Sequence[Record]) -> dict[str, Any]:
     """For each cell, by the path of its first record: ``rounds``, in how many it is measured in all, and why:
-    ``half_width``, half of its 95 % interval after the rounds of the whole grid as a part of the mean. A cell that was
-    not measured in each of these needs no more. records: of these rounds, from an experiment with most_rounds."""
-    cells = {record.cell.first_round.path: record for record in combined(records)}
-    samples_s = {
-        path: [run.samples_s for run in record.runs]
-        for path, record in cells.items()
-        if record.outcome == "ok" and len(record.runs) == experiment.rounds
+    ``half_width``, after the rounds of the whole grid. A cell that was not measured in each of these needs no more.
+    records: of these rounds, from an experiment with most_rounds."""
+    cells, target = combined(records), experiment.measurement.target_half_width
+    no_more = {record.cell.first_round.path: {"rounds": experiment.rounds, "half_width": None} for record in cells}
+    measured = measured_cells([record for record in cells if len(record.runs) == experiment.rounds])
+    return no_more | {
+        path: {"rounds": cell.rounds_to_reach(target, experiment.most_rounds), "half_width": cell.half_width}
+        for path, cell in measured.items()
     }
-    prior, target = statistics.prior_of_processes(samples_s.values()), experiment.measurement.target_half_width
-    decided: dict[str, Any] = {path: {"rounds": experiment.rounds, "half_width": None} for path in cells}
-    for path, of_cell in samples_s.items():
-        decided[path]["rounds"] = statistics.rounds_to_reach(target, of_cell, experiment.most_rounds, prior)
-        decided[path]["half_width"] = statistics.estimate(of_cell, prior).half_width
-    return decided
 
 
 def above_target(records: Sequence[Record], target: float) -> dict[str, Any]:
-    """For provenance.json: how many of the measured cells have an interval of more than ±target, as a part of the mean,
-    in how many rounds the last of them would be within it, None where statistics.MOST_ROUNDS are not enough, and the
-    seconds that this takes. records: of one round each, from one machine and with the same settings."""
-    by_cell: dict[str, list[Record]] = defaultdict(list)
+    """For provenance.json: how many of the measured cells have a half_width of more than target, in how many rounds the
+    last of them would be within it, None where statistics.MOST_ROUNDS are not enough, and the seconds that this takes.
+    records: of one round each, from one machine and with the same settings."""
+    took_s: dict[str, list[float]] = defaultdict(list)
     for record in records:
-        by_cell[record.cell.first_round.path].append(record)
-    cells = [rounds for rounds in by_cell.values() if all(record.outcome == "ok" for record in rounds)]
-    samples_s = [[run.samples_s for record in rounds for run in record.runs] for rounds in cells]
-    prior = statistics.prior_of_processes(samples_s)
+        took_s[record.cell.first_round.path].append(record.took_s)
+    cells = measured_cells(combined(records))
     above, most, seconds = 0, 0, 0.0
-    for rounds, of_cell in zip(cells, samples_s, strict=True):
-        width = statistics.estimate(of_cell, prior).half_width
-        if width is None or width > target:
-            needed = statistics.rounds_to_reach(target, of_cell, statistics.MOST_ROUNDS, prior)
+    for path, cell in cells.items():
+        if cell.half_width is None or cell.half_width > target:
+            needed = cell.rounds_to_reach(target, statistics.MOST_ROUNDS)
             above, most = above + 1, max(most, needed)
-            seconds += (needed - len(of_cell)) * descriptive.mean([record.took_s for record in rounds])
+            seconds += (needed - len(cell.whole_s)) * descriptive.mean(took_s[path])
     known = {"rounds": most, "seconds": seconds} if most < statistics.MOST_ROUNDS else {"rounds": None, "seconds": None}
     return {"cells": above, "of": len(cells), **known}

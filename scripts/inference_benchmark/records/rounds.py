@@ -7,7 +7,7 @@ from typing import Any
 
 from inference_benchmark.analysis import descriptive, metrics
 from inference_benchmark.analysis import stability as rules
-from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
+from inference_benchmark.analysis.metrics import NO_PRIORS, MeasuredCell, Priors
 from inference_benchmark.experiment.cells import Cell
 from inference_benchmark.records.parts import Note, Run, Stability
 from inference_benchmark.records.record import Record
@@ -31,6 +31,12 @@ def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[
 def priors_of(records: Iterable[Record]) -> Priors:
     """What these records, of all rounds of each cell, show about the scatter of each."""
     return metrics.priors([record.measured() for record in records if record.outcome == "ok"])
+
+
+def measured_cells(cells: Sequence[Record]) -> dict[str, MeasuredCell]:
+    """Those that were measured, by the path of the first record. cells: as combined gives them."""
+    priors, measured = priors_of(cells), [record for record in cells if record.outcome == "ok"]
+    return {record.cell.first_round.path: replace(record.measured(), priors=priors) for record in measured}
 
 
 def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
