@@ -56,8 +56,9 @@ def test_the_scatter_of_all_cells_narrows_the_interval_of_one():
     assert reasons(processes, target_half_width=0.04) == {"interval"}
     of_others = Scatter(0.02**2, 40)
     assert reasons(processes, target_half_width=0.04, priors=Priors(whole=of_others)) == set()
-    assert of_first_tokens(processes, target_half_width=0.04) == {"first-token-interval"}
-    assert of_first_tokens(processes, target_half_width=0.04, priors=Priors(first_token=of_others)) == set()
+    assert of_first_tokens(processes, target_half_width=0.03) == {"first-token-interval"}
+    assert of_first_tokens(processes, target_half_width=0.03, priors=Priors(first_token=of_others)) == set()
+    assert of_first_tokens(processes, target_half_width=0.04) == set(), "0.05 is allowed them"
 
 
 def test_calls_for_one_token_are_judged_as_whole_calls_are():

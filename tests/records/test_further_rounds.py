@@ -75,10 +75,13 @@ def test_a_cell_whose_first_tokens_alone_scatter_is_measured_in_more_rounds():
         first_token_s = SECONDS[cell.batch_size][cell.round - 1]
         return make_record(cell, samples_s=[10.0] * 3, first_token_s=[first_token_s] * 3)
 
-    records = [record(cell) for cell in EXPERIMENT.cells() if cell.batch_size <= 2]
+    records = [record(cell) for cell in EXPERIMENT.cells() if cell.batch_size in SECONDS]
     decided = decide(EXPERIMENT, records)
-    assert [cell["rounds"] for cell in decided.values()] == [3, 5]
-    assert decided == decide(EXPERIMENT, [each for each in least_rounds() if each.cell.batch_size <= 2])
+    assert [cell["rounds"] for cell in decided.values()] == [3, 3, 6]
+    of_whole_calls = decide(EXPERIMENT, least_rounds())
+    assert {path: cell["half_width"] * 1.5 for path, cell in decided.items()} == pytest.approx(
+        {path: of_whole_calls[path]["half_width"] for path in decided}
+    )
     assert above_target(records, 0.2)["cells"] == 1
 
 

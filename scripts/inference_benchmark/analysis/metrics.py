@@ -50,6 +50,27 @@ class Priors(NamedTuple):
 
 
 NO_PRIORS = Priors()
+#: How many times as wide as the target the interval of the calls for one token may be. They are short, so that of a
+#: machine whose speed changes within seconds a round sees one speed or another, where whole calls see several.
+FIRST_TOKEN_ALLOWANCE = 1.5
+
+
+class TimedPart(NamedTuple):
+    """samples_s: as in MeasuredCell. prior: of its processes. allowance: how many times as wide as the target its
+    interval may be."""
+
+    samples_s: Groups
+    prior: Scatter
+    allowance: float
+
+    @property
+    def half_width(self) -> float | None:
+        """Half its interval, as a part of the mean and of the allowance; None where it is unknown."""
+        half_width = statistics.estimate(self.samples_s, self.prior).half_width
+        return None if half_width is None else half_width / self.allowance
+
+    def rounds_to_reach(self, half_width: float, most: int) -> int:
+        return statistics.rounds_to_reach(half_width * self.allowance, self.samples_s, most, self.prior)
 
 
 @dataclass(frozen=True)
@@ -74,21 +95,22 @@ class MeasuredCell:
     priors: Priors = NO_PRIORS
 
     @property
-    def timed_parts(self) -> list[tuple[Groups, Scatter]]:
-        """The samples of each part whose interval has a target, with the prior of its processes."""
-        parts = [(self.whole_s, self.priors.whole), (self.first_token_s, self.priors.first_token)]
-        return parts if self.new_tokens > 1 else parts[:1]
+    def timed_parts(self) -> list[TimedPart]:
+        """Those whose interval has a target: the whole calls, and those for one token."""
+        whole = TimedPart(self.whole_s, self.priors.whole, 1)
+        if self.new_tokens == 1:
+            return [whole]
+        return [whole, TimedPart(self.first_token_s, self.priors.first_token, FIRST_TOKEN_ALLOWANCE)]
 
     @cached_property
     def half_width(self) -> float | None:
-        """Half the wider interval, of whole calls or of those for one token, as a part of the mean; None where one is
-        unknown."""
-        widths = [statistics.estimate(*part).half_width for part in self.timed_parts]
+        """The largest of its parts; None where one is unknown."""
+        widths = [part.half_width for part in self.timed_parts]
         return None if None in widths else max(widths)
 
     def rounds_to_reach(self, half_width: float, most: int) -> int:
         """As statistics.rounds_to_reach, for all parts."""
-        return max(statistics.rounds_to_reach(half_width, samples, most, prior) for samples, prior in self.timed_parts)
+        return max(part.rounds_to_reach(half_width, most) for part in self.timed_parts)
 
     @property
     def whole_calls_s(self) -> list[float]:

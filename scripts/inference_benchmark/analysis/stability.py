@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from inference_benchmark.analysis import descriptive
 from inference_benchmark.analysis.descriptive import mean, outliers, percentile, standard_deviation
-from inference_benchmark.analysis.metrics import NO_PRIORS, Priors
+from inference_benchmark.analysis.metrics import FIRST_TOKEN_ALLOWANCE, NO_PRIORS, Priors
 from inference_benchmark.analysis.scatter import Scatter
 from inference_benchmark.analysis.statistics import Groups, estimate
 from inference_benchmark.units import format_half_width
@@ -48,7 +48,8 @@ def stability(
         )
     reasons |= _broken(whole_s, priors.whole, target_half_width, "new_tokens")
     if first_token_s:
-        of_first_token = _broken(first_token_s, priors.first_token, target_half_width, "prompt_tokens")
+        target = target_half_width * FIRST_TOKEN_ALLOWANCE
+        of_first_token = _broken(first_token_s, priors.first_token, target, "prompt_tokens")
         reasons |= {f"{FIRST_TOKEN}{name}": f"first token: {message}" for name, message in of_first_token}
     counts = [n for n in map(outliers, whole_s) if n is not None]
     return Verdict(reasons, sum(counts) if counts else None, _drift(whole_s))
