@@ -211,13 +211,13 @@ def test_agreement_is_relative_to_the_smaller():
 
 
 def test_so_many_rounds_bring_an_interval_within_the_target():
-    """By hand: logarithms that scatter by 0.1, so that the interval of three rounds reaches from exp(-h) to exp(h) with
-    h = t * 0.1 / sqrt(3). In four of five cases, one more round has at most 3.556 times that variance by itself (the F
-    distribution of 1 and 2 degrees of freedom), two more 4 times, and so on."""
+    """By hand: logarithms that scatter by 0.1, so that the interval of n rounds reaches from exp(-h) to exp(h) with
+    h = t * 0.1 / sqrt(n). Where three are not enough, nine tenths of the target are planned for."""
     rounds = [[math.exp(shift)] * 2 for shift in (-0.1, 0.0, 0.1)]
     assert rounds_to_reach(0.26, rounds, most=10) == 3, "4.303 * 0.1 / sqrt(3) = 0.248"
-    assert rounds_to_reach(0.22, rounds, most=10) == 4, "3.182 * 0.1 * sqrt((2 + 3.556) / 3 / 4) = 0.217"
-    assert rounds_to_reach(0.20, rounds, most=10) == 5, "2.776 * 0.1 * sqrt((2 + 2 * 4) / 4 / 5) = 0.196"
+    assert rounds_to_reach(0.20, rounds, most=10) == 4, "3.182 * 0.1 / sqrt(4) = 0.159"
+    assert rounds_to_reach(0.17, rounds, most=10) == 5, "0.9 * 0.17 = 0.153; 2.776 * 0.1 / sqrt(5) = 0.124"
+    assert rounds_to_reach(0.11, rounds, most=10) == 7, "2.571 * 0.1 / sqrt(6) = 0.105, 2.447 * 0.1 / sqrt(7) = 0.092"
     assert rounds_to_reach(0.01, rounds, most=10) == 10
     assert rounds_to_reach(0.01, rounds, most=3) == 3
     assert rounds_to_reach(0.01, [[0.5] * 3] * 3, most=10) == 3, "no scatter"

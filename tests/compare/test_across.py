@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from made_up import make_cell, make_record, write_records
 from running import script
-from scipy import stats
 
 from inference_benchmark.analysis.scatter import t_quantile
 from inference_benchmark.analysis.statistics import Estimate, paired_ratio_tests, rounds_needed, shifts_of_rounds
@@ -137,14 +136,8 @@ def test_so_many_rounds_make_the_interval_as_narrow_as_needed(other):
     found = rounds_needed(Estimate(1.0, 1 / 1.05, 1.05), 4, 3, other)
     deviation = 0.04879 / t_quantile(3) * 2
     distance = {0.97: 0.03046, 0.9: 0.10536}[other]
-
-    def reach(n: int) -> float:
-        more = n - 4
-        growth = (3 + more * stats.f.ppf(0.8, more, 3)) / (3 + more) if more else 1
-        return t_quantile(n - 1) * deviation * (growth / n) ** 0.5
-
-    assert reach(found) < distance
-    assert found == 4 or reach(found - 1) >= distance
-    assert found == {0.97: 12, 0.9: 4}[other]
+    assert t_quantile(found - 1) * deviation / found**0.5 < distance
+    assert found == 4 or t_quantile(found - 2) * deviation / (found - 1) ** 0.5 >= distance
+    assert found == {0.97: 7, 0.9: 4}[other]
     assert rounds_needed(Estimate(1.0), 4, 3, other) is rounds_needed(Estimate(1.0, 0.9, 1.1), 1, 0, other) is None
     assert rounds_needed(Estimate(0.97, 0.9, 1.05), 4, 3, 0.97) is None

@@ -52,9 +52,9 @@ def rounds_of(decision: dict) -> list[int]:
 
 
 def test_cells_whose_interval_is_too_wide_are_measured_in_more_rounds_up_to_the_most():
-    """As in test_statistics: logarithms that scatter by 0.1 need five rounds for +-20 %."""
+    """As in test_statistics: logarithms that scatter by 0.1 need four rounds for +-20 %."""
     decision = decide(EXPERIMENT, least_rounds())
-    assert rounds_of(decision) == [3, 5, 6, 3]
+    assert rounds_of(decision) == [3, 4, 6, 3]
     half_widths = [decision[make_cell(batch_size=size).path]["half_width"] for size in (1, 2, 4, 8)]
     deviations = [0, stdev(map(math.log, SECONDS[2])), math.log(2)]
     by_hand = [math.sinh(4.30265 * deviation / math.sqrt(3)) for deviation in deviations]
@@ -67,7 +67,7 @@ def test_cells_of_one_run_say_how_much_each_scatters():
     records = [make_record(cell, samples_s=[SECONDS[2][cell.round - 1]] * 3) for cell in experiment.cells()]
     assert {cell["rounds"] for cell in decide(experiment, records).values()} == {3}
     alone = [record for record in records if record.cell.batch_size == 1]
-    assert [cell["rounds"] for cell in decide(experiment, alone).values()] == [5]
+    assert [cell["rounds"] for cell in decide(experiment, alone).values()] == [4]
 
 
 def test_a_cell_whose_first_tokens_alone_scatter_is_measured_in_more_rounds():
@@ -106,9 +106,9 @@ def test_one_round_is_followed_by_others_where_its_own_calls_scatter_too_much():
 
 def test_a_decision_follows_from_the_records_of_the_least_rounds_alone(tmp_path):
     first = decide_by_script()
-    assert rounds_of(first["cells"]) == [3, 5, 6, 3]
+    assert rounds_of(first["cells"]) == [3, 4, 6, 3]
     further = further_cells(EXPERIMENT, read_decision(EXPERIMENT))
-    assert [(cell.round, cell.batch_size) for cell in further] == [(4, 2), (4, 4), (5, 2), (5, 4), (6, 4)]
+    assert [(cell.round, cell.batch_size) for cell in further] == [(4, 2), (4, 4), (5, 4), (6, 4)]
     write_records(tmp_path, [make_record(cell) for cell in further])
     DECISION.unlink()
     assert decide_by_script() == first
@@ -118,7 +118,7 @@ def test_a_record_that_cannot_be_used_decides_nothing_and_is_refused_later():
     cell = make_cell(batch_size=4, measurement=TARGET)
     Path(cell.path).write_text("{")
     assert len(list(usable_records(EXPERIMENT))) == 11
-    assert rounds_of(decide_by_script()["cells"] | {cell.path: {"rounds": 3}}) == [3, 5, 3, 3]
+    assert rounds_of(decide_by_script()["cells"] | {cell.path: {"rounds": 3}}) == [3, 4, 3, 3]
     assert list(read(EXPERIMENT).refused) == [cell.path]
 
 
@@ -134,7 +134,7 @@ def test_collecting_takes_the_rounds_that_were_decided(tmp_path):
     not_asked_for = make_cell(batch_size=1, round=4, measurement=TARGET)
     write_records(tmp_path, [make_record(cell, samples_s=[1.0] * 3) for cell in [*further, not_asked_for]])
     records = collect(EXPERIMENT).records
-    assert len(records) == 12 + 5
+    assert len(records) == 12 + 4
     assert not_asked_for.path not in records
     assert provenance_of(EXPERIMENT, list(records.values()))["measurement"]["rounds"] == "3 or more"
     assert provenance_of(EXPERIMENT, least_rounds())["measurement"]["rounds"] == 3

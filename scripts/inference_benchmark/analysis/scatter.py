@@ -16,8 +16,6 @@ from inference_benchmark.analysis.descriptive import mean, percentile, standard_
 LEVEL = 0.95
 #: From fewer cells it is not known how cells scatter.
 _LEAST_CELLS = 8
-#: With what probability a plan for further values is enough.
-_PLANNED = 0.8
 
 
 class Scatter(NamedTuple):
@@ -34,16 +32,6 @@ class Scatter(NamedTuple):
     def of_mean(self, n: int) -> Scatter:
         """Of the mean of n such values."""
         return self._replace(variance=self.variance / n)
-
-    def after(self, n: int) -> Scatter:
-        """With n more values: the largest variance that these will probably show, at _PLANNED. What they add, over this
-        variance, has an F distribution."""
-        if n == 0:
-            return self
-        from scipy.special import fdtri
-
-        added = Scatter(self.variance * float(fdtri(n, self.freedom, _PLANNED)), n)
-        return added.moderated(self)
 
     @property
     def reach(self) -> float:

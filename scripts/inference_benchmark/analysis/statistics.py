@@ -20,6 +20,8 @@ from inference_benchmark.analysis.scatter import LEVEL, NO_PRIOR, Scatter, prior
 MOST_ROUNDS = 1000
 #: The fewest rounds whose interval says something: of two, t is 12.7.
 FEWEST_ROUNDS = 3
+#: Of the target that more rounds are planned for: by what they were planned for, half of the intervals would miss it.
+_PLANNED = 0.9
 
 Groups = Sequence[Sequence[float]]
 
@@ -158,8 +160,8 @@ def paired_ratio_tests(cells: Sequence[Sequence[float]]) -> list[RatioTest | Non
 
 
 def rounds_needed(ratio: Estimate, n_rounds: int, freedom: float, other: float) -> int | None:
-    """How many rounds it takes to tell a ratio from another one, as _fewest_rounds; None where MOST_ROUNDS are not
-    enough, or nothing is known of the scatter.
+    """How many rounds it takes to tell a ratio from another one, if further rounds scatter as these n_rounds did; None
+    where MOST_ROUNDS are not enough, or nothing is known of the scatter.
 
     ratio: with its interval, which is as wide to both sides on a logarithmic scale. freedom: its degrees of freedom.
     other: above 0.
@@ -172,8 +174,8 @@ def rounds_needed(ratio: Estimate, n_rounds: int, freedom: float, other: float) 
 
 
 def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Scatter = NO_PRIOR) -> int:
-    """How many rounds bring half of the interval of their mean below a part of it, as _fewest_rounds; at least these,
-    and at most so many.
+    """How many rounds bring half of the interval of their mean below a part of it, if further rounds scatter as these
+    did; at least these, and at most so many. Where these are not enough, below _PLANNED of it.
 
     groups: the samples of each round. prior: of the means of processes. A single round does not show how rounds
     scatter: where even the interval of its calls is too wide, FEWEST_ROUNDS are asked for.
@@ -183,14 +185,17 @@ def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Scatter
         return 1 if reached is not None and reached <= half_width else min(FEWEST_ROUNDS, most)
     now = scatter_of(_logs(groups)).moderated(prior)
     # The interval is from value * exp(-reach) to value * exp(reach).
-    return _fewest_rounds(now, len(groups), most, math.asinh(half_width)) or most
+    if now.of_mean(len(groups)).reach < math.asinh(half_width):
+        return len(groups)
+    return _fewest_rounds(now, len(groups), most, math.asinh(_PLANNED * half_width)) or most
 
 
 def _fewest_rounds(now: Scatter, n_rounds: int, most: int, reach: float) -> int | None:
-    """How many rounds make the t interval of their mean narrower than this to either side, with a probability of 80 %,
-    if further rounds come from the same distribution as these n_rounds; None where so many are not enough."""
+    """How many rounds make the t interval of their mean narrower than this to either side, if further rounds scatter as
+    these n_rounds did; None where so many are not enough."""
     numbers = range(n_rounds, most + 1)
-    index = bisect_left(numbers, True, key=lambda n: now.after(n - n_rounds).of_mean(n).reach < reach)
+    after = [now._replace(freedom=now.freedom + n - n_rounds).of_mean(n) for n in numbers]
+    index = bisect_left(after, True, key=lambda scatter: scatter.reach < reach)
     return numbers[index] if index < len(numbers) else None
 
 
