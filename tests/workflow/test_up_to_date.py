@@ -25,6 +25,9 @@ from running import (
     scramble,
 )
 
+from inference_benchmark.experiment.experiment import Experiment
+from inference_benchmark.experiment.freshness import date_derived_files
+
 
 def test_records_of_different_hardware_or_software_are_refused_or_split(measured):
     path = measured.record_path("bf16", 2)
@@ -56,6 +59,15 @@ def test_a_copy_without_snakemakes_memory_plans_nothing(measured):
     shutil.rmtree(measured.folder / ".snakemake", ignore_errors=True)
     scramble(measured.folder)
     assert measured.plan() == NOTHING
+
+
+def test_files_that_are_made_from_each_other_are_dated_alike_however_long_that_takes(measured, monkeypatch):
+    monkeypatch.chdir(measured.folder)
+    (saved,) = Path(".snakemake/experiments").glob("*.json")
+    dated = os.utime
+    monkeypatch.setattr(os, "utime", lambda *arguments: (time.sleep(0.02), dated(*arguments)))
+    date_derived_files([Experiment.from_json(saved.read_text())], metadata=Path("none"))
+    assert len({Path(path).stat().st_mtime_ns for path in (SUMMARY, TABLES, REPORT)}) == 1
 
 
 @pytest.fixture
