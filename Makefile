@@ -35,9 +35,9 @@ $(STAMP):
 bench: setup
 	$(RUN) snakemake --cores 1 --resources gpu=1
 
-# Files of tests, four at a time: that with a cluster mostly waits for it, and others wait too.
+# Files of tests, three at a time: the one with a cluster mostly waits for it.
 test: setup
-	$(RUN) pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(RUN) pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: lint
 	$(RUN) pytest --quiet --numprocesses 2 --dist loadfile $(QUICK)
