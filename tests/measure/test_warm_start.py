@@ -286,6 +286,8 @@ def test_ctrl_c_ends_a_server_that_still_imports(owner, folder):
     command = [sys.executable, "-c", PARENT, make_cell().to_json(), str(HANGS_S), str(python)]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(owner, folder)) as parent:
         server_pid = int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text()))
+        # The parent waits for it. While it only starts it, it does not know it yet.
+        wait_for(lambda: Path(f"/proc/{parent.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S")
         parent.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in parent.communicate(timeout=HANGS_S)[1]
     assert is_gone(server_pid)

@@ -173,8 +173,8 @@ class ForkServer(NamedTuple):
         server = subprocess.Popen(command, **PIPED, env=dict(variables), text=True, process_group=0)
         lines = []
         too_long = threading.Timer(120, server.kill)
-        too_long.start()
         try:
+            too_long.start()
             with server.stdout:
                 for line in server.stdout:
                     if line == "ready\n":
