@@ -236,13 +236,16 @@ def test_a_node_that_comes_back_loses_nothing_and_one_that_fails_is_tried_again(
 
 
 def test_an_interrupted_run_cancels_its_jobs_and_goes_on_where_it_was(cluster, tmp_path):
-    """Two at once, in one of which the cells share a job. The last cell never ends."""
+    """Two at once, in one of which the cells share a job. The second cell never ends, whichever that is: one that began
+    first would keep the others waiting until its time is up."""
     campaigns = [
         Campaign.make_for(tmp_path / "alone", (1, 2, 4), a100=on_slurm("a100")),
         Campaign.make_for(tmp_path / "shared", (1, 2, 4), h200=on_slurm("h200", cells_per_job=3)),
     ]
-    hang = json.dumps({"fault": "hang", "on_batch": 4})
-    runs = [campaign.start(python=sys.executable, FAKE_ENGINE=hang) for campaign in campaigns]
+    hangs = [json.dumps({"fault": "hang", "unless_new": str(campaign.folder / "first")}) for campaign in campaigns]
+    runs = [
+        campaign.start(python=sys.executable, FAKE_ENGINE=hang) for campaign, hang in zip(campaigns, hangs, strict=True)
+    ]
     for campaign, run in zip(campaigns, runs, strict=True):
         wait_for(campaign.records)
         os.killpg(run.pid, signal.SIGINT)
