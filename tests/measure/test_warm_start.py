@@ -98,9 +98,14 @@ def servers(folder: Path) -> set[int]:
     return {pid for pid, parent in parents.items() if parent not in parents}
 
 
+def state(pid: int) -> str:
+    """A letter, as in ps."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
 def is_gone(pid: int) -> bool:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+        return state(pid) == "Z"
     except OSError:
         return True
 
@@ -287,7 +292,7 @@ def test_ctrl_c_ends_a_server_that_still_imports(owner, folder):
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment(owner, folder)) as parent:
         server_pid = int(wait_for(lambda: (folder / "pid").exists() and (folder / "pid").read_text()))
         # The parent waits for it. While it only starts it, it does not know it yet.
-        wait_for(lambda: Path(f"/proc/{parent.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S")
+        wait_for(lambda: state(parent.pid) == "S")
         parent.send_signal(signal.SIGINT)
         assert "KeyboardInterrupt" in parent.communicate(timeout=HANGS_S)[1]
     assert is_gone(server_pid)
