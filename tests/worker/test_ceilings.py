@@ -16,7 +16,7 @@ from inference_benchmark.worker import ceilings as worker
 
 def test_ceilings_of_this_machine(ceilings_once):
     record = load_for(CeilingsStudy("box", "cpu", None), ceilings_once)
-    assert len(record.results) <= 60, "they take about a second each"
+    assert len(record.results) <= 80, "they take about a second each, and a faster machine has more of them"
     kernels = {(r.get("dtype"), r["kernel"]) for r in record.results}
     assert {(None, "copy"), (None, "sum"), (None, "matrix-vector")} <= kernels
     for dtype in ("float32", "bfloat16", "float16", "int8"):
