@@ -21,7 +21,8 @@ from inference_benchmark import files
 from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.cli import add_template, fail, run
 from inference_benchmark.compare import result_set, text
-from inference_benchmark.compare.comparison import compare, regressions, undecided
+from inference_benchmark.compare.comparing import compare
+from inference_benchmark.compare.comparison import regressions, undecided
 from inference_benchmark.render.page import render
 from inference_benchmark.units import format_figure
 

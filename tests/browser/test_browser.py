@@ -30,7 +30,7 @@ from made_up import (
 from playwright.sync_api import Browser, Page, sync_playwright
 from running import PUBLISHED, REPO
 
-from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.compare import comparing, result_set
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.collect import provenance_of
 from inference_benchmark.render import choosing
@@ -69,7 +69,7 @@ def report(tmp_path_factory) -> Path:
     """The grid of the published table in two engines, with the published figures beside it."""
     experiment = grid()
     base = result_set.load(PUBLISHED, "a100-80gb")
-    beside = [comparison.compare(base, result_set.of_records(records_of(experiment)))]
+    beside = [comparing.compare(base, result_set.of_records(records_of(experiment)))]
     path = tmp_path_factory.mktemp("report") / "report.html"
     path.write_text(report_page([experiment], TEMPLATE, beside))
     return path
@@ -342,7 +342,7 @@ QUESTIONS = [
 def test_the_page_chooses_what_python_chooses_in_the_same_words(browser, tmp_path):
     results, provenance = to_choose_from()
     base = result_set.load(PUBLISHED, "a100-80gb")
-    beside = [comparison.compare(base, result_set.of_records(records_of(grid())))]
+    beside = [comparing.compare(base, result_set.of_records(records_of(grid())))]
     path = tmp_path / "choose.html"
     path.write_text(reports.render(results, [provenance], TEMPLATE, beside))
     watched = Watched(browser, path)
@@ -400,7 +400,7 @@ def long_names(tmp_path_factory) -> Path:
     records = records_of(of, faster=0.0002)
     base = result_set.load(PUBLISHED, "the-a100-80gb-of-the-other-cluster")
     path = tmp_path_factory.mktemp("long") / "long.html"
-    beside = [comparison.compare(base, result_set.of_records(records))]
+    beside = [comparing.compare(base, result_set.of_records(records))]
     path.write_text(reports.render(results_of(records), [provenance_of(of, records)], TEMPLATE, beside))
     return path
 

@@ -12,7 +12,8 @@ from running import script
 from inference_benchmark.analysis.scatter import t_quantile
 from inference_benchmark.analysis.statistics import Estimate, paired_ratio_tests, rounds_needed, shifts_of_rounds
 from inference_benchmark.compare import result_set
-from inference_benchmark.compare.comparison import compare, undecided
+from inference_benchmark.compare.comparing import compare
+from inference_benchmark.compare.comparison import undecided
 
 OPTIONS = {"engine": "hf", "attention": "eager"}
 

@@ -16,7 +16,8 @@ from inference_benchmark.analysis.figures import COMPARED
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.compare import result_set
 from inference_benchmark.compare import text as comparison_text
-from inference_benchmark.compare.comparison import ComparedCell, Comparison, compare, regressions
+from inference_benchmark.compare.comparing import compare
+from inference_benchmark.compare.comparison import ComparedCell, Comparison, regressions
 from inference_benchmark.compare.result_set import ResultSet
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.results import cell_results

@@ -20,7 +20,7 @@ from made_up import (
 
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
-from inference_benchmark.compare.comparison import compare
+from inference_benchmark.compare.comparing import compare
 from inference_benchmark.records.collect import provenance_of
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.results.summary_csv import to_csv

@@ -9,7 +9,7 @@ import pytest
 
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
-from inference_benchmark.compare.comparison import compare
+from inference_benchmark.compare.comparing import compare
 from inference_benchmark.experiment import baselines
 
 

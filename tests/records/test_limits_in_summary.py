@@ -13,7 +13,7 @@ from made_up import epyc_ceilings, epyc_record, make_ceilings, make_cell, make_r
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.analysis.metrics import PHASES
 from inference_benchmark.analysis.roofline import Matrix, Shapes
-from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.compare import comparing, result_set
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import Studies, cell_result, cell_results
@@ -56,7 +56,7 @@ def test_a_cell_faster_than_its_limit_has_none_and_is_flagged(tmp_path):
     for path in (tmp_path / "results/box", table):
         impossible = result_set.load(path, "impossible")
         for pair in ((impossible, impossible), (impossible, result_set.of_records([cell]))):
-            (compared,) = comparison.compare(*pair).cells
+            (compared,) = comparing.compare(*pair).cells
             assert (compared.verdict, compared.ratio, compared.p_value) == ("above limit", None, None)
     # What was measured on another machine says nothing of this one.
     other = replace(ceilings, device={"kind": "cpu", "name": "Other"})

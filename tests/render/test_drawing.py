@@ -13,7 +13,7 @@ from altair.vegalite.v6.schema.core import load_schema
 from made_up import OLD, grid, make_cell, make_oom, make_record, records_of, results_of, sample_records, with_figures
 from running import PUBLISHED
 
-from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.compare import comparing, result_set
 from inference_benchmark.experiment.cells import Workload
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.render import drawing, palette, vega
@@ -24,7 +24,7 @@ def of_grid() -> ChartData:
     """Two engines, intervals, cells that do not fit, baselines, limits, energy, and a capacity that is drawn."""
     records = records_of(grid())
     base = result_set.load(PUBLISHED, "a100-80gb")
-    return chart_data(results_of(records), [comparison.compare(base, result_set.of_records(records))])
+    return chart_data(results_of(records), [comparing.compare(base, result_set.of_records(records))])
 
 
 #: Of Vega-Lite. Altair comes with it, and takes eight times as long to read a chart.

@@ -24,7 +24,7 @@ from running import PUBLISHED
 
 from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME, PERFORMANCE
-from inference_benchmark.compare import comparison, result_set
+from inference_benchmark.compare import comparing, result_set
 from inference_benchmark.records.parts import Note, Stability
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
@@ -127,7 +127,7 @@ def test_a_model_that_no_column_supports_keeps_its_columns():
 def test_a_baseline_has_no_column_for_one_that_is_not_supported_here():
     records = [make_unsupported(each.cell) if each.cell.precision == "bf16" else each for each in records_of(grid())]
     ours = result_set.of_records(records)
-    beside = comparison.compare(result_set.load(PUBLISHED, "a100-80gb"), ours)
+    beside = comparing.compare(result_set.load(PUBLISHED, "a100-80gb"), ours)
     (model,) = context.models(results_of(records))
     (of,) = model.workloads
     assert {line.name for line in chart_data(of.cells, [beside]).lines if line.baseline} == {"a100-80gb fp32"}

@@ -14,7 +14,7 @@ from running import script
 
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
-from inference_benchmark.compare.comparison import compare
+from inference_benchmark.compare.comparing import compare
 from inference_benchmark.experiment import baselines
 
 pytest.importorskip("llmd_benchmark_report")

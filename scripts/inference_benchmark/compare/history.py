@@ -13,7 +13,8 @@ from inference_benchmark.analysis.change_points import change_points
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
-from inference_benchmark.compare.comparison import Difference, differences
+from inference_benchmark.compare.comparing import differences
+from inference_benchmark.compare.comparison import Difference
 from inference_benchmark.compare.result_set import ResultSet
 from inference_benchmark.results.cell_result import KEYS, CellResult
 

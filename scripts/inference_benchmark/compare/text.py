@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 from inference_benchmark import markdown
 from inference_benchmark.analysis.figures import BY_NAME
 from inference_benchmark.analysis.statistics import Estimate
-from inference_benchmark.compare import comparison as verdicts
-from inference_benchmark.compare.comparison import ComparedCell, ComparedColumn, Comparison, matching_keys
+from inference_benchmark.compare import verdicts
+from inference_benchmark.compare.comparing import matching_keys
+from inference_benchmark.compare.comparison import SPEED, ComparedCell, ComparedColumn, Comparison
 from inference_benchmark.results.cell_result import Results
 from inference_benchmark.units import format_figure
 
@@ -95,7 +96,7 @@ def cautions(comparison: Comparison) -> Iterator[str]:
         )
     if comparison.single_process:
         yield ONE_PROCESS
-    if any(each.fact.startswith(verdicts.SPEED) for each in comparison.differences):
+    if any(each.fact.startswith(SPEED) for each in comparison.differences):
         yield "The machine itself was not as fast in both, by its yardstick: ratios are also those of the machine."
 
 

@@ -9,7 +9,8 @@ from typing import Any
 from inference_benchmark import files, markdown
 from inference_benchmark.cli import ProblemsError
 from inference_benchmark.compare import result_set
-from inference_benchmark.compare.comparison import Comparison, compare
+from inference_benchmark.compare.comparing import compare
+from inference_benchmark.compare.comparison import Comparison
 from inference_benchmark.experiment.cells import first_and_round, log_path
 from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.rounds import all_cells
