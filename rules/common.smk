@@ -213,7 +213,7 @@ def show_what_there_is():
         lines = shell(PREVIEW, params=rules.preview.params, log=rules.preview.log, read=True).splitlines()
         logger.info("\n".join(line for line in lines if line.startswith("Preview: ")))
     except CalledProcessError:
-        logger.error(f"tables and report of what there is could not be made, see {rules.preview.log}")
+        logger.error(f"tables and report of the finished cells could not be made, see {rules.preview.log}")
 
 
 def all_comparisons(wildcards):

@@ -4,7 +4,7 @@
 rule history:
     """Show the results of this and earlier runs over time, on one page. Runs only on request.
 
-    It declares no output, so that each request makes the page of what there is now.
+    It declares no output, so that each request makes the page of the records that are there now.
     """
     input:
         summaries=expand("results/{machine}/summary.csv", machine=PLAN.machines),

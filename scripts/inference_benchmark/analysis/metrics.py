@@ -79,7 +79,7 @@ class MeasuredCell:
 
     whole_s, first_token_s: seconds of each whole call and of each call for one token, by process; the latter are not
     used where new_tokens is 1. energy_j: (joules, their uncertainty) over the whole calls of each process; None without
-    a counter. memory_bytes: (peak, what there is) of each process. shapes and ceilings: None where unknown. priors: of
+    a counter. memory_bytes: (peak, whole) of each process. shapes and ceilings: None where unknown. priors: of
     all cells of the run.
     """
 
@@ -234,7 +234,7 @@ def latency_sd_s(cell: MeasuredCell) -> float | None:
 
 
 def memory_share(memory_bytes: Sequence[tuple[int, int | None]]) -> float | None:
-    """The largest part of the memory that a process took, of (peak, what there is) of each process."""
+    """The largest part of the memory that a process took, of (peak, whole) of each process."""
     return max((peak / capacity for peak, capacity in memory_bytes if capacity), default=None)
 
 
