@@ -81,6 +81,17 @@ def test_links_in_the_docs_lead_somewhere():
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
+def test_each_file_to_change_has_what_is_to_be_changed_in_it():
+    """Names in the items of the lists, which begin with the path of a file."""
+    for item in re.split(r"^(?=\d\. )", (REPO / "docs/extend.md").read_text(), flags=re.MULTILINE)[1:]:
+        # Without examples, and what follows the list.
+        words = re.findall(r"`([\w/.]+)`", re.split(r"```|\n\n", item)[0])
+        files = [path for word in words if (path := REPO / word).is_file()]
+        names = [word for word in words if re.fullmatch(r"_\w+|[A-Z]\w+|test_\w+", word)]
+        code = "".join(path.read_text() for path in files)
+        assert [name for name in names if not re.search(rf"\b{name}\b", code)] == [], item
+
+
 def test_the_readme_block_has_its_place():
     from inference_benchmark.render.readme import insert
 

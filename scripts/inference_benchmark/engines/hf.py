@@ -8,7 +8,7 @@ from importlib import import_module
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 import accelerate  # noqa: F401  otherwise transformers imports it during the timed load
 import numpy
@@ -16,73 +16,22 @@ import torch
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
-    BitsAndBytesConfig,
     GenerationConfig,
     LogitsProcessorList,
     StoppingCriteriaList,
-    TorchAoConfig,
 )
 from transformers.utils import logging
 
 from inference_benchmark.engines import hf_facts, placement, shapes
+from inference_benchmark.engines.hf_precisions import BITSANDBYTES, PRECISIONS
 from inference_benchmark.engines.options import CACHE_BITS, not_on_cpu, offloads
 from inference_benchmark.engines.refusal import UnsupportedError
 from inference_benchmark.engines.torch_device import TorchDeviceEngine
 from inference_benchmark.models import loading
-from inference_benchmark.models.architecture import QUANTISED
 from inference_benchmark.models.checkpoint import weights_files
 
 logging.disable_progress_bar()
 
-#: Imported before loading, whose time would otherwise include it.
-_BITSANDBYTES = ("bitsandbytes", "transformers.integrations.bitsandbytes")
-_TORCHAO = "torchao.quantization"
-
-
-class _Precision(NamedTuple):
-    """How a model is loaded.
-
-    dtype: of activations and of weights that are not quantised. stored_as: how the weights of the blocks are stored; ""
-    if the checkpoint decides. quantisation_config: makes the settings of quantisation. modules: of its library.
-    """
-
-    dtype: torch.dtype
-    stored_as: str = ""
-    quantisation_config: Callable[[], BitsAndBytesConfig | TorchAoConfig] | None = None
-    modules: tuple[str, ...] = ()
-
-
-def _bitsandbytes(dtype: torch.dtype, stored_as: str, **settings: Any) -> _Precision:
-    return _Precision(dtype, stored_as, lambda: BitsAndBytesConfig(**settings), _BITSANDBYTES)
-
-
-def _torchao(stored_as: str, config: str, **settings: Any) -> _Precision:
-    def make() -> TorchAoConfig:
-        return TorchAoConfig(getattr(import_module(_TORCHAO), config)(**settings))
-
-    return _Precision(torch.bfloat16, stored_as, make, (_TORCHAO,))
-
-
-PRECISIONS = {
-    "fp32": _Precision(torch.float32, "float32"),
-    "bf16": _Precision(torch.bfloat16, "bfloat16"),
-    "fp16": _Precision(torch.float16, "float16"),
-    # Dettmers et al. 2022, arXiv:2208.07339. The authors' kernels compute in float16. With bfloat16 activations,
-    # bitsandbytes casts and logs a warning at every matrix product.
-    "int8": _bitsandbytes(torch.float16, "int8", load_in_8bit=True, llm_int8_threshold=6.0),
-    "int8-threshold-0": _bitsandbytes(torch.float16, "int8", load_in_8bit=True, llm_int8_threshold=0.0),
-    # Dettmers et al. 2023, arXiv:2305.14314.
-    "nf4": _bitsandbytes(
-        torch.bfloat16, "nf4", load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    ),
-    "int8-weight-only": _torchao("int8", "Int8WeightOnlyConfig"),
-    # The layout of torch's own kernels.
-    "int4-weight-only": _torchao(
-        "int4", "Int4WeightOnlyConfig", group_size=128, int4_packing_format="tile_packed_to_4d"
-    ),
-    # The dtype of gptqmodel's products on a CPU. On CUDA transformers makes it float16 for awq.
-    **dict.fromkeys(QUANTISED, _Precision(torch.bfloat16, modules=("gptqmodel",))),
-}
 #: transformers' names of the option attention.
 _ATTENTION = {"eager": "eager", "sdpa": "sdpa", "flex": "flex_attention", "flash": "flash_attention_2"}
 #: transformers' defaults, except the axes, which its documentation recommends for hqq: a group is in one row, so that
@@ -128,7 +77,7 @@ class HfEngine(TorchDeviceEngine):
         super().import_libraries(checkpoint, on_gpu)
         with suppress(ImportError):  # a worker that needs the package reports it
             # With a GPU, bitsandbytes initialises CUDA, which a fork cannot use then.
-            for module in () if on_gpu else _BITSANDBYTES:
+            for module in () if on_gpu else BITSANDBYTES:
                 import_module(module)
 
     def start(self, device: str, threads: int, checkpoint: Path) -> None:
