@@ -89,7 +89,8 @@ def test_each_file_to_change_has_what_is_to_be_changed_in_it():
         files = [path for word in words if (path := REPO / word).is_file()]
         names = [word for word in words if re.fullmatch(r"_\w+|[A-Z]\w+|test_\w+", word)]
         code = "".join(path.read_text() for path in files)
-        assert [name for name in names if not re.search(rf"\b{name}\b", code)] == [], item
+        missing = [name for name in names if not re.search(rf"\b{name}\b", code)]
+        assert missing == [] or not files, item  # or the file is still to be written
 
 
 def test_the_readme_block_has_its_place():
