@@ -31,8 +31,10 @@ def compare(
     Two cells are the same if they agree in all of KEYS that the base has; models are matched by name if the base has
     names, else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
     Welch's test on the logarithms of the means of processes, or of calls if a set has one process; a difference of such
-    calls is called ``perhaps``. paired: the two were measured together, round by round; then the ratios of the rounds
-    that both have are tested. The scatter of all cells of a set, or of all pairs, is known of each.
+    calls is called ``perhaps``, and so is one of a cell around which the machine itself was not as it was around the
+    other, each compared with what is usual in its set. paired: the two were measured together, round by round; then the
+    ratios of the rounds that both have are tested. The scatter of all cells of a set, or of all pairs, is known of
+    each.
     """
     keys = matching_keys(base.cells)
     by_key = {cell.key_in(keys): cell for cell in base.cells}
@@ -40,7 +42,7 @@ def compare(
     tests = _paired_tests(pairs, figure) if paired else _tests(pairs, figure, base, new)
     significant = iter(statistics.significant([test for test in tests if test]))
     cells = [
-        _compared(one, other, figure, test, bool(test) and next(significant))
+        _compared(one, other, figure, test, bool(test) and next(significant), _machine_differs(base, one, new, other))
         for (one, other), test in zip(pairs, tests, strict=True)
     ]
     matched = {other.key_in(keys) for _, other in pairs}
@@ -71,9 +73,10 @@ def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
         if set(map(str, ours)) != set(map(str, theirs)):
             found.append(Difference(fact, ours, theirs))
     if base.speed and new.speed:
-        ratios = zip(yardstick.NAMES, new.speed.over(base.speed), base.speed.texts, new.speed.texts, strict=True)
-        for name, ratio, our, their in ratios:
-            if min(ratio, 1 / ratio) < 1 - yardstick.TOLERANCE:
+        ratios, do_differ = new.speed.over(base.speed), yardstick.differ(new.speed, base.speed)
+        sides = zip(yardstick.NAMES, ratios, do_differ, base.speed.texts, new.speed.texts, strict=True)
+        for name, ratio, differs, our, their in sides:
+            if differs:
                 now = f"{their}, {format_figure(ratio, '.2f')}x"
                 found.append(Difference(f"{SPEED} ({name}, median)", [our], [now]))
     return found
@@ -108,8 +111,15 @@ def _are_limited(pair: tuple[CellResult, CellResult]) -> bool:
     return not any(cell.is_above_limit for cell in pair)
 
 
+def _machine_differs(base: ResultSet, ours: CellResult, new: ResultSet, theirs: CellResult) -> bool:
+    """Whether the machine was in another state around a cell of base than around one of new: in each set in comparison
+    with what is usual there, so that two machines can be compared. Unknown is no difference."""
+    speeds = base.around.get(ours.record), new.around.get(theirs.record)
+    return None not in speeds and any(yardstick.differ(*speeds))
+
+
 def _compared(
-    base: CellResult, new: CellResult, figure: Figure, test: RatioTest | None, significant: bool
+    base: CellResult, new: CellResult, figure: Figure, test: RatioTest | None, significant: bool, machine_differs: bool
 ) -> ComparedCell:
     if not (figure.name in base.figures and figure.name in new.figures):
         return ComparedCell(base, new, _ENDINGS.get((base.outcome, new.outcome), verdicts.NO_FIGURE))
@@ -121,10 +131,10 @@ def _compared(
         speedup = Estimate(ratio if figure.better == "higher" else 1 / ratio)
         return ComparedCell(base, new, verdicts.UNKNOWN, speedup, processes=processes)
     faster, slower = verdicts.FASTER, verdicts.SLOWER
-    if min(processes) == 1:
+    if machine_differs or min(processes) == 1:
         faster, slower = verdicts.PERHAPS_FASTER, verdicts.PERHAPS_SLOWER
     verdict = (slower if test.speedup.value < 1 else faster) if significant else verdicts.SAME
-    return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes, test.freedom)
+    return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes, test.freedom, machine_differs)
 
 
 def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,6 +40,11 @@ class ResultSet:
     speed: Speed | None = None
     measured_from: str | None = None
     records: Mapping[str, Record] = field(default_factory=dict)
+
+    @cached_property
+    def around(self) -> Mapping[str, Speed]:
+        """The speed of the machine around each cell, as parts of its median, by CellResult.record."""
+        return machine_speed.around([*self.records.values()])
 
     def about(self, cells: Iterable[CellResult]) -> Self:
         """With the facts and the speed of these of its cells alone; unchanged where it has no records of them."""

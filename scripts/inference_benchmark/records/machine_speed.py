@@ -29,6 +29,14 @@ def slower(records: Sequence[Record]) -> dict[str, str]:
     return {path: why for path, why in whys.items() if why}
 
 
+def around(records: Sequence[Record]) -> dict[str, Speed]:
+    """{path: the speed of the machine around a cell, as parts of its median}. records: of all rounds of each cell."""
+    return {
+        record.cell.path: yardstick.mean([*speeds.values()]).over(usual)
+        for record, speeds, usual in _with_typical(records)
+    }
+
+
 def facts(records: Sequence[Record]) -> dict[str, Any]:
     """For provenance.json: the median speed, ``variation`` around it, and ``over_time`` the part of it at each time,
     for both kernels. records: of one round each. Empty if no record has a yardstick."""
