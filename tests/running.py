@@ -33,6 +33,8 @@ from inference_benchmark.records.record import StudyRecord
 REPO = Path(__file__).resolve().parents[1]
 CODE = ("Snakefile", "config.yaml", "config.schema.yaml", "rules", "scripts", "report", "reference", "envs", "profiles")
 PUBLISHED = REPO / "reference/bloom_a100_80gb.csv"
+#: Machines whose runs README.md shows, by the names of their folders in results/.
+SHOWN = sorted(set(re.findall(r"results/([^/\s]+)/charts", (REPO / "README.md").read_text())))
 #: Files of the machine "box" that are quicker to make than all of them.
 SUMMARY, TABLES, REPORT = (f"results/box/{name}" for name in ("summary.csv", "tables.md", "report.html"))
 

@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 import yaml
 from made_up import SMALL, grid, make_cell, make_oom, make_record, records_of, with_figures, write_records
-from running import REPO, script
+from running import REPO, SHOWN, script
 
 from inference_benchmark.analysis.figures import BY_NAME, FIGURES, PERFORMANCE
 from inference_benchmark.compare import result_set
@@ -27,7 +27,7 @@ from inference_benchmark.results.summary_csv import to_csv, to_long_csv
 
 run = partial(script, "export")
 DOCS = (REPO / "docs/export.md").read_text()
-MACHINE = REPO / "results/amd-epyc-family-25-model-1-2-cpus"
+MACHINE = REPO / "results" / SHOWN[0]
 #: Published at https://bencher.dev/bmf.json; from bencherdev/bencher, Apache-2.0 or MIT.
 BMF = json.loads((REPO / "tests/data/bmf.json").read_text())
 #: BenchmarkResult in src/extract.ts of benchmark-action/github-action-benchmark, which publishes no schema.
