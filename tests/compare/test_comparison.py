@@ -197,12 +197,12 @@ def test_a_machine_that_was_itself_slower_is_said():
     assert compare(base, small_set(rounds=2)).differences == []  # whose speed nobody knows
 
 
-def with_odd_cell(result_set_: ResultSet, memory_s: float) -> ResultSet:
+def with_odd_cell(results: ResultSet, memory_s: float) -> ResultSet:
     """A result set around whose first cell the machine had these times, and usual ones around all others."""
     usual, odd = ({"before": make_yardstick(each, 0.25)} for each in (0.2, memory_s))
     records = [
         replace(each, runs=tuple(replace(run, yardstick=usual if n else odd) for run in each.runs))
-        for n, each in enumerate(result_set_.records.values())
+        for n, each in enumerate(results.records.values())
     ]
     return result_set.of_records(records)
 

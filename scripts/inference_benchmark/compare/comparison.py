@@ -177,13 +177,16 @@ def undecided(comparison: Comparison, limit: float) -> list[tuple[ComparedCell, 
     """Cells that can be slower by this part of the base's speed, for all that is known, and are not found to be; each
     with how many rounds would tell, None where that cannot be said."""
     return [
-        (cell, None if cell.machine_differs else _rounds_needed(cell, limit))
+        (cell, _rounds_needed(cell, limit))
         for cell in comparison.cells
         if not _is_regression(cell, limit) and cell.ratio and not (cell.is_judged and cell.ratio.low > 1 - limit)
     ]
 
 
 def _rounds_needed(cell: ComparedCell, limit: float) -> int | None:
+    """None where the machine differs: rounds in the same state would tell nothing."""
+    if cell.machine_differs:
+        return None
     return statistics.rounds_needed(cell.ratio, min(cell.processes), cell.freedom, 1 - limit)
 
 
