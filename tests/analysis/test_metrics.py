@@ -12,7 +12,7 @@ from inference_benchmark.analysis import metrics, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
 from inference_benchmark.analysis.metrics import MeasuredCell
 from inference_benchmark.analysis.roofline import Matrix, Peaks, Shapes
-from inference_benchmark.analysis.scatter import Scatter
+from inference_benchmark.analysis.scatter import Prior
 from inference_benchmark.analysis.statistics import Estimate
 
 #: 4 rows x 10 tokens in 10/3 s on average, of which a first token takes 1/3 s: 3 s for 9 more.
@@ -72,7 +72,7 @@ def test_several_processes_count_alike_whatever_their_number_of_calls():
 
 
 #: Of cells that scatter by 5 %.
-PRIORS = metrics.Priors(*[Scatter(0.05**2, 1000)] * 3)
+PRIORS = metrics.Priors(*[Prior(0.05**2, 1000)] * 3)
 
 
 def test_the_scatter_of_all_cells_says_what_that_of_one_cannot():
@@ -89,10 +89,17 @@ def test_the_priors_of_a_run_are_those_of_its_times():
         replace(BY_HAND, whole_s=[[3.0], [3.0 + i / 100]], first_token_s=[[0.3], [0.3 - i / 1000]])
         for i in range(1, 10)
     ]
-    whole, first_token, decode = metrics.priors(cells)
-    assert whole == statistics.prior_of_processes(cell.whole_s for cell in cells)
-    assert first_token == statistics.prior_of_processes(cell.first_token_s for cell in cells)
-    assert decode == statistics.prior_of_differences((cell.whole_s, cell.first_token_s) for cell in cells) != whole
+    one_token = replace(BY_HAND, new_tokens=1, whole_s=[[0.3], [0.4]], first_token_s=[[], []])
+    around = [[(0.1 * i, 0.0), (0.0, 0.1 * i)] for i in range(9)]
+    whole, first_token, decode = zip(*metrics.priors(cells, around), strict=True)
+    assert list(whole) == statistics.priors_of_processes([cell.whole_s for cell in cells], around)
+    assert list(first_token) == statistics.priors_of_processes([cell.first_token_s for cell in cells], around)
+    both = [(cell.whole_s, cell.first_token_s) for cell in cells]
+    assert list(decode) == statistics.priors_of_differences(both, around) != list(whole)
+    assert min(each.unseen for each in whole[:4]) > 0
+    *of_long, of_one = metrics.priors([*cells, one_token])
+    assert of_long[0][1:] == metrics.priors(cells)[0][1:], "a cell of one token has no calls but its whole ones"
+    assert of_one.whole == of_long[0].whole != metrics.priors(cells)[0].whole
 
 
 def test_energy_per_token_is_all_joules_over_all_tokens():

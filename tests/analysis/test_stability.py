@@ -6,7 +6,7 @@ import pytest
 
 from inference_benchmark.analysis.descriptive import settled
 from inference_benchmark.analysis.metrics import Priors
-from inference_benchmark.analysis.scatter import Scatter
+from inference_benchmark.analysis.scatter import Prior
 from inference_benchmark.analysis.stability import stability
 
 STEADY = [1.000, 1.001, 0.999, 1.000, 1.001]
@@ -54,7 +54,7 @@ def test_calls_drift_where_they_do_in_most_processes():
 def test_the_scatter_of_all_cells_narrows_the_interval_of_one():
     processes = [[1.0, 1.0], [1.02, 1.02], [0.98, 0.98]]
     assert reasons(processes, target_half_width=0.04) == {"interval"}
-    of_others = Scatter(0.02**2, 40)
+    of_others = Prior(0.02**2, 40)
     assert reasons(processes, target_half_width=0.04, priors=Priors(whole=of_others)) == set()
     assert of_first_tokens(processes, target_half_width=0.03) == {"first-token-interval"}
     assert of_first_tokens(processes, target_half_width=0.03, priors=Priors(first_token=of_others)) == set()

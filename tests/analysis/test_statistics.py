@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from inference_benchmark.analysis import descriptive, scatter, statistics
-from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
+from inference_benchmark.analysis.scatter import NO_PRIOR, Prior, Scatter
 from inference_benchmark.analysis.statistics import (
     Estimate,
     RatioTest,
@@ -102,7 +102,7 @@ def test_intervals_with_the_scatter_of_all_cells_are_narrower_and_hold_the_truth
         deviations = 0.1 * numpy.exp(numpy.log(factor) * random.standard_normal(25))
         logs = deviations[:, None] * random.standard_normal((25, 3)) + common * random.standard_normal(3)
         cells = [[[seconds] for seconds in numpy.exp(each)] for each in logs]
-        prior = statistics.prior_of_processes(cells)
+        prior = statistics.priors_of_processes(cells)[0]
         for groups in cells:
             moderated = estimate(groups, prior)
             held += moderated.low <= 1 <= moderated.high
@@ -117,8 +117,10 @@ def test_a_prior_is_found_again():
     random = numpy.random.default_rng(5)
     true = 8 * 0.04 / random.chisquare(8, 4000)
     cells = [Scatter(variance * random.chisquare(6) / 6, 6) for variance in true]
-    assert scatter.prior(cells) == pytest.approx((0.04, 8), rel=0.15)
-    assert Scatter(0.07, 2).moderated(Scatter(0.04, 8)) == pytest.approx((0.046, 10))
+    assert scatter.prior(cells) == pytest.approx((0.04, 8, 0), rel=0.15)
+    assert Scatter(0.07, 2).moderated(Prior(0.04, 8)) == pytest.approx((0.046, 10))
+    # Of three rounds, so that the variance of their mean is larger by what they did not see.
+    assert Scatter(0.07, 2).moderated(Prior(0.04, 8, unseen=0.01)) == pytest.approx((0.076, 10))
 
 
 def test_there_is_a_prior_only_where_cells_show_their_scatter():
@@ -126,7 +128,9 @@ def test_there_is_a_prior_only_where_cells_show_their_scatter():
     assert scatter.prior(alike).freedom == 16, "worth no more than all cells together"
     assert scatter.prior(alike[1:]) == scatter.prior([Scatter(0.0, 2)] * 9) == NO_PRIOR
     assert scatter.prior([*alike, Scatter(0.0, 2)]).variance > 0
-    assert statistics.prior_of_processes([[[1.0, 1.1]]] * 20) == NO_PRIOR, "calls of one process scatter otherwise"
+    assert statistics.priors_of_processes([[[1.0, 1.1]]] * 20) == [NO_PRIOR] * 20, (
+        "calls of one process scatter otherwise"
+    )
 
 
 @pytest.mark.parametrize("processes", [1, 4])
@@ -236,11 +240,13 @@ def test_intervals_hold_the_truth_where_the_scatter_decides_the_rounds():
     holds, within, rounds = [], [], []
     for _ in range(60):
         cells = [[[each] for each in numpy.exp(0.1 * rng.standard_normal(10)).tolist()] for _ in range(25)]
-        prior = statistics.prior_of_processes(cell[:3] for cell in cells)
-        measured = [cell[: rounds_to_reach(0.1, cell[:3], 10, prior)] for cell in cells]
-        intervals = [estimate(cell, statistics.prior_of_processes(measured)) for cell in measured]
-        holds += [each.low <= 1 <= each.high for each in intervals]
-        within += [each.half_width < 0.1 for each in intervals]
+        priors = statistics.priors_of_processes([cell[:3] for cell in cells])
+        measured = [
+            cell[: rounds_to_reach(0.1, cell[:3], 10, prior)] for cell, prior in zip(cells, priors, strict=True)
+        ]
+        found = list(map(estimate, measured, statistics.priors_of_processes(measured)))
+        holds += [each.low <= 1 <= each.high for each in found]
+        within += [each.half_width < 0.1 for each in found]
         rounds += map(len, measured)
     assert 0.92 < numpy.mean(holds) < 0.96
     assert numpy.mean(within) > 0.9

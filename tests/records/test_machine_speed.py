@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from made_up import make_cell, make_experiment, make_oom, make_record, make_yardstick
 
 from inference_benchmark.records import machine_speed
 from inference_benchmark.records.collect import provenance_of
+from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
+from inference_benchmark.records.rounds import combined, measured_cells
 
 QUICK = {"before": make_yardstick(0.2, 0.25), "after": make_yardstick(0.2, 0.25)}
 SLOW_AFTER = {"before": make_yardstick(0.2, 0.25), "after": make_yardstick(0.4, 0.25)}
@@ -85,3 +90,44 @@ def test_provenance_has_the_median_speed_its_variation_and_the_parts_of_it_over_
         {"at": "2026-01-01T00:04", "memory": 0.5, "arithmetic": 1},
     ]
     assert provenance_of(make_experiment(), [record(1, None)])["machine_speed"] == {}
+
+
+def test_a_round_has_the_speed_around_it_as_a_part_of_what_is_usual():
+    twice = [make_cell(batch_size=2, round=number) for number in (1, 2)]
+    records = combined(
+        [
+            record(1, QUICK),
+            record(4, QUICK),
+            *(make_record(cell, yardstick=SLOW_AFTER) for cell in twice),
+            record(8, None),
+        ]
+    )
+    around = machine_speed.around(records)
+    assert around[twice[0].path] == [(pytest.approx(math.log(0.75)), 0.0)] * 2
+    assert around[make_cell(batch_size=1).path] == [(0.0, 0.0)]
+    assert make_cell(batch_size=8).path not in around
+    (partly,) = combined([make_record(twice[0], yardstick=QUICK), make_record(twice[1], yardstick=None)])
+    assert machine_speed.around([partly]) == {}, "of one of its rounds nothing is known"
+
+
+def test_rounds_that_missed_a_state_of_the_machine_make_an_interval_wider_and_ask_for_more():
+    """Eight cells in three rounds. The machine was slow in the second, and around the last cell in none."""
+
+    def records(yardsticks: Sequence[Mapping[str, Any] | None]) -> list[Record]:
+        return [
+            make_record(
+                make_cell(batch_size=2**n, round=number + 1),
+                samples_s=[(1.2 if n < 7 and number == 1 else 1) * (1 + n * number / 1000)] * 3,
+                yardstick=yardsticks[number if n < 7 else 0],
+            )
+            for n in range(8)
+            for number in range(3)
+        ]
+
+    seen, unknown = (
+        list(measured_cells(combined(records(each))).values())[-1] for each in ([QUICK, SLOW, QUICK], [None] * 3)
+    )
+    assert seen.latency_s.value == unknown.latency_s.value
+    assert seen.latency_s.half_width > 1.2 * unknown.latency_s.half_width
+    most = 100
+    assert unknown.rounds_to_reach(0.05, most) < seen.rounds_to_reach(0.05, most) < most

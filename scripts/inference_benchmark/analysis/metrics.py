@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from inference_benchmark.analysis import descriptive, roofline, statistics
 from inference_benchmark.analysis.ceilings import Ceilings
-from inference_benchmark.analysis.scatter import NO_PRIOR, Scatter
+from inference_benchmark.analysis.scatter import NO_PRIOR, Prior
 from inference_benchmark.analysis.statistics import Estimate, Groups
+from inference_benchmark.analysis.unseen import Around
 
 #: Parts of a call that have a limit of their own.
 PHASES = ("prefill", "decode", "whole")
@@ -41,12 +42,12 @@ class PhaseLimit(NamedTuple):
 
 
 class Priors(NamedTuple):
-    """What all cells of a run show about the scatter of each over its processes, for each time that figures follow
+    """What all cells of a run show about the scatter of one over its processes, for each time that figures follow
     from."""
 
-    whole: Scatter = NO_PRIOR
-    first_token: Scatter = NO_PRIOR
-    decode: Scatter = NO_PRIOR
+    whole: Prior = NO_PRIOR
+    first_token: Prior = NO_PRIOR
+    decode: Prior = NO_PRIOR
 
 
 NO_PRIORS = Priors()
@@ -60,7 +61,7 @@ class TimedPart(NamedTuple):
     interval may be."""
 
     samples_s: Groups
-    prior: Scatter
+    prior: Prior
     allowance: float
 
     @property
@@ -79,7 +80,7 @@ class MeasuredCell:
 
     whole_s, first_token_s: seconds of each whole call and of each call for one token, by process; the latter are not
     used where new_tokens is 1. energy_j: (joules, their uncertainty) over the whole calls of each process; None without
-    a counter. memory_bytes: (peak, whole) of each process. shapes and ceilings: None where unknown. priors: of
+    a counter. memory_bytes: (peak, whole) of each process. shapes and ceilings: None where unknown. priors: from
     all cells of the run.
     """
 
@@ -159,13 +160,18 @@ class MeasuredCell:
         }
 
 
-def priors(cells: Sequence[MeasuredCell]) -> Priors:
-    """Of the cells of one run."""
-    long = [cell for cell in cells if cell.new_tokens > 1]
-    return Priors(
-        statistics.prior_of_processes(cell.whole_s for cell in cells),
-        statistics.prior_of_processes(cell.first_token_s for cell in long),
-        statistics.prior_of_differences((cell.whole_s, cell.first_token_s) for cell in long),
+def priors(cells: Sequence[MeasuredCell], around: Sequence[Around] = ()) -> list[Priors]:
+    """Of each of the cells of one run. around: the speed of the machine, where it is known of any of them."""
+    whole_s = [cell.whole_s for cell in cells]
+    # Where one token is generated there are no calls for one token beside the whole calls.
+    timed_s = [(cell.whole_s, cell.first_token_s) if cell.new_tokens > 1 else ((), ()) for cell in cells]
+    return list(
+        map(
+            Priors,
+            statistics.priors_of_processes(whole_s, around),
+            statistics.priors_of_processes([first_token_s for _, first_token_s in timed_s], around),
+            statistics.priors_of_differences(timed_s, around),
+        )
     )
 
 

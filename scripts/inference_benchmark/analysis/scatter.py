@@ -24,10 +24,11 @@ class Scatter(NamedTuple):
     variance: float
     freedom: float
 
-    def moderated(self, prior: Scatter) -> Scatter:
-        """With what is known from other cells."""
+    def moderated(self, prior: Prior) -> Scatter:
+        """Of freedom + 1 values, with what is known from other cells."""
         freedom = prior.freedom + self.freedom
-        return Scatter((prior.freedom * prior.variance + self.freedom * self.variance) / freedom, freedom)
+        variance = (prior.freedom * prior.variance + self.freedom * self.variance) / freedom
+        return Scatter(variance + prior.unseen * (self.freedom + 1), freedom)
 
     def of_mean(self, n: int) -> Scatter:
         """Of the mean of n such values."""
@@ -39,8 +40,17 @@ class Scatter(NamedTuple):
         return t_quantile(self.freedom) * math.sqrt(self.variance)
 
 
+class Prior(NamedTuple):
+    """What all cells of a run show about one of them: the variance of its rounds, and how many degrees of freedom that
+    is worth beside its own. unseen: the variance of its mean because it did not see the machine as the others did."""
+
+    variance: float
+    freedom: float
+    unseen: float = 0
+
+
 #: Nothing is known from other cells.
-NO_PRIOR = Scatter(0, 0)
+NO_PRIOR = Prior(0, 0)
 
 
 def scatter_of(values: Sequence[float]) -> Scatter | None:
@@ -48,7 +58,7 @@ def scatter_of(values: Sequence[float]) -> Scatter | None:
     return None if deviation is None else Scatter(deviation**2, len(values) - 1)
 
 
-def prior(cells: Sequence[Scatter]) -> Scatter:
+def prior(cells: Sequence[Scatter]) -> Prior:
     """What all cells of a run show about the scatter of each: the typical variance, and how many degrees of freedom it
     is worth beside a cell's own. Cells of one run scatter alike, and three rounds say little about a cell. NO_PRIOR for
     fewer than eight cells.
@@ -70,7 +80,7 @@ def prior(cells: Sequence[Scatter]) -> Scatter:
     beyond_chance = standard_deviation(logs) ** 2 - mean([float(polygamma(1, cell.freedom / 2)) for cell in cells])
     most = sum(cell.freedom for cell in cells)
     freedom = min(2 * _inverse_trigamma(beyond_chance), most) if beyond_chance > 0 else most
-    return Scatter(math.exp(mean(logs) + log_bias(freedom)), freedom)
+    return Prior(math.exp(mean(logs) + log_bias(freedom)), freedom)
 
 
 def _inverse_trigamma(value: float) -> float:

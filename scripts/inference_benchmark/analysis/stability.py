@@ -6,7 +6,7 @@ from typing import NamedTuple
 from inference_benchmark.analysis import descriptive
 from inference_benchmark.analysis.descriptive import mean, outliers, percentile, standard_deviation
 from inference_benchmark.analysis.metrics import FIRST_TOKEN_ALLOWANCE, NO_PRIORS, Priors
-from inference_benchmark.analysis.scatter import Scatter
+from inference_benchmark.analysis.scatter import Prior
 from inference_benchmark.analysis.statistics import Groups, estimate
 from inference_benchmark.units import format_half_width
 
@@ -62,7 +62,7 @@ def _drift(samples_s: Groups) -> float | None:
     return percentile(drifts, 50) if drifts else None
 
 
-def _broken(samples_s: Groups, prior: Scatter, target_half_width: float, length: str) -> Iterator[tuple[str, str]]:
+def _broken(samples_s: Groups, prior: Prior, target_half_width: float, length: str) -> Iterator[tuple[str, str]]:
     """The rules that the calls of one part break, each with its evidence. prior: as of estimate. length: the setting
     that makes a call longer.
 

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from inference_benchmark.analysis.descriptive import mean
-from inference_benchmark.analysis.scatter import LEVEL, NO_PRIOR, Scatter, prior, scatter_of, t_quantile
+from inference_benchmark.analysis.scatter import LEVEL, NO_PRIOR, Prior, Scatter, prior, scatter_of, t_quantile
+from inference_benchmark.analysis.unseen import Around, unseen
 
 #: More rounds than this are not asked for.
 MOST_ROUNDS = 1000
@@ -59,9 +60,10 @@ def ratio(new: Estimate, base: Estimate) -> Estimate:
     return Estimate(value, value / factor, value * factor)
 
 
-def prior_of_processes(cells: Iterable[Groups]) -> Scatter:
-    """The prior of the means of processes, from the cells with several of them."""
-    return prior([scatter_of(_logs(groups)) for groups in cells if len(groups) > 1])
+def priors_of_processes(cells: Sequence[Groups], around: Sequence[Around] = ()) -> list[Prior]:
+    """The prior of the means of processes for each cell of a run. around: the speed of the machine, where it is known
+    of any of them."""
+    return _priors([_logs(groups) for groups in cells], around)
 
 
 class RatioTest(NamedTuple):
@@ -80,7 +82,7 @@ class RatioTest(NamedTuple):
         return Estimate(1 / self.ratio, 1 / self.high, 1 / self.low)
 
 
-def estimate(groups: Groups, prior: Scatter = NO_PRIOR) -> Estimate:
+def estimate(groups: Groups, prior: Prior = NO_PRIOR) -> Estimate:
     """The geometric mean over processes of their means; of a single process the mean of its calls. The interval is the
     t interval of its logarithm, which never reaches zero. prior: of the means of processes."""
     if len(groups) > 1:
@@ -92,7 +94,7 @@ def estimate(groups: Groups, prior: Scatter = NO_PRIOR) -> Estimate:
     return _around(centre, scatter and Scatter(scatter.variance / centre**2, scatter.freedom).of_mean(len(calls)))
 
 
-def difference(groups: Groups, others: Groups, prior: Scatter = NO_PRIOR) -> Estimate | None:
+def difference(groups: Groups, others: Groups, prior: Prior = NO_PRIOR) -> Estimate | None:
     """How much longer groups take than others, which the same processes took; None where that is no more than noise.
 
     With several processes it is the estimate of the differences of their means; with one, the two sets of calls are
@@ -114,10 +116,17 @@ def difference(groups: Groups, others: Groups, prior: Scatter = NO_PRIOR) -> Est
     return _around(value, scatter) if scatter.reach < 1 else None
 
 
-def prior_of_differences(cells: Iterable[tuple[Groups, Groups]]) -> Scatter:
-    """The prior of the differences of the means of processes, from the cells in which there are several above 0."""
-    differences = (_differences(*each) for each in cells)
-    return prior_of_processes([[each] for each in of_cell] for of_cell in differences if min(of_cell) > 0)
+def priors_of_differences(cells: Sequence[tuple[Groups, Groups]], around: Sequence[Around] = ()) -> list[Prior]:
+    """The prior of the differences of the means of processes for each cell, from those in which all are above 0."""
+    differences = [_differences(*each) for each in cells]
+    logs = [[math.log(each) for each in of_cell] if min(of_cell, default=0) > 0 else [] for of_cell in differences]
+    return _priors(logs, around)
+
+
+def _priors(cells: Sequence[Sequence[float]], around: Sequence[Around]) -> list[Prior]:
+    """cells: of each the logarithms of what its processes took."""
+    of_all = prior([scatter_of(logs) for logs in cells if len(logs) > 1])
+    return [of_all._replace(unseen=variance) for variance in unseen(cells, around or [()] * len(cells))]
 
 
 def _differences(groups: Groups, others: Groups) -> list[float]:
@@ -125,7 +134,7 @@ def _differences(groups: Groups, others: Groups) -> list[float]:
     return [mean(a) - mean(b) for a, b in zip(groups, others, strict=True)]
 
 
-def ratio_test(base: Groups, new: Groups, priors: Sequence[Scatter] = (NO_PRIOR, NO_PRIOR)) -> RatioTest | None:
+def ratio_test(base: Groups, new: Groups, priors: Sequence[Prior] = (NO_PRIOR, NO_PRIOR)) -> RatioTest | None:
     """Welch's t test on the logarithms of what varies: the means of processes, or the calls of a single process.
 
     priors: of the means of processes in the sets of base and new. None where a side has a single value, so that its
@@ -173,7 +182,7 @@ def rounds_needed(ratio: Estimate, n_rounds: int, freedom: float, other: float) 
     return _fewest_rounds(now, n_rounds, MOST_ROUNDS, distance)
 
 
-def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Scatter = NO_PRIOR) -> int:
+def rounds_to_reach(half_width: float, groups: Groups, most: int, prior: Prior = NO_PRIOR) -> int:
     """How many rounds bring half of the interval of their mean below a part of it, if further rounds scatter as these
     did; at least these, and at most so many. Where these are not enough, below _PLANNED of it.
 

@@ -80,11 +80,6 @@ def mean(speeds: Sequence[Speed]) -> Speed:
     return Speed(*map(descriptive.mean, zip(*speeds, strict=True)))
 
 
-def differ(ours: Speed, theirs: Speed) -> tuple[bool, bool]:
-    """Whether each kernel is faster or slower by more than TOLERANCE."""
-    return tuple(min(ratio, 1 / ratio) < 1 - TOLERANCE for ratio in ours.over(theirs))
-
-
 def why_slower(measured: Sequence[Speed], reference: Speed, tolerance: float = TOLERANCE) -> str | None:
     """How the machine was slower around a cell than around the others, for a message; None if it was not.
 

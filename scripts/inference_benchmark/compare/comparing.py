@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from inference_benchmark.analysis import descriptive, statistics, yardstick
 from inference_benchmark.analysis.figures import COMPARED, Figure
+from inference_benchmark.analysis.scatter import Prior
 from inference_benchmark.analysis.statistics import Estimate, RatioTest
 from inference_benchmark.compare import verdicts
 from inference_benchmark.compare.comparison import SPEED, ComparedCell, ComparedColumn, Comparison, Difference
@@ -31,18 +32,21 @@ def compare(
     Two cells are the same if they agree in all of KEYS that the base has; models are matched by name if the base has
     names, else by their parameters. So one cell of the base can match several of the new set. Samples are compared by
     Welch's test on the logarithms of the means of processes, or of calls if a set has one process; a difference of such
-    calls is called ``perhaps``, and so is one of a cell around which the machine itself was not as it was around the
-    other, each compared with what is usual in its set. paired: the two were measured together, round by round; then the
-    ratios of the rounds that both have are tested. The scatter of all cells of a set, or of all pairs, is known of
-    each.
+    calls is called ``perhaps``. paired: the two were measured together, round by round; then the ratios of the rounds
+    that both have are tested. The scatter of all cells of a set, or of all pairs, is known of each.
     """
     keys = matching_keys(base.cells)
-    by_key = {cell.key_in(keys): cell for cell in base.cells}
-    pairs = [(by_key[key], cell) for cell in new.cells if (key := cell.key_in(keys)) in by_key]
-    tests = _paired_tests(pairs, figure) if paired else _tests(pairs, figure, base, new)
+    by_key = {cell.key_in(keys): (cell, prior) for cell, prior in zip(base.cells, base.priors(figure), strict=True)}
+    both = [
+        (*by_key[key], cell, prior)
+        for cell, prior in zip(new.cells, new.priors(figure), strict=True)
+        if (key := cell.key_in(keys)) in by_key
+    ]
+    pairs = [(one, other) for one, _, other, _ in both]
+    tests = _paired_tests(pairs, figure) if paired else [_test(*each, figure) for each in both]
     significant = iter(statistics.significant([test for test in tests if test]))
     cells = [
-        _compared(one, other, figure, test, bool(test) and next(significant), _machine_differs(base, one, new, other))
+        _compared(one, other, figure, test, bool(test) and next(significant))
         for (one, other), test in zip(pairs, tests, strict=True)
     ]
     matched = {other.key_in(keys) for _, other in pairs}
@@ -73,10 +77,9 @@ def differences(base: ResultSet, new: ResultSet) -> list[Difference]:
         if set(map(str, ours)) != set(map(str, theirs)):
             found.append(Difference(fact, ours, theirs))
     if base.speed and new.speed:
-        ratios, do_differ = new.speed.over(base.speed), yardstick.differ(new.speed, base.speed)
-        sides = zip(yardstick.NAMES, ratios, do_differ, base.speed.texts, new.speed.texts, strict=True)
-        for name, ratio, differs, our, their in sides:
-            if differs:
+        ratios = zip(yardstick.NAMES, new.speed.over(base.speed), base.speed.texts, new.speed.texts, strict=True)
+        for name, ratio, our, their in ratios:
+            if min(ratio, 1 / ratio) < 1 - yardstick.TOLERANCE:
                 now = f"{their}, {format_figure(ratio, '.2f')}x"
                 found.append(Difference(f"{SPEED} ({name}, median)", [our], [now]))
     return found
@@ -97,13 +100,10 @@ def _paired_tests(pairs: Sequence[tuple[CellResult, CellResult]], figure: Figure
     return statistics.paired_ratio_tests([statistics.shifts_of_rounds(*sides) for sides in by_round])
 
 
-def _tests(pairs: Sequence[tuple[CellResult, CellResult]], figure: Figure, *sets: ResultSet) -> list[RatioTest | None]:
-    priors = [statistics.prior_of_processes(cell.samples(figure) for cell in each.cells) for each in sets]
-    tests = []
-    for pair in pairs:
-        base, new = (cell.samples(figure) for cell in pair)
-        tests.append(statistics.ratio_test(base, new, priors) if base and new and _are_limited(pair) else None)
-    return tests
+def _test(base: CellResult, of_base: Prior, new: CellResult, of_new: Prior, figure: Figure) -> RatioTest | None:
+    ours, theirs = base.samples(figure), new.samples(figure)
+    has_samples = ours and theirs and _are_limited((base, new))
+    return statistics.ratio_test(ours, theirs, (of_base, of_new)) if has_samples else None
 
 
 def _are_limited(pair: tuple[CellResult, CellResult]) -> bool:
@@ -111,16 +111,8 @@ def _are_limited(pair: tuple[CellResult, CellResult]) -> bool:
     return not any(cell.is_above_limit for cell in pair)
 
 
-def _machine_differs(base: ResultSet, ours: CellResult, new: ResultSet, theirs: CellResult) -> bool:
-    """Whether the machine was in another state around a cell of base than around one of new: in each set in comparison
-    with what is usual there, so that two machines can be compared. Unknown is no difference."""
-    our_speed = base.around.get(ours.record)
-    their_speed = our_speed and new.around.get(theirs.record)  # a table of figures has none, and asks for no other
-    return bool(their_speed) and any(yardstick.differ(our_speed, their_speed))
-
-
 def _compared(
-    base: CellResult, new: CellResult, figure: Figure, test: RatioTest | None, significant: bool, machine_differs: bool
+    base: CellResult, new: CellResult, figure: Figure, test: RatioTest | None, significant: bool
 ) -> ComparedCell:
     if not (figure.name in base.figures and figure.name in new.figures):
         return ComparedCell(base, new, _ENDINGS.get((base.outcome, new.outcome), verdicts.NO_FIGURE))
@@ -132,10 +124,10 @@ def _compared(
         speedup = Estimate(ratio if figure.better == "higher" else 1 / ratio)
         return ComparedCell(base, new, verdicts.UNKNOWN, speedup, processes=processes)
     faster, slower = verdicts.FASTER, verdicts.SLOWER
-    if machine_differs or min(processes) == 1:
+    if min(processes) == 1:
         faster, slower = verdicts.PERHAPS_FASTER, verdicts.PERHAPS_SLOWER
     verdict = (slower if test.speedup.value < 1 else faster) if significant else verdicts.SAME
-    return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes, test.freedom, machine_differs)
+    return ComparedCell(base, new, verdict, test.speedup, test.p_value, processes, test.freedom)
 
 
 def _columns(cells: Sequence[ComparedCell]) -> Iterator[ComparedColumn]:

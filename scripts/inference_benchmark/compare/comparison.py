@@ -15,8 +15,8 @@ from inference_benchmark.compare.verdicts import FITS_NO_LONGER, SLOWER
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.column import Column
 
-#: 2: columns are those of results/column.py. 3: freedom. 4: machine_differs.
-VERSION = 4
+#: 2: columns are those of results/column.py. 3: freedom. 4: machine_differs. 5: without that.
+VERSION = 5
 
 #: The fact that differs where the machine itself does.
 SPEED = "speed of the machine"
@@ -25,8 +25,7 @@ SPEED = "speed of the machine"
 class ComparedCell(NamedTuple):
     """A cell that both result sets have. ratio: how many times as fast the new one is, above 1 for faster, with its
     95 % interval; None where it is unknown. p_value: of equal means. processes: of base and new; 0 without samples.
-    freedom: degrees of freedom of the interval; None where it is unknown. machine_differs: whether the machine itself
-    was in another state around one than around the other."""
+    freedom: degrees of freedom of the interval; None where it is unknown."""
 
     base: CellResult
     new: CellResult
@@ -35,12 +34,11 @@ class ComparedCell(NamedTuple):
     p_value: float | None = None
     processes: tuple[int, int] = (0, 0)
     freedom: float | None = None
-    machine_differs: bool = False
 
     @property
     def is_judged(self) -> bool:
-        """Whether it was tested with several processes in both sets, around which the machine was the same."""
-        return self.p_value is not None and min(self.processes) > 1 and not self.machine_differs
+        """Whether it was tested with several processes in both sets."""
+        return self.p_value is not None and min(self.processes) > 1
 
     def to_document(self) -> dict[str, Any]:
         """For JSON: the cell, and of both sides the outcome and the values that can be compared."""
@@ -59,7 +57,6 @@ class ComparedCell(NamedTuple):
             "p_value": self.p_value,
             "processes": list(self.processes),
             "freedom": self.freedom,
-            "machine_differs": self.machine_differs,
         }
 
     @classmethod
@@ -76,7 +73,6 @@ class ComparedCell(NamedTuple):
             document["p_value"],
             tuple(document["processes"]),
             document["freedom"],
-            document["machine_differs"],
         )
 
 
@@ -145,13 +141,8 @@ class Comparison:
 
     @property
     def judged(self) -> int:
-        """How many cells are judged."""
+        """How many cells were tested with several processes in both sets."""
         return sum(cell.is_judged for cell in self.cells)
-
-    @property
-    def machine_differs(self) -> bool:
-        """Whether the machine was in another state around one side of a cell that was tested."""
-        return any(cell.p_value is not None and cell.machine_differs for cell in self.cells)
 
     @property
     def single_process(self) -> bool:
@@ -177,17 +168,10 @@ def undecided(comparison: Comparison, limit: float) -> list[tuple[ComparedCell, 
     """Cells that can be slower by this part of the base's speed, for all that is known, and are not found to be; each
     with how many rounds would tell, None where that cannot be said."""
     return [
-        (cell, _rounds_needed(cell, limit))
+        (cell, statistics.rounds_needed(cell.ratio, min(cell.processes), cell.freedom, 1 - limit))
         for cell in comparison.cells
         if not _is_regression(cell, limit) and cell.ratio and not (cell.is_judged and cell.ratio.low > 1 - limit)
     ]
-
-
-def _rounds_needed(cell: ComparedCell, limit: float) -> int | None:
-    """None where the machine differs: rounds in the same state would tell nothing."""
-    if cell.machine_differs:
-        return None
-    return statistics.rounds_needed(cell.ratio, min(cell.processes), cell.freedom, 1 - limit)
 
 
 def _values(cell: CellResult) -> dict[str, float]:

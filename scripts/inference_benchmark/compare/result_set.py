@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 from inference_benchmark import files
+from inference_benchmark.analysis import statistics
+from inference_benchmark.analysis.figures import Figure
+from inference_benchmark.analysis.scatter import Prior
 from inference_benchmark.analysis.statistics import Estimate
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.cli import ProblemsError
@@ -41,10 +43,12 @@ class ResultSet:
     measured_from: str | None = None
     records: Mapping[str, Record] = field(default_factory=dict)
 
-    @cached_property
-    def around(self) -> Mapping[str, Speed]:
-        """The speed of the machine around each cell, as parts of its median, by CellResult.record."""
-        return machine_speed.around([*self.records.values()])
+    def priors(self, figure: Figure) -> list[Prior]:
+        """What all cells show about the scatter of each."""
+        around = machine_speed.around([*self.records.values()])
+        return statistics.priors_of_processes(
+            [cell.samples(figure) for cell in self.cells], [around.get(cell.record, ()) for cell in self.cells]
+        )
 
     def about(self, cells: Iterable[CellResult]) -> Self:
         """With the facts and the speed of these of its cells alone; unchanged where it has no records of them."""
@@ -93,8 +97,8 @@ def of_records(
     records = combined(records)
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
-    cells, priors = [], priors_of(records)
-    for each in records:
+    cells = []
+    for each, priors in zip(records, priors_of(records), strict=True):
         cell = cell_result(each, studies=studies, rounds=rounds[each.cell.first_round.path], priors=priors)
         if n := parameters.get(cell.column.model):
             cell = replace(cell, figures={**cell.figures, "parameters": Estimate(n)})

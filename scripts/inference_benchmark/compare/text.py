@@ -23,11 +23,6 @@ ONE_PROCESS = (
     "perhaps: one side was measured in a single process. Neither the test nor the interval can see how much processes "
     "differ; measure with rounds: 3 or more to know."
 )
-#: Why one around which the machine was in another state is none.
-MACHINE_DIFFERS = (
-    "perhaps: by its yardstick the machine itself was not the same around the cells of both sides, compared with what "
-    "was usual in each run. Measure both again, or in one run with rounds in turn."
-)
 
 
 class Part(NamedTuple):
@@ -53,11 +48,9 @@ def summary_line(comparison: Comparison) -> str:
 
 
 def why_not_judged(comparison: Comparison) -> str:
-    """Why none of its cells is judged."""
+    """Why none of its cells was tested with several processes on both sides."""
     if comparison.single_process:
         return ONE_PROCESS
-    if comparison.machine_differs:
-        return MACHINE_DIFFERS
     if all(cell.ratio is None for cell in comparison.cells):
         return f"No cell has a figure on both sides: {_figure_name(comparison)}."
     return "One side has no samples, or too few."
@@ -103,8 +96,6 @@ def cautions(comparison: Comparison) -> Iterator[str]:
         )
     if comparison.single_process:
         yield ONE_PROCESS
-    if any(cell.machine_differs and cell.verdict in verdicts.PERHAPS for cell in comparison.cells):
-        yield MACHINE_DIFFERS
     if any(each.fact.startswith(SPEED) for each in comparison.differences):
         yield "The machine itself was not as fast in both, by its yardstick: ratios are also those of the machine."
 

@@ -1,10 +1,12 @@
 """The speed of the machine over the records of a run, and the cells around which it was slower than around others."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from inference_benchmark.analysis import yardstick
+from inference_benchmark.analysis.unseen import Around
 from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.records import comparability
 from inference_benchmark.records.record import Record
@@ -29,12 +31,17 @@ def slower(records: Sequence[Record]) -> dict[str, str]:
     return {path: why for path, why in whys.items() if why}
 
 
-def around(records: Sequence[Record]) -> dict[str, Speed]:
-    """{path: the speed of the machine around a cell, as parts of its median}. records: of all rounds of each cell."""
-    return {
-        record.cell.path: yardstick.mean([*speeds.values()]).over(usual)
-        for record, speeds, usual in _with_typical(records)
-    }
+def around(records: Sequence[Record]) -> dict[str, Around]:
+    """By the path of a cell, where all of its rounds have a yardstick. records: of all rounds of each cell."""
+    found = {}
+    for record, speeds, usual in _with_typical(records):
+        by_round = defaultdict(list)
+        for (number, _), speed in speeds.items():
+            by_round[number].append(speed)
+        if len(by_round) == len(record.runs):
+            parts = (yardstick.mean(each).over(usual) for each in by_round.values())
+            found[record.cell.path] = [tuple(map(math.log, part)) for part in parts]
+    return found
 
 
 def facts(records: Sequence[Record]) -> dict[str, Any]:

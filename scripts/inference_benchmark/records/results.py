@@ -56,8 +56,8 @@ def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] |
             samples[path, split] = dict(zip(of_runs, (run.samples_s for run in record.runs), strict=True))
     whole = [record for record, _ in cells]
     flags = {answers.FLAG: answers.differing(whole, about.records), machine_speed.FLAG: machine_speed.slower(whole)}
-    priors, ratios, results = priors_of(whole), _ratios(cells, samples), []
-    for record, split in cells:
+    ratios, results = _ratios(cells, samples), []
+    for (record, split), priors in zip(cells, priors_of(whole), strict=True):
         result = cell_result(record, split, about, rounds[record.cell.first_round.path], priors)
         result = replace(result, figures={**result.figures, **ratios.get((record.cell.path, split), {})})
         for name, messages in flags.items():
@@ -74,7 +74,7 @@ def cell_result(
     priors: Priors = NO_PRIORS,
 ) -> CellResult:
     """The result of one record, from its samples and the studies about it. rounds: the round of each of its runs.
-    priors: of all cells of its run."""
+    priors: from all cells of its run."""
     about = _studies_about(record, studies)
     stability = record.stability
     result = _identity(

@@ -9,6 +9,7 @@ from inference_benchmark.analysis import descriptive, metrics
 from inference_benchmark.analysis import stability as rules
 from inference_benchmark.analysis.metrics import NO_PRIORS, MeasuredCell, Priors
 from inference_benchmark.experiment.cells import Cell
+from inference_benchmark.records import machine_speed
 from inference_benchmark.records.parts import Note, Run, Stability
 from inference_benchmark.records.record import Record
 
@@ -25,18 +26,24 @@ def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[
         rounds.setdefault((record.cell.first_round.path, split), []).append(record)
     cells = [(_as_one(of_cell), split) for (_, split), of_cell in rounds.items()]
     priors = priors_of([record for record, _ in cells])
-    return [(_assessed(record, priors), split) for record, split in cells]
+    return [(_assessed(record, of_cell), split) for (record, split), of_cell in zip(cells, priors, strict=True)]
 
 
-def priors_of(records: Iterable[Record]) -> Priors:
+def priors_of(records: Sequence[Record]) -> list[Priors]:
     """What these records, of all rounds of each cell, show about the scatter of each."""
-    return metrics.priors([record.measured() for record in records if record.outcome == "ok"])
+    measured, around = [record for record in records if record.outcome == "ok"], machine_speed.around(records)
+    cells = [record.measured() for record in measured]
+    priors = iter(metrics.priors(cells, [around.get(record.cell.path, ()) for record in measured]))
+    return [next(priors) if record.outcome == "ok" else NO_PRIORS for record in records]
 
 
 def measured_cells(cells: Sequence[Record]) -> dict[str, MeasuredCell]:
     """Those that were measured, by the path of the first record. cells: as combined gives them."""
-    priors, measured = priors_of(cells), [record for record in cells if record.outcome == "ok"]
-    return {record.cell.first_round.path: replace(record.measured(), priors=priors) for record in measured}
+    return {
+        record.cell.first_round.path: replace(record.measured(), priors=priors)
+        for record, priors in zip(cells, priors_of(cells), strict=True)
+        if record.outcome == "ok"
+    }
 
 
 def rounds_by_path(records: Iterable[Record]) -> dict[str, list[int]]:
