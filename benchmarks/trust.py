@@ -8,10 +8,10 @@ drift     the same cells twice in one run, while the machine becomes 10 % slower
           round by round, as Snakemake does, and with all rounds of a cell one after the other
 paired    A/A as for same, the two cells of a pair right after each other, round by round; then with the times of the
           second multiplied by 1.03: in how many cells it is called, by numbers of rounds, paired and unpaired
-beside    a small grid of real models, in 3 to 6 rounds as by default, beside processes that take all CPUs for 30 % of
-          the time; the same without waiting and measuring again; and the same without neighbours, which is the best
-          that this machine allows: each against further rounds without neighbours. Takes most of an hour; what is
-          known so far is said every three rounds
+beside    the default grid and protocol of a CPU beside processes that take all CPUs for 30 % of the time; the same
+          without waiting and measuring again; and the same without neighbours, which is the best that this machine
+          allows: each against further rounds without neighbours. Takes two hours; what is known so far is said every
+          three rounds. With --records it goes on where it was interrupted
 sampling  latency while the sampler looks on, over latency while it is stopped, in turn; it looks 50 times as often
           as by default, because what it costs at the default rate drowns in the noise of any machine
 parent    CPU time of the parent of a measurement during one timed minute
@@ -46,6 +46,7 @@ from typing import NamedTuple
 REPO = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(REPO / "scripts"), str(REPO / "tests")]
 
+import yaml
 from made_up import make_cell, measurement
 
 from inference_benchmark import engines
@@ -55,6 +56,8 @@ from inference_benchmark.analysis.yardstick import Speed
 from inference_benchmark.compare import result_set, verdicts
 from inference_benchmark.compare.comparing import compare
 from inference_benchmark.experiment.cells import Cell, Workload
+from inference_benchmark.experiment.config import load
+from inference_benchmark.experiment.experiment import Experiment, in_measuring_order
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import conditions, interpreter
 from inference_benchmark.machine.hardware import default_threads
@@ -63,6 +66,7 @@ from inference_benchmark.machine.quiet import OtherLoad
 from inference_benchmark.measure import warm_start
 from inference_benchmark.measure.run import measure_cell
 from inference_benchmark.models import checkpoint
+from inference_benchmark.records import record_file
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import cell_results
 from inference_benchmark.records.rounds import combined, measured_cells
@@ -79,9 +83,6 @@ DRAWN = 200
 DRIFT = 0.1
 #: How many times as often as by default the sampler looks on in its experiment.
 AMPLIFIED = 50
-
-#: How disturbed rounds are treated by default.
-WATCHED = Supervision(patience_s=30, max_retakes=2)
 
 Grid = list[list[list[float]]]
 #: The samples of the two cells of a pair, in one round.
@@ -217,43 +218,57 @@ while os.getppid() == parent:
 """
 #: What the others are held against: rounds without neighbours that are in none of them.
 TRUTH = "the truth"
-#: The kinds of rounds: whether there are neighbours, and how disturbed rounds are treated.
-KINDS = {
-    TRUTH: (False, WATCHED),
-    "without neighbours": (False, WATCHED),
-    "by default": (True, WATCHED),
-    "without waits and retakes": (True, Supervision()),
-}
-#: Rounds that are measured in one stretch, in turn of all of these.
+#: Rounds that are measured in one stretch, in turn of all kinds.
 STRETCH = 3
-#: Rounds of a cell by default: at least, and at the most.
-LEAST, MOST = 3, 6
 
 
-def beside(rounds: int) -> str:
+def default_run() -> tuple[Experiment, Supervision]:
+    """Of config.yaml on a CPU, and how its cells are watched."""
+    config, schema = (yaml.safe_load((REPO / name).read_bytes()) for name in ("config.yaml", "config.schema.yaml"))
+    plan = load({**config, "device": "cpu"}, schema, code=REPO)
+    return plan.experiments[0], plan.watch
+
+
+def beside(rounds: int, kept: Path | None) -> str:
+    with tempfile.TemporaryDirectory() as scratch:
+        return _beside(rounds, kept or Path(scratch))
+
+
+def _beside(rounds: int, folder: Path) -> str:
     """Runs are drawn from the rounds that were measured, as rounds that followed each other (the blocks of Kuensch,
     1989), so that what lasts for minutes stays in them. All in turn, each time beginning with another: what changes
-    within the hour is in all. What does not come of neighbours shows without them, against a truth of other rounds."""
-    settings = measurement(min_seconds=0.5, max_seconds=0.5, target_half_width_percent=10)
-    cells = [replace(cell, measurement=settings) for cell in small_cells(0.5)]
-    measured: dict[str, list[list[Record]]] = {name: [] for name in KINDS}
+    within the hour is in all. What does not come of neighbours shows without them, against a truth of other rounds.
+    Cells that do not fit are left out. folder: for the records; those that are there are not measured again."""
+    experiment, watch = default_run()
+    kinds = {
+        TRUTH: (False, watch),
+        "without neighbours": (False, watch),
+        "by default": (True, watch),
+        "without waits and retakes": (True, replace(watch, patience_s=0, max_retakes=0)),
+    }
+    paths = in_measuring_order(experiment, 1)
+    fit = [record.outcome == "ok" for record in measured_round(experiment, paths, 1, watch, folder / "which fit")]
+    paths = [path for path, does_fit in zip(paths, fit, strict=True) if does_fit]
+    measured: dict[str, list[list[Record]]] = {name: [] for name in kinds}
     said = ""
     for turn, first in enumerate(range(1, rounds + 1, STRETCH)):
         numbers = range(first, min(first + STRETCH, rounds + 1))
-        names, begins_with = list(KINDS), turn % len(KINDS)
+        names, begins_with = list(kinds), turn % len(kinds)
         for name in names[begins_with:] + names[:begins_with]:
-            has_neighbours, watch = KINDS[name]
+            has_neighbours, watched = kinds[name]
             with neighbours(seed=first) if has_neighbours else nullcontext():
-                measured[name] += [measured_round(cells, number, watch) for number in numbers]
+                measured[name] += [
+                    measured_round(experiment, paths, number, watched, folder / name) for number in numbers
+                ]
         true_cells = cell_results([record for of_round in measured[TRUTH] for record in of_round])
         truth_s = [cell.figures["latency_s"].value for cell in true_cells]
         said = "; ".join(
-            f"{name}: {against_truth(cells, of_arm, truth_s)}"
-            for name, of_arm in measured.items()
-            if name != TRUTH and len(of_arm) >= 2 * MOST
+            f"{name}: {against_truth(experiment, of_kind, truth_s)}"
+            for name, of_kind in measured.items()
+            if name != TRUTH and len(of_kind) >= 2 * experiment.most_rounds
         )
         print(f"  {numbers[-1]} rounds: {said}", file=sys.stderr, flush=True)
-    return f"beside neighbours, {len(cells)} cells, {rounds} rounds of each kind: {said}"
+    return f"beside neighbours, {len(paths)} cells, {rounds} rounds of each kind: {said}"
 
 
 @contextmanager
@@ -267,24 +282,37 @@ def neighbours(seed: int, shortest_s: float = 2, longest_s: float = 30) -> Itera
         process.wait()
 
 
-def measured_round(cells: Sequence[Cell], number: int, watch: Supervision) -> list[Record]:
+def measured_round(
+    experiment: Experiment, paths: Sequence[str], number: int, watch: Supervision, folder: Path
+) -> list[Record]:
+    """paths: of the cells in the first round; the records are in their order. In every second round the cells are
+    measured the other way round, as by default."""
+    records = {}
     with forking():
-        return [measure_cell(replace(cell, round=number), watch) for cell in cells]
+        for path in filter(set(paths).__contains__, in_measuring_order(experiment, number)):
+            cell = replace(experiment.by_path[path], round=number)
+            if not (file := folder / cell.path).exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                record_file.write(measure_cell(cell, watch), file)
+            records[path] = record_file.load(file)
+    return [records[path] for path in paths]
 
 
-def as_needed(cells: Sequence[Cell], rounds: Sequence[Sequence[Record]]) -> list[Record]:
+def as_needed(experiment: Experiment, rounds: Sequence[Sequence[Record]]) -> list[Record]:
     """Of one run: the first rounds of all cells, then of each as many as its interval needs."""
-    records = [record for of_round in rounds[:LEAST] for record in of_round]
-    target = cells[0].measurement.target_half_width
-    needed = [cell.rounds_to_reach(target, MOST) for cell in measured_cells(combined(records)).values()]
-    for number, of_round in enumerate(rounds[LEAST:], LEAST + 1):
-        records += [record for record, most in zip(of_round, needed, strict=True) if most >= number]
+    least, most = experiment.rounds, experiment.most_rounds
+    records = [record for of_round in rounds[:least] for record in of_round]
+    target = experiment.measurement.target_half_width
+    needed = [cell.rounds_to_reach(target, most) for cell in measured_cells(combined(records)).values()]
+    for number, of_round in enumerate(rounds[least:], least + 1):
+        records += [record for record, n_rounds in zip(of_round, needed, strict=True) if n_rounds >= number]
     return records
 
 
-def against_truth(cells: Sequence[Cell], rounds: Sequence[Sequence[Record]], truth_s: Sequence[float]) -> str:
-    """What runs of consecutive rounds find. rounds: of all cells, in the order in which they were measured."""
-    runs = [as_needed(cells, rounds[first : first + MOST]) for first in range(len(rounds) - MOST + 1)]
+def against_truth(experiment: Experiment, rounds: Sequence[Sequence[Record]], truth_s: Sequence[float]) -> str:
+    """What runs of consecutive rounds find. rounds: of all cells, in one order. truth_s: of each cell."""
+    most = experiment.most_rounds
+    runs = [as_needed(experiment, rounds[first : first + most]) for first in range(len(rounds) - most + 1)]
     pairs = [(cell, true_s) for of_run in runs for cell, true_s in zip(cell_results(of_run), truth_s, strict=True)]
     off = {id(cell): abs(math.log(cell.figures["latency_s"].value / true_s)) for cell, true_s in pairs}
     held = [cell.figures["latency_s"].low <= true_s <= cell.figures["latency_s"].high for cell, true_s in pairs]
@@ -292,19 +320,16 @@ def against_truth(cells: Sequence[Cell], rounds: Sequence[Sequence[Record]], tru
     wrong = sum(each > 0.15 for each in unmarked)
     sets = [result_set.of_records(of_run) for of_run in runs]
     compared = [
-        cell for i in range(len(sets)) for j in range(i + MOST, len(sets)) for cell in compare(sets[i], sets[j]).cells
+        cell for i in range(len(sets)) for j in range(i + most, len(sets)) for cell in compare(sets[i], sets[j]).cells
     ]
-    called, perhaps = (
-        fmean(cell.verdict in names for cell in compared)
-        for names in ((verdicts.FASTER, verdicts.SLOWER), verdicts.PERHAPS)
-    )
+    called = fmean(cell.verdict in (verdicts.FASTER, verdicts.SLOWER) for cell in compared)
     widths = [math.sqrt(cell.ratio.high / cell.ratio.low) - 1 for cell in compared]
     return (
-        f"{len(runs)} runs of {LEAST} to {MOST} rounds, "
+        f"{len(runs)} runs of {experiment.rounds} to {most} rounds, "
         f"off by {descriptive.percentile(list(off.values()), 50):.1%} in the median, wanted: at most 5 %; "
         f"{len(unmarked)} of {len(pairs)} cells without a mark, of which {wrong} are off "
         f"by more than 15 %, wanted: none; {fmean(held):.0%} of intervals hold the truth, wanted: 90 to 98 %; "
-        f"one run against another: {called:.0%} called different, wanted: at most 5 %, {perhaps:.0%} perhaps, "
+        f"one run against another: {called:.0%} called different, wanted: at most 5 %, "
         f"median interval of the ratio ±{descriptive.percentile(widths, 50):.0%}, wanted: at most 15 %"
     )
 
@@ -525,13 +550,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=8, help="of each cell; twice for paired, three times for beside")
     parser.add_argument("--cells", type=int, default=20, help="cells of the planted experiments and yardsticks")
     parser.add_argument("--seconds", type=float, default=60, help="of parent; sampling takes twice as long")
+    parser.add_argument("--records", type=Path, metavar="FOLDER", help="where those of beside are kept, and looked for")
     arguments = parser.parse_args()
     experiments = {
         "same": lambda: same(arguments.rounds),
         "planted": lambda: planted(arguments.cells, arguments.rounds),
         "drift": lambda: drift(arguments.cells, arguments.rounds),
         "paired": lambda: paired(2 * arguments.rounds),
-        "beside": lambda: beside(3 * arguments.rounds),
+        "beside": lambda: beside(3 * arguments.rounds, arguments.records),
         "yardstick": lambda: yardstick(arguments.cells),
         "sampling": lambda: sampling(2 * arguments.seconds),
         "parent": lambda: parent(arguments.seconds),
