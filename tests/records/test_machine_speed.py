@@ -102,12 +102,10 @@ def test_a_round_has_the_speed_around_it_as_a_part_of_what_is_usual():
             record(8, None),
         ]
     )
-    around = machine_speed.around(records)
-    assert around[twice[0].path] == [(pytest.approx(math.log(0.75)), 0.0)] * 2
-    assert around[make_cell(batch_size=1).path] == [(0.0, 0.0)]
-    assert make_cell(batch_size=8).path not in around
+    usual = [(0.0, 0.0)]
+    assert machine_speed.around(records) == [usual, usual, [(pytest.approx(math.log(0.75)), 0.0)] * 2, ()]
     (partly,) = combined([make_record(twice[0], yardstick=QUICK), make_record(twice[1], yardstick=None)])
-    assert machine_speed.around([partly]) == {}, "of one of its rounds nothing is known"
+    assert machine_speed.around([partly]) == [()], "of one of its rounds nothing is known"
 
 
 def test_rounds_that_missed_a_state_of_the_machine_make_an_interval_wider_and_ask_for_more():

@@ -161,7 +161,7 @@ class MeasuredCell:
 
 
 def priors(cells: Sequence[MeasuredCell], around: Sequence[Around] = ()) -> list[Priors]:
-    """Of each of the cells of one run. around: the speed of the machine, where it is known of any of them."""
+    """Of each of the cells of one run. around: the speed of the machine, for each cell; () if it is known for none."""
     whole_s = [cell.whole_s for cell in cells]
     # Where one token is generated there are no calls for one token beside the whole calls.
     timed_s = [(cell.whole_s, cell.first_token_s) if cell.new_tokens > 1 else ((), ()) for cell in cells]

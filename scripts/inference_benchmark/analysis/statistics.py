@@ -61,8 +61,8 @@ def ratio(new: Estimate, base: Estimate) -> Estimate:
 
 
 def priors_of_processes(cells: Sequence[Groups], around: Sequence[Around] = ()) -> list[Prior]:
-    """The prior of the means of processes for each cell of a run. around: the speed of the machine, where it is known
-    of any of them."""
+    """The prior of the means of processes for each cell of a run. around: the speed of the machine, for each cell; ()
+    if it is known for none."""
     return _priors([_logs(groups) for groups in cells], around)
 
 

@@ -7,12 +7,12 @@ scatter shows that the run as a whole was otherwise. The yardsticks around them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from inference_benchmark.analysis.descriptive import mean
 
 #: Of each round of a cell, the logarithm of the speed of the machine around it, for each kernel of the yardstick. Empty
-#: where it is unknown.
+#: where it is not known of all rounds.
 Around = Sequence[Sequence[float]]
 #: From fewer cells it is not known what the speed of the machine means to a cell.
 _LEAST_CELLS = 8
@@ -32,19 +32,20 @@ def unseen(cells: Sequence[Sequence[float]], around: Sequence[Around]) -> list[f
     rounds = [(times, speeds) for times, speeds, is_known in zip(cells, around, known, strict=True) if is_known]
     if len(rounds) < _LEAST_CELLS:
         return [0.0] * len(cells)
+    n_kernels = len(rounds[0][1][0])
     by_kernel = [
-        list(_of_kernel([(times, kernel) for (times, _), kernel in zip(rounds, of_cells, strict=True)]))
-        for of_cells in zip(*(zip(*speeds, strict=True) for _, speeds in rounds), strict=True)
+        _of_kernel([(times, [speed[kernel] for speed in speeds]) for times, speeds in rounds])
+        for kernel in range(n_kernels)
     ]
-    largest = iter([max(of_cell) for of_cell in zip(*by_kernel, strict=True)])
+    largest = map(max, zip(*by_kernel, strict=True))
     return [next(largest) if is_known else 0.0 for is_known in known]
 
 
-def _of_kernel(cells: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Iterator[float]:
-    """cells: times and speeds."""
+def _of_kernel(cells: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[float]:
+    """cells: times and speeds of their rounds."""
     usual = mean([speed for _, speeds in cells for speed in speeds])
     slope_squared = _mean_squared_slope(cells)
-    return (slope_squared * (mean(speeds) - usual) ** 2 for _, speeds in cells)
+    return [slope_squared * (mean(speeds) - usual) ** 2 for _, speeds in cells]
 
 
 def _mean_squared_slope(cells: Sequence[tuple[Sequence[float], Sequence[float]]]) -> float:

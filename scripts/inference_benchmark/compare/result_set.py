@@ -45,7 +45,7 @@ class ResultSet:
 
     def priors(self, figure: Figure) -> list[Prior]:
         """What all cells show about the scatter of each."""
-        around = machine_speed.around([*self.records.values()])
+        around = dict(zip(self.records, machine_speed.around([*self.records.values()]), strict=True))
         return statistics.priors_of_processes(
             [cell.samples(figure) for cell in self.cells], [around.get(cell.record, ()) for cell in self.cells]
         )

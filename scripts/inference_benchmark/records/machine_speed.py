@@ -31,17 +31,17 @@ def slower(records: Sequence[Record]) -> dict[str, str]:
     return {path: why for path, why in whys.items() if why}
 
 
-def around(records: Sequence[Record]) -> dict[str, Around]:
-    """By the path of a cell, where all of its rounds have a yardstick. records: of all rounds of each cell."""
-    found = {}
+def around(records: Sequence[Record]) -> list[Around]:
+    """Of each record. records: of all rounds of each cell."""
+    found: dict[int, Around] = {}
     for record, speeds, usual in _with_typical(records):
         by_round = defaultdict(list)
         for (number, _), speed in speeds.items():
             by_round[number].append(speed)
         if len(by_round) == len(record.runs):
             parts = (yardstick.mean(each).over(usual) for each in by_round.values())
-            found[record.cell.path] = [tuple(map(math.log, part)) for part in parts]
-    return found
+            found[id(record)] = [tuple(map(math.log, part)) for part in parts]
+    return [found.get(id(record), ()) for record in records]
 
 
 def facts(records: Sequence[Record]) -> dict[str, Any]:

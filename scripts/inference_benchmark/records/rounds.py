@@ -31,9 +31,9 @@ def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[
 
 def priors_of(records: Sequence[Record]) -> list[Priors]:
     """What these records, of all rounds of each cell, show about the scatter of each."""
-    measured, around = [record for record in records if record.outcome == "ok"], machine_speed.around(records)
-    cells = [record.measured() for record in measured]
-    priors = iter(metrics.priors(cells, [around.get(record.cell.path, ()) for record in measured]))
+    known = zip(records, machine_speed.around(records), strict=True)
+    measured = [(record.measured(), around) for record, around in known if record.outcome == "ok"]
+    priors = iter(metrics.priors(*zip(*measured, strict=True)) if measured else ())
     return [next(priors) if record.outcome == "ok" else NO_PRIORS for record in records]
 
 
