@@ -1,9 +1,11 @@
 """Messages, exit status and arguments that scripts share."""
 
 import argparse
+import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NoReturn
 
@@ -51,6 +53,19 @@ def fail(message: str) -> int:
     return 1
 
 
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """Hold back signals that end this process while it starts another, which could not be ended before it is known. The
+    new process inherits the blocked signals. This thread alone holds them back: start others in such a block, too, so
+    that they never take one."""
+    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+
+
 def every(seconds: float, tell: Callable[[], object]) -> threading.Event:
     """Call tell again and again, on a thread that sleeps meanwhile, until the returned event is set."""
     ended = threading.Event()
@@ -59,7 +74,8 @@ def every(seconds: float, tell: Callable[[], object]) -> threading.Event:
         while not ended.wait(seconds):
             tell()
 
-    threading.Thread(target=repeat, daemon=True).start()
+    with signals_wait():
+        threading.Thread(target=repeat, daemon=True).start()
     return ended
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import venv_once  # noqa: F401
 from preloaded import HANGS_S
-from running import REPO, light_lock, wait_for
+from running import REPO, light_lock
 
 from inference_benchmark import files
 from inference_benchmark.experiment.environments import parse
@@ -65,16 +65,17 @@ def test_an_environment_that_was_killed_half_way_is_made_again_after_what_it_had
 def test_a_signal_ends_what_makes_an_environment(digest):
     with make(digest) as process:
         process.stderr.readline()
-        (child,) = children(process.pid)
+        while not (started := children(process.pid)):  # without a pause: it comes while the process is being started
+            pass
         process.send_signal(signal.SIGINT)
         process.wait(timeout=HANGS_S)
+    (child,) = started
     assert not Path(f"/proc/{child}").exists()
     assert not environments._is_whole(environments.folder_of(digest))
 
 
 def children(pid: int) -> list[int]:
-    found = wait_for(lambda: Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-    return [int(child) for child in found]
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def test_an_environment_follows_from_lock_python_and_platform(digest, monkeypatch):

@@ -26,14 +26,13 @@ from pathlib import Path
 from typing import IO
 
 from inference_benchmark import files
-from inference_benchmark.cli import TOLD_EVERY_S, every, printable
+from inference_benchmark.cli import TOLD_EVERY_S, every, printable, signals_wait
 from inference_benchmark.experiment.environments import NO_DEPS, Lock, lock_path, parse, read
 from inference_benchmark.machine import compiler, interpreter
 from inference_benchmark.machine.hardware import default_threads
 from inference_benchmark.machine.packages import PACKAGES, Package
 from inference_benchmark.measure.outcome import MeasurementError
 from inference_benchmark.measure.warm_start import PIPED
-from inference_benchmark.measure.worker_process import signals_wait
 from inference_benchmark.models.cache import cache_root
 from inference_benchmark.units import format_duration
 

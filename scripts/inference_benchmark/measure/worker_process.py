@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 import select
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from inference_benchmark.cli import signals_wait
 from inference_benchmark.experiment.supervision import Supervision
 from inference_benchmark.machine import cgroups, conditions, hardware, interpreter, variables
 from inference_benchmark.measure.warm_start import (
@@ -33,18 +33,6 @@ from inference_benchmark.records.parts import Run
 
 #: Is called with each result of a study when it comes.
 OnResult = Callable[[Mapping[str, Any]], None]
-
-
-@contextmanager
-def signals_wait() -> Iterator[None]:
-    """Hold back signals that end this process while it starts another, which could not be ended before it is known. The
-    new process inherits the blocked signals."""
-    signals = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
 
 
 def worker_variables(python: str, gpus: Sequence[hardware.Gpu], threads: int | None) -> dict[str, str]:
