@@ -14,8 +14,8 @@ from inference_benchmark.analysis.descriptive import mean, percentile, standard_
 
 #: Of all intervals.
 LEVEL = 0.95
-#: From fewer cells it is not known how cells scatter.
-_LEAST_CELLS = 8
+#: From fewer cells it is not known how cells scatter, nor what the speed of the machine means to one.
+LEAST_CELLS = 8
 
 
 class Scatter(NamedTuple):
@@ -67,7 +67,7 @@ def prior(cells: Sequence[Scatter]) -> Prior:
     differential expression in microarray experiments", Stat. Appl. Genet. Mol. Biol. 3(1), 2004, section 6.2. As in his
     program limma, a variance is at least a 100,000th of the median, and the prior is worth no more than all cells.
     """
-    least = 1e-5 * percentile([cell.variance for cell in cells], 50) if len(cells) >= _LEAST_CELLS else 0
+    least = 1e-5 * percentile([cell.variance for cell in cells], 50) if len(cells) >= LEAST_CELLS else 0
     if not least:
         return NO_PRIOR
     from scipy.special import digamma, polygamma

@@ -10,12 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inference_benchmark.analysis.descriptive import mean
+from inference_benchmark.analysis.scatter import LEAST_CELLS
 
 #: Of each round of a cell, the logarithm of the speed of the machine around it, for each kernel of the yardstick. Empty
 #: where it is not known of all rounds.
 Around = Sequence[Sequence[float]]
-#: From fewer cells it is not known what the speed of the machine means to a cell.
-_LEAST_CELLS = 8
 
 
 def unseen(cells: Sequence[Sequence[float]], around: Sequence[Around]) -> list[float]:
@@ -30,7 +29,7 @@ def unseen(cells: Sequence[Sequence[float]], around: Sequence[Around]) -> list[f
     """
     known = [bool(speeds) and len(times) == len(speeds) > 1 for times, speeds in zip(cells, around, strict=True)]
     rounds = [(times, speeds) for times, speeds, is_known in zip(cells, around, known, strict=True) if is_known]
-    if len(rounds) < _LEAST_CELLS:
+    if len(rounds) < LEAST_CELLS:
         return [0.0] * len(cells)
     n_kernels = len(rounds[0][1][0])
     by_kernel = [
