@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,8 +66,9 @@ def test_an_environment_that_was_killed_half_way_is_made_again_after_what_it_had
 def test_a_signal_ends_what_makes_an_environment(digest):
     with make(digest) as process:
         process.stderr.readline()
+        until = time.monotonic() + HANGS_S
         while not (started := children(process.pid)):  # without a pause: it comes while the process is being started
-            pass
+            assert time.monotonic() < until
         process.send_signal(signal.SIGINT)
         process.wait(timeout=HANGS_S)
     (child,) = started
