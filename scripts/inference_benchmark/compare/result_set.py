@@ -19,7 +19,7 @@ from inference_benchmark.records import comparability, machine_speed, record_fil
 from inference_benchmark.records.check import RecordError
 from inference_benchmark.records.record import Record
 from inference_benchmark.records.results import NO_STUDIES, Studies, cell_result
-from inference_benchmark.records.rounds import combined, copied, priors_of, rounds_by_path, rounds_text
+from inference_benchmark.records.rounds import combined_by_split, copied, rounds_by_path, rounds_text
 from inference_benchmark.results import benchmark_reports
 from inference_benchmark.results.cell_result import CellResult
 from inference_benchmark.results.summary_csv import read_summary, read_table
@@ -94,11 +94,12 @@ def of_records(
         raise ProblemsError(f"{where}: holds records of {', '.join(machines)}; give the folder of one of them")
     measured_from = min(record.started_at for record in records)
     rounds = rounds_by_path(records)
-    records = combined(records)
+    whole = combined_by_split(records, [""] * len(records))
+    records = [record for record, *_ in whole]
     # A cell that ended before its parameters were counted has as many as the other cells of its model.
     parameters = {record.cell.model["name"]: n for record in records if (n := record.model.get("parameters"))}
     cells = []
-    for each, priors in zip(records, priors_of(records), strict=True):
+    for each, _, priors in whole:
         cell = cell_result(each, studies=studies, rounds=rounds[each.cell.first_round.path], priors=priors)
         if n := parameters.get(cell.column.model):
             cell = replace(cell, figures={**cell.figures, "parameters": Estimate(n)})

@@ -21,7 +21,7 @@ from inference_benchmark.experiment.experiment import Experiment
 from inference_benchmark.experiment.studies import study_paths
 from inference_benchmark.records import answers, comparability, machine_speed
 from inference_benchmark.records.record import Record, StudyRecord
-from inference_benchmark.records.rounds import combined_by_split, priors_of, rounds_by_path
+from inference_benchmark.records.rounds import combined_by_split, rounds_by_path
 from inference_benchmark.results.cell_result import ABOVE_LIMIT, BATCH_DIFFERS, CellResult
 from inference_benchmark.results.column import CURRENT
 from inference_benchmark.units import format_number
@@ -50,14 +50,14 @@ def cell_results(records: Sequence[Record], studies: Mapping[str, StudyRecord] |
     cells = combined_by_split(records, comparability.splits(records))
     rounds = rounds_by_path(records)
     samples = {}
-    for record, split in cells:
+    for record, split, _ in cells:
         of_runs = rounds[path := record.cell.first_round.path]
         if record.outcome == "ok" and len(of_runs) == len(record.runs):
             samples[path, split] = dict(zip(of_runs, (run.samples_s for run in record.runs), strict=True))
-    whole = [record for record, _ in cells]
+    whole = [record for record, *_ in cells]
     flags = {answers.FLAG: answers.differing(whole, about.records), machine_speed.FLAG: machine_speed.slower(whole)}
     ratios, results = _ratios(cells, samples), []
-    for (record, split), priors in zip(cells, priors_of(whole), strict=True):
+    for record, split, priors in cells:
         result = cell_result(record, split, about, rounds[record.cell.first_round.path], priors)
         result = replace(result, figures={**result.figures, **ratios.get((record.cell.path, split), {})})
         for name, messages in flags.items():
@@ -198,14 +198,14 @@ def _flagged(result: CellResult, name: str, message: str | None) -> CellResult:
 
 
 def _ratios(
-    cells: Sequence[tuple[Record, str]], samples: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]
+    cells: Sequence[tuple[Record, str, Priors]], samples: Mapping[tuple[str, str], Mapping[int, Sequence[float]]]
 ) -> dict[tuple[str, str], dict[str, Estimate]]:
     """The throughput of variants as a multiple of their engine's, and of environments as one of the current one's, by
     path of the cell and split, for cells that share several rounds with the other. samples: by path of the first round
     and split, then by round."""
     ratios: dict[tuple[str, str], dict[str, Estimate]] = defaultdict(dict)
     for name, base_of in {"engine_ratio": _of_engine, "environment_ratio": _of_current}.items():
-        bases = [(record.cell, split, base_of(record.cell)) for record, split in cells]
+        bases = [(record.cell, split, base_of(record.cell)) for record, split, _ in cells]
         pairs = [(cell, split, base) for cell, split, base in bases if base]
         by_round = (
             [samples.get((of.first_round.path, split), {}) for of in (base, cell)] for cell, split, base in pairs

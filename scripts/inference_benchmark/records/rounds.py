@@ -16,17 +16,20 @@ from inference_benchmark.records.record import Record
 
 def combined(records: Sequence[Record]) -> list[Record]:
     """One record per cell, in the order in which cells come first, with a run for each round that there is."""
-    return [record for record, _ in combined_by_split(records, [""] * len(records))]
+    return [record for record, *_ in combined_by_split(records, [""] * len(records))]
 
 
-def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[tuple[Record, str]]:
-    """The same with the split of each, as comparability.splits: rounds of another split are another cell."""
+def combined_by_split(records: Sequence[Record], splits: Sequence[str]) -> list[tuple[Record, str, Priors]]:
+    """The same with the split of each, as comparability.splits, and what all show about its scatter: rounds of another
+    split are another cell."""
     rounds: dict[tuple[str, str], list[Record]] = {}
     for record, split in zip(records, splits, strict=True):
         rounds.setdefault((record.cell.first_round.path, split), []).append(record)
     cells = [(_as_one(of_cell), split) for (_, split), of_cell in rounds.items()]
     priors = priors_of([record for record, _ in cells])
-    return [(_assessed(record, of_cell), split) for (record, split), of_cell in zip(cells, priors, strict=True)]
+    return [
+        (_assessed(record, of_cell), split, of_cell) for (record, split), of_cell in zip(cells, priors, strict=True)
+    ]
 
 
 def priors_of(records: Sequence[Record]) -> list[Priors]:
